@@ -1,0 +1,1 @@
+"""The processes that the daemon spawns, and how it talks to them."""

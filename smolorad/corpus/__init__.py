@@ -1,0 +1,1 @@
+"""Datasets: plain functions over rows, run in a one-shot child process."""

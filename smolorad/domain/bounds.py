@@ -1,0 +1,106 @@
+"""What a number may be, and what a name may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from smolorad.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a number may be; `above` and `below` are exclusive."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            f"{word} {limit:,.12g}"
+            for word, limit in (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
+            if limit is not None
+        ]
+        return " and ".join(parts)
+
+    def hold(self, value: float) -> bool:
+        """Whether the value is inside. NaN never is."""
+        return (
+            value == value
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+
+def within(
+    default: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    return field(default=default, metadata={"bounds": Bounds(least, most, above, below)})
+
+
+def one_of(default: str, *choices: str) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+def check(value: Any, prefix: str = "") -> None:
+    """Holds each field of a settings value against its bounds and choices.
+
+    Raises InvalidRequest that names the field, what it is, and what it may be.
+    """
+    for f in dataclasses.fields(value):
+        got = getattr(value, f.name)
+        bounds: Bounds | None = f.metadata.get("bounds")
+        choices: tuple[str, ...] | None = f.metadata.get("choices")
+        if got is None:
+            continue
+        if bounds is not None and not bounds.hold(got):
+            raise InvalidRequest.field(f"{prefix}{f.name}", f"is {got}, but must be {bounds}")
+        if choices is not None and got not in choices:
+            raise InvalidRequest.field(f"{prefix}{f.name}", f"is {got!r}, but must be one of {', '.join(choices)}")
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def check_name(name: str, field_name: str = "name") -> str:
+    """The name itself, if it may name a dataset, an adapter or a model (and so a folder); else raises InvalidRequest."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise InvalidRequest.field(
+            field_name, f"{name!r} is not a name; use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """`name` or `name@revision`."""
+
+    name: str
+    revision: int | None = None  # None: the newest
+
+    @classmethod
+    def parse(cls, text: str, field_name: str = "name") -> Ref:
+        """Reads `name` or `name@revision`; raises InvalidRequest."""
+        name, at, revision = text.partition("@")
+        check_name(name, field_name)
+        if not at:
+            return cls(name)
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", revision):
+            raise InvalidRequest.field(
+                field_name, f"{text!r} does not end in a revision; write {name}@1, or {name} for the newest"
+            )
+        return cls(name, int(revision))
+
+    def __str__(self) -> str:
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"

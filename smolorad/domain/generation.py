@@ -1,0 +1,82 @@
+"""What is asked of a model, and how it answered."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from smolorad.domain.bounds import within
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen."""
+
+    max_tokens: int = within(200, least=1)
+    temperature: float = within(1.0, least=0.0, most=10.0)
+    top_p: float = within(1.0, above=0.0, most=1.0)
+    top_k: int = within(0, least=0)
+    min_p: float = within(0.0, least=0.0, most=1.0)
+    repetition_penalty: float = within(1.0, above=0.0, most=100.0)
+    stop: tuple[str, ...] = ()
+    seed: int | None = within(None, least=0, most=2**63 - 1)
+
+
+class FinishReason(enum.StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one generation."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in seconds."""
+
+    queued_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    first_token_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateOutcome:
+    """How a generation ended, and the effective value of every parameter."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    sampling: Sampling
+    model: str = ""
+    adapter: str = ""
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateSpec:
+    """What to answer. Exactly one of `prompt` and `messages` is given."""
+
+    prompt: str = ""
+    messages: tuple[ChatMessage, ...] = ()
+    model: str = ""
+    adapter: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    keep_alive: timedelta | None = None

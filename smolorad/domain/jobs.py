@@ -1,0 +1,196 @@
+"""Durable work: its states, the moves between them, what it was asked to do and what happened to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from smolorad.domain.library import PrepareSpec
+from smolorad.domain.settings import LoraSettings, TrainerSettings
+from smolorad.errors import BadState
+
+
+class JobKind(enum.StrEnum):
+    """What a job does."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    MERGE = "merge"
+    IMPORT = "import"
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  # waits for its turn
+    RUNNING = "running"  # at work
+    INTERRUPTED = "interrupted"  # its process died or the daemon stopped; it goes back to the queue by itself
+    SUCCEEDED = "succeeded"  # ended, with a result
+    FAILED = "failed"  # ended, with an error
+    CANCELLED = "cancelled"  # ended, as somebody asked
+
+
+MOVES: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED}),
+    JobState.INTERRUPTED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.SUCCEEDED: frozenset(),
+}
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """What to train on what. The job's file fills `dataset`, `model` in: full references, never "the newest"."""
+
+    dataset: str
+    adapter: str
+    model: str = ""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSpec:
+    """Which adapter becomes which model."""
+
+    adapter: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSpec:
+    """Which model is copied in, under which name."""
+
+    source: str
+    name: str
+    revision: str = ""
+
+
+JobSpec = PrepareSpec | TrainSpec | MergeSpec | ImportSpec
+SPEC_OF: Mapping[JobKind, type[JobSpec]] = {
+    JobKind.PREPARE: PrepareSpec,
+    JobKind.TRAIN: TrainSpec,
+    JobKind.MERGE: MergeSpec,
+    JobKind.IMPORT: ImportSpec,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed: a reason of `errors.py`, and one sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """The job's state changed."""
+
+    state: JobState
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """How far a training is. Losses are natural logarithms per scored token."""
+
+    step: int
+    max_steps: int
+    epoch: float = 0.0
+    loss: float = 0.0
+    learning_rate: float = 0.0
+    grad_norm: float = 0.0
+    tokens_per_second: float = 0.0
+    eta_s: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Held-out loss after `step`; 0 is before training."""
+
+    step: int
+    loss: float
+    perplexity: float
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint stands on disk."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseProgress:
+    """How far a phase of other work is; `total` is 0 where it is not known."""
+
+    phase: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth telling."""
+
+    text: str
+
+
+EventBody = StateChange | TrainProgress | Evaluation | Checkpoint | PhaseProgress | Note
+EVENT_KINDS: Mapping[str, type[EventBody]] = {
+    "state": StateChange,
+    "train": TrainProgress,
+    "evaluation": Evaluation,
+    "checkpoint": Checkpoint,
+    "phase": PhaseProgress,
+    "note": Note,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job; `sequence` counts from 1 within the job, without gaps."""
+
+    job_id: str
+    sequence: int
+    time: datetime
+    body: EventBody
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of durable work."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    target: str
+    spec: JobSpec
+    create_time: datetime
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    last_sequence: int = 0
+    attempts: int = 0
+    error: JobError | None = None
+    result: str = ""
+    progress: TrainProgress | None = None
+    request_id: str = ""
+
+    def moved(self, to: JobState) -> Job:
+        """The job in its next state; raises BadState where the table of moves does not allow it."""
+        if to not in MOVES[self.state]:
+            raise BadState(
+                f"Job {self.id} is {self.state}, so it cannot become {to}; see `smolora-client jobs show {self.id}`."
+            )
+        return dataclasses.replace(self, state=to)

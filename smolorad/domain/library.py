@@ -1,0 +1,244 @@
+"""What is kept by name: models, adapters, datasets; and the resident model."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from smolorad.domain.bounds import Ref, within
+from smolorad.domain.settings import LoraSettings, TrainerSettings
+
+
+class Device(enum.StrEnum):
+    """Where a model computes. None in a request: choose."""
+
+    CPU = "cpu"
+    MPS = "mps"
+    CUDA = "cuda"
+
+
+class Dtype(enum.StrEnum):
+    """The number format of weights. None in a request: choose. The values are torch's names."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Origin(enum.StrEnum):
+    """Where a model or an adapter came from."""
+
+    STARTER = "starter"
+    HUB = "hub"
+    FOLDER = "folder"
+    MERGE = "merge"
+    TRAIN = "train"
+
+
+class LoadStage(enum.StrEnum):
+    """How far a loading is."""
+
+    DOWNLOAD = "download"
+    READ = "read"
+    MOVE = "move"
+    WARM_UP = "warm_up"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """A stage of loading; bytes are 0 where they are not counted."""
+
+    stage: LoadStage
+    done_bytes: int = 0
+    total_bytes: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentModel:
+    """The model in memory. `fingerprint` is the SHA-256 over its weights: adapters belong to a base by it."""
+
+    name: str
+    fingerprint: str
+    architecture: str
+    parameters: int
+    device: Device
+    dtype: Dtype
+    weight_bytes: int
+    context_length: int
+    has_chat_template: bool
+    self_test_notes: tuple[str, ...] = ()
+    load_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model folder tells without loading it."""
+
+    fingerprint: str
+    architecture: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergeProof:
+    """What Merge proved before it published a model."""
+
+    prompts: int
+    max_logit_difference: float
+    bound: float
+    greedy_agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A base model of this home."""
+
+    name: str
+    create_time: datetime
+    origin: Origin
+    source: str
+    fingerprint: str
+    architecture: str
+    parameters: int
+    size_bytes: int
+    path: str
+    merge_proof: MergeProof | None = None
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One immutable revision of an adapter."""
+
+    name: str
+    revision: int
+    create_time: datetime
+    origin: Origin
+    base_model: str
+    base_fingerprint: str
+    dataset: str
+    job_id: str
+    lora: LoraSettings
+    trainer: TrainerSettings | None
+    steps: int
+    train_loss: float
+    eval_loss_before: float | None
+    eval_loss_after: float | None
+    parameters: int
+    size_bytes: int
+    path: str
+
+    @property
+    def ref(self) -> Ref:
+        """`name@revision`."""
+        return Ref(self.name, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the engine tells when a run is done."""
+
+    steps: int
+    train_loss: float
+    eval_loss_before: float | None
+    eval_loss_after: float | None
+    parameters: int
+    lora: LoraSettings
+
+
+class FileType(enum.StrEnum):
+    """What a file is read as. None in a request: by the ending."""
+
+    TXT = "txt"
+    JSONL = "jsonl"
+    CSV = "csv"
+    SAVED_DATASET = "saved_dataset"
+
+
+class OnError(enum.StrEnum):
+    """What to do with a malformed row."""
+
+    FAIL = "fail"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A dataset of the Hugging Face hub."""
+
+    repo_id: str
+    config: str = ""
+    split: str = "train"
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSpec:
+    """What to prepare, how, under which name. Exactly one of `upload_id` and `hub` is given."""
+
+    name: str
+    upload_id: str = ""
+    hub: HubDataset | None = None
+    file_type: FileType | None = None
+    text_field: str = "text"
+    chunk_size: int = within(0, least=0, most=1_000_000)
+    validation: float = within(0.05, least=0.0, most=0.5)
+    seed: int = within(42, least=0, most=2**32 - 1)
+    on_error: OnError = OnError.FAIL
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """A row that could not be used; `line` counts from 1, 0 where the format has none."""
+
+    file: str
+    line: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetReport:
+    """What was read, kept and dropped."""
+
+    files: int = 0
+    rows_read: int = 0
+    rows_kept: int = 0
+    rows_empty: int = 0
+    rows_duplicate: int = 0
+    rows_malformed: int = 0
+    problems: tuple[RowProblem, ...] = ()
+    words: int = 0
+    tokens: int = 0
+    tokenizer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One immutable revision of a dataset."""
+
+    name: str
+    revision: int
+    create_time: datetime
+    train_rows: int
+    validation_rows: int
+    report: DatasetReport
+    fingerprint: str
+    job_id: str
+    path: str
+
+    @property
+    def ref(self) -> Ref:
+        """`name@revision`."""
+        return Ref(self.name, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the corpus worker tells when a dataset is written."""
+
+    train_rows: int
+    validation_rows: int
+    report: DatasetReport

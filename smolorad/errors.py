@@ -1,0 +1,200 @@
+"""Every way a call can fail, once.
+
+A class exists where a caller can do something different about it; `reason` is the contract's word for it
+(`proto/smolora/v1/errors.proto`) and `services/wire.py` alone turns it into a gRPC status.
+
+SmoloraError
+├── InvalidRequest          a field out of bounds
+│   └── PromptTooLong
+├── BadData                 malformed rows, by file and line
+├── NotFound
+├── AlreadyExists
+├── NoModel
+├── WrongBase
+├── UnsupportedModel
+├── BadState
+├── QueueFull
+├── OutOfMemory
+├── NoSpace
+├── EngineUnavailable
+├── ShuttingDown
+├── Damaged
+├── NotFinite
+├── HubUnreachable
+├── Cancelled
+├── MergeMismatch
+└── Internal                a bug of ours
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing at fault: `field` is a request's field (`trainer.max_steps`) or a place in a file (`verses.jsonl:12`)."""
+
+    field: str
+    description: str
+
+
+class SmoloraError(Exception):
+    """Something went wrong; the message is one sentence that says what to do."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, violations: Iterable[Violation] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.violations = tuple(violations)
+
+
+class InvalidRequest(SmoloraError):
+    """A request's field is out of its bounds or malformed."""
+
+    reason = "INVALID_REQUEST"
+
+    @classmethod
+    def field(cls, field: str, description: str) -> InvalidRequest:
+        """An error about one field, with the description as its message."""
+        return cls(f"{field}: {description}", [Violation(field, description)])
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt does not fit the model's context."""
+
+    reason = "PROMPT_TOO_LONG"
+
+
+class BadData(SmoloraError):
+    """Rows of a dataset are malformed."""
+
+    reason = "BAD_DATA"
+
+
+class NotFound(SmoloraError):
+    """No such dataset, adapter, model, job or upload."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(SmoloraError):
+    """The name is taken."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class NoModel(SmoloraError):
+    """No model is loaded."""
+
+    reason = "NO_MODEL"
+
+
+class WrongBase(SmoloraError):
+    """The adapter belongs to another base model."""
+
+    reason = "WRONG_BASE"
+
+
+class UnsupportedModel(SmoloraError):
+    """The model cannot do this."""
+
+    reason = "UNSUPPORTED_MODEL"
+
+
+class BadState(SmoloraError):
+    """The job's or the resource's state does not allow it now."""
+
+    reason = "BAD_STATE"
+
+
+class QueueFull(SmoloraError):
+    """The queue is full."""
+
+    reason = "QUEUE_FULL"
+
+
+class OutOfMemory(SmoloraError):
+    """Memory does not suffice."""
+
+    reason = "OUT_OF_MEMORY"
+
+
+class NoSpace(SmoloraError):
+    """The disk is full."""
+
+    reason = "NO_SPACE"
+
+
+class EngineUnavailable(SmoloraError):
+    """The engine died or is restarting."""
+
+    reason = "ENGINE_UNAVAILABLE"
+
+
+class ShuttingDown(SmoloraError):
+    """The daemon is shutting down."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class Damaged(SmoloraError):
+    """A file is damaged."""
+
+    reason = "DAMAGED"
+
+
+class NotFinite(SmoloraError):
+    """A loss, a gradient or a logit is not finite."""
+
+    reason = "NOT_FINITE"
+
+
+class HubUnreachable(SmoloraError):
+    """The model hub or the package index cannot be reached."""
+
+    reason = "HUB_UNREACHABLE"
+
+
+class Cancelled(SmoloraError):
+    """The work was cancelled."""
+
+    reason = "CANCELLED"
+
+
+class MergeMismatch(SmoloraError):
+    """A merged model does not answer as its adapter does."""
+
+    reason = "MERGE_MISMATCH"
+
+
+class Internal(SmoloraError):
+    """A bug of ours."""
+
+    reason = "INTERNAL"
+
+
+def _leaves(cls: type[SmoloraError]) -> Iterable[type[SmoloraError]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _leaves(sub)
+
+
+def by_reason(reason: str) -> type[SmoloraError]:
+    """The class for a reason, as a child or a stored job names it; Internal for one we do not know."""
+    return next((cls for cls in _leaves(SmoloraError) if cls.reason == reason), Internal)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of any library means that the disk is full.
+
+    Only `open` and `write` say so with OSError; safetensors, torch.save and sqlite3 each have a wording of their own.
+    """
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    text = str(error).lower()
+    return "no space left" in text or "disk is full" in text or "file too large" in text or "unexpected pos" in text

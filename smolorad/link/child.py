@@ -1,0 +1,108 @@
+"""A child's side of the link: a torch-free thread reads, so that Ping and Cancel are heard while the child computes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+
+from smolorad.errors import SmoloraError
+from smolorad.link.frames import Frames
+from smolorad.link.v1 import link_pb2 as pb
+
+LINK_FD_FLAG = "--link-fd"
+
+
+class Inbox:
+    """Commands as they come; events as they go.
+
+    The reading thread answers Ping, notes Cancel and Drain, and puts the rest into a queue that the working thread takes from.
+    When the daemon is gone the process ends at once: whatever is not published is thrown away by the next daemon.
+    """
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._queue: queue.SimpleQueue[pb.Command] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+        self._process = psutil.Process()
+        self._busy_since: float | None = None
+        self._adapters: tuple[str, ...] = ()
+        self.draining = threading.Event()
+
+    def start(self) -> None:
+        """Begins to read, and tells the daemon that this child listens."""
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+        self.emit(0, ready=pb.Ready(pid=os.getpid()))
+
+    def take(self, *, block: bool) -> pb.Command | None:
+        """The next command that opens a call; None if there is none and `block` is false.
+
+        While draining, a blocked `take` is woken by the Drain command itself, which is then returned.
+        """
+        try:
+            return self._queue.get(block=block)
+        except queue.Empty:
+            return None
+
+    def cancelled(self, call: int) -> bool:
+        """Whether the daemon wants this call to end early."""
+        return call in self._cancelled
+
+    def forget(self, call: int) -> None:
+        """The call has ended; its flag is no longer needed."""
+        self._cancelled.discard(call)
+
+    def emit(self, call: int, **body: Any) -> None:
+        """Sends one event, whose only field beside the call is given by its name: `emit(7, text="a")`."""
+        try:
+            self._frames.send(pb.Event(call=call, **body))
+        except OSError:
+            os._exit(1)
+
+    def fail(self, call: int, error: SmoloraError) -> None:
+        """Ends a call with a failure."""
+        violations = [pb.Violation(field=v.field, description=v.description) for v in error.violations]
+        self.emit(call, failure=pb.Failure(reason=error.reason, message=error.message, violations=violations))
+
+    def working(self, *, adapters: Sequence[str] | None = None) -> None:
+        """The working thread tells that it has just finished a step and begins another: what Pong reports."""
+        self._busy_since = time.monotonic()
+        if adapters is not None:
+            self._adapters = tuple(adapters)
+
+    def idle(self) -> None:
+        """The working thread tells that it waits for commands."""
+        self._busy_since = None
+
+    def _read(self) -> None:
+        while (command := self._frames.receive(pb.Command)) is not None:
+            match command.WhichOneof("body"):
+                case "ping":
+                    self.emit(0, pong=self._pong(command.ping.nonce))
+                case "cancel":
+                    self._cancelled.add(command.call)
+                case "drain":
+                    self.draining.set()
+                    self._queue.put(command)
+                case _:
+                    self._queue.put(command)
+        os._exit(1)
+
+    def _pong(self, nonce: int) -> pb.Pong:
+        since = self._busy_since
+        busy_s = 0.0 if since is None else time.monotonic() - since
+        return pb.Pong(nonce=nonce, busy_s=busy_s, rss_bytes=self._process.memory_info().rss, adapters=self._adapters)
+
+
+def open_inbox(argv: Sequence[str]) -> Inbox:
+    """The inbox over the socket whose number the daemon gave on the command line."""
+    parser = argparse.ArgumentParser(description="A child of smolorad; it is of no use by itself.")
+    parser.add_argument(LINK_FD_FLAG, type=int, required=True, help="number of the inherited socket")
+    return Inbox(Frames(socket.socket(fileno=parser.parse_args(argv).link_fd)))

@@ -1,0 +1,301 @@
+from smolora.v1 import common_pb2 as _common_pb2
+from smolora.v1 import datasets_pb2 as _datasets_pb2
+from smolora.v1 import generation_pb2 as _generation_pb2
+from smolora.v1 import jobs_pb2 as _jobs_pb2
+from smolora.v1 import models_pb2 as _models_pb2
+from smolora.v1 import settings_pb2 as _settings_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Command(_message.Message):
+    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
+    FETCH_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
+    call: int
+    load: Load
+    generate: Generate
+    count_tokens: _generation_pb2.CountTokensRequest
+    attach: AdapterFolder
+    detach: AdapterFolder
+    train: Train
+    prepare: Prepare
+    merge: Merge
+    fetch: Fetch
+    preview: Preview
+    cancel: Cancel
+    drain: Drain
+    ping: Ping
+    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    LOAD_PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    PONG_FIELD_NUMBER: _ClassVar[int]
+    call: int
+    ready: Ready
+    load_progress: _models_pb2.LoadProgress
+    resident: _models_pb2.ResidentModel
+    text: str
+    outcome: _generation_pb2.GenerateOutcome
+    counted: _generation_pb2.CountTokensResponse
+    attached: Attached
+    done: Done
+    train: _jobs_pb2.TrainProgress
+    evaluation: _jobs_pb2.Evaluation
+    checkpoint: _jobs_pb2.Checkpoint
+    phase: _jobs_pb2.PhaseProgress
+    note: _jobs_pb2.Note
+    trained: Trained
+    prepared: Prepared
+    merged: Merged
+    fetched: Fetched
+    preview: _datasets_pb2.PreviewDatasetResponse
+    failure: Failure
+    pong: Pong
+    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("path", "name", "device", "dtype", "trust_remote_code")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    TRUST_REMOTE_CODE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    name: str
+    device: _common_pb2.Device
+    dtype: _common_pb2.Dtype
+    trust_remote_code: bool
+    def __init__(self, path: _Optional[str] = ..., name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., trust_remote_code: _Optional[bool] = ...) -> None: ...
+
+class AdapterFolder(_message.Message):
+    __slots__ = ("key", "path")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    path: str
+    def __init__(self, key: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
+class Generate(_message.Message):
+    __slots__ = ("request", "adapter")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    request: _generation_pb2.GenerateRequest
+    adapter: AdapterFolder
+    def __init__(self, request: _Optional[_Union[_generation_pb2.GenerateRequest, _Mapping]] = ..., adapter: _Optional[_Union[AdapterFolder, _Mapping]] = ...) -> None: ...
+
+class Train(_message.Message):
+    __slots__ = ("job_id", "dataset_path", "lora", "trainer", "checkpoints_path", "stage_path", "output_path")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    DATASET_PATH_FIELD_NUMBER: _ClassVar[int]
+    LORA_FIELD_NUMBER: _ClassVar[int]
+    TRAINER_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_PATH_FIELD_NUMBER: _ClassVar[int]
+    STAGE_PATH_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_PATH_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    dataset_path: str
+    lora: _settings_pb2.LoraSettings
+    trainer: _settings_pb2.TrainerSettings
+    checkpoints_path: str
+    stage_path: str
+    output_path: str
+    def __init__(self, job_id: _Optional[str] = ..., dataset_path: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., checkpoints_path: _Optional[str] = ..., stage_path: _Optional[str] = ..., output_path: _Optional[str] = ...) -> None: ...
+
+class Prepare(_message.Message):
+    __slots__ = ("files_path", "request", "tokenizer_path", "output_path")
+    FILES_PATH_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_PATH_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_PATH_FIELD_NUMBER: _ClassVar[int]
+    files_path: str
+    request: _datasets_pb2.PrepareDatasetRequest
+    tokenizer_path: str
+    output_path: str
+    def __init__(self, files_path: _Optional[str] = ..., request: _Optional[_Union[_datasets_pb2.PrepareDatasetRequest, _Mapping]] = ..., tokenizer_path: _Optional[str] = ..., output_path: _Optional[str] = ...) -> None: ...
+
+class Preview(_message.Message):
+    __slots__ = ("dataset_path", "request")
+    DATASET_PATH_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    dataset_path: str
+    request: _datasets_pb2.PreviewDatasetRequest
+    def __init__(self, dataset_path: _Optional[str] = ..., request: _Optional[_Union[_datasets_pb2.PreviewDatasetRequest, _Mapping]] = ...) -> None: ...
+
+class Merge(_message.Message):
+    __slots__ = ("base_path", "adapter_path", "output_path", "trust_remote_code", "prompts")
+    BASE_PATH_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_PATH_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_PATH_FIELD_NUMBER: _ClassVar[int]
+    TRUST_REMOTE_CODE_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    base_path: str
+    adapter_path: str
+    output_path: str
+    trust_remote_code: bool
+    prompts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, base_path: _Optional[str] = ..., adapter_path: _Optional[str] = ..., output_path: _Optional[str] = ..., trust_remote_code: _Optional[bool] = ..., prompts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Fetch(_message.Message):
+    __slots__ = ("source", "revision", "output_path", "cache_path", "trust_remote_code")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_PATH_FIELD_NUMBER: _ClassVar[int]
+    CACHE_PATH_FIELD_NUMBER: _ClassVar[int]
+    TRUST_REMOTE_CODE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    revision: str
+    output_path: str
+    cache_path: str
+    trust_remote_code: bool
+    def __init__(self, source: _Optional[str] = ..., revision: _Optional[str] = ..., output_path: _Optional[str] = ..., cache_path: _Optional[str] = ..., trust_remote_code: _Optional[bool] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    def __init__(self, nonce: _Optional[int] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ("pid",)
+    PID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+
+class Pong(_message.Message):
+    __slots__ = ("nonce", "busy_s", "rss_bytes", "adapters")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    busy_s: float
+    rss_bytes: int
+    adapters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, nonce: _Optional[int] = ..., busy_s: _Optional[float] = ..., rss_bytes: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Attached(_message.Message):
+    __slots__ = ("parameters",)
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    parameters: int
+    def __init__(self, parameters: _Optional[int] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Trained(_message.Message):
+    __slots__ = ("steps", "train_loss", "eval_loss_before", "eval_loss_after", "parameters", "lora")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    EVAL_LOSS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    EVAL_LOSS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    LORA_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    train_loss: float
+    eval_loss_before: float
+    eval_loss_after: float
+    parameters: int
+    lora: _settings_pb2.LoraSettings
+    def __init__(self, steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ...) -> None: ...
+
+class Prepared(_message.Message):
+    __slots__ = ("train_rows", "validation_rows", "report")
+    TRAIN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    train_rows: int
+    validation_rows: int
+    report: _datasets_pb2.DatasetReport
+    def __init__(self, train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[_datasets_pb2.DatasetReport, _Mapping]] = ...) -> None: ...
+
+class Merged(_message.Message):
+    __slots__ = ("proof", "facts")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    proof: _models_pb2.MergeProof
+    facts: ModelFacts
+    def __init__(self, proof: _Optional[_Union[_models_pb2.MergeProof, _Mapping]] = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ...) -> None: ...
+
+class Fetched(_message.Message):
+    __slots__ = ("path", "source", "facts")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    source: str
+    facts: ModelFacts
+    def __init__(self, path: _Optional[str] = ..., source: _Optional[str] = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ...) -> None: ...
+
+class ModelFacts(_message.Message):
+    __slots__ = ("fingerprint", "architecture", "parameters")
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    architecture: str
+    parameters: int
+    def __init__(self, fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("reason", "message", "violations")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    violations: _containers.RepeatedCompositeFieldContainer[Violation]
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., violations: _Optional[_Iterable[_Union[Violation, _Mapping]]] = ...) -> None: ...
+
+class Violation(_message.Message):
+    __slots__ = ("field", "description")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    description: str
+    def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,125 @@
+"""Folders that are there whole or not at all.
+
+A folder is written in a stage beside its place, every file is flushed, a manifest with sizes and SHA-256 sums is added, and
+one rename makes it visible. Why each flush is there: Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from smolorad.errors import AlreadyExists, Damaged
+
+MANIFEST = "manifest.json"
+
+
+def publish(stage: Path, final: Path, about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Makes `stage` visible as `final`, with `about` in its manifest; returns the manifest.
+
+    Both must be on one file system. Raises AlreadyExists if `final` is there, OSError if the disk fails; then `stage` is left.
+    """
+    if final.exists():
+        raise AlreadyExists(f"{final} exists already.")
+    manifest = {"files": describe(stage), "about": dict(about)}
+    with (stage / MANIFEST).open("w", encoding="utf-8") as f:
+        json.dump(manifest, f, indent=1, sort_keys=True, default=str)
+    flush_tree(stage)
+    final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stage.rename(final)
+    flush_folder(final.parent)
+    flush_folder(final.parent.parent)
+    return manifest
+
+
+def describe(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size in bytes and SHA-256 of every file below a folder, by relative path, the manifest left out."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256_file(p)} for p in files}
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a published folder; raises Damaged where there is none that can be read."""
+    try:
+        manifest: Mapping[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{folder} has no readable {MANIFEST}; delete it and make it again.") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise Damaged(f"{folder / MANIFEST} is not a manifest; delete the folder and make it again.")
+    return manifest
+
+
+def verify(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a published folder, if every file is as it was published; else raises Damaged that names the file."""
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != expected["size"] or sha256_file(path) != expected["sha256"]:
+            raise Damaged(f"{path} is not as it was published; delete {folder.name} and make it again.")
+    return manifest
+
+
+def fingerprint(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over the names and sums of a manifest's files, in hexadecimal."""
+    lines = "".join(f"{name} {entry['sha256']}\n" for name, entry in sorted(manifest["files"].items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def flush_tree(folder: Path) -> None:
+    """Flushes every file and folder below a folder, and itself, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            flush_folder(path)
+        elif path.is_file():
+            with path.open("rb") as f:
+                _flush(f.fileno())
+    flush_folder(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flushes a folder's list of names."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _flush(fd)
+    finally:
+        os.close(fd)
+
+
+def _flush(fd: int) -> None:
+    # On macOS fsync stops at the drive's cache; F_FULLFSYNC goes through it, and is refused on some file systems.
+    if sys.platform == "darwin":
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+        except OSError:
+            pass
+    os.fsync(fd)
+
+
+def remove(folder: Path) -> None:
+    """Takes a published folder away: out of sight with one rename, then its files."""
+    if not folder.exists():
+        return
+    grave = folder.with_name(f".removed-{folder.name}-{os.getpid()}")
+    shutil.rmtree(grave, ignore_errors=True)
+    folder.rename(grave)
+    flush_folder(grave.parent)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

@@ -1,0 +1,1 @@
+"""One file for each proto service: parse, call, convert."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from smolorad.domain.library import PrepareSpec
+from smolorad.domain.library import Dtype, PrepareSpec
 from smolorad.domain.settings import LoraSettings, TrainerSettings
 from smolorad.errors import BadState
 
@@ -61,6 +61,7 @@ class MergeSpec:
 
     adapter: str
     name: str
+    dtype: Dtype | None = None  # None: the one its base had in memory when the adapter was trained
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ class Adapter:
     parameters: int
     size_bytes: int
     path: str
+    base_dtype: Dtype | None = None  # the number format of the base in memory while it was trained
 
     @property
     def ref(self) -> Ref:

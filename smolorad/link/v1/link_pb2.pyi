@@ -159,18 +159,20 @@ class Preview(_message.Message):
     def __init__(self, dataset_path: _Optional[str] = ..., request: _Optional[_Union[_datasets_pb2.PreviewDatasetRequest, _Mapping]] = ...) -> None: ...
 
 class Merge(_message.Message):
-    __slots__ = ("base_path", "adapter_path", "output_path", "trust_remote_code", "prompts")
+    __slots__ = ("base_path", "adapter_path", "output_path", "trust_remote_code", "prompts", "dtype")
     BASE_PATH_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_PATH_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_PATH_FIELD_NUMBER: _ClassVar[int]
     TRUST_REMOTE_CODE_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     base_path: str
     adapter_path: str
     output_path: str
     trust_remote_code: bool
     prompts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, base_path: _Optional[str] = ..., adapter_path: _Optional[str] = ..., output_path: _Optional[str] = ..., trust_remote_code: _Optional[bool] = ..., prompts: _Optional[_Iterable[str]] = ...) -> None: ...
+    dtype: _common_pb2.Dtype
+    def __init__(self, base_path: _Optional[str] = ..., adapter_path: _Optional[str] = ..., output_path: _Optional[str] = ..., trust_remote_code: _Optional[bool] = ..., prompts: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ...) -> None: ...
 
 class Fetch(_message.Message):
     __slots__ = ("source", "revision", "output_path", "cache_path", "trust_remote_code")

@@ -1,3 +1,4 @@
+from smolora.v1 import common_pb2 as _common_pb2
 from smolora.v1 import jobs_pb2 as _jobs_pb2
 from smolora.v1 import models_pb2 as _models_pb2
 from smolora.v1 import settings_pb2 as _settings_pb2
@@ -33,14 +34,16 @@ class TrainResponse(_message.Message):
     def __init__(self, job_event: _Optional[_Union[_jobs_pb2.JobEvent, _Mapping]] = ..., adapter: _Optional[_Union[_models_pb2.Adapter, _Mapping]] = ...) -> None: ...
 
 class MergeRequest(_message.Message):
-    __slots__ = ("adapter", "name", "request_id")
+    __slots__ = ("adapter", "name", "request_id", "dtype")
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     adapter: str
     name: str
     request_id: str
-    def __init__(self, adapter: _Optional[str] = ..., name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    dtype: _common_pb2.Dtype
+    def __init__(self, adapter: _Optional[str] = ..., name: _Optional[str] = ..., request_id: _Optional[str] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ...) -> None: ...
 
 class MergeResponse(_message.Message):
     __slots__ = ("job_event", "model")

@@ -1,0 +1,51 @@
+# One command per habit; CI runs `make test` and nothing else.
+#
+#   PYTHON=python3.12 make setup     another interpreter
+#   make test ARGS="-k merge -x"     arguments for pytest, a benchmark or the demo
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCHMARKS := startup cli decode train
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types proto bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(READY) ## make .venv with the tested versions of everything (about a minute; nothing to do the second time)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smolora needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another: PYTHON=python3.12 make setup")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[daemon]' --group dev
+	@touch $@
+
+demo: setup ## the whole job on the starter model: prepare, train, merge, load, generate
+	$(BIN)/python -m examples.demo $(ARGS)
+
+test: setup ## every test, the ones on the real model included
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup types ## ruff, mypy and the fence between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: setup ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup ## mypy alone
+	$(BIN)/mypy
+
+proto: ## write the generated code anew from proto/
+	scripts/proto.sh
+
+bench: setup ## every benchmark: one JSON line each (ARGS=--quick for a rough answer)
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+
+clean: ## remove what the other commands made in this folder
+	rm -rf $(VENV) $(VENV)-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

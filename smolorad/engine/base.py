@@ -1,0 +1,44 @@
+"""The resident base: one model in memory, never changed, and views that share its tensors."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from smolorad.domain import Device, Dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A causal language model that is ready to compute: in eval mode, its parameters frozen."""
+
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    name: str
+    path: Path
+    fingerprint: str
+    device: Device
+    dtype: Dtype
+    context_length: int  # tokens, prompt and answer together
+    notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
+    trust_remote_code: bool = False
+
+    def view(self, *, own_biases: bool = False) -> Any:
+        """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.
+
+        `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases.
+        """
+        return share(self.model, own_biases=own_biases)
+
+
+def share(model: nn.Module, *, own_biases: bool = False) -> Any:
+    """A deep copy of the modules whose parameters and buffers are the originals."""
+    shared: dict[int, Any] = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not (own_biases and name.endswith("bias")):
+            shared[id(tensor)] = tensor
+    return copy.deepcopy(model, shared)

@@ -1,0 +1,81 @@
+"""Tiny random models of several architectures, each a complete safetensors folder with a tokenizer of its own.
+
+They are made from a config with a fixed seed, so the same call gives the same weights on every machine with the same torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+
+ARCHITECTURES = ("llama", "qwen2", "gpt2", "gpt_neox", "mistral")
+CONTEXT_LENGTH = 512
+END = "<|endoftext|>"
+SPECIAL = (END, "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CORPUS = (
+    "In the beginning the small model knew nothing, and the words were without form.",
+    "A daemon keeps the model in memory; an adapter is trained on it and answers at once.",
+    "The quick brown fox jumps over the lazy dog, ten times out of ten.",
+    "Ein kleines Modell lernt schöne Wörter: Äpfel, Öl, Übung. Да, и ещё немного. 日本語も少し 🙂",
+)
+
+# Weights drawn this wide make the greedy answer wander; at the usual 0.02 a random model repeats one token for ever.
+_SPREAD = 0.3
+_SHAPE = {"vocab_size": 0, "max_position_embeddings": CONTEXT_LENGTH, "initializer_range": _SPREAD}
+_LLAMA = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    **_SHAPE,
+}
+_CONFIGS: dict[str, dict[str, object]] = {
+    "llama": _LLAMA | {"tie_word_embeddings": True},
+    "qwen2": _LLAMA,
+    "mistral": _LLAMA | {"head_dim": 12, "sliding_window": None},
+    "gpt2": {"n_embd": 48, "n_layer": 2, "n_head": 4, **_SHAPE},
+    "gpt_neox": {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "rotary_pct": 0.5,
+        **_SHAPE,
+    },
+}
+
+
+def tiny_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of a few hundred entries, trained on `CORPUS`."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(CORPUS, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=END, model_max_length=CONTEXT_LENGTH)
+    if chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def tiny_model(folder: Path, architecture: str = "llama", *, chat: bool = True, seed: int = 0, **changes: object) -> Path:
+    """Writes a model in fp32 into `folder` and returns it; `changes` go into its config."""
+    tokenizer = tiny_tokenizer(chat=chat)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
+    settings = _CONFIGS[architecture] | {"vocab_size": len(tokenizer)} | ends | changes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings), dtype=torch.float32)
+    model.generation_config = GenerationConfig(**ends)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -19,13 +19,12 @@ from smolorad.publish import sha256_file
 
 Report = Callable[[PhaseProgress], None]
 
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_FIRST_PIP_WITH_RAW_PROGRESS = Version("24.1")
+
 
 def tell_nobody(progress: PhaseProgress) -> None:
     """A report that goes nowhere."""
-
-
-_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-_FIRST_PIP_WITH_RAW_PROGRESS = Version("24.1")
 
 
 @dataclass(frozen=True, slots=True)

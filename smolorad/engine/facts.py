@@ -1,0 +1,148 @@
+"""What a model folder tells without loading it, and why a folder is no model that we load."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from smolorad import publish
+from smolorad.domain import ModelFacts
+from smolorad.errors import Damaged, NotFound, UnsupportedModel
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Saved by some models beside their parameters, and computed anew when they are loaded.
+_BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+# The same tensor as the input embeddings where these are tied; some models are saved with both.
+_OUTPUTS = ("lm_head.weight", "embed_out.weight")
+
+
+def facts(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> ModelFacts:
+    """Checks a model folder and tells its weights' fingerprint, its architecture and the number of its parameters.
+
+    Reads every byte of the weights once, for their SHA-256. `name` is what the model is called in messages, and in the
+    owner's config file. Raises NotFound where there is no folder, UnsupportedModel for a folder without config,
+    safetensors or tokenizer, or with code of its own that is not allowed, Damaged for files that are cut short or missing.
+    """
+    name = name or str(folder)
+    if not folder.is_dir():
+        raise NotFound(f"There is no folder {folder}; give the absolute path of a model folder.")
+    config = read_config(folder, name)
+    if not trust_remote_code:
+        _refuse_code(folder, name)
+    if not any((folder / file).is_file() for file in TOKENIZERS):
+        raise UnsupportedModel(f"{name} has no tokenizer; copy tokenizer.json and tokenizer_config.json into {folder}.")
+    weights = weight_files(folder, name)
+    return ModelFacts(fingerprint(weights), config["model_type"], _count_parameters(config, weights))
+
+
+def read_config(folder: Path, name: str) -> Mapping[str, Any]:
+    """The content of config.json; raises UnsupportedModel where there is none, Damaged where it cannot be read."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
+    config = _read_json(path)
+    if not isinstance(config.get("model_type"), str):
+        raise UnsupportedModel(f"{path} names no `model_type`; choose a model that transformers can load.")
+    return config
+
+
+def weight_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """The safetensors files that hold the model's weights, sorted by name; every tensor of an index is in them.
+
+    Raises UnsupportedModel where there are none, Damaged for what is cut short or missing.
+    """
+    if (folder / WEIGHTS).is_file():
+        return (folder / WEIGHTS,)
+    if (folder / INDEX).is_file():
+        return _shards(folder)
+    if any(next(folder.glob(pattern), None) for pattern in PICKLES):
+        raise UnsupportedModel(
+            f"{name} has its weights as pickles, which can run any code when read; convert it where you trust it, with "
+            "`AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`, and load the new folder."
+        )
+    raise UnsupportedModel(f"{name} has no {WEIGHTS}; choose a model with safetensors weights.")
+
+
+def fingerprint(weights: Sequence[Path]) -> str:
+    """SHA-256 over the names and sums of weight files, in hexadecimal.
+
+    Raises Damaged if a file is not what the manifest of its published folder says.
+    """
+    sums = {path.name: {"sha256": publish.sha256_file(path)} for path in weights}
+    for path in weights:
+        promised = _manifest_of(path.parent).get(path.name)
+        if promised is not None and promised["sha256"] != sums[path.name]["sha256"]:
+            raise Damaged(f"{path} is not as it was published; delete the model and make it again.")
+    return publish.fingerprint({"files": sums})
+
+
+def _manifest_of(folder: Path) -> Mapping[str, Any]:
+    try:
+        files: Mapping[str, Any] = publish.read_manifest(folder)["files"]
+    except Damaged:  # most folders were published by somebody else
+        return {}
+    return files
+
+
+def _refuse_code(folder: Path, name: str) -> None:
+    for file in (CONFIG, "tokenizer_config.json"):
+        path = folder / file
+        if path.is_file() and "auto_map" in _read_json(path):
+            raise UnsupportedModel(
+                f"{name} wants to run code of its own (`auto_map` in its {file}); if you trust it, put "
+                f"`allow_remote_code = [{json.dumps(name)}]` into the daemon's config file and restart the daemon."
+            )
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    placed = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise Damaged(f"{folder / INDEX} lists no weights; download the model again.")
+    shards = tuple(folder / file for file in sorted({str(file) for file in placed.values()}))
+    for shard in shards:
+        if shard.parent != folder or not shard.is_file():
+            raise Damaged(f"{shard.name} is missing from {folder}, though {INDEX} names it; download the model again.")
+    there = {key for key, _, _ in _tensors(shards)}
+    if absent := sorted(placed.keys() - there):
+        raise Damaged(f"The weights in {folder} lack {absent[0]}, though {INDEX} names it; download the model again.")
+    return shards
+
+
+def _count_parameters(config: Mapping[str, Any], weights: Sequence[Path]) -> int:
+    tied = bool(config.get("tie_word_embeddings"))
+    return sum(
+        math.prod(shape)
+        for key, dtype, shape in _tensors(weights)
+        if dtype.startswith(("F", "BF")) and not key.endswith(_BUFFERS) and not (tied and key in _OUTPUTS)
+    )
+
+
+def _tensors(weights: Sequence[Path]) -> Iterator[tuple[str, str, Sequence[int]]]:
+    """Name, number format and shape of every tensor, from the files' headers."""
+    for path in weights:
+        try:
+            with safe_open(path, framework="numpy") as f:
+                for key in f.keys():  # noqa: SIM118, it is no mapping
+                    tensor = f.get_slice(key)
+                    yield key, tensor.get_dtype(), tensor.get_shape()
+        except SafetensorError as error:
+            raise Damaged(f"{path} is cut short or damaged ({error}); download the model again.") from error
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Damaged(f"{path} is not JSON ({error}); download the model again.") from error
+    if not isinstance(content, dict):
+        raise Damaged(f"{path} holds no JSON object; download the model again.")
+    return content

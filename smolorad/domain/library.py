@@ -243,3 +243,20 @@ class Prepared:
     train_rows: int
     validation_rows: int
     report: DatasetReport
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What the weights worker tells when a merged model is written."""
+
+    proof: MergeProof
+    facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What the weights worker tells when a model's files are there; `source` says what exactly they are."""
+
+    path: str
+    source: str
+    facts: ModelFacts

@@ -17,6 +17,22 @@ from smolorad.errors import Damaged, NotFound, UnsupportedModel
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# What a model needs, and nothing else of its folder: no pickles, no second copies in other formats.
+MODEL_FILES = (
+    CONFIG,
+    "generation_config.json",
+    WEIGHTS,
+    INDEX,
+    "model-*.safetensors",
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+    "LICENSE*",
+)
+CODE_FILES = ("*.py",)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Saved by some models beside their parameters, and computed anew when they are loaded.
@@ -26,29 +42,41 @@ _OUTPUTS = ("lm_head.weight", "embed_out.weight")
 
 
 def facts(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> ModelFacts:
-    """Checks a model folder and tells its weights' fingerprint, its architecture and the number of its parameters.
+    """Checks a model folder as `check` does, and tells its fingerprint, its architecture and the number of its parameters.
 
-    Reads every byte of the weights once, for their SHA-256. `name` is what the model is called in messages, and in the
-    owner's config file. Raises NotFound where there is no folder, UnsupportedModel for a folder without config,
-    safetensors or tokenizer, or with code of its own that is not allowed, Damaged for files that are cut short or missing.
+    Reads every byte of the weights once, for their SHA-256. Raises what `check` raises.
+    """
+    weights = check(folder, name=name, trust_remote_code=trust_remote_code)
+    config = read_config(folder)
+    return ModelFacts(fingerprint(weights), config["model_type"], _count_parameters(config, weights))
+
+
+def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> tuple[Path, ...]:
+    """The weight files of a folder, if it is a model that we load; reads only headers.
+
+    `name` is what the model is called in messages, and in the owner's config file; default: the folder.
+    Raises NotFound where there is no folder, UnsupportedModel for one without config, safetensors or tokenizer, or with code
+    of its own that is not allowed, Damaged for files that are cut short or missing.
     """
     name = name or str(folder)
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}; give the absolute path of a model folder.")
-    config = read_config(folder, name)
+    if not (folder / CONFIG).is_file():
+        raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
+    read_config(folder)
     if not trust_remote_code:
         _refuse_code(folder, name)
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise UnsupportedModel(f"{name} has no tokenizer; copy tokenizer.json and tokenizer_config.json into {folder}.")
     weights = weight_files(folder, name)
-    return ModelFacts(fingerprint(weights), config["model_type"], _count_parameters(config, weights))
+    for _ in _tensors(weights):
+        pass
+    return weights
 
 
-def read_config(folder: Path, name: str) -> Mapping[str, Any]:
-    """The content of config.json; raises UnsupportedModel where there is none, Damaged where it cannot be read."""
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The content of config.json; raises Damaged where it cannot be read, UnsupportedModel where it names no architecture."""
     path = folder / CONFIG
-    if not path.is_file():
-        raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
     config = _read_json(path)
     if not isinstance(config.get("model_type"), str):
         raise UnsupportedModel(f"{path} names no `model_type`; choose a model that transformers can load.")

@@ -18,7 +18,8 @@ from typing import Any
 
 from smolorad import publish
 from smolorad.domain import PhaseProgress
-from smolorad.engine.wheel import Report, Wheel, download_wheel, tell_nobody
+from smolorad.engine.report import Report, tell_nobody
+from smolorad.engine.wheel import Wheel, download_wheel
 from smolorad.errors import Damaged
 
 STARTER = "starter"

@@ -7,24 +7,18 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import Version
 
 from smolorad.domain import PhaseProgress
+from smolorad.engine.report import Report
 from smolorad.errors import Damaged, HubUnreachable, NoSpace
 from smolorad.publish import sha256_file
 
-Report = Callable[[PhaseProgress], None]
-
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _FIRST_PIP_WITH_RAW_PROGRESS = Version("24.1")
-
-
-def tell_nobody(progress: PhaseProgress) -> None:
-    """A report that goes nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,14 @@
+"""How work tells how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from smolorad.domain import PhaseProgress
+
+# What it raises stops the work: that is how a call is cancelled.
+Report = Callable[[PhaseProgress], None]
+
+
+def tell_nobody(progress: PhaseProgress) -> None:
+    """A report that goes nowhere."""

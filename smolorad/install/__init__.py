@@ -35,9 +35,9 @@ class Manager(Protocol):
     def advice(self) -> str: ...
 
 
-def manager(environ: Mapping[str, str], run: Runner = commands.run, platform: str = sys.platform) -> Manager:
-    """This platform's service manager."""
-    place = Place.here(environ)
+def manager(environ: Mapping[str, str], home: Path, run: Runner = commands.run, platform: str = sys.platform) -> Manager:
+    """This platform's service manager; `home` is the daemon's state folder."""
+    place = Place.here(environ, home)
     return Launchd(place, run) if platform == "darwin" else Systemd(place, run)
 
 
@@ -62,10 +62,15 @@ def uninstall(service: Manager) -> bool:
 
 
 def rehearse(
-    environ: Mapping[str, str], say: Callable[[str], None], *, platform: str = sys.platform, remove: bool = False
+    environ: Mapping[str, str],
+    home: Path,
+    say: Callable[[str], None],
+    *,
+    remove: bool = False,
+    platform: str = sys.platform,
 ) -> None:
     """Tells the file and the commands of an installation, or of its removal; changes nothing."""
-    service = manager(environ, commands.rehearsal(say), platform)
+    service = manager(environ, home, commands.rehearsal(say), platform)
     if remove:
         service.stop()
         say(f"rm {service.path}")

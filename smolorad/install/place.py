@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolora._paths import home_path, log_path
+from smolora._paths import log_path, strip_scheme
 
 # What the installing shell set and a service manager would not know. Tokens are left out: service files can be read by anybody.
 _CARRIED = ("HF_HOME", "HF_ENDPOINT", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+# Made absolute: the service has another working folder.
+_PATHS = {"SMOLORA_HOME", "SMOLORA_SOCKET", "SMOLORA_CONFIG", "SMOLORA_LOG_FILE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,11 @@ class Place:
     environ: Mapping[str, str]  # for the service, besides what its template sets
 
     @classmethod
-    def here(cls, environ: Mapping[str, str]) -> Place:
-        """This machine, this user, this interpreter."""
+    def here(cls, environ: Mapping[str, str], home: Path) -> Place:
+        """This machine, this user, this interpreter; `home` is the daemon's state folder."""
         carried = {name: environ[name] for name in sorted(environ) if name.startswith("SMOLORA_") or name in _CARRIED}
-        home = home_path(environ)
-        if "SMOLORA_HOME" in carried:
-            carried["SMOLORA_HOME"] = str(home)
+        for name in _PATHS & carried.keys():
+            carried[name] = str(strip_scheme(carried[name]))
         return cls(
             # Not resolved: the link in a virtual environment's bin folder is what makes it one.
             python=Path(sys.executable).absolute(),

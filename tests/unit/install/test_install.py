@@ -12,11 +12,15 @@ from smolorad.errors import BadState
 from smolorad.install import Place, commands
 
 
-def test_the_place_is_this_interpreter_and_what_the_shell_set(tmp_path: Path) -> None:
-    here = Place.here({"SMOLORA_HOME": str(tmp_path), "HF_HOME": "/hf", "HF_TOKEN": "secret", "EDITOR": "vi"})
+def test_the_place_is_this_interpreter_and_what_the_shell_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell = {"SMOLORA_HOME": "state", "SMOLORA_MAX_QUEUE": "3", "HF_HOME": "/hf", "HF_TOKEN": "secret", "EDITOR": "vi"}
+    here = Place.here(shell, tmp_path / "state")
     assert here.python == Path(sys.executable)
-    assert here.home == tmp_path
-    assert here.environ == {"HF_HOME": "/hf", "SMOLORA_HOME": str(tmp_path)}, "tokens do not belong into a file all can read"
+    assert here.home == tmp_path / "state"
+    assert here.environ == {"HF_HOME": "/hf", "SMOLORA_HOME": str(tmp_path / "state"), "SMOLORA_MAX_QUEUE": "3"}, (
+        "tokens do not belong into a file all can read, and a service has another working folder"
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,8 +42,7 @@ def test_a_dry_run_tells_everything_and_changes_nothing(
     tmp_path: Path, platform: str, file: str, commands_told: list[str]
 ) -> None:
     told: list[str] = []
-    home = tmp_path / "home"
-    install.rehearse({"SMOLORA_HOME": str(home)}, told.append, platform=platform)
+    install.rehearse({}, tmp_path / "home", told.append, platform=platform)
     text = "\n".join(told)
     assert text.index(file) < text.index("smolorad.cli")
     places = [text.index(command) for command in commands_told]
@@ -52,7 +55,7 @@ def test_a_dry_run_tells_everything_and_changes_nothing(
 )
 def test_a_dry_removal_tells_what_would_go(tmp_path: Path, platform: str, command: str) -> None:
     told: list[str] = []
-    install.rehearse({"SMOLORA_HOME": str(tmp_path)}, told.append, platform=platform, remove=True)
+    install.rehearse({}, tmp_path, told.append, platform=platform, remove=True)
     assert any(command in line for line in told)
     assert told[-1].startswith("rm ")
 

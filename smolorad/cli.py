@@ -1,0 +1,140 @@
+"""`smolorad`: serve, install, uninstall, doctor.
+
+The script exists without the daemon extra too, so this module needs the standard library alone; each command imports what it
+needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from smolorad import __version__
+from smolorad.errors import SmoloraError
+
+# sysexits' EX_CONFIG: starting again would not help. The systemd unit names it.
+EXIT_CONFIG = 78
+_EXTRA = ("torch", "transformers", "peft", "trl", "datasets", "grpc_health", "grpc_reflection", "msgspec", "psutil")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit status: 0 done, 1 failed, 2 usage, 78 settings that cannot work."""
+    # grpc reads it when it is imported. Forking under a server's threads is unsafe, and we spawn.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if (argv[:1] or [""])[0] in _NEED_EXTRA and (missing := _missing()):
+        print(f"smolorad needs the daemon extra: pip install 'smolora[daemon]' (there is no {missing})", file=sys.stderr)
+        return 1
+    given = _parser(argv[:1]).parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = given.command
+    try:
+        return command(given)
+    except SmoloraError as error:
+        print(f"smolorad: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="smolorad", description="The daemon that keeps a small language model in memory.")
+    parser.add_argument("--version", action="version", version=f"smolorad {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    serve = commands.add_parser(
+        "serve", help="run the daemon in the foreground", description="Run the daemon in the foreground."
+    )
+    serve.set_defaults(command=_serve)
+    serve.add_argument("--under-launchd", action="store_true", help="exit with 0 where starting again would not help")
+    if list(chosen) == ["serve"]:
+        from smolorad.config import Settings
+
+        Settings.add_arguments(serve)
+
+    install = commands.add_parser(
+        "install",
+        help="have the daemon run as a service of this user",
+        description="Have the daemon run as a service of this user: by launchd on macOS, by systemd on Linux.",
+    )
+    install.set_defaults(command=_install)
+    uninstall = commands.add_parser(
+        "uninstall", help="end that service", description="End that service and remove its file; models and jobs stay."
+    )
+    uninstall.set_defaults(command=_uninstall)
+    for one in (install, uninstall):
+        one.add_argument("-n", "--dry-run", action="store_true", help="tell the file and the commands, and change nothing")
+
+    doctor = commands.add_parser(
+        "doctor", help="look whether all is well", description="Look whether all is well; exits with 1 if something is not."
+    )
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _missing() -> str:
+    """The first package of the daemon extra that is not installed; empty if all are."""
+    return next((name for name in _EXTRA if importlib.util.find_spec(name) is None), "")
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from smolorad.config import Settings
+
+    try:
+        settings = Settings.resolve(vars(given), os.environ)
+        from smolorad.daemon import run
+
+        return run(settings)
+    except SmoloraError as error:
+        print(f"smolorad: {error.message}", file=sys.stderr)
+        # launchd starts again whatever does not end with 0, for ever.
+        return 0 if given.under_launchd else EXIT_CONFIG
+
+
+def _install(given: argparse.Namespace) -> int:
+    from smolorad import doctor, install
+    from smolorad.config import Settings
+
+    settings = Settings.resolve({}, os.environ)
+    if given.dry_run:
+        install.rehearse(os.environ, settings.home, print)
+        return 0
+    service = install.manager(os.environ, settings.home)
+    install.install(service)
+    answer = doctor.health(settings.socket, wait_s=15.0)
+    print(f"{service.path} is installed; the daemon {answer.text}.")
+    if advice := service.advice():
+        print(advice)
+    return 0 if answer.ok else 1
+
+
+def _uninstall(given: argparse.Namespace) -> int:
+    from smolora._paths import home_path
+    from smolorad import install
+
+    home = home_path(os.environ)
+    if given.dry_run:
+        install.rehearse(os.environ, home, print, remove=True)
+        return 0
+    service = install.manager(os.environ, home)
+    print(f"{service.path} is removed." if install.uninstall(service) else f"There is no {service.path}; nothing to remove.")
+    return 0
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from smolorad import doctor
+    from smolorad.config import Settings
+
+    settings = Settings.resolve({}, os.environ)
+    findings = doctor.examine(settings.home, settings.socket)
+    well = True
+    for finding in findings:
+        print(finding, flush=True)
+        well = well and finding.ok
+    return 0 if well else 1
+
+
+_NEED_EXTRA = ("serve", "install", "doctor")
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The one boundary where errors become gRPC statuses, and the one table that says which.
+
+A handler raises `SmoloraError`; `@wire` ends the call with google.rpc.Status: exactly one ErrorInfo, BadRequest where fields or
+lines are at fault, RetryInfo where waiting helps. Handlers are async: a sync generator in an aio server is never told that
+its client went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from smolorad.errors import Internal, NoSpace, SmoloraError, Violation, is_disk_full
+from smolorad.log import Log
+
+log = Log(__name__)
+
+DOMAIN = "smolora"
+_DETAILS_KEY = "grpc-status-details-bin"
+# gRPC begins to refuse metadata above 8 KiB. The details travel there in base64, and the message a second time beside them.
+_MESSAGE_LIMIT_BYTES = 1000
+_VIOLATIONS_LIMIT_BYTES = 2500
+
+CODE: Mapping[str, grpc.StatusCode] = {
+    "INVALID_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_DATA": grpc.StatusCode.INVALID_ARGUMENT,
+    "PROMPT_TOO_LONG": grpc.StatusCode.INVALID_ARGUMENT,
+    "NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "ALREADY_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "NO_MODEL": grpc.StatusCode.FAILED_PRECONDITION,
+    "WRONG_BASE": grpc.StatusCode.FAILED_PRECONDITION,
+    "UNSUPPORTED_MODEL": grpc.StatusCode.FAILED_PRECONDITION,
+    "BAD_STATE": grpc.StatusCode.FAILED_PRECONDITION,
+    "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "OUT_OF_MEMORY": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "NO_SPACE": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "ENGINE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+    "DAMAGED": grpc.StatusCode.DATA_LOSS,
+    "NOT_FINITE": grpc.StatusCode.INTERNAL,
+    "HUB_UNREACHABLE": grpc.StatusCode.UNAVAILABLE,
+    "CANCELLED": grpc.StatusCode.CANCELLED,
+    "MERGE_MISMATCH": grpc.StatusCode.INTERNAL,
+    "INTERNAL": grpc.StatusCode.INTERNAL,
+}
+# Where trying again helps, and after how many seconds.
+_RETRY_S: Mapping[str, int] = {"QUEUE_FULL": 5, "ENGINE_UNAVAILABLE": 2}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def wire(handler: F) -> F:
+    """Makes a service method end with a proper status whatever it raises; for unary, client-stream and server-stream methods."""
+    if inspect.isasyncgenfunction(handler):
+
+        @functools.wraps(handler)
+        async def stream(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            # Without aclosing, closing this generator would leave the handler's own one to the garbage collector.
+            async with _errors_to_status(context, handler.__name__), contextlib.aclosing(handler(self, request, context)) as it:
+                async for message in it:
+                    yield message
+
+        return stream  # type: ignore[return-value]
+
+    @functools.wraps(handler)
+    async def single(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async with _errors_to_status(context, handler.__name__):
+            return await handler(self, request, context)
+
+    return single  # type: ignore[return-value]
+
+
+@contextlib.asynccontextmanager
+async def _errors_to_status(context: grpc.aio.ServicerContext[Any, Any], method: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except SmoloraError as error:
+        log.debug("call refused", method=method, reason=error.reason, why=error.message)
+        await _abort(context, error)
+    except Exception as error:
+        if is_disk_full(error):
+            await _abort(context, NoSpace("The disk is full; free some space and try again."))
+        log.exception("call failed", method=method)
+        await _abort(context, Internal("Something went wrong inside the daemon; please report it with the daemon's log."))
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: SmoloraError) -> None:
+    status = status_of(error)
+    await context.abort(CODE[error.reason], status.message, ((_DETAILS_KEY, status.SerializeToString()),))
+
+
+def status_of(error: SmoloraError) -> status_pb2.Status:
+    """The rich status of an error; long messages and long lists of violations are cut."""
+    details: list[any_pb2.Any] = [_pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))]
+    if error.violations:
+        details.append(_pack(_bad_request(error.violations)))
+    if error.reason in _RETRY_S:
+        delay = duration_pb2.Duration(seconds=_RETRY_S[error.reason])
+        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status_pb2.Status(code=CODE[error.reason].value[0], message=_cut(error.message), details=details)
+
+
+def _cut(message: str) -> str:
+    data = message.encode(errors="replace")
+    if len(data) <= _MESSAGE_LIMIT_BYTES:
+        return data.decode()
+    return data[:_MESSAGE_LIMIT_BYTES].decode(errors="ignore") + "…"
+
+
+def _bad_request(violations: Iterable[Violation]) -> error_details_pb2.BadRequest:
+    found, size = error_details_pb2.BadRequest(), 0
+    for violation in violations:
+        size += len(violation.field.encode()) + len(violation.description.encode())
+        if size > _VIOLATIONS_LIMIT_BYTES:
+            break
+        found.field_violations.add(field=violation.field, description=violation.description)
+    return found
+
+
+def _pack(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

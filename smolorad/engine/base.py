@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from smolorad.domain import Device, Dtype
+from smolorad.domain import Device, Dtype, ResidentModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Base:
     device: Device
     dtype: Dtype
     context_length: int  # tokens, prompt and answer together
+    end_ids: frozenset[int]  # tokens that end an answer
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
 
@@ -33,6 +34,23 @@ class Base:
         `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases.
         """
         return share(self.model, own_biases=own_biases)
+
+    def resident(self, load_s: float) -> ResidentModel:
+        """What others are told about it; `load_s` is how long it took to load."""
+        parameters = list(self.model.parameters())
+        return ResidentModel(
+            name=self.name,
+            fingerprint=self.fingerprint,
+            architecture=self.model.config.model_type,
+            parameters=sum(p.numel() for p in parameters),
+            device=self.device,
+            dtype=self.dtype,
+            weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+            context_length=self.context_length,
+            has_chat_template=bool(self.tokenizer.chat_template),
+            self_test_notes=self.notes,
+            load_s=load_s,
+        )
 
 
 def share(model: nn.Module, *, own_biases: bool = False) -> Any:

@@ -1,12 +1,57 @@
-"""THE torch thread: takes commands, steps one thing, posts events."""
+"""THE torch thread: takes commands, steps one thing, posts events.
+
+How a step goes:
+
+1. Everything in the inbox is taken. With nothing to do, taking blocks: an idle engine sleeps in the kernel.
+2. A command is served at once (load, attach, detach, count tokens), or it becomes an `Answer` in the schedule (generate).
+   `train` is served like the others, but does not come back before it is done: it calls `breathe` between micro-steps.
+3. Whose turn it is makes one step: a chunk of its prompt, or one token. What text is certain by then goes out.
+4. An answer that has its outcome sends it and leaves the schedule.
+
+While a training runs the same happens inside `breathe`, for a slice of time that the schedule measures: every answer makes at
+least one step, the training keeps at least half of the time. Load and train are refused then.
+
+Another thread, the inbox's, hears Ping, Cancel and Drain at any time. A cancelled call is noticed before its next step.
+What fails, fails alone: its call ends with a Failure and the loop goes on. Only a drain, or the daemon's end, ends the engine.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from smolora.v1 import generation_pb2, models_pb2
+from smolorad.domain import Device, Dtype, GenerateSpec
+from smolorad.engine.adapters import Adapter, Adapters
+from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
-from smolorad.errors import Cancelled
+from smolorad.engine.device import release
+from smolorad.engine.failure import explain
+from smolorad.engine.load import load
+from smolorad.engine.prompts import encode
+from smolorad.engine.schedule import Schedule
+from smolorad.errors import BadState, Cancelled, Internal, NoModel, ShuttingDown
 from smolorad.link.child import Inbox
+from smolorad.link.convert import from_message, to_message
+from smolorad.link.v1 import link_pb2 as pb
+
+log = logging.getLogger("smolorad.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How a model is to be loaded; by the command's field names."""
+
+    name: str
+    device: Device | None
+    dtype: Dtype | None
+    trust_remote_code: bool
 
 
 class Loop:
@@ -15,13 +60,33 @@ class Loop:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._base: Base | None = None
+        self._adapters: Adapters | None = None
+        self._schedule: Schedule[Answer] = Schedule()
+        self._training: int | None = None
+
+    def run(self) -> None:
+        """Works until the daemon drains the engine."""
+        while not self.draining():
+            self._take(block=not self._schedule)
+            if self._schedule:
+                self._step(self._schedule.next())
+        self._refuse_the_rest()
+
+    # What a training asks.
 
     def breathe(self, call: int) -> None:
         """Between two micro-steps of training `call`: serves what is pending for a bounded slice.
 
         Raises Cancelled if somebody cancelled the training.
         """
-        self._inbox.working()
+        self._working()
+        if not self.draining():
+            self._take(block=False)
+            for answer in self._schedule.slice():
+                self._step(answer)
+                self._take(block=False)
+                if self.draining():
+                    break
         if self._inbox.cancelled(call):
             raise Cancelled("The training was cancelled.")
 
@@ -32,3 +97,133 @@ class Loop:
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
         self._inbox.emit(call, **body)
+
+    # One step.
+
+    def _take(self, *, block: bool) -> None:
+        if block:
+            self._inbox.idle()
+        while (command := self._inbox.take(block=block)) is not None and not self.draining():
+            block = False
+            self._working()
+            with self._answering(command.call):
+                self._serve(command)
+
+    def _step(self, answer: Answer) -> None:
+        with self._answering(answer.call, answer):
+            text = answer.cancel() if self._inbox.cancelled(answer.call) else answer.step()
+            if text:
+                self.emit(answer.call, text=text)
+            if answer.outcome is not None:
+                self._schedule.remove(answer)
+                self.emit(answer.call, outcome=to_message(generation_pb2.GenerateOutcome, answer.outcome))
+                self._inbox.forget(answer.call)
+        self._working()
+
+    @contextlib.contextmanager
+    def _answering(self, call: int, answer: Answer | None = None) -> Iterator[None]:
+        """Whatever goes wrong inside ends the call, and the call alone."""
+        try:
+            yield
+        except Exception as error:
+            told = explain(error)
+            if isinstance(told, Internal):
+                log.exception("call %d failed", call)
+            if answer is not None and answer in self._schedule:
+                self._schedule.remove(answer)
+            self._inbox.fail(call, told)
+            self._inbox.forget(call)
+
+    def _working(self) -> None:
+        self._inbox.working(adapters=self._adapters.keys() if self._adapters is not None else ())
+
+    def _refuse_the_rest(self) -> None:
+        stopping = ShuttingDown("The daemon is shutting down; ask again when it is back.")
+        for answer in self._schedule.all():
+            self._inbox.fail(answer.call, stopping)
+        while (command := self._inbox.take(block=False)) is not None:
+            if command.WhichOneof("body") != "drain":
+                self._inbox.fail(command.call, stopping)
+
+    # What the daemon asks.
+
+    def _serve(self, command: pb.Command) -> None:
+        call = command.call
+        match command.WhichOneof("body"):
+            case "generate":
+                self._schedule.add(self._answer(call, command.generate))
+                return  # the call goes on
+            case "load":
+                self._load(call, command.load)
+            case "train":
+                self._train(call, command.train)
+            case "attach":
+                self.emit(call, attached=pb.Attached(parameters=self._adapter(command.attach).parameters))
+            case "detach":
+                if self._adapters is not None:
+                    self._adapters.detach(command.detach.key)
+                self.emit(call, done=pb.Done())
+            case "count_tokens":
+                self._count_tokens(call, command.count_tokens)
+            case other:
+                raise Internal(f"The engine does not know the command {other!r}; daemon and engine are of different versions.")
+        self._inbox.forget(call)
+
+    def _answer(self, call: int, command: pb.Generate) -> Answer:
+        base = self._resident()
+        adapter = command.adapter.key if command.HasField("adapter") else ""
+        model = self._adapter(command.adapter).model if adapter else base.model
+        spec = from_message(GenerateSpec, command.request)
+        return Answer(call, base, model, adapter, spec, self._inbox.arrived(call))
+
+    def _load(self, call: int, command: pb.Load) -> None:
+        self._refuse_while_training("loaded")
+        begin = time.monotonic()
+
+        def report(progress: Any) -> None:
+            self._working()
+            if self._inbox.cancelled(call):
+                raise Cancelled("The loading was cancelled.")
+            self.emit(call, load_progress=to_message(models_pb2.LoadProgress, progress))
+
+        wanted = from_message(_Wanted, command)
+        base = load(Path(command.path), report=report, **dataclasses.asdict(wanted))
+        # Only now does the one before go; answers that it has begun are still its own.
+        self._base, self._adapters = base, Adapters(base)
+        release(base.device)
+        self.emit(call, resident=to_message(models_pb2.ResidentModel, base.resident(time.monotonic() - begin)))
+
+    def _train(self, call: int, command: pb.Train) -> None:
+        self._refuse_while_training("trained")
+        base = self._resident()
+        from smolorad.engine.train import train  # TRL takes seconds to import, and most engines never train
+
+        self._training = call
+        self._schedule.begin_training()
+        try:
+            trained = train(command, call, base, self)
+        finally:
+            self._training = None
+            release(base.device)
+        self.emit(call, trained=trained)
+
+    def _count_tokens(self, call: int, command: generation_pb2.CountTokensRequest) -> None:
+        spec = from_message(GenerateSpec, command)
+        ids = encode(self._resident(), spec.prompt, spec.messages)
+        self.emit(call, counted=generation_pb2.CountTokensResponse(tokens=len(ids), token_ids=ids))
+
+    def _resident(self) -> Base:
+        if self._base is None:
+            raise NoModel("No model is loaded; load one with `smolora-client load MODEL`.")
+        return self._base
+
+    def _adapter(self, folder: pb.AdapterFolder) -> Adapter:
+        self._resident()
+        assert self._adapters is not None
+        return self._adapters.attach(folder.key, Path(folder.path))
+
+    def _refuse_while_training(self, what: str) -> None:
+        if self._training is not None:
+            raise BadState(
+                f"No model can be {what} while a training runs; wait for it or cancel it with `smolora-client jobs`."
+            )

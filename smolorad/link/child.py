@@ -31,6 +31,7 @@ class Inbox:
         self._frames = frames
         self._queue: queue.SimpleQueue[pb.Command] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
+        self._arrived: dict[int, float] = {}
         self._process = psutil.Process()
         self._busy_since: float | None = None
         self._adapters: tuple[str, ...] = ()
@@ -55,9 +56,14 @@ class Inbox:
         """Whether the daemon wants this call to end early."""
         return call in self._cancelled
 
+    def arrived(self, call: int) -> float:
+        """When the call came in, on the monotonic clock; now, for one that is not known."""
+        return self._arrived.get(call, time.monotonic())
+
     def forget(self, call: int) -> None:
-        """The call has ended; its flag is no longer needed."""
+        """The call has ended; what was noted about it is no longer needed."""
         self._cancelled.discard(call)
+        self._arrived.pop(call, None)
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event, whose only field beside the call is given by its name: `emit(7, text="a")`."""
@@ -92,6 +98,7 @@ class Inbox:
                     self.draining.set()
                     self._queue.put(command)
                 case _:
+                    self._arrived[command.call] = time.monotonic()
                     self._queue.put(command)
         os._exit(1)
 

@@ -1,0 +1,40 @@
+"""The engine process: `python -m smolorad.engine --link-fd N`, spawned by the daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from smolorad.link.child import open_inbox
+
+
+def main(argv: Sequence[str]) -> int:
+    """Listens first, then imports torch, then works until it is drained."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    inbox = open_inbox(argv)
+    inbox.start()
+    prefer_as_victim()
+
+    import torch
+
+    from smolorad.engine.loop import Loop
+
+    # One thread gives torch its work, so a pool for parallel operators would only stand about; the pool inside operators
+    # keeps torch's own size, one thread a core, or OMP_NUM_THREADS.
+    torch.set_num_interop_threads(1)
+    Loop(inbox).run()
+    return 0
+
+
+def prefer_as_victim() -> None:
+    """Where memory runs out, Linux should end the engine, which the daemon restarts, and nothing else of the user's."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may hide the file
+            Path("/proc/self/oom_score_adj").write_text("500")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""One Generate call, from its arrival to its outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings, Usage
+from smolorad.engine.base import Base
+from smolorad.engine.decode import Sequence
+from smolorad.engine.detokenise import Detokeniser
+from smolorad.engine.prompts import encode, room
+from smolorad.engine.sampling import with_seed
+from smolorad.engine.stop import StopStrings
+
+
+class Answer:
+    """A generation in progress. It keeps the model it began with, also when another is loaded or its adapter is forgotten."""
+
+    def __init__(self, call: int, base: Base, model: Any, adapter: str, spec: GenerateSpec, arrived: float) -> None:
+        """`model` is the base's, or a view of it with the adapter named `adapter`; `arrived` is on the monotonic clock.
+
+        Raises what `encode` and `room` do.
+        """
+        prompt = encode(base, spec.prompt, spec.messages)
+        max_tokens = room(base, len(prompt), spec.sampling.max_tokens)
+        self.call = call
+        self.outcome: GenerateOutcome | None = None
+        self._sampling = dataclasses.replace(with_seed(spec.sampling), max_tokens=max_tokens)
+        self._sequence = Sequence(model, prompt, self._sampling)
+        self._end_ids = base.end_ids
+        self._text = Detokeniser(base.tokenizer)
+        self._stop = StopStrings(self._sampling.stop)
+        self._names = {"model": base.name, "adapter": adapter}
+        self._prompt_tokens = len(prompt)
+        self._tokens: list[int] = []
+        self._arrived = arrived
+        self._began: float | None = None
+        self._first: float | None = None
+        self._prefill_s = 0.0
+
+    def step(self) -> str:
+        """Computes once; the text that is certain by then, perhaps none. At the end `outcome` is set."""
+        begin = time.monotonic()
+        if self._began is None:
+            self._began = begin
+        token = self._sequence.step()
+        now = time.monotonic()
+        if self._first is None:
+            self._prefill_s += now - begin
+        if token is None:
+            return ""
+        if self._first is None:
+            self._first = now
+        self._tokens.append(token)
+        if token in self._end_ids:
+            return self._end(FinishReason.STOP)
+        text = self._stop.push(self._text.push(token))
+        if self._stop.met:
+            return text + self._end(FinishReason.STOP)
+        if len(self._tokens) == self._sampling.max_tokens:
+            return text + self._end(FinishReason.LENGTH)
+        return text
+
+    def cancel(self) -> str:
+        """Ends it where it is; the text that was held back."""
+        return self._end(FinishReason.CANCELLED)
+
+    def _end(self, reason: FinishReason) -> str:
+        held = self._stop.push(self._text.flush())
+        if self._stop.met and reason is FinishReason.LENGTH:
+            reason = FinishReason.STOP
+        held += self._stop.flush()
+        now = time.monotonic()
+        self.outcome = GenerateOutcome(
+            finish_reason=reason,
+            usage=Usage(self._prompt_tokens, len(self._tokens)),
+            timings=Timings(
+                queued_s=(self._began or now) - self._arrived,
+                prefill_s=self._prefill_s,
+                decode_s=now - self._first if self._first is not None else 0.0,
+                first_token_s=self._first - self._arrived if self._first is not None else 0.0,
+            ),
+            sampling=self._sampling,
+            token_ids=tuple(self._tokens),
+            **self._names,
+        )
+        return held

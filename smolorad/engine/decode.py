@@ -1,0 +1,78 @@
+"""The computation of one generation, a step at a time. Knows nothing of text."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence as Ids
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from smolorad.domain import Sampling
+from smolorad.engine.sampling import Sampler
+from smolorad.errors import NotFinite
+
+# Tokens of the prompt that one step computes: long enough to be efficient, short enough that others get their turn.
+PREFILL_CHUNK = 512
+
+
+class Sequence:
+    """Prompt and answer as token ids, and the keys and values of those already computed.
+
+    Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
+    So prefill and decode are the same operation.
+    """
+
+    def __init__(self, model: Any, prompt: Ids[int], sampling: Sampling) -> None:
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._sampler = Sampler(sampling)
+        self._forward_options = {"use_cache": True} | _only_last_logits(model)
+        self._ids = torch.empty((1, len(prompt) + sampling.max_tokens), dtype=torch.long)  # on the CPU
+        self._ids[0, : len(prompt)] = torch.tensor(prompt)
+        self._length = len(prompt)
+        self._again = False
+        self._forget()
+
+    def step(self) -> int | None:
+        """Computes once; the token that was chosen, or None while the prompt is not yet through.
+
+        Raises NotFinite if the logits stay NaN or infinite when everything is computed again, once.
+        """
+        logits = self._compute(self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)])
+        if self._computed < self._length:
+            return None
+        if not torch.isfinite(logits.max()):  # NaN wins every max; a masked vocabulary's -inf does not
+            self._compute_again()
+            return None
+        token = self._sampler.choose(self._ids[:, : self._length], logits)
+        if self._length < self._ids.shape[1]:
+            self._ids[0, self._length] = token
+        self._length += 1
+        return token
+
+    @torch.inference_mode()
+    def _compute(self, ids: Tensor) -> Tensor:
+        """The logits (1, vocabulary) after `ids` (1, tokens), in fp32 on the CPU: all choosing happens there."""
+        output = self._model(input_ids=ids.to(self._device), past_key_values=self._cache, **self._forward_options)
+        self._computed += ids.shape[1]
+        logits: Tensor = output.logits[:, -1, :].to(device="cpu", dtype=torch.float32, copy=True)
+        return logits
+
+    def _compute_again(self) -> None:
+        # Seen on MPS with a cache that had grown for long (transformers#47396); a fresh one cured it.
+        if self._again:
+            raise NotFinite("The model's logits are not finite numbers; load it in float32, or train the adapter again.")
+        self._again = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self._cache = DynamicCache(config=self._model.config)
+        self._computed = 0
+
+
+def _only_last_logits(model: Any) -> dict[str, int]:
+    """The option that spares the head's product over the whole prompt, where the architecture has it."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

@@ -1,0 +1,112 @@
+"""Where a model computes, and in which number format."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from smolorad.domain import Device, Dtype
+from smolorad.errors import InvalidRequest
+
+# Up to here decoding on Metal waits for the host, not for memory, so that fp32 costs next to nothing and is exact.
+MPS_FLOAT32_PARAMETERS = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What this machine has."""
+
+    mps: bool = False
+    cuda: bool = False
+    cpu_bfloat16: bool = False  # the CPU has instructions for it; without them it is slower than fp32
+    cuda_bfloat16: bool = False
+
+    @classmethod
+    def here(cls) -> Hardware:
+        """Asks torch."""
+        cuda = torch.cuda.is_available()
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return cls(
+            mps=torch.backends.mps.is_available(),
+            cuda=cuda,
+            cpu_bfloat16=any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")),
+            cuda_bfloat16=cuda and torch.cuda.is_bf16_supported(including_emulation=False),
+        )
+
+    def has(self, device: Device) -> bool:
+        """Whether the device is there."""
+        return {Device.CPU: True, Device.MPS: self.mps, Device.CUDA: self.cuda}[device]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A way to compute: the device, the number format, and transformers' name of the attention."""
+
+    device: Device
+    dtype: Dtype
+    attention: str = "sdpa"
+
+    def __str__(self) -> str:
+        return f"{self.dtype} on {self.device} with {self.attention} attention"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """torch's object for the number format."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+
+def place(device: Device | None, dtype: Dtype | None, parameters: int, hardware: Hardware) -> Placement:
+    """The first choice for a model of so many parameters; None chooses.
+
+    Raises InvalidRequest for a device that is not there, or a format that it does not compute.
+    """
+    if device is None:
+        device = Device.MPS if hardware.mps else Device.CUDA if hardware.cuda else Device.CPU
+    elif not hardware.has(device):
+        raise InvalidRequest.field("device", f"this machine has no {device}; leave the device out and it is chosen for you")
+    if dtype is Dtype.BFLOAT16 and device is Device.CUDA and not hardware.cuda_bfloat16:
+        raise InvalidRequest.field("dtype", "this GPU does not compute bfloat16; use float16 or float32, or leave it out")
+    return Placement(device, dtype or default_dtype(device, parameters, hardware))
+
+
+def default_dtype(device: Device, parameters: int, hardware: Hardware) -> Dtype:
+    """What the device computes fast; on MPS half precision only where fp32 would cost speed."""
+    match device:
+        case Device.CPU:
+            half = hardware.cpu_bfloat16
+        case Device.CUDA:
+            half = hardware.cuda_bfloat16
+        case Device.MPS:
+            half = parameters > MPS_FLOAT32_PARAMETERS
+    return Dtype.BFLOAT16 if half else Dtype.FLOAT32
+
+
+def ladder(
+    first: Placement, device: Device | None, dtype: Dtype | None, parameters: int, hardware: Hardware
+) -> Iterator[Placement]:
+    """The first choice and what is taken, in order, where the self-test refuses it: fp32, then eager attention, then the CPU.
+
+    A device or a format that was asked for is never given up.
+    """
+    if first.device is Device.CPU:
+        yield first  # the CPU is what the others are compared with
+        return
+    formats = [first.dtype] if dtype is not None else list(dict.fromkeys([first.dtype, Dtype.FLOAT32]))
+    for format in formats:
+        yield replace(first, dtype=format)
+    yield replace(first, dtype=formats[-1], attention="eager")
+    if device is None:
+        yield Placement(Device.CPU, dtype or default_dtype(Device.CPU, parameters, hardware))
+
+
+def release(device: Device) -> None:
+    """Gives memory that nobody holds back to the system."""
+    gc.collect()
+    if device is Device.MPS:
+        torch.mps.empty_cache()
+    elif device is Device.CUDA:
+        torch.cuda.empty_cache()

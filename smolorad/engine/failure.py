@@ -1,0 +1,33 @@
+"""What went wrong in a library, in the words of `errors.py`."""
+
+from __future__ import annotations
+
+import torch
+
+from smolorad.errors import Internal, NoSpace, OutOfMemory, SmoloraError, is_disk_full
+
+# On the CPU and on MPS torch says so with a plain RuntimeError.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or of torch means that memory does not suffice."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def explain(error: Exception) -> SmoloraError:
+    """The error that a caller is told; Internal for what we did not foresee."""
+    if isinstance(error, SmoloraError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemory("Memory does not suffice for this; use a smaller model, a shorter text or smaller batches.")
+    if is_disk_full(error):
+        return NoSpace("The disk is full; free some space and try again.")
+    return Internal(f"This is a bug of smolora, told in full in its log: {type(error).__name__}: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's message, fit for a sentence."""
+    return next(iter(str(error).strip().splitlines()), "no message")[:300]

@@ -1,0 +1,160 @@
+"""From a model folder to a resident base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from smolorad.domain import Device, Dtype, LoadProgress, LoadStage
+from smolorad.engine.base import Base
+from smolorad.engine.device import Hardware, Placement, ladder, place
+from smolorad.engine.facts import facts, read_config, weight_files
+from smolorad.engine.failure import first_line, is_out_of_memory
+from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
+from smolorad.errors import Damaged, UnsupportedModel
+
+# Where neither the config nor the tokenizer tells.
+_CONTEXT_LENGTH = 2048
+# Keys of a config.json that choose code: transformers has fetched and run what they name (CVE-2026-4372).
+_CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
+
+Report = Callable[[LoadProgress], None]
+
+
+def load(
+    folder: Path,
+    name: str,
+    *,
+    device: Device | None = None,
+    dtype: Dtype | None = None,
+    trust_remote_code: bool = False,
+    hardware: Hardware | None = None,
+    report: Report = lambda progress: None,
+) -> Base:
+    """Reads a model, brings it where it is to compute, and lets it make a first token.
+
+    None for device or dtype chooses; `hardware` is this machine's unless it is given. `report` hears of each stage.
+    Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that cannot be had.
+    """
+    transformers_logging.disable_progress_bar()
+    hardware = hardware or Hardware.here()
+    found = facts(folder, name=name, trust_remote_code=trust_remote_code)
+    config = _config(folder, name, trust_remote_code)
+    first = place(device, dtype, found.parameters, hardware)
+    total = sum(path.stat().st_size for path in weight_files(folder, name))
+
+    def attempt(placement: Placement) -> tuple[Any, str]:
+        accelerated = placement.device is not Device.CPU
+        if accelerated and placement.attention == "sdpa" and (fault := attention_fault(placement.device, placement.dtype)):
+            return None, fault
+        report(LoadProgress(LoadStage.READ, 0, total))
+        model = _read(folder, config, placement, trust_remote_code)
+        report(LoadProgress(LoadStage.READ, total, total))
+        report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
+        if not accelerated:
+            return _detach_from_files(model), ""
+        expected = trace(model)
+        # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
+        model = model.to(placement.device)
+        return model, answer_fault(model, placement.dtype, expected)
+
+    model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
+    tokenizer = _tokenizer(folder, trust_remote_code)
+    report(LoadProgress(LoadStage.WARM_UP))
+    trace(model, prompt_tokens=4, tokens=2)
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        path=folder,
+        fingerprint=found.fingerprint,
+        device=placement.device,
+        dtype=placement.dtype,
+        context_length=_context_length(model, tokenizer),
+        end_ids=_end_ids(model, tokenizer),
+        notes=notes,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _config(folder: Path, name: str, trust_remote_code: bool) -> Any:
+    """The model's config, checked before any code acts on it."""
+    raw = read_config(folder)
+    if "quantization_config" in raw:
+        raise UnsupportedModel(f"{name} is quantised; load the model that it was made from.")
+    if trust_remote_code and "auto_map" in raw:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
+    kind = raw["model_type"]
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    architectures = raw.get("architectures") or []
+    if causal is None or kind not in CONFIG_MAPPING:
+        raise UnsupportedModel(f"{name} is a {kind!r}, which is no causal language model; choose one that generates text.")
+    if architectures and not any(known in architectures for known in ([causal] if isinstance(causal, str) else causal)):
+        raise UnsupportedModel(f"{name} is a {architectures[0]}, which does not generate text; choose a causal language model.")
+    return CONFIG_MAPPING[kind].from_dict(_without_code(raw))
+
+
+def _without_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys that choose code, also in the configs inside it; those with a leading `_` are internal ones."""
+    return {
+        key: _without_code(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if not key.startswith("_") and key not in _CODE_KEYS
+    }
+
+
+def _read(folder: Path, config: Any, placement: Placement, trust_remote_code: bool) -> Any:
+    """The model on the CPU, in eval mode, its parameters frozen."""
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=placement.torch_dtype,
+            attn_implementation=None if placement.attention == "sdpa" else placement.attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise Damaged(f"The weights in {folder} are damaged ({error}); get the model again.") from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise Damaged(f"The weights in {folder} do not fit its config.json; get the model again.") from error
+    if info["missing_keys"]:
+        raise Damaged(f"The weights in {folder} lack {min(info['missing_keys'])}; get the model again.")
+    return model.eval().requires_grad_(False)
+
+
+def _detach_from_files(model: Any) -> Any:
+    """Copies what is still the mapped file itself: a file that is changed or cut short must not reach a model in use."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()
+    return model
+
+
+def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise Damaged(f"The tokenizer in {folder} cannot be read ({first_line(error)}); get the model again.") from error
+
+
+def _context_length(model: Any, tokenizer: Any) -> int:
+    told = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if told is None and tokenizer.model_max_length < 2**31:  # transformers writes 10^30 for "not known"
+        told = tokenizer.model_max_length
+    return int(told or _CONTEXT_LENGTH)
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    told = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = told if isinstance(told, list) else [told]
+    return frozenset(id for id in [*ids, tokenizer.eos_token_id] if id is not None)

@@ -1,0 +1,113 @@
+"""Whether a device computes what the CPU computes, asked before it is trusted.
+
+Attention kernels have been silently wrong on MPS: half precision that sees future tokens (pytorch#195910), keys read beyond
+their end at lengths that are no multiple of 32 (pytorch#169222) or above 1024 with grouped heads (pytorch#174861). So attention
+is compared at such lengths, then the model itself. Where a comparison fails, the next rung of the ladder is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from smolorad.domain import Device, Dtype
+from smolorad.engine.device import Placement
+from smolorad.errors import UnsupportedModel
+
+LENGTHS = (5, 31, 33, 64, 130, 1100)
+HEADS, KEY_HEADS, HEAD_DIM = 9, 3, 64
+PROMPT_TOKENS = 37  # no multiple of a kernel's tile
+GREEDY_TOKENS = 32
+# The largest difference that rounding explains, as a share of the largest value; what the self-test looks for is far above.
+TOLERANCE = {Dtype.FLOAT32: 1e-3, Dtype.BFLOAT16: 5e-2, Dtype.FLOAT16: 1e-2}
+
+Attention = Callable[..., Tensor]
+M = TypeVar("M")
+
+
+def settle(rungs: Iterable[Placement], attempt: Callable[[Placement], tuple[M, str]]) -> tuple[M, Placement, tuple[str, ...]]:
+    """The first placement that works, what was made of it, and a note for each that was refused.
+
+    `attempt` makes something of a placement and tells the fault it found, empty for none. Raises UnsupportedModel if each has
+    one.
+    """
+    notes: list[str] = []
+    for placement in rungs:
+        made, fault = attempt(placement)
+        if not fault:
+            taken = [f"The self-test took {placement}."] if notes else []
+            return made, placement, (*notes, *taken)
+        del made  # its memory is needed for the next
+        notes.append(f"The self-test refused {placement}: {fault}.")
+    raise UnsupportedModel(f"{' '.join(notes)} Leave device and dtype out, and what works is chosen.")
+
+
+def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_dot_product_attention) -> str:
+    """How attention on the device differs from the CPU's in fp32; empty if it does not."""
+    for length in LENGTHS:
+        query, key, value = _tensors(length)
+        mask = torch.ones(length, length, dtype=torch.bool).tril()
+        for kind, options in (("causal", {"is_causal": True}), ("masked", {"attn_mask": mask})):
+            expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True, **options)
+            moved = {name: option.to(device) if isinstance(option, Tensor) else option for name, option in options.items()}
+            inputs = [t.to(device, getattr(torch, dtype)) for t in (query, key, value)]
+            got = attend(*inputs, enable_gqa=True, **moved).to("cpu", torch.float32)
+            difference = _difference(got, expected)
+            if not difference <= TOLERANCE[dtype]:
+                return f"{kind} attention over {length} tokens differs from the CPU's by {difference:.2g} of its largest value"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a model answered: its greedy tokens, and the logits (tokens, vocabulary) they were chosen from."""
+
+    tokens: Tensor
+    logits: Tensor
+
+
+@torch.inference_mode()
+def trace(
+    model: Any, *, prompt_tokens: int = PROMPT_TOKENS, tokens: int = GREEDY_TOKENS, follow: Tensor | None = None
+) -> Trace:
+    """Greedy tokens through the cache; with `follow`, the logits for those tokens, whatever the model would choose."""
+    device = next(model.parameters()).device
+    ids = (torch.arange(prompt_tokens) * 7919 % model.config.get_text_config().vocab_size)[None]
+    cache = DynamicCache(config=model.config)
+    chosen: list[int] = []
+    rows: list[Tensor] = []
+    for step in range(tokens):
+        logits = model(input_ids=ids.to(device), past_key_values=cache, use_cache=True).logits[0, -1].to("cpu", torch.float32)
+        token = int(logits.argmax()) if follow is None else int(follow[step])
+        rows.append(logits)
+        chosen.append(token)
+        ids = torch.tensor([[token]])
+    return Trace(torch.tensor(chosen), torch.stack(rows))
+
+
+def answer_fault(model: Any, dtype: Dtype, expected: Trace) -> str:
+    """How a model on its device differs from the same model's trace on the CPU; empty if it does not."""
+    got = trace(model, follow=expected.tokens)
+    for step, (row, expected_row) in enumerate(zip(got.logits, expected.logits, strict=True)):
+        difference = _difference(row, expected_row)
+        if not difference <= TOLERANCE[dtype]:
+            return f"the logits of token {step + 1} differ from the CPU's by {difference:.2g} of their largest value"
+    return ""
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    """The largest difference as a share of the largest value; NaN if there is one."""
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+def _tensors(length: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    query = torch.randn(1, HEADS, length, HEAD_DIM, generator=generator)
+    key = torch.randn(1, KEY_HEADS, length, HEAD_DIM, generator=generator)
+    return query, key, torch.randn(1, KEY_HEADS, length, HEAD_DIM, generator=generator)

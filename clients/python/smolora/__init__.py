@@ -1,1 +1,176 @@
-"""The Python client of smolorad."""
+"""The Python client of smolorad: a daemon that keeps a small language model in memory, trains LoRA adapters on it, and answers.
+
+    import smolora
+
+    with smolora.Client() as client:
+        print(client.generate("Once upon a time", max_tokens=40).text())
+
+`AsyncClient` is the same for asyncio. What goes wrong raises a `SmoloraError`; what comes back are frozen data classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smolora._async.client import AsyncClient
+    from smolora._async.streams import AsyncGeneration, AsyncJobRun, AsyncLoading
+    from smolora._errors import (
+        AlreadyExists,
+        BadData,
+        BadState,
+        Cancelled,
+        ConnectionLost,
+        DaemonNotRunning,
+        Damaged,
+        EngineUnavailable,
+        HubUnreachable,
+        Internal,
+        InvalidRequest,
+        MergeMismatch,
+        NoModel,
+        NoSpace,
+        NotFinite,
+        NotFound,
+        OutOfMemory,
+        PromptTooLong,
+        QueueFull,
+        ShuttingDown,
+        SmoloraError,
+        TimedOut,
+        Unreachable,
+        UnsupportedModel,
+        Violation,
+        WrongBase,
+    )
+    from smolora._models import (
+        Adapter,
+        ChatMessage,
+        Checkpoint,
+        Dataset,
+        DatasetReport,
+        Device,
+        Dtype,
+        EngineState,
+        Evaluation,
+        FinishReason,
+        GenerateOutcome,
+        HubDataset,
+        Job,
+        JobError,
+        JobEvent,
+        JobKind,
+        JobState,
+        LoadProgress,
+        LoadStage,
+        LoraSettings,
+        MergeProof,
+        Model,
+        Note,
+        Origin,
+        PhaseProgress,
+        Preview,
+        ResidentModel,
+        RowProblem,
+        Sampling,
+        StateChange,
+        Status,
+        Timings,
+        TokenCount,
+        TrainerSettings,
+        TrainProgress,
+        Usage,
+    )
+    from smolora._sync.client import Client
+    from smolora._sync.streams import Generation, JobRun, Loading
+
+__all__ = [
+    "Adapter",
+    "AlreadyExists",
+    "AsyncClient",
+    "AsyncGeneration",
+    "AsyncJobRun",
+    "AsyncLoading",
+    "BadData",
+    "BadState",
+    "Cancelled",
+    "ChatMessage",
+    "Checkpoint",
+    "Client",
+    "ConnectionLost",
+    "DaemonNotRunning",
+    "Damaged",
+    "Dataset",
+    "DatasetReport",
+    "Device",
+    "Dtype",
+    "EngineState",
+    "EngineUnavailable",
+    "Evaluation",
+    "FinishReason",
+    "GenerateOutcome",
+    "Generation",
+    "HubDataset",
+    "HubUnreachable",
+    "Internal",
+    "InvalidRequest",
+    "Job",
+    "JobError",
+    "JobEvent",
+    "JobKind",
+    "JobRun",
+    "JobState",
+    "LoadProgress",
+    "LoadStage",
+    "Loading",
+    "LoraSettings",
+    "MergeMismatch",
+    "MergeProof",
+    "Model",
+    "NoModel",
+    "NoSpace",
+    "NotFinite",
+    "NotFound",
+    "Note",
+    "Origin",
+    "OutOfMemory",
+    "PhaseProgress",
+    "Preview",
+    "PromptTooLong",
+    "QueueFull",
+    "ResidentModel",
+    "RowProblem",
+    "Sampling",
+    "ShuttingDown",
+    "SmoloraError",
+    "StateChange",
+    "Status",
+    "TimedOut",
+    "Timings",
+    "TokenCount",
+    "TrainProgress",
+    "TrainerSettings",
+    "Unreachable",
+    "UnsupportedModel",
+    "Usage",
+    "Violation",
+    "WrongBase",
+]
+
+# Light ones first: an error or a data class must not cost an import of gRPC.
+_HOMES = ("_errors", "_models", "_sync.client", "_async.client")
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `smolora.v1`, which the daemon imports, does not bring the client with it.
+    if name in __all__:
+        for home in _HOMES:
+            module = importlib.import_module(f"smolora.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from platformdirs import PlatformDirs
 
@@ -41,6 +42,11 @@ def strip_scheme(target: str) -> Path:
             target = target.removeprefix(scheme)
             break
     return Path(target).expanduser().absolute()
+
+
+def grpc_target(path: Path) -> str:
+    """What gRPC calls the socket, to bind it and to reach it. Percent-encoded, as gRPC decodes it: `Application%20Support`."""
+    return f"unix:{quote(str(path))}"
 
 
 def cache_path() -> Path:

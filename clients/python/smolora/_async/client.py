@@ -1,0 +1,438 @@
+"""The asyncio client. `smolora._sync.client` is generated from this file: change this one, then run scripts/unasync.py."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from smolora import _models as values
+from smolora._async.streams import JOB_IDLE_S, AsyncGeneration, AsyncJobRun, AsyncLoading
+from smolora._channel import Address
+from smolora._convert import from_message
+from smolora._errors import Cancelled, InvalidRequest, by_reason
+from smolora._fields import TrainKeywords
+from smolora._files import find_files, pieces
+from smolora._settings import conversation, duration, enum_name, sampling, train_settings
+from smolora._transport.aio import AsyncStream, AsyncTransport
+from smolora.v1 import (
+    common_pb2,
+    datasets_pb2,
+    datasets_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    system_pb2,
+    system_pb2_grpc,
+    training_pb2,
+    training_pb2_grpc,
+)
+
+T = TypeVar("T")
+AnyPath = str | os.PathLike[str]
+
+# An upload may take this long for each MiB, besides the ordinary deadline.
+_UPLOAD_S_PER_MIB = 1.0
+_PAGE = 1000
+
+
+class AsyncClient:
+    """Talks to the daemon on this machine.
+
+    `socket` is its Unix socket; by default the one that SMOLORA_SOCKET or SMOLORA_HOME names, else the platform's. `timeout` is
+    how many seconds a call that is not a stream may take. Nothing is sent before the first call. A call that fails raises a
+    `SmoloraError`: DaemonNotRunning where nobody listens.
+
+        async with AsyncClient() as client:
+            async for piece in client.generate("Once upon a time"):
+                print(piece, end="")
+    """
+
+    def __init__(self, socket: AnyPath | None = None, *, timeout: float = 10.0) -> None:
+        self.timeout = timeout
+        self._transport = AsyncTransport(Address.find(socket))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every call and the connection. Jobs go on."""
+        await self._transport.close()
+
+    # The daemon
+
+    async def status(self) -> values.Status:
+        """What runs, and what it uses."""
+        answer = await self._call(system_pb2_grpc.SystemServiceStub, "GetStatus", system_pb2.GetStatusRequest())
+        return from_message(values.Status, answer)
+
+    async def shutdown(self, grace: float | timedelta | None = None) -> None:
+        """Ends the daemon as SIGTERM does: work in progress gets `grace` seconds to reach a checkpoint."""
+        request = system_pb2.ShutdownRequest(grace=duration(grace))
+        await self._call(system_pb2_grpc.SystemServiceStub, "Shutdown", request)
+
+    # Datasets
+
+    async def upload(self, paths: AnyPath | Iterable[AnyPath], on_sent: Callable[[int, int], None] | None = None) -> str:
+        """Sends files, and folders recursively without what begins with a dot; returns the upload's id.
+
+        `on_sent(done, total)` is called with bytes, before each piece.
+        """
+        files = find_files([paths] if isinstance(paths, (str, os.PathLike)) else paths)
+        total, done = sum(file.size_bytes for file in files), 0
+        upload_id = ""
+
+        def counted(requests: Iterable[datasets_pb2.UploadFileRequest]) -> Iterable[datasets_pb2.UploadFileRequest]:
+            nonlocal done
+            for request in requests:
+                done += len(request.data)
+                if on_sent is not None:
+                    on_sent(done, total)
+                yield request
+
+        for file in files:
+            deadline = self.timeout + file.size_bytes / 2**20 * _UPLOAD_S_PER_MIB
+            requests = counted(pieces(file, upload_id))
+            answer = await self._call(datasets_pb2_grpc.DatasetServiceStub, "UploadFile", requests, timeout=deadline)
+            upload_id = answer.upload_id
+        return upload_id
+
+    async def prepare(
+        self,
+        name: str,
+        paths: AnyPath | Iterable[AnyPath] = (),
+        *,
+        upload_id: str = "",
+        hub: str | values.HubDataset | None = None,
+        file_type: str | None = None,
+        text_field: str = "",
+        chunk_size: int = 0,
+        validation: float | None = None,
+        seed: int | None = None,
+        on_error: str | None = None,
+        model: str = "",
+        request_id: str = "",
+    ) -> AsyncJobRun[values.Dataset]:
+        """Makes a dataset of files and folders (`paths`), of an upload, or of a dataset of the hub; exactly one of the three.
+
+        `file_type`: `txt`, `jsonl`, `csv` or `saved_dataset`; by default by the ending. `on_error`: `fail` or `drop`, for
+        malformed rows. What is left out takes the contract's default. The result is the Dataset with its report.
+        """
+        given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        if [bool(given), bool(upload_id), hub is not None].count(True) != 1:
+            raise InvalidRequest("prepare() takes exactly one of paths, upload_id and hub; give one of them.")
+        source = values.HubDataset(hub) if isinstance(hub, str) else hub
+        request = datasets_pb2.PrepareDatasetRequest(
+            name=name,
+            upload_id=await self.upload(given) if given else upload_id,
+            file_type=enum_name(datasets_pb2.FileType, file_type),
+            text_field=text_field,
+            chunk_size=chunk_size,
+            validation=validation,
+            seed=seed,
+            on_error=enum_name(datasets_pb2.OnError, on_error),
+            model=model,
+            request_id=request_id or _new_id(),
+        )
+        if source is not None:
+            request.hub.CopyFrom(
+                datasets_pb2.HubDataset(
+                    repo_id=source.repo_id, config=source.config, split=source.split, revision=source.revision
+                )
+            )
+        stub = datasets_pb2_grpc.DatasetServiceStub
+        return await self._run_job(stub, "PrepareDataset", request, values.Dataset, self.dataset)
+
+    async def datasets(self, limit: int = 100) -> list[values.Dataset]:
+        """Datasets, newest first, each with its newest revision; at most `limit`."""
+        request = datasets_pb2.ListDatasetsRequest()
+        stub = datasets_pb2_grpc.DatasetServiceStub
+        return await self._list(stub, "ListDatasets", request, "datasets", values.Dataset, limit)
+
+    async def dataset(self, name: str) -> values.Dataset:
+        """`name` (its newest revision) or `name@revision`, with its report."""
+        request = datasets_pb2.GetDatasetRequest(name=name)
+        answer = await self._call(datasets_pb2_grpc.DatasetServiceStub, "GetDataset", request)
+        return from_message(values.Dataset, answer.dataset)
+
+    async def preview(self, name: str, *, split: str = "train", offset: int = 0, limit: int = 5) -> values.Preview:
+        """Some rows, as training will read them; `split` is `train` or `validation`."""
+        request = datasets_pb2.PreviewDatasetRequest(name=name, split=split, offset=offset, limit=limit)
+        answer = await self._call(datasets_pb2_grpc.DatasetServiceStub, "PreviewDataset", request)
+        return from_message(values.Preview, answer)
+
+    async def delete_dataset(self, name: str) -> int:
+        """Removes `name@revision`, or with `name` every revision; returns how many."""
+        request = datasets_pb2.DeleteDatasetRequest(name=name)
+        return int((await self._call(datasets_pb2_grpc.DatasetServiceStub, "DeleteDataset", request)).revisions)
+
+    # Training
+
+    async def train(
+        self, dataset: str, adapter: str, *, model: str = "", request_id: str = "", **settings: Unpack[TrainKeywords]
+    ) -> AsyncJobRun[values.Adapter]:
+        """Trains an adapter on the resident model, or on `model`, which is loaded where it is not resident.
+
+        `settings`: those of LoraSettings and TrainerSettings by name: `max_steps=200, learning_rate=1e-4, r=16`. What is left
+        out takes the contract's default. The result is the Adapter. Cancel it with `cancel(run.job_id)`, never by leaving.
+        """
+        lora, trainer = train_settings(settings)
+        request = training_pb2.TrainRequest(
+            dataset=dataset, adapter=adapter, model=model, lora=lora, trainer=trainer, request_id=request_id or _new_id()
+        )
+        return await self._run_job(training_pb2_grpc.TrainingServiceStub, "Train", request, values.Adapter, self.adapter)
+
+    async def merge(
+        self, adapter: str, name: str, *, dtype: str | None = None, request_id: str = ""
+    ) -> AsyncJobRun[values.Model]:
+        """Makes a model of its own of an adapter and its base; `dtype`: `float32`, `bfloat16` or `float16`.
+
+        The result is the Model, with the proof that it answers as the adapter does.
+        """
+        request = training_pb2.MergeRequest(
+            adapter=adapter, name=name, dtype=enum_name(common_pb2.Dtype, dtype), request_id=request_id or _new_id()
+        )
+        return await self._run_job(training_pb2_grpc.TrainingServiceStub, "Merge", request, values.Model, self.model)
+
+    # Jobs
+
+    async def jobs(self, limit: int = 100) -> list[values.Job]:
+        """Jobs, newest first; at most `limit`."""
+        return await self._list(jobs_pb2_grpc.JobServiceStub, "ListJobs", jobs_pb2.ListJobsRequest(), "jobs", values.Job, limit)
+
+    async def job(self, job_id: str) -> values.Job:
+        """One job, as it stands."""
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "GetJob", jobs_pb2.GetJobRequest(id=job_id))
+        return from_message(values.Job, answer.job)
+
+    def watch(self, job_id: str, after: int = 0) -> AsyncJobRun[values.Job]:
+        """The job's events after number `after`, past and future; the result is the Job as it ended, also where it failed."""
+
+        async def finish(_kind: str, job: Any) -> values.Job:
+            return from_message(values.Job, job)
+
+        return AsyncJobRun(self._transport, None, finish, job_id=job_id, after=after)
+
+    async def cancel(self, job_id: str) -> values.Job:
+        """Ends a job at its next micro-step; one that has ended is left as it is."""
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "CancelJob", jobs_pb2.CancelJobRequest(id=job_id))
+        return from_message(values.Job, answer.job)
+
+    async def resume(self, job_id: str) -> values.Job:
+        """Puts a failed, cancelled or interrupted job back into the queue; training goes on from its last checkpoint."""
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "ResumeJob", jobs_pb2.ResumeJobRequest(id=job_id))
+        return from_message(values.Job, answer.job)
+
+    # Models
+
+    def load(
+        self,
+        model: AnyPath = "",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        keep_alive: float | timedelta | None = None,
+    ) -> AsyncLoading:
+        """Makes a model resident: a name of `models()`, `starter`, a hub id `owner/name`, or a folder (`./folder`, or a Path).
+
+        `device`: `cpu`, `mps` or `cuda`; `dtype`: `float32`, `bfloat16` or `float16`; both are chosen by default. `keep_alive`:
+        seconds it stays when nobody asks, negative for ever. Iterate the answer for the stages, or call its `result()`.
+        """
+        request = models_pb2.LoadModelRequest(
+            model=_place(model),
+            device=enum_name(common_pb2.Device, device),
+            dtype=enum_name(common_pb2.Dtype, dtype),
+            keep_alive=duration(keep_alive),
+        )
+        return AsyncLoading(self._stream(models_pb2_grpc.ModelServiceStub, "LoadModel", request, idle=None))
+
+    async def unload(self) -> str:
+        """Ends the engine, so that its memory goes back to the system; returns the model's name, empty where there was none."""
+        answer = await self._call(
+            models_pb2_grpc.ModelServiceStub, "UnloadModel", models_pb2.UnloadModelRequest(), timeout=6 * self.timeout
+        )
+        return str(answer.name)
+
+    async def models(self, limit: int = 100) -> list[values.Model]:
+        """The models of the daemon's home, newest first; at most `limit`."""
+        request = models_pb2.ListModelsRequest()
+        return await self._list(models_pb2_grpc.ModelServiceStub, "ListModels", request, "models", values.Model, limit)
+
+    async def model(self, name: str) -> values.Model:
+        """One model."""
+        answer = await self._call(models_pb2_grpc.ModelServiceStub, "GetModel", models_pb2.GetModelRequest(name=name))
+        return from_message(values.Model, answer.model)
+
+    async def import_model(
+        self, source: AnyPath, name: str, *, revision: str = "", request_id: str = ""
+    ) -> AsyncJobRun[values.Model]:
+        """Copies a model folder, a hub model (`owner/name`) or `starter` into the home. The result is the Model."""
+        request = models_pb2.ImportModelRequest(
+            source=_place(source), name=name, revision=revision, request_id=request_id or _new_id()
+        )
+        return await self._run_job(models_pb2_grpc.ModelServiceStub, "ImportModel", request, values.Model, self.model)
+
+    async def delete_model(self, name: str) -> None:
+        """Removes a model; not while it is resident."""
+        await self._call(models_pb2_grpc.ModelServiceStub, "DeleteModel", models_pb2.DeleteModelRequest(name=name))
+
+    # Adapters
+
+    async def adapters(self, name: str = "", limit: int = 100) -> list[values.Adapter]:
+        """Adapters, newest first, each revision by itself; only those of `name`, where it is given; at most `limit`."""
+        request = models_pb2.ListAdaptersRequest(name=name)
+        return await self._list(models_pb2_grpc.ModelServiceStub, "ListAdapters", request, "adapters", values.Adapter, limit)
+
+    async def adapter(self, name: str) -> values.Adapter:
+        """`name` (its newest revision) or `name@revision`."""
+        answer = await self._call(models_pb2_grpc.ModelServiceStub, "GetAdapter", models_pb2.GetAdapterRequest(name=name))
+        return from_message(values.Adapter, answer.adapter)
+
+    async def import_adapter(
+        self, folder: AnyPath, name: str, *, base_model: str = "", on_sent: Callable[[int, int], None] | None = None
+    ) -> values.Adapter:
+        """Sends a PEFT LoRA folder as a new revision of `name`; it belongs to `base_model`, or to the resident model."""
+        upload_id = await self.upload(folder, on_sent)
+        request = models_pb2.ImportAdapterRequest(upload_id=upload_id, name=name, base_model=base_model)
+        answer = await self._call(models_pb2_grpc.ModelServiceStub, "ImportAdapter", request, timeout=6 * self.timeout)
+        return from_message(values.Adapter, answer.adapter)
+
+    async def export_adapter(self, name: str, path: AnyPath) -> Path:
+        """Copies an adapter's PEFT folder to a folder that does not exist yet; returns that folder."""
+        request = models_pb2.ExportAdapterRequest(name=name, path=_absolute(path))
+        answer = await self._call(models_pb2_grpc.ModelServiceStub, "ExportAdapter", request, timeout=6 * self.timeout)
+        return Path(answer.path)
+
+    async def delete_adapter(self, name: str) -> int:
+        """Removes `name@revision`, or with `name` every revision; returns how many."""
+        request = models_pb2.DeleteAdapterRequest(name=name)
+        return int((await self._call(models_pb2_grpc.ModelServiceStub, "DeleteAdapter", request)).revisions)
+
+    # Generation
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Iterable[values.ChatMessage | Mapping[str, str]] | None = None,
+        model: str = "",
+        adapter: str = "",
+        max_tokens: int | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        stop: str | Iterable[str] | None = None,
+        seed: int | None = None,
+        keep_alive: float | timedelta | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGeneration:
+        """Continues `prompt`, or answers `messages`: exactly one of them. Iterate the answer, or call its `text()`.
+
+        `adapter` is `name` or `name@revision`; empty is the base alone. `max_new_tokens` is another name of `max_tokens`.
+        `timeout`: seconds the whole answer may take; no limit by default. What is left out takes the contract's default.
+        """
+        if (prompt is None) == (messages is None):
+            raise InvalidRequest("generate() takes exactly one of prompt and messages; give one of them.")
+        if max_tokens is not None and max_new_tokens is not None:
+            raise InvalidRequest("max_tokens and max_new_tokens are two names of one setting; give one of them.")
+        request = generation_pb2.GenerateRequest(
+            prompt=prompt or "",
+            messages=conversation(messages),
+            model=model,
+            adapter=adapter,
+            sampling=sampling(
+                stop,
+                max_tokens=max_new_tokens if max_tokens is None else max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                seed=seed,
+            ),
+            keep_alive=duration(keep_alive),
+        )
+        stub = generation_pb2_grpc.GenerationServiceStub
+        return AsyncGeneration(self._stream(stub, "Generate", request, idle=None, timeout=timeout))
+
+    async def count_tokens(
+        self, prompt: str | None = None, *, messages: Iterable[values.ChatMessage | Mapping[str, str]] | None = None
+    ) -> values.TokenCount:
+        """The tokens of a text or a conversation, as the resident model sees it."""
+        if (prompt is None) == (messages is None):
+            raise InvalidRequest("count_tokens() takes exactly one of prompt and messages; give one of them.")
+        request = generation_pb2.CountTokensRequest(prompt=prompt or "", messages=conversation(messages))
+        answer = await self._call(generation_pb2_grpc.GenerationServiceStub, "CountTokens", request)
+        return from_message(values.TokenCount, answer)
+
+    # How calls are made
+
+    async def _call(self, stub: type, method: str, request: Any, *, timeout: float | None = None) -> Any:
+        return await self._transport.call(getattr(self._transport.stub(stub), method), request, timeout or self.timeout)
+
+    def _stream(
+        self, stub: type, method: str, request: Any, *, idle: float | None, timeout: float | None = None
+    ) -> AsyncStream:
+        bound = getattr(self._transport.stub(stub), method)
+        return self._transport.stream(bound, request, idle=idle, timeout=timeout)
+
+    async def _list(self, stub: type, method: str, request: Any, field: str, kind: type[T], limit: int) -> list[T]:
+        found: list[T] = []
+        while len(found) < limit:
+            request.page_size = min(limit - len(found), _PAGE)
+            answer = await self._call(stub, method, request)
+            found += [from_message(kind, item) for item in getattr(answer, field)]
+            request.page_token = answer.next_page_token
+            if not answer.next_page_token:
+                break
+        return found
+
+    async def _run_job(self, stub: type, method: str, request: Any, kind: type[T], get: Callable[[str], Any]) -> AsyncJobRun[T]:
+        """Starts a job; `get` fetches what it made by reference, for a result that comes over a second connection."""
+
+        async def finish(what: str, body: Any) -> T:
+            if what != "job":
+                return from_message(kind, body)
+            job = from_message(values.Job, body)
+            if job.state is values.JobState.CANCELLED:
+                raise Cancelled(f"Job {job.id} was cancelled; go on with: smolora-client jobs resume {job.id}")
+            if job.error is not None:
+                raise by_reason(job.error.reason)(job.error.message)
+            found: T = await get(job.result)
+            return found
+
+        def begin() -> AsyncStream:
+            return self._stream(stub, method, request, idle=JOB_IDLE_S)
+
+        return await AsyncJobRun(self._transport, begin, finish).start()
+
+
+def _new_id() -> str:
+    """A request id, so that a call that is sent again never starts the work twice."""
+    return uuid.uuid4().hex
+
+
+def _place(source: AnyPath) -> str:
+    """A model's name or hub id as it is; a path made absolute, because the daemon has a folder of its own."""
+    if isinstance(source, str) and not source.startswith(("/", "./", "../", "~")) and source not in (".", ".."):
+        return source
+    return _absolute(source)
+
+
+def _absolute(path: AnyPath) -> str:
+    return str(Path(path).expanduser().absolute())

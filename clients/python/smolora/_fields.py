@@ -1,0 +1,121 @@
+"""The settings a user may give. GENERATED from proto/ by scripts/fields.py."""
+
+# fmt: off
+# ruff: noqa: E501
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting: its name in the contract, its kind (int, float, str, bool, strs, ints, map), and the contract's comment."""
+
+    name: str
+    kind: str
+    help: str
+
+
+LORA: tuple[Field, ...] = (
+    Field("r", "int", "Rank of the update; 1 to 1024. Default 8."),
+    Field("lora_alpha", "int", "Its scale is lora_alpha / r; 1 to 65536. Default 16."),
+    Field("lora_dropout", "float", "Share of the update's input dropped while training; 0 to below 1. Default 0.1."),
+    Field("target_modules", "strs", "Names of the modules to adapt, or the one name `all-linear`. Default `q_proj`, `v_proj`; where a model has none of them, PEFT's own mapping for it."),
+    Field("exclude_modules", "strs", "Names of modules to leave alone. Default none."),
+    Field("bias", "str", "`none`, `all` or `lora_only`. Default `none`."),
+    Field("use_rslora", "bool", "Scale by lora_alpha / sqrt(r) instead. Default false."),
+    Field("use_dora", "bool", "Weight-decomposed LoRA. Default false."),
+    Field("modules_to_save", "strs", "Further modules to train whole and save. Default none."),
+    Field("layers_to_transform", "ints", "Only these layers, from 0. Default all."),
+    Field("init_lora_weights", "str", "`true` (zero update at the start), `gaussian`, `olora`, `pissa` or `pissa_niter_N`. Default `true`."),
+    Field("rank_pattern", "map", "Ranks that differ, by module name. Default none."),
+    Field("alpha_pattern", "map", "Alphas that differ, by module name. Default none."),
+)
+
+TRAINER: tuple[Field, ...] = (
+    Field("max_steps", "int", "Optimiser steps; 1 to 10,000,000. Default 500; not with num_train_epochs."),
+    Field("num_train_epochs", "float", "Passes over the data; above 0. Default: max_steps decides."),
+    Field("per_device_train_batch_size", "int", "Rows a micro-step; 1 to 1024. Default 1."),
+    Field("gradient_accumulation_steps", "int", "Micro-steps an optimiser step; 1 to 4096. Default 8."),
+    Field("learning_rate", "float", "Peak learning rate; above 0, at most 10. Default 2e-4."),
+    Field("lr_scheduler_type", "str", "`linear`, `cosine`, `constant`, `constant_with_warmup`, `polynomial`, `inverse_sqrt` or `cosine_with_restarts`. Default `linear`."),
+    Field("warmup_steps", "float", "Warm-up: steps from 1 up, or a share of all steps below 1. Default 0."),
+    Field("optim", "str", "`adamw_torch`, `adamw_torch_fused`, `sgd`, `adafactor` or `adagrad`. Default `adamw_torch`."),
+    Field("weight_decay", "float", "Default 0."),
+    Field("adam_beta1", "float", "Default 0.9."),
+    Field("adam_beta2", "float", "Default 0.999."),
+    Field("adam_epsilon", "float", "Default 1e-8."),
+    Field("max_grad_norm", "float", "Gradients are scaled down to this norm; 0 is off. Default 1.0."),
+    Field("max_length", "int", "Rows are cut to this many tokens; 8 to the model's context. Default 1024."),
+    Field("packing", "bool", "Join short rows into long ones. Default false."),
+    Field("gradient_checkpointing", "bool", "Compute activations again in the backward pass: less memory, slower. Default false."),
+    Field("neftune_noise_alpha", "float", "Noise on the embeddings (NEFTune); 0 is off. Default 0."),
+    Field("seed", "int", "Seed of the adapter's start, of dropout and of the order of rows. Default 42."),
+    Field("logging_steps", "int", "Report every so many steps; at least 1. Default 10."),
+    Field("eval_steps", "int", "Evaluate on the held-out rows every so many steps, besides before the first and after the last; 0: only those. Default 0."),
+    Field("per_device_eval_batch_size", "int", "Rows an evaluation batch; 1 to 1024. Default 8."),
+    Field("eval_rows", "int", "Held-out rows to evaluate on at most, the first ones; 0: all. Default 256."),
+    Field("save_steps", "int", "Write a checkpoint every so many steps; at least 1. Default 50."),
+)
+
+SAMPLING: tuple[Field, ...] = (
+    Field("max_tokens", "int", "Tokens to generate at most; 1 to the model's context. Default 200."),
+    Field("temperature", "float", "0 is greedy; otherwise 0.01 to 10. Default 1.0."),
+    Field("top_p", "float", "Nucleus: the smallest set of tokens whose probabilities reach this; above 0, at most 1 (off). Default 1.0."),
+    Field("top_k", "int", "Only the k likeliest tokens; 0 is off. Default 0."),
+    Field("min_p", "float", "Only tokens at least this share as likely as the likeliest; 0 (off) to 1. Default 0."),
+    Field("repetition_penalty", "float", "Divides the scores of tokens already seen; above 0, 1.0 is off. Default 1.0."),
+    Field("stop", "strs", "Generation ends where one of these appears; they are not part of the answer. At most 16, none empty."),
+    Field("seed", "int", "Makes sampling repeatable; 0 to 2^63-1. Default: drawn, and told in the outcome."),
+)
+
+PREPARE: tuple[Field, ...] = (
+    Field("text_field", "str", "The field or column that holds the text. Default `text`."),
+    Field("chunk_size", "int", "Cut rows into pieces of this many words; 0 leaves them whole. Default 0."),
+    Field("validation", "float", "The share of rows held out for evaluation; 0 to 0.5. Default 0.05."),
+    Field("seed", "int", "Seed of the split. Default 42."),
+    Field("model", "str", "A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand."),
+)
+
+
+class TrainKeywords(TypedDict, total=False):
+    """The settings of `train`: PEFT's and TRL's names."""
+
+    r: int  # Rank of the update; 1 to 1024. Default 8.
+    lora_alpha: int  # Its scale is lora_alpha / r; 1 to 65536. Default 16.
+    lora_dropout: float  # Share of the update's input dropped while training; 0 to below 1. Default 0.1.
+    target_modules: Iterable[str]  # Names of the modules to adapt, or the one name `all-linear`. Default `q_proj`, `v_proj`; where a model has none of them, PEFT's own mapping for it.
+    exclude_modules: Iterable[str]  # Names of modules to leave alone. Default none.
+    bias: str  # `none`, `all` or `lora_only`. Default `none`.
+    use_rslora: bool  # Scale by lora_alpha / sqrt(r) instead. Default false.
+    use_dora: bool  # Weight-decomposed LoRA. Default false.
+    modules_to_save: Iterable[str]  # Further modules to train whole and save. Default none.
+    layers_to_transform: Iterable[int]  # Only these layers, from 0. Default all.
+    init_lora_weights: str  # `true` (zero update at the start), `gaussian`, `olora`, `pissa` or `pissa_niter_N`. Default `true`.
+    rank_pattern: Mapping[str, int]  # Ranks that differ, by module name. Default none.
+    alpha_pattern: Mapping[str, int]  # Alphas that differ, by module name. Default none.
+    max_steps: int  # Optimiser steps; 1 to 10,000,000. Default 500; not with num_train_epochs.
+    num_train_epochs: float  # Passes over the data; above 0. Default: max_steps decides.
+    per_device_train_batch_size: int  # Rows a micro-step; 1 to 1024. Default 1.
+    gradient_accumulation_steps: int  # Micro-steps an optimiser step; 1 to 4096. Default 8.
+    learning_rate: float  # Peak learning rate; above 0, at most 10. Default 2e-4.
+    lr_scheduler_type: str  # `linear`, `cosine`, `constant`, `constant_with_warmup`, `polynomial`, `inverse_sqrt` or `cosine_with_restarts`. Default `linear`.
+    warmup_steps: float  # Warm-up: steps from 1 up, or a share of all steps below 1. Default 0.
+    optim: str  # `adamw_torch`, `adamw_torch_fused`, `sgd`, `adafactor` or `adagrad`. Default `adamw_torch`.
+    weight_decay: float  # Default 0.
+    adam_beta1: float  # Default 0.9.
+    adam_beta2: float  # Default 0.999.
+    adam_epsilon: float  # Default 1e-8.
+    max_grad_norm: float  # Gradients are scaled down to this norm; 0 is off. Default 1.0.
+    max_length: int  # Rows are cut to this many tokens; 8 to the model's context. Default 1024.
+    packing: bool  # Join short rows into long ones. Default false.
+    gradient_checkpointing: bool  # Compute activations again in the backward pass: less memory, slower. Default false.
+    neftune_noise_alpha: float  # Noise on the embeddings (NEFTune); 0 is off. Default 0.
+    seed: int  # Seed of the adapter's start, of dropout and of the order of rows. Default 42.
+    logging_steps: int  # Report every so many steps; at least 1. Default 10.
+    eval_steps: int  # Evaluate on the held-out rows every so many steps, besides before the first and after the last; 0: only those. Default 0.
+    per_device_eval_batch_size: int  # Rows an evaluation batch; 1 to 1024. Default 8.
+    eval_rows: int  # Held-out rows to evaluate on at most, the first ones; 0: all. Default 256.
+    save_steps: int  # Write a checkpoint every so many steps; at least 1. Default 50.

@@ -1,0 +1,77 @@
+"""The files of an upload: which ones, under which names, and their bytes in pieces."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolora._errors import InvalidRequest, NotFound
+from smolora.v1 import datasets_pb2
+
+_PIECE_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file to send, its path within the upload (`notes/a.txt`), and its size."""
+
+    path: Path
+    name: str
+    size_bytes: int
+
+
+def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
+    """Every file of these files and folders, in sorted order.
+
+    Folders are searched recursively; what begins with a dot is left out. The files of a folder that is given alone are named
+    from that folder down; where there are several paths the folder's own name comes before. Raises NotFound for a path that is
+    not there, InvalidRequest for one that is neither file nor folder, for no files at all, and for two files of one name.
+    """
+    given = [Path(path).expanduser() for path in paths]
+    found: dict[str, LocalFile] = {}
+    for path in given:
+        for file in _expand(path, alone=len(given) == 1):
+            if file.name in found:
+                raise InvalidRequest(
+                    f"{file.path} and {found[file.name].path} would both be uploaded as {file.name}; "
+                    "rename one, or give a folder that holds both."
+                )
+            found[file.name] = file
+    if not found:
+        raise InvalidRequest(f"There are no files in {', '.join(map(str, given)) or 'nothing'}; give at least one file.")
+    return [found[name] for name in sorted(found)]
+
+
+def _expand(path: Path, *, alone: bool) -> Iterator[LocalFile]:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist; check the path.") from None
+    if stat.S_ISREG(mode):
+        yield LocalFile(path, path.name, path.stat().st_size)
+    elif stat.S_ISDIR(mode):
+        root = path if alone else path.absolute().parent
+        yield from _walk(path.absolute(), root.absolute())
+    else:
+        raise InvalidRequest(f"{path} is neither a file nor a folder; only those can be uploaded.")
+
+
+def _walk(folder: Path, root: Path) -> Iterator[LocalFile]:
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = Path(where, name)
+            if not name.startswith(".") and path.is_file():  # not a pipe, not a broken link
+                yield LocalFile(path, path.relative_to(root).as_posix(), path.stat().st_size)
+
+
+def pieces(file: LocalFile, upload_id: str) -> Iterator[datasets_pb2.UploadFileRequest]:
+    """The requests that send one file: its header, then its bytes."""
+    header = datasets_pb2.UploadHeader(upload_id=upload_id, path=file.name, size_bytes=file.size_bytes)
+    yield datasets_pb2.UploadFileRequest(header=header)
+    with file.path.open("rb") as source:
+        while data := source.read(_PIECE_BYTES):
+            yield datasets_pb2.UploadFileRequest(data=data)

@@ -1,0 +1,456 @@
+"""What calls return: frozen values with the contract's field names.
+
+Times are aware datetimes in UTC, enums are lower-case strings (`job.state == "running"`), repeated fields are tuples. Where a
+field may be None, its comment in `proto/smolora/v1` says when. `smolora._convert` fills them from messages by name.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+class FinishReason(enum.StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"  # the model ended its answer, or a stop string was met
+    LENGTH = "length"  # max_tokens, or the end of the context, was reached
+    CANCELLED = "cancelled"
+
+
+class Origin(enum.StrEnum):
+    """Where a model or an adapter came from."""
+
+    STARTER = "starter"
+    HUB = "hub"
+    FOLDER = "folder"
+    MERGE = "merge"
+    TRAIN = "train"
+
+
+class Device(enum.StrEnum):
+    """Where a model computes."""
+
+    CPU = "cpu"
+    MPS = "mps"
+    CUDA = "cuda"
+
+
+class Dtype(enum.StrEnum):
+    """The number format of weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class JobKind(enum.StrEnum):
+    """What a job does."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    MERGE = "merge"
+    IMPORT = "import"
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  # waits for its turn
+    RUNNING = "running"  # at work
+    INTERRUPTED = "interrupted"  # its process died or the daemon stopped; it goes back to the queue by itself
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class LoadStage(enum.StrEnum):
+    """How far a loading is."""
+
+    DOWNLOAD = "download"
+    READ = "read"
+    MOVE = "move"
+    WARM_UP = "warm_up"
+
+
+class EngineState(enum.StrEnum):
+    """What the engine does."""
+
+    OFF = "off"
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """The shape of a trained adapter, with peft.LoraConfig's names."""
+
+    r: int
+    lora_alpha: int
+    lora_dropout: float
+    target_modules: tuple[str, ...]
+    exclude_modules: tuple[str, ...]
+    bias: str
+    use_rslora: bool
+    use_dora: bool
+    modules_to_save: tuple[str, ...]
+    layers_to_transform: tuple[int, ...]
+    init_lora_weights: str
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerSettings:
+    """How an adapter was trained, with trl.SFTConfig's names."""
+
+    max_steps: int
+    num_train_epochs: float | None
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler_type: str
+    warmup_steps: float
+    optim: str
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    max_grad_norm: float
+    max_length: int
+    packing: bool
+    gradient_checkpointing: bool
+    neftune_noise_alpha: float
+    seed: int
+    logging_steps: int
+    eval_steps: int
+    per_device_eval_batch_size: int
+    eval_rows: int
+    save_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """A row that could not be used; `line` counts from 1, 0 where the format has none."""
+
+    file: str
+    line: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetReport:
+    """What was read, kept and dropped."""
+
+    files: int
+    rows_read: int
+    rows_kept: int
+    rows_empty: int
+    rows_duplicate: int
+    rows_malformed: int
+    problems: tuple[RowProblem, ...]
+    words: int
+    tokens: int
+    tokenizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One immutable revision of a dataset."""
+
+    name: str
+    revision: int
+    create_time: datetime
+    train_rows: int
+    validation_rows: int
+    report: DatasetReport
+    fingerprint: str
+    job_id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Some rows of a dataset, each cut at 4,096 characters, and how many rows there are."""
+
+    rows: tuple[str, ...]
+    total_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergeProof:
+    """What Merge proved before it published a model."""
+
+    prompts: int
+    max_logit_difference: float
+    bound: float
+    greedy_agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A base model of the daemon's home."""
+
+    name: str
+    create_time: datetime
+    origin: Origin
+    source: str
+    fingerprint: str
+    architecture: str
+    parameters: int
+    size_bytes: int
+    path: str
+    merge_proof: MergeProof | None
+    job_id: str
+    resident: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One immutable revision of an adapter."""
+
+    name: str
+    revision: int
+    create_time: datetime
+    origin: Origin
+    base_model: str
+    base_fingerprint: str
+    base_dtype: Dtype | None
+    dataset: str
+    job_id: str
+    lora: LoraSettings
+    trainer: TrainerSettings | None
+    steps: int
+    train_loss: float
+    eval_loss_before: float | None
+    eval_loss_after: float | None
+    parameters: int
+    size_bytes: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentModel:
+    """The model in memory."""
+
+    name: str
+    fingerprint: str
+    architecture: str
+    parameters: int
+    device: Device
+    dtype: Dtype
+    weight_bytes: int
+    context_length: int
+    has_chat_template: bool
+    self_test_notes: tuple[str, ...]
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """A stage of loading; bytes are 0 where they are not counted."""
+
+    stage: LoadStage
+    done_bytes: int
+    total_bytes: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed: a reason, and one sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """The job's state changed."""
+
+    state: JobState
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """How far a training is. Losses are natural logarithms per scored token."""
+
+    step: int
+    max_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    eta_s: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Held-out loss after `step`; 0 is before training."""
+
+    step: int
+    loss: float
+    perplexity: float
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint stands on disk."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseProgress:
+    """How far a phase of other work is; `total` is 0 where it is not known."""
+
+    phase: str
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth telling."""
+
+    text: str
+
+
+EventBody = StateChange | TrainProgress | Evaluation | Checkpoint | PhaseProgress | Note
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job; `sequence` counts from 1 within the job.
+
+    `kind` names the body as the contract does: `state`, `train`, `evaluation`, `checkpoint`, `phase` or `note`.
+    """
+
+    job_id: str
+    sequence: int
+    time: datetime
+    kind: str
+    body: EventBody
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of durable work."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    target: str
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    last_sequence: int
+    queue_position: int
+    attempts: int
+    error: JobError | None
+    result: str
+    progress: TrainProgress | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one generation."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in seconds."""
+
+    queued_s: float
+    prefill_s: float
+    decode_s: float
+    first_token_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The effective value of every parameter of a generation."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    stop: tuple[str, ...]
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateOutcome:
+    """How a generation ended."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    sampling: Sampling
+    model: str
+    adapter: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """The tokens of a text, as the resident model sees it."""
+
+    tokens: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What runs, and what it uses."""
+
+    version: str
+    pid: int
+    start_time: datetime
+    home: str
+    socket: str
+    engine_state: EngineState
+    engine_pid: int
+    engine_restarts: int
+    resident: ResidentModel | None
+    adapters: tuple[str, ...]
+    unload_time: datetime | None
+    running_job: str
+    queued_jobs: int
+    active_generations: int
+    daemon_rss_bytes: int
+    engine_rss_bytes: int
+    contract: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation: a role (`system`, `user`, `assistant`) and what was said."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A dataset of the Hugging Face hub; an empty `config`, `split` or `revision` takes the daemon's default."""
+
+    repo_id: str
+    config: str = ""
+    split: str = ""
+    revision: str = ""

@@ -1,0 +1,101 @@
+"""Keyword arguments into the contract's settings; a name that does not exist is refused with the nearest one that does."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from smolora import _models as models
+from smolora._convert import enum_prefix
+from smolora._errors import InvalidRequest
+from smolora._fields import LORA, TRAINER, Field
+from smolora.v1 import generation_pb2, settings_pb2
+
+_LORA = {field.name: field for field in LORA}
+_TRAINER = {field.name: field for field in TRAINER}
+_SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
+_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name"}
+
+
+def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings, settings_pb2.TrainerSettings]:
+    """The two messages of a training's keywords. None leaves a setting at the daemon's default.
+
+    Raises TypeError for an unknown name, and for a value that its setting cannot hold.
+    """
+    lora, trainer = settings_pb2.LoraSettings(), settings_pb2.TrainerSettings()
+    for name, value in given.items():
+        if name in _LORA:
+            _set(lora, _LORA[name], value)
+        elif name in _TRAINER:
+            _set(trainer, _TRAINER[name], value)
+        else:
+            near = difflib.get_close_matches(name, [*_LORA, *_TRAINER], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; the settings are those of LoraSettings and TrainerSettings."
+            raise TypeError(f"train() has no setting {name!r}{hint}")
+    return lora, trainer
+
+
+def _set(message: Any, field: Field, value: Any) -> None:
+    if value is None:
+        return
+    if field.name == "init_lora_weights" and isinstance(value, bool):  # PEFT writes True, the contract `true`
+        value = str(value).lower()
+    try:
+        if field.kind == "map":
+            getattr(message, field.name).update(value)
+        elif field.kind in ("strs", "ints"):
+            getattr(message, field.name).extend([value] if isinstance(value, str) else value)
+        else:
+            setattr(message, field.name, value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{field.name} takes {_SPOKEN[field.kind]}, not {value!r}") from None
+
+
+def sampling(stop: str | Iterable[str] | None, **given: float | None) -> generation_pb2.Sampling:
+    """How tokens are chosen; None takes the daemon's default. Raises TypeError for a value of another kind."""
+    message = generation_pb2.Sampling(stop=[stop] if isinstance(stop, str) else stop)
+    for name, value in given.items():
+        if value is not None:
+            _set(message, Field(name, "float" if isinstance(value, float) else "int", ""), value)
+    return message
+
+
+def conversation(
+    messages: Iterable[models.ChatMessage | Mapping[str, str]] | None,
+) -> list[generation_pb2.ChatMessage]:
+    """The turns of a conversation, each a ChatMessage or a mapping with `role` and `content`."""
+    turns = []
+    for turn in messages or ():
+        try:
+            role, content = (turn["role"], turn["content"]) if isinstance(turn, Mapping) else (turn.role, turn.content)
+        except (KeyError, AttributeError):
+            raise TypeError(f"a message has a role and a content; this has not: {turn!r}") from None
+        turns.append(generation_pb2.ChatMessage(role=role, content=content))
+    return turns
+
+
+def duration(seconds: float | timedelta | None) -> Duration | None:
+    """A duration; None stays unset."""
+    if seconds is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds))
+    return message
+
+
+def enum_name(enum: Any, value: str | None) -> Any:
+    """An enum's full name (`DTYPE_BFLOAT16`) for its short one (`bfloat16`); None for None.
+
+    Raises InvalidRequest that names the choices.
+    """
+    if value is None:
+        return None
+    prefix = enum_prefix(enum.DESCRIPTOR)
+    choices = [name.removeprefix(prefix).lower() for name, number in enum.items() if number]
+    if value not in choices:
+        raise InvalidRequest(f"{enum.DESCRIPTOR.name} {value!r} is not known; choose one of {', '.join(choices)}.")
+    return prefix + value.upper()

@@ -1,0 +1,103 @@
+"""Writes clients/python/smolora/_fields.py: the settings a user may give, with the contract's comments as their help.
+
+The command line makes its flags of it and the client its keywords: neither has a list of its own. scripts/proto.sh calls it.
+
+usage: scripts/fields.py [OUTPUT_ROOT]     (default: the repository)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path("clients/python/smolora/_fields.py")
+# Group → the file and the message it comes from, and the fields that are no setting.
+GROUPS = {
+    "LORA": ("settings", "LoraSettings", ()),
+    "TRAINER": ("settings", "TrainerSettings", ()),
+    "SAMPLING": ("generation", "Sampling", ()),
+    "PREPARE": ("datasets", "PrepareDatasetRequest", ("name", "upload_id", "hub", "file_type", "on_error", "request_id")),
+}
+KINDS = {"int32": "int", "int64": "int", "double": "float", "string": "str", "bool": "bool"}
+TYPES = {"strs": "Iterable[str]", "ints": "Iterable[int]", "map": "Mapping[str, int]"}
+
+HEAD = '''"""The settings a user may give. GENERATED from proto/ by scripts/fields.py."""
+
+# fmt: off
+# ruff: noqa: E501
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting: its name in the contract, its kind (int, float, str, bool, strs, ints, map), and the contract's comment."""
+
+    name: str
+    kind: str
+    help: str
+
+'''
+
+
+def fields_of(proto: str, message: str) -> Iterator[tuple[str, str, str]]:
+    """Name, kind and comment of each scalar field of a message."""
+    body = re.search(rf"^message {message} {{\n(.*?)^}}", proto, re.DOTALL | re.MULTILINE)
+    if body is None:
+        raise SystemExit(f"scripts/fields.py: there is no message {message}")
+    comment: list[str] = []
+    for line in body[1].splitlines():
+        text = line.strip()
+        if text.startswith("//"):
+            comment.append(text.removeprefix("//").strip())
+            continue
+        if field := re.fullmatch(r"(optional |repeated )?(map<string, int32>|\w+) (\w+) = \d+;", text):
+            label, kind, name = field.groups()
+            if kind.startswith("map"):
+                kind = "map"
+            elif kind in KINDS:
+                kind = KINDS[kind] + ("s" if label == "repeated " else "")
+            yield name, kind, " ".join(comment)
+        comment = []
+
+
+def quoted(text: str) -> str:
+    """The text as a literal in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def render() -> str:
+    """The whole file."""
+    parts = [HEAD]
+    keywords: list[str] = []
+    for group, (file, message, skipped) in GROUPS.items():
+        proto = (ROOT / f"proto/smolora/v1/{file}.proto").read_text(encoding="utf-8")
+        rows = [row for row in fields_of(proto, message) if row[0] not in skipped]
+        lines = "".join(f"    Field({quoted(name)}, {quoted(kind)}, {quoted(help_text)}),\n" for name, kind, help_text in rows)
+        parts.append(f"\n{group}: tuple[Field, ...] = (\n{lines})\n")
+        if group in ("LORA", "TRAINER"):
+            keywords += [f"    {name}: {TYPES.get(kind, kind)}  # {help_text}\n" for name, kind, help_text in rows]
+    return "".join(parts) + keywords_class(keywords)
+
+
+def keywords_class(lines: list[str]) -> str:
+    """The keywords of `Client.train`, for type checkers and editors."""
+    head = 'class TrainKeywords(TypedDict, total=False):\n    """The settings of `train`: PEFT\'s and TRL\'s names."""\n\n'
+    return f"\n\n{head}{''.join(lines)}"
+
+
+def main() -> None:
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT) / TARGET
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ _THREADS = str(min(2, os.cpu_count() or 1))
 
 def pytest_configure() -> None:
     """Sets the environment before any library reads it; child processes inherit it."""
-    for name in [name for name in os.environ if name.startswith("SMOLORA_")]:
+    for name in [name for name in os.environ if name.startswith("SMOLORA_") and name != "SMOLORA_PROTO_ENV"]:
         del os.environ[name]
     os.environ |= {
         "SMOLORA_HOME": str(_ROOT / "home"),

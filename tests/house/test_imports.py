@@ -1,0 +1,57 @@
+"""The fence between the rooms: it stands, and each of its contracts is seen to catch what it forbids."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.house.repository import ROOT, run
+
+# Contract -> a file, and the line that breaks it there.
+BREAKS = {
+    "downwards only": ("smolorad/domain/bounds.py", "import smolorad.store"),
+    "only the engine knows torch": ("smolorad/corpus/__init__.py", "import torch"),
+    "engine and corpus know only the link, the words and files": ("smolorad/engine/__init__.py", "import smolorad.store"),
+    "nobody imports the engine: it is spawned": ("smolorad/services/__init__.py", "import smolorad.engine"),
+    "the client knows nothing of the daemon": ("clients/python/smolora/_paths.py", "import smolorad.errors"),
+}
+
+
+def lint_imports(root: Path) -> tuple[int, str]:
+    done = run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"],
+        root,
+        PYTHONPATH=f"{root}:{root / 'clients' / 'python'}",
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_fence_stands() -> None:
+    status, said = lint_imports(ROOT)
+    assert status == 0, said
+
+
+def test_every_contract_has_its_break() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert {contract["name"] for contract in contracts} == BREAKS.keys()
+
+
+@pytest.mark.parametrize("contract", BREAKS)
+def test_a_forbidden_import_is_caught(contract: str, copy: Path) -> None:
+    file, line = BREAKS[contract]
+    with (copy / file).open("a") as source:
+        source.write(f"\n{line}\n")
+    status, said = lint_imports(copy)
+    assert status != 0
+    assert f"{contract} BROKEN" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("module", ["smolorad.daemon", "smolorad.cli", "smolorad.doctor", "smolora"])
+def test_the_daemon_s_side_and_the_client_load_nothing_heavy(module: str) -> None:
+    heavy = ("torch", "transformers", "peft", "trl", "datasets", "pandas", "pyarrow", "numpy")
+    code = f"import sys, {module}; sys.exit(' '.join(name for name in {heavy!r} if name in sys.modules) or 0)"
+    done = run([sys.executable, "-c", code])
+    assert (done.returncode, done.stdout) == (0, "")

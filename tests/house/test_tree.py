@@ -1,0 +1,69 @@
+"""Habits of the whole tree: settings are read in one place, nothing points at one machine, modules stay small."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house.repository import ROOT, run
+
+MOST_LINES = 600
+# Where a process begins may hand its environment on; settings.py of the daemon's settings alone reads it.
+_ENTRIES = {
+    "smolorad/cli.py",  # the daemon's
+    "clients/python/smolora/cli/main.py",  # the command line's
+    "clients/python/smolora/_channel.py",  # the library's: SMOLORA_HOME and SMOLORA_SOCKET
+}
+
+
+def sources(*roots: str) -> Iterator[Path]:
+    """Every module that somebody wrote."""
+    for root in roots:
+        for path in sorted((ROOT / root).rglob("*.py")):
+            if not path.stem.endswith(("_pb2", "_pb2_grpc")):
+                yield path
+
+
+def test_the_environment_is_read_where_a_process_begins() -> None:
+    found = []
+    for path in sources("smolorad", "clients/python/smolora"):
+        name = str(path.relative_to(ROOT))
+        if name in _ENTRIES or path.name == "__main__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and ast.unparse(node.value) == "os":
+                found.append(f"{name}:{node.lineno}")
+    assert found == []
+
+
+def test_nothing_points_at_one_machine_or_apologises() -> None:
+    listed = run(["git", "ls-files"])
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    # In pieces, so that this file does not find itself.
+    words = ["/work/", "/tmp/probe", "/root/", "TODO", "FIXME", "XXX", "pypi.org", "npmjs.org"]
+    pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" if word.isalpha() else re.escape(word) for word in words))
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name in listed.stdout.splitlines()
+        if (path := ROOT / name).is_file() and not name.startswith("examples/data/")
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert found == []
+
+
+def test_modules_stay_small(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = sorted(
+        (
+            (len(path.read_text().splitlines()), str(path.relative_to(ROOT)))
+            for path in sources("smolorad", "clients", "benchmarks")
+        ),
+        reverse=True,
+    )
+    print("\n".join(f"{lines:5} {name}" for lines, name in sizes[:10]))
+    assert [name for lines, name in sizes if lines > MOST_LINES] == []

@@ -1,0 +1,1 @@
+"""`smolora-client`: one file a verb, imported when it is called."""

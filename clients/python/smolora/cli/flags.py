@@ -1,0 +1,84 @@
+"""Flags made of the contract's settings: `learning_rate` becomes `--learning-rate`, and its comment the help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from smolora._fields import Field
+
+_METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M"}
+
+
+def common(parser: argparse.ArgumentParser) -> None:
+    """The flags that every verb has, before and after its name."""
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="write JSON to stdout")
+    parser.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the daemon's socket")
+
+
+class Actions:
+    """What a verb does to the things it names: `jobs list`, `jobs show ID`. Without an action it lists."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        parser.set_defaults(action="list")
+        self._parsers = parser.add_subparsers(metavar="ACTION")
+
+    def add(self, name: str, line: str, *positional: str) -> argparse.ArgumentParser:
+        """One action with its positional arguments, each in capitals in the help."""
+        parser = self._parsers.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+        parser.set_defaults(action=name)
+        common(parser)
+        for argument in positional:
+            parser.add_argument(argument, metavar=argument.upper())
+        return parser
+
+
+def add_flags(parser: Any, fields: Iterable[Field], aliases: Mapping[str, str] | None = None) -> None:
+    """One flag a field; what is not given stays None, so that the daemon's default holds. `aliases`: field → a second flag."""
+    for field in fields:
+        flags = ["--" + field.name.replace("_", "-")]
+        if aliases and field.name in aliases:
+            flags.append(aliases[field.name])
+        text = field.help.replace("%", "%%")
+        if field.kind == "bool":
+            parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            kind = _KINDS[field.kind]
+            parser.add_argument(*flags, type=kind, metavar=_METAVAR[field.kind], default=None, help=text)
+
+
+def given(args: argparse.Namespace, fields: Iterable[Field]) -> dict[str, Any]:
+    """The settings that were given, by name."""
+    found = {field.name: getattr(args, field.name) for field in fields}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _strings(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in _strings(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers like 0,1,2") from None
+
+
+def _numbers_by_name(text: str) -> dict[str, int]:
+    try:
+        return {name: int(value) for name, value in (part.split("=") for part in _strings(text))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like q_proj=8,v_proj=16") from None
+
+
+_KINDS = {"int": int, "float": float, "str": str, "strs": _strings, "ints": _whole_numbers, "map": _numbers_by_name}
+
+
+def duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m`, `2h`; `-1` is for ever."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    try:
+        return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90, 90s, 10m or 2h, or -1 for ever") from None

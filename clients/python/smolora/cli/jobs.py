@@ -1,0 +1,84 @@
+"""`smolora-client jobs`: list, show, watch, cancel, resume."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from smolora import _models as values
+from smolora._errors import Cancelled, by_reason
+from smolora.cli.flags import Actions
+from smolora.cli.follow import follow
+from smolora.cli.output import Output, when
+
+if TYPE_CHECKING:
+    from smolora._sync.client import Client
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions."""
+    actions = Actions(parser)
+    actions.add("list", "list jobs, newest first")
+    actions.add("show", "show one job", "id")
+    watch = actions.add("watch", "show a job's events, past and future, until it ends", "id")
+    watch.add_argument("--after", type=int, default=0, metavar="N", help="only events after this number")
+    actions.add("cancel", "end a job", "id")
+    actions.add("resume", "put a failed, cancelled or interrupted job back into the queue", "id")
+
+
+def run(args: argparse.Namespace, client: Client, out: Output) -> int:
+    """Does what the action names."""
+    if args.action == "list":
+        _list(client.jobs(), out)
+    elif args.action == "watch":
+        _watch(client, args.id, args.after, out)
+    else:
+        job = {"show": client.job, "cancel": client.cancel, "resume": client.resume}[args.action](args.id)
+        if out.json:
+            out.emit(job=job)
+        else:
+            show(job, out)
+    return 0
+
+
+def _list(jobs: list[values.Job], out: Output) -> None:
+    if out.json:
+        out.emit(jobs=jobs)
+        return
+    rows = [(job.id, job.kind, job.target, job.state, _how_far(job), when(job.create_time)) for job in jobs]
+    out.table(("ID", "KIND", "TARGET", "STATE", "PROGRESS", "CREATED"), rows)
+
+
+def _watch(client: Client, job_id: str, after: int, out: Output) -> None:
+    """Raises the error of a job that failed, as the verb that started it would have."""
+    job = follow(client.watch(job_id, after), out, "job")
+    if not out.json:
+        show(job, out)
+    if job.error is not None:
+        raise by_reason(job.error.reason)(job.error.message)
+    if job.state is values.JobState.CANCELLED:
+        raise Cancelled(f"Job {job.id} was cancelled; go on with: smolora-client jobs resume {job.id}")
+
+
+def _how_far(job: values.Job) -> str:
+    return f"{job.progress.step}/{job.progress.max_steps}" if job.progress else ""
+
+
+def show(job: values.Job, out: Output) -> None:
+    """A job, below each other."""
+    out.facts(
+        [
+            ("job", job.id),
+            ("kind", job.kind),
+            ("target", job.target),
+            ("state", job.state),
+            ("before it", job.queue_position or ""),
+            ("progress", _how_far(job)),
+            ("result", job.result),
+            ("error", f"{job.error.reason}: {job.error.message}" if job.error else ""),
+            ("started", f"{job.attempts} times" if job.attempts > 1 else ""),
+            ("created", when(job.create_time)),
+            ("began", when(job.start_time)),
+            ("ended", when(job.end_time)),
+        ]
+    )

@@ -1,0 +1,52 @@
+"""`smolora-client load`: makes a model resident."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from smolora._models import Device, Dtype
+from smolora.cli.flags import duration
+from smolora.cli.output import Output
+from smolora.cli.progress import Progress, describe_loading
+from smolora.cli.status import describe
+
+if TYPE_CHECKING:
+    from smolora._sync.client import Client
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, where to, how precise, how long."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="",
+        metavar="MODEL",
+        help="a name of `models`, `starter`, a hub id `owner/name`, or a folder; by default the daemon's default",
+    )
+    parser.add_argument("--device", choices=[device.value for device in Device], help="where it computes; by default chosen")
+    parser.add_argument("--dtype", choices=[dtype.value for dtype in Dtype], help="its number format; by default chosen")
+    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long it stays when nobody asks: 10m, 2h, -1")
+
+
+def run(args: argparse.Namespace, client: Client, out: Output) -> int:
+    """Loads, and shows the stages."""
+    model = args.model
+    if model.endswith("/") and os.path.isdir(model):  # what a shell's completion makes of a folder here
+        model = os.path.abspath(model)
+    loading = client.load(model, device=args.device, dtype=args.dtype, keep_alive=args.keep_alive)
+    with Progress(out) as progress:
+        for stage in loading:
+            if out.json:
+                out.emit(progress=stage)
+            else:
+                progress.step(describe_loading(stage), stage.done_bytes, stage.total_bytes)
+        resident = loading.result()
+    if out.json:
+        out.emit(resident=resident)
+        return 0
+    out.text(describe(resident))
+    for note in resident.self_test_notes:
+        out.note(f"note: {note}")
+    return 0

@@ -1,0 +1,58 @@
+"""`smolora-client status`: what runs, and what it uses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING
+
+from smolora import _models as values
+from smolora.cli.output import Output, number, size, span, when
+
+if TYPE_CHECKING:
+    from smolora._sync.client import Client
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """It has none."""
+
+
+def run(args: argparse.Namespace, client: Client, out: Output) -> int:
+    """Shows the daemon's status."""
+    status = client.status()
+    if out.json:
+        out.emit(**{field.name: getattr(status, field.name) for field in dataclasses.fields(status)})
+        return 0
+    out.facts(
+        [
+            (
+                "daemon",
+                f"{status.version}, process {status.pid}, {size(status.daemon_rss_bytes)}, since {when(status.start_time)}",
+            ),
+            ("home", status.home),
+            ("socket", status.socket),
+            ("engine", _engine(status)),
+            ("model", "" if status.resident is None else describe(status.resident)),
+            ("unloads at", when(status.unload_time)),
+            ("adapters", ", ".join(status.adapters)),
+            ("running job", status.running_job),
+            ("waiting jobs", status.queued_jobs or ""),
+            ("generations", status.active_generations or ""),
+        ]
+    )
+    return 0
+
+
+def _engine(status: values.Status) -> str:
+    if not status.engine_pid:
+        return str(status.engine_state)
+    restarts = f", {status.engine_restarts} restarts" if status.engine_restarts else ""
+    return f"{status.engine_state}, process {status.engine_pid}, {size(status.engine_rss_bytes)}{restarts}"
+
+
+def describe(model: values.ResidentModel) -> str:
+    """The resident model on one line."""
+    return (
+        f"{model.name}, {model.architecture}, {number(model.parameters)} parameters, {model.dtype} on {model.device}, "
+        f"{size(model.weight_bytes)}, context {number(model.context_length)}, loaded in {span(model.load_s)}"
+    )

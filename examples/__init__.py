@@ -1,0 +1,1 @@
+"""What the README shows, ready to run."""

@@ -1,0 +1,141 @@
+"""kill -9 at the engine, at the daemon, at both: a job keeps its id, goes on from its last checkpoint and ends the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import smolora
+from tests.daemon_process import DaemonProcess
+
+pytestmark = pytest.mark.timeout(300)
+
+STEPS = 24
+SETTINGS = {"max_steps": STEPS, "save_steps": 6, "logging_steps": 3, "learning_rate": 1e-2, "gradient_accumulation_steps": 2}
+
+
+def weights(adapter: smolora.Adapter) -> str:
+    """SHA-256 of an adapter's weights."""
+    return hashlib.sha256((Path(adapter.path) / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def train_through(
+    client: smolora.Client, name: str, blow: Callable[[], None], at_step: int
+) -> tuple[smolora.Adapter, list[int]]:
+    """Trains, strikes once at the first checkpoint or report from `at_step` on, and watches to the end."""
+    run = client.train("rows", name, **SETTINGS)
+    struck = False
+    sequences = []
+    for event in run:
+        sequences.append(event.sequence)
+        if not struck and isinstance(event.body, smolora.Checkpoint | smolora.TrainProgress) and event.body.step >= at_step:
+            struck = True
+            blow()
+    assert struck
+    return run.result(), sequences
+
+
+def kill_engine(client: smolora.Client) -> None:
+    """SIGKILL for the engine alone."""
+    os.kill(client.status().engine_pid, signal.SIGKILL)
+
+
+def test_a_killed_engine_changes_nothing(client: smolora.Client) -> None:
+    undisturbed = client.train("rows", "calm", **SETTINGS).result()
+    struck, sequences = train_through(client, "struck", lambda: kill_engine(client), 9)
+    assert sequences == list(range(1, len(sequences) + 1)), "an event was lost or came twice"
+    assert weights(struck) == weights(undisturbed)
+    assert struck.eval_loss_before == undisturbed.eval_loss_before
+    job = client.job(struck.job_id)
+    assert (job.state, job.attempts) == ("succeeded", 2)
+    assert client.status().engine_restarts == 1
+    assert client.generate("In the", adapter="struck", max_tokens=4, temperature=0).text()
+
+
+def test_a_killed_daemon_changes_nothing(daemon: DaemonProcess, client: smolora.Client) -> None:
+    undisturbed = client.train("rows", "calm", **SETTINGS).result()
+
+    def blow() -> None:
+        engine = client.status().engine_pid
+        daemon.kill()
+        pidfd = os.pidfd_open(engine) if _alive(engine) else None
+        if pidfd is not None:
+            _wait_for_exit(pidfd)
+        daemon.start()
+
+    struck, sequences = train_through(client, "struck", blow, 9)
+    assert sequences == list(range(1, len(sequences) + 1)), "an event was lost or came twice"
+    assert weights(struck) == weights(undisturbed)
+    assert client.job(struck.job_id).attempts == 2
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_for_exit(pidfd: int) -> None:
+    """An engine whose daemon is gone ends by itself."""
+    try:
+        ready, _, _ = select.select([pidfd], [], [], 10)
+        assert ready, "the engine outlives its daemon"
+    finally:
+        os.close(pidfd)
+
+
+def test_sigterm_checkpoints_and_the_next_daemon_goes_on(daemon: DaemonProcess, client: smolora.Client) -> None:
+    undisturbed = client.train("rows", "calm", **SETTINGS).result()
+    status = []
+
+    def blow() -> None:
+        status.append(daemon.stop())
+        daemon.start()
+
+    struck, sequences = train_through(client, "struck", blow, 8)
+    assert status == [0]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert weights(struck) == weights(undisturbed)
+
+
+def test_a_model_is_resident_again_after_its_engine_died(client: smolora.Client) -> None:
+    expected = client.generate("In the beginning", max_tokens=8, temperature=0).text()
+    kill_engine(client)
+    assert client.generate("In the beginning", max_tokens=8, temperature=0).text() == expected
+
+
+def kill_while_reading(client: smolora.Client) -> None:
+    """Kills the engine after the first piece of an answer, and reads on."""
+    for number, _ in enumerate(client.generate("In the", max_tokens=400, temperature=0)):
+        if number == 0:
+            kill_engine(client)
+
+
+def test_a_generation_fails_clearly_when_its_engine_dies(client: smolora.Client) -> None:
+    with pytest.raises(smolora.EngineUnavailable, match="try again"):
+        kill_while_reading(client)
+
+
+def test_nothing_partial_is_listed_after_a_kill(daemon: DaemonProcess, client: smolora.Client) -> None:
+    run = client.train("rows", "partial", **SETTINGS)
+    for event in run:
+        if isinstance(event.body, smolora.Checkpoint):
+            break
+    daemon.kill()
+    daemon.start()
+    assert client.adapters("partial") == []
+    assert [dataset.name for dataset in client.datasets()] == ["rows"]
+    client.cancel(run.job_id)
+    ended = client.watch(run.job_id).result()
+    assert ended.state == "cancelled"
+    assert client.resume(run.job_id).state in ("queued", "running")
+    assert client.watch(run.job_id, after=ended.last_sequence).result().state == "succeeded"
+    assert [str(one.revision) for one in client.adapters("partial")] == ["1"]

@@ -31,7 +31,6 @@ class EngineProcess:
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "HF_HUB_OFFLINE": "1", **environ},
             )
-        self._socket = ours
         self._frames = Frames(ours)
         self._calls = 0
         assert self.receive().WhichOneof("body") == "ready"
@@ -78,11 +77,15 @@ class EngineProcess:
         """Makes a model resident; the terminal event."""
         return self.call(load=pb.Load(path=str(folder), name=name, **more))
 
+    def hang_up(self) -> None:
+        """Closes our end of the socket, as a daemon does that dies."""
+        self._frames.close()
+
     def close(self) -> None:
         """Kills the engine if it still runs."""
         self.process.kill()
         self.process.wait()
-        self._socket.close()
+        self._frames.close()
 
 
 @contextlib.contextmanager

@@ -158,10 +158,13 @@ class Loop:
             case "train":
                 self._train(call, command.train)
             case "attach":
-                self.emit(call, attached=pb.Attached(parameters=self._adapter(command.attach).parameters))
+                parameters = self._adapter(command.attach).parameters
+                self._working()  # whoever knows that it is there finds it in Pong
+                self.emit(call, attached=pb.Attached(parameters=parameters))
             case "detach":
                 if self._adapters is not None:
                     self._adapters.detach(command.detach.key)
+                self._working()
                 self.emit(call, done=pb.Done())
             case "count_tokens":
                 self._count_tokens(call, command.count_tokens)

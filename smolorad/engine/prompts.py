@@ -25,7 +25,7 @@ def encode(base: Base, prompt: str, messages: Sequence[ChatMessage]) -> list[int
     size = len(prompt.encode()) + sum(len(message.content.encode()) for message in messages)
     if size > PROMPT_LIMIT_BYTES:
         raise PromptTooLong(f"The prompt has {size:,} bytes, and {PROMPT_LIMIT_BYTES:,} is the limit; shorten it.")
-    ids: list[int] = _render(base, messages) if messages else base.tokenizer(prompt).input_ids
+    ids: list[int] = _render(base, messages) if messages else base.tokenizer(prompt, verbose=False).input_ids
     if not ids:
         raise InvalidRequest.field("prompt", "comes to no tokens at all; write something")
     return ids
@@ -47,7 +47,9 @@ def _render(base: Base, messages: Sequence[ChatMessage]) -> list[int]:
         raise UnsupportedModel(f"{base.name} has no chat template; give a prompt instead of messages.")
     conversation = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        rendered = base.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=True)
+        rendered = base.tokenizer.apply_chat_template(
+            conversation, add_generation_prompt=True, return_dict=True, tokenizer_kwargs={"verbose": False}
+        )
     except TemplateError as error:
         raise InvalidRequest.field("messages", f"the model's chat template refuses them: {error}") from error
     ids: list[int] = rendered["input_ids"]

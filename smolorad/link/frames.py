@@ -57,6 +57,11 @@ class Frames:
         body = self._reader.read(size := _length(header))
         return kind.FromString(body) if len(body) == size else None
 
+    def close(self) -> None:
+        """Closes this end, which the other sees."""
+        self._reader.close()
+        self._sock.close()
+
 
 class AsyncFrames:
     """The daemon's end."""

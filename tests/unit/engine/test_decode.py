@@ -1,0 +1,114 @@
+"""Greedy answers equal `transformers.generate`, token for token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from smolorad.domain import FinishReason
+from smolorad.engine import decode
+from smolorad.engine.adapters import Adapters
+from smolorad.engine.base import Base
+from smolorad.errors import NotFinite
+from tests.tiny import ARCHITECTURES, tiny_model
+from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
+
+PROMPTS = ("A", "The quick brown fox", "Да, и ещё немного. 日本語も少し 🙂", "one two three " * 20)
+STARTER_PROMPTS = (
+    "The daemon keeps",
+    "In the beginning",
+    "My favourite dish is",
+    "def fibonacci(n):",
+    "The capital of France is",
+    "Once upon a time, in a small village,",
+    "1, 2, 3, 5, 8,",
+    "Dear Sir or Madam,",
+    "Water boils at",
+    "The three laws of motion are",
+    "Ein kleines Modell",
+    "Question: Why is the sky blue?\nAnswer:",
+    "She opened the door and",
+    "import numpy as np\n\n",
+    "The difference between a cat and a dog is",
+    "Shakespeare wrote",
+    "To make bread, you need",
+    "🙂",
+    "# Introduction\n\nThis document",
+    "The stock market fell because",
+)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_equals_transformers(architecture: str, tmp_path: Path) -> None:
+    base, model = fp32_base(tiny_model(tmp_path, architecture)), plain_model(tmp_path)
+    for prompt in PROMPTS:
+        _, outcome = finish(begin(base, spec(prompt, max_tokens=48)))
+        expected = generated_by_transformers(model, base.tokenizer, prompt, max_new_tokens=48, do_sample=False)
+        assert list(outcome.token_ids) == expected, prompt
+
+
+def test_prompt_in_chunks_changes_nothing(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = finish(begin(llama, spec(PROMPTS[3], max_tokens=24)))
+    monkeypatch.setattr(decode, "PREFILL_CHUNK", 7)
+    answer = begin(llama, spec(PROMPTS[3], max_tokens=24))
+    assert answer.step() == ""
+    assert answer.step() == ""
+    assert finish(answer)[1].token_ids == whole[1].token_ids
+
+
+def test_ends_at_the_end_token_of_the_generation_config(llama_folder: Path, llama: Base) -> None:
+    ids = finish(begin(llama, spec("A", max_tokens=20)))[1].token_ids
+    model = plain_model(llama_folder)
+    # Any token can be the end: take the one that came third.
+    base = fp32_base(llama_folder)
+    object.__setattr__(base, "end_ids", frozenset({ids[2]}))
+    text, outcome = finish(begin(base, spec("A", max_tokens=20)))
+    expected = generated_by_transformers(
+        model, llama.tokenizer, "A", max_new_tokens=20, do_sample=False, eos_token_id=ids[2], pad_token_id=0
+    )
+    assert list(outcome.token_ids) == expected
+    assert outcome.finish_reason is FinishReason.STOP
+    assert text == llama.tokenizer.decode(ids[:2], skip_special_tokens=True)
+
+
+def test_logits_that_stay_not_finite_fail_after_one_more_try(llama_folder: Path) -> None:
+    base = fp32_base(llama_folder)
+    with torch.no_grad():
+        base.model.get_output_embeddings().weight[3, 0] = float("nan")
+    answer = begin(base, spec("A"))
+    assert answer.step() == ""
+    with pytest.raises(NotFinite, match="float32"):
+        answer.step()
+
+
+def test_a_passing_fault_in_the_cache_is_cured(llama: Base) -> None:
+    expected = finish(begin(llama, spec("The quick", max_tokens=12)))[1].token_ids
+    answer = begin(llama, spec("The quick", max_tokens=12))
+    for _ in range(5):
+        answer.step()
+    with torch.inference_mode():
+        answer._sequence._cache.layers[0].keys.fill_(float("nan"))
+    assert finish(answer)[1].token_ids == expected
+
+
+@pytest.mark.model
+def test_starter_greedy_equals_transformers_for_base_and_adapter(starter_model: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    base = fp32_base(starter_model)
+    folder = make_adapter(starter_model, tmp_path / "adapter", r=8)
+    adapter = Adapters(base).attach("random@1", folder).model
+    plain = plain_model(starter_model)
+    greedy = {"max_new_tokens": 64, "do_sample": False, "pad_token_id": 0}
+    for prompt in STARTER_PROMPTS:
+        ours = finish(begin(base, spec(prompt, max_tokens=64)))[1].token_ids
+        assert list(ours) == generated_by_transformers(plain, base.tokenizer, prompt, **greedy), prompt
+    wrapped = PeftModel.from_pretrained(plain, folder).eval()
+    differs = 0
+    for prompt in STARTER_PROMPTS:
+        ours = finish(begin(base, spec(prompt, max_tokens=64), adapter))[1].token_ids
+        assert list(ours) == generated_by_transformers(wrapped, base.tokenizer, prompt, **greedy), prompt
+        differs += ours != finish(begin(base, spec(prompt, max_tokens=4)))[1].token_ids
+    assert differs == len(STARTER_PROMPTS)

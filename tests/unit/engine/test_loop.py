@@ -1,0 +1,208 @@
+"""The engine process over its socket: streams, turns, cancelling, failures that stay alone, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolora.v1 import common_pb2, generation_pb2, settings_pb2
+from smolorad.domain import LoraSettings, TrainerSettings
+from smolorad.engine.adapters import Adapters
+from smolorad.engine.base import Base
+from smolorad.link.convert import to_message
+from smolorad.link.v1 import link_pb2 as pb
+from tests.engine_process import EngineProcess, engine_process
+from tests.unit.engine.kit import begin, finish, make_adapter, spec
+from tests.unit.engine.train_kit import write_dataset
+
+FP32 = {"device": common_pb2.DEVICE_CPU, "dtype": common_pb2.DTYPE_FLOAT32}
+
+
+@pytest.fixture(scope="module")
+def engine(llama_folder: Path) -> Iterator[EngineProcess]:
+    """An engine with the tiny llama resident in fp32."""
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        assert engine.load(llama_folder, **FP32).WhichOneof("body") == "resident"
+        yield engine
+
+
+def generate(prompt: str = "", adapter: pb.AdapterFolder | None = None, **sampling: Any) -> pb.Generate:
+    settings = generation_pb2.Sampling(**{"temperature": 0.0, **sampling})
+    return pb.Generate(request=generation_pb2.GenerateRequest(prompt=prompt, sampling=settings), adapter=adapter)
+
+
+def answer(engine: EngineProcess, command: pb.Generate) -> tuple[str, generation_pb2.GenerateOutcome]:
+    *pieces, last = engine.events(engine.send(generate=command))
+    return "".join(piece.text for piece in pieces), last.outcome
+
+
+def test_an_answer_is_streamed_and_its_outcome_tells_everything(engine: EngineProcess, llama: Base) -> None:
+    expected_text, expected = finish(begin(llama, spec("The quick", max_tokens=40)))
+    *pieces, last = engine.events(engine.send(generate=generate("The quick", max_tokens=40)))
+    outcome = last.outcome
+    assert len(pieces) > 10
+    assert "".join(piece.text for piece in pieces) == expected_text
+    assert expected_text == llama.tokenizer.decode(outcome.token_ids, skip_special_tokens=True)
+    assert tuple(outcome.token_ids) == expected.token_ids
+    assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens) == (expected.usage.prompt_tokens, 40)
+    assert outcome.finish_reason == common_pb2.FINISH_REASON_LENGTH
+    assert outcome.model == "tiny"
+    sampling = outcome.sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (40, 0.0, 1.0, 0)
+    assert sampling.HasField("seed")
+    timings = outcome.timings
+    assert 0 <= timings.queued_s <= timings.first_token_s
+    assert timings.prefill_s > 0
+    assert timings.decode_s > 0
+
+
+def test_a_stop_string_ends_it_and_is_no_part_of_it(engine: EngineProcess) -> None:
+    whole, _ = answer(engine, generate("The quick", max_tokens=40))
+    stop = whole[7:10]
+    text, outcome = answer(engine, generate("The quick", max_tokens=40, stop=[stop]))
+    assert text == whole[: whole.index(stop)]
+    assert outcome.finish_reason == common_pb2.FINISH_REASON_STOP
+    assert outcome.usage.completion_tokens < 40
+
+
+def test_a_cancel_is_seen_before_the_next_token(engine: EngineProcess) -> None:
+    call = engine.send(generate=generate("A", max_tokens=500, temperature=1.0, seed=1))
+    assert engine.receive().text
+    engine.cancel(call)
+    engine.ping(77)
+    # The thread that answers the ping has noted the cancel before: what comes after is the step that was under way.
+    while engine.receive().WhichOneof("body") != "pong":
+        pass
+    *late, last = engine.events(call)
+    assert last.outcome.finish_reason == common_pb2.FINISH_REASON_CANCELLED
+    assert len(late) <= 2  # that step's text, and a character that it left incomplete
+    assert last.outcome.usage.completion_tokens < 500
+
+
+def test_answers_take_turns_and_each_equals_its_solo_run(
+    engine: EngineProcess, llama: Base, llama_folder: Path, tmp_path: Path
+) -> None:
+    folders = [make_adapter(llama_folder, tmp_path / str(i), seed=i) for i in (1, 2)]
+    models = [llama.model, *(Adapters(llama).attach("a", folder).model for folder in folders)]
+    alone = [finish(begin(llama, spec("The quick", max_tokens=60), model))[1].token_ids for model in models]
+    adapters = [None, *(pb.AdapterFolder(key=f"a@{i + 1}", path=str(f)) for i, f in enumerate(folders))]
+    calls = [engine.send(generate=generate("The quick", adapter, max_tokens=60)) for adapter in adapters]
+    outcomes: dict[int, generation_pb2.GenerateOutcome] = {}
+    spoke_before_the_first_end: set[int] = set()
+    while len(outcomes) < len(calls):
+        event = engine.receive()
+        if event.WhichOneof("body") == "outcome":
+            outcomes[event.call] = event.outcome
+        elif not outcomes:
+            spoke_before_the_first_end.add(event.call)
+    assert [tuple(outcomes[call].token_ids) for call in calls] == alone
+    assert [outcomes[call].adapter for call in calls] == ["", "a@1", "a@2"]
+    assert spoke_before_the_first_end == set(calls)
+
+
+def test_adapters_are_attached_told_and_forgotten(engine: EngineProcess, llama_folder: Path, tmp_path: Path) -> None:
+    folder = make_adapter(llama_folder, tmp_path / "a")
+    attached = engine.call(attach=pb.AdapterFolder(key="new@1", path=str(folder))).attached
+    assert attached.parameters > 0
+    engine.ping(1)
+    assert "new@1" in engine.receive().pong.adapters
+    assert engine.call(detach=pb.AdapterFolder(key="new@1")).WhichOneof("body") == "done"
+    engine.ping(2)
+    assert "new@1" not in engine.receive().pong.adapters
+
+
+def test_tokens_are_counted(engine: EngineProcess, llama: Base) -> None:
+    counted = engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A daemon keeps")).counted
+    assert list(counted.token_ids) == llama.tokenizer("A daemon keeps").input_ids
+    assert counted.tokens == len(counted.token_ids)
+
+
+def test_what_fails_fails_alone(engine: EngineProcess, llama: Base, tmp_path: Path) -> None:
+    expected = finish(begin(llama, spec("The quick", max_tokens=30)))[1].token_ids
+    good = engine.send(generate=generate("The quick", max_tokens=30))
+    bad = {
+        engine.send(generate=generate("A" * 600)): "PROMPT_TOO_LONG",
+        engine.send(generate=generate("")): "INVALID_REQUEST",
+        engine.send(generate=generate("A", pb.AdapterFolder(key="no@1", path=str(tmp_path / "no")))): "NOT_FOUND",
+        engine.send(load=pb.Load(path=str(tmp_path), name="broken")): "UNSUPPORTED_MODEL",
+        engine.send(): "INTERNAL",
+    }
+    seen: dict[int, str] = {}
+    ids: tuple[int, ...] = ()
+    while len(seen) < len(bad) or not ids:
+        event = engine.receive()
+        match event.WhichOneof("body"):
+            case "failure":
+                seen[event.call] = event.failure.reason
+                assert event.failure.message
+                assert "\n" not in event.failure.message
+            case "outcome":
+                assert event.call == good
+                ids = tuple(event.outcome.token_ids)
+    assert seen == bad
+    assert ids == expected
+
+
+def test_a_failed_load_leaves_the_old_model_answering(engine: EngineProcess, llama_folder: Path, tmp_path: Path) -> None:
+    before = answer(engine, generate("The quick", max_tokens=20))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((llama_folder / name).read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((llama_folder / "model.safetensors").read_bytes()[:-100])
+    assert engine.load(tmp_path, "cut", **FP32).failure.reason == "DAMAGED"
+    text, outcome = answer(engine, generate("The quick", max_tokens=20))
+    assert (text, outcome.model) == (before[0], "tiny")
+
+
+def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, llama: Base, tmp_path: Path) -> None:
+    expected = finish(begin(llama, spec("The quick", max_tokens=30)))[1].token_ids
+    adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
+    train = pb.Train(
+        job_id="job",
+        dataset_path=str(write_dataset(tmp_path / "data")),
+        lora=to_message(settings_pb2.LoraSettings, LoraSettings()),
+        trainer=to_message(settings_pb2.TrainerSettings, TrainerSettings(max_steps=100_000, logging_steps=1)),
+        checkpoints_path=str(tmp_path / "checkpoints"),
+        stage_path=str(tmp_path / "stage"),
+        output_path=str(tmp_path / "output"),
+    )
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        engine.load(llama_folder, **FP32)
+        training = engine.send(train=train)
+        while engine.receive().WhichOneof("body") != "train":
+            pass
+        assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
+        assert answer(engine, generate("The quick", adapter, max_tokens=30))[1].adapter == "a@1"
+        assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
+        assert engine.load(llama_folder).failure.reason == "BAD_STATE"
+        assert engine.call(train=train).failure.reason == "BAD_STATE"
+        engine.cancel(training)
+        *_, last = engine.events(training)
+        assert last.failure.reason == "CANCELLED"
+        assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
+
+
+def test_without_a_model_and_the_end_by_drain(llama_folder: Path) -> None:
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        for failed in (
+            engine.call(generate=generate("A")),
+            engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")),
+            engine.call(attach=pb.AdapterFolder(key="a@1", path="/nowhere")),
+            engine.call(train=pb.Train()),
+        ):
+            assert failed.failure.reason == "NO_MODEL"
+        engine.load(llama_folder, **FP32)
+        call = engine.send(generate=generate("A", max_tokens=500))
+        assert engine.receive().text
+        engine.drain()
+        *_, last = engine.events(call)
+        assert last.failure.reason == "SHUTTING_DOWN"
+        assert engine.process.wait() == 0
+
+
+def test_it_ends_when_the_daemon_is_gone() -> None:
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        engine.hang_up()
+        assert engine.process.wait() == 1

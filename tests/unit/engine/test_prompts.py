@@ -1,0 +1,67 @@
+"""Prompts and conversations to token ids, and their limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smolorad.domain import ChatMessage, FinishReason
+from smolorad.engine.base import Base
+from smolorad.engine.prompts import PROMPT_LIMIT_BYTES, encode
+from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
+from tests.tiny import tiny_model
+from tests.unit.engine.kit import begin, finish, fp32_base, spec
+
+TALK = (ChatMessage("system", "Be brief."), ChatMessage("user", "What is a daemon?"))
+
+
+def test_messages_go_through_the_template_and_open_the_answer(llama: Base) -> None:
+    text = llama.tokenizer.decode(encode(llama, "", TALK))
+    assert text == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is a daemon?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    _, outcome = finish(begin(llama, spec(messages=TALK, max_tokens=3)))
+    assert outcome.usage.prompt_tokens == len(encode(llama, "", TALK))
+
+
+def test_a_prompt_is_taken_as_the_tokenizer_takes_it(llama: Base) -> None:
+    assert encode(llama, "A daemon<|im_end|>", ()) == llama.tokenizer("A daemon<|im_end|>").input_ids
+
+
+@pytest.mark.parametrize(("prompt", "messages"), [("", ()), ("x", TALK)])
+def test_exactly_one_of_prompt_and_messages(prompt: str, messages: tuple[ChatMessage, ...], llama: Base) -> None:
+    with pytest.raises(InvalidRequest, match="prompt") as caught:
+        encode(llama, prompt, messages)
+    assert caught.value.violations[0].field == "prompt"
+
+
+def test_no_template(tmp_path: Path) -> None:
+    base = fp32_base(tiny_model(tmp_path, chat=False), "plain")
+    assert not base.resident(0.0).has_chat_template
+    with pytest.raises(UnsupportedModel, match="plain has no chat template; give a prompt"):
+        encode(base, "", TALK)
+
+
+def test_a_template_that_refuses(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('Roles must alternate.') }}")
+    with pytest.raises(InvalidRequest, match="Roles must alternate"):
+        encode(fp32_base(folder), "", TALK)
+
+
+def test_too_many_bytes(llama: Base) -> None:
+    with pytest.raises(PromptTooLong, match=f"{PROMPT_LIMIT_BYTES + 2:,} bytes"):
+        encode(llama, "é" * (PROMPT_LIMIT_BYTES // 2 + 1), ())
+
+
+def test_the_context_is_the_limit_of_prompt_and_answer(llama: Base) -> None:
+    full = "A" * llama.context_length
+    assert len(encode(llama, full, ())) == llama.context_length
+    with pytest.raises(PromptTooLong, match=r"512 tokens.*holds 512 .*at most 511"):
+        begin(llama, spec(full))
+    text, outcome = finish(begin(llama, spec(full[:-3], max_tokens=200)))
+    assert outcome.sampling.max_tokens == 3
+    assert outcome.finish_reason is FinishReason.LENGTH
+    assert outcome.usage.completion_tokens == 3
+    assert text == llama.tokenizer.decode(outcome.token_ids, skip_special_tokens=True)

@@ -19,6 +19,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     """Says so, as an error."""
-    raise SmoloraError(
-        f"`{args.verb}` comes with a later version; until then use: smolora-client generate PROMPT --adapter NAME"
-    )
+    out.error("NOT_YET", f"{args.verb} comes with a later version; until then: smolora-client generate PROMPT --adapter NAME")
+    return 1

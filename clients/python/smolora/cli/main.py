@@ -1,7 +1,7 @@
 """The command `smolora-client`.
 
-Results go to stdout, progress and errors to stderr. `--json` writes JSON to stdout, shaped as the contract's messages: one object,
-or one a line for what streams; an error too is an object there: `{"error": {"reason", "message", "violations"}}`.
+Results go to stdout, progress and errors to stderr. `--json` writes JSON to stdout, shaped as the contract's messages: one
+object, or one a line for what streams; an error too is an object there: `{"error": {"reason", "message", "violations"}}`.
 
 Exit codes: 0 done, 1 failed, 2 usage, 69 no daemon, 130 interrupted.
 """

@@ -1,0 +1,71 @@
+"""A scripted daemon, and both clients of it behind one awaitable face."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import smolora
+from tests.unit.client.fake_daemon import FakeDaemon
+
+
+@pytest.fixture
+async def daemon(short_path: Path) -> AsyncIterator[FakeDaemon]:
+    """A started daemon with nothing scripted."""
+    fake = FakeDaemon(short_path / "d.sock")
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+class Threaded:
+    """The blocking client, each call in a thread, so that the server in this event loop can answer."""
+
+    def __init__(self, client: smolora.Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
+
+
+@pytest.fixture(params=["asyncio", "threads"])
+async def client(request: pytest.FixtureRequest, daemon: FakeDaemon) -> AsyncIterator[Any]:
+    """Each client in turn; its calls are awaited."""
+    if request.param == "asyncio":
+        async with smolora.AsyncClient(daemon.socket) as aio:
+            yield aio
+    else:
+        with smolora.Client(daemon.socket) as blocking:
+            yield Threaded(blocking)
+
+
+class Command:
+    """`smolora-client` in a process of its own."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Starts it, with its three streams piped."""
+        pipe = asyncio.subprocess.PIPE
+        command = [sys.executable, "-m", "smolora.cli.main", "--socket", str(self._socket), *arguments]
+        return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+
+    async def run(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        process = await self.start(*arguments)
+        out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def command(daemon: FakeDaemon) -> Command:
+    """The command line, talking to the scripted daemon."""
+    return Command(daemon.socket)

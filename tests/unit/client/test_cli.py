@@ -1,0 +1,342 @@
+"""`smolora-client`: exit codes, what goes to which stream, JSON, and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolora.cli import flags, output
+from smolora.cli.main import VERBS, main
+from smolora.v1 import datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
+from tests.unit.client.conftest import Command
+from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job, until_cancelled
+
+
+def lines(text: str) -> list[Any]:
+    """JSON, one object a line."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def train_two_steps(request: Any, context: Any) -> Any:
+    """A short training."""
+    yield training_pb2.TrainResponse(job_event=event(1, state=jobs_pb2.StateChange(state=2)))
+    yield training_pb2.TrainResponse(job_event=event(2, evaluation=jobs_pb2.Evaluation(loss=3, perplexity=20, rows=9)))
+    yield training_pb2.TrainResponse(job_event=event(3, train=jobs_pb2.TrainProgress(step=2, max_steps=2, loss=2.5)))
+    yield training_pb2.TrainResponse(adapter=adapter())
+
+
+def test_help_lists_every_verb_and_loads_nothing_heavy() -> None:
+    for verb in ("", *VERBS):
+        code = (
+            "import sys\nfrom smolora.cli.main import main\n"
+            f"try: main({[verb, '--help'] if verb else ['--help']!r})\nexcept SystemExit as end: assert end.code == 0\n"
+            "heavy = ('grpc', 'google.protobuf', 'rich', 'torch', 'transformers', 'datasets', 'pandas')\n"
+            "print([name for name in heavy if name in sys.modules])"
+        )
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert shown.splitlines()[-1] == "[]"
+        if not verb:
+            assert all(f"  {name}" in shown for name in VERBS)
+
+
+def test_the_flags_of_train_are_the_contracts_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--learning-rate X Peak learning rate; above 0, at most 10. Default 2e-4." in shown
+    assert "--per-device-train-batch-size N, --batch-size N" in shown
+    assert "--packing, --no-packing" in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["train", "--dataset", "d", "--adapter", "a", "--r", "x"]])
+def test_usage_errors_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: smolora-client" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["prepare", "--name", "d"], "give either PATH... or --hub REPO"),
+        (["prepare", "a.txt", "--name", "d", "--hub", "x/y"], "give either PATH... or --hub REPO"),
+        (["prepare", "a.txt", "--name", "d", "--split", "test"], "go with --hub"),
+    ],
+)
+def test_arguments_that_do_not_go_together_exit_2(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert says in shown
+
+
+def test_no_daemon_exits_69_with_the_line_that_starts_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 69
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.endswith("start one with:\n  smolorad serve\n")
+    assert main(["jobs", "list", "--json"]) == 69
+    assert json.loads(capsys.readouterr().out)["error"]["reason"] == "DAEMON_NOT_RUNNING"
+
+
+@pytest.mark.parametrize("verb", ["chat", "compare"])
+def test_what_comes_later_says_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "hello", "--adapters", "a,b"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert f"{verb} comes with a later version" in shown.err
+
+
+async def test_training_shows_its_course_on_stderr_and_its_result_on_stdout(daemon: FakeDaemon, command: Command) -> None:
+    daemon.script["Train"] = train_two_steps
+    code, out, err = await command.run("train", "--dataset", "verses", "--adapter", "poet", "--batch-size", "2", "--packing")
+    assert code == 0
+    assert "held-out loss  3.0000 before, 2.0000 after" in out
+    assert err.splitlines() == [
+        "running",
+        "held-out loss 3.0000  perplexity 20.00  after step 0, on 9 rows",
+        "step 2/2  loss 2.5000  learning rate 0.00e+00  gradient norm 0  0 tokens/s  0 s left",
+    ]
+    trainer = daemon.asked("Train")[0].trainer
+    assert (trainer.per_device_train_batch_size, trainer.packing) == (2, True)
+    assert not trainer.HasField("max_steps")
+
+
+async def test_training_as_json_is_one_object_a_line(daemon: FakeDaemon, command: Command) -> None:
+    daemon.script["Train"] = train_two_steps
+    code, out, err = await command.run("--json", "train", "--dataset", "verses", "--adapter", "poet")
+    assert (code, err) == (0, "")
+    events, result = lines(out)[:-1], lines(out)[-1]
+    assert [one["job_event"]["sequence"] for one in events] == [1, 2, 3]
+    assert events[0]["job_event"]["state"]["state"] == "running"
+    assert result["adapter"]["eval_loss_after"] == 2.0
+
+
+async def test_a_detached_training_prints_its_job(daemon: FakeDaemon, command: Command) -> None:
+    async def get(request: Any, context: Any) -> Any:
+        return jobs_pb2.GetJobResponse(job=job(jobs_pb2.JOB_STATE_RUNNING, id=request.id))
+
+    daemon.script |= {"Train": train_two_steps, "GetJob": get}
+    code, out, err = await command.run("train", "--dataset", "verses", "--adapter", "poet", "--detach")
+    assert (code, out) == (0, "j1\n")
+    assert "smolora-client jobs watch j1" in err
+    code, out, _ = await command.run("train", "--dataset", "verses", "--adapter", "poet", "--detach", "--json")
+    assert json.loads(out)["job"]["id"] == "j1"
+
+
+async def test_errors_are_one_line_with_what_is_at_fault(daemon: FakeDaemon, command: Command) -> None:
+    async def refuse(request: Any, context: Any) -> Any:
+        violations = [("verses.jsonl:3", "is no JSON"), ("verses.jsonl:9", "has no field text")]
+        await fail(context, "BAD_DATA", "2 rows are malformed.", violations=violations)
+        yield datasets_pb2.PrepareDatasetResponse()
+
+    daemon.script["PrepareDataset"] = refuse
+    code, out, err = await command.run("prepare", "--name", "d", "--hub", "owner/name")
+    assert (code, out) == (1, "")
+    expected = ["error: 2 rows are malformed.", "  verses.jsonl:3: is no JSON", "  verses.jsonl:9: has no field text"]
+    assert err.splitlines() == expected
+    code, out, err = await command.run("prepare", "--name", "d", "--hub", "owner/name", "--json")
+    assert (code, err) == (1, "")
+    error = json.loads(out)["error"]
+    assert (error["reason"], error["violations"][1]["field"]) == ("BAD_DATA", "verses.jsonl:9")
+
+
+async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command, tmp_path: Path) -> None:
+    async def upload(requests: Any, context: Any) -> Any:
+        async for _ in requests:
+            pass
+        return datasets_pb2.UploadFileResponse(upload_id="u1")
+
+    async def prepare(request: Any, context: Any) -> Any:
+        progress = jobs_pb2.PhaseProgress(phase="read", done=1000, total=31102, unit="rows")
+        yield datasets_pb2.PrepareDatasetResponse(job_event=event(1, phase=progress))
+        report = datasets_pb2.DatasetReport(files=1, rows_read=5, rows_kept=2, rows_empty=1, rows_duplicate=1, rows_malformed=1)
+        report.problems.add(file="a.txt", line=4, why="is not UTF-8; save it as UTF-8")
+        dataset = datasets_pb2.Dataset(name="d", revision=3, train_rows=1, validation_rows=1, report=report)
+        yield datasets_pb2.PrepareDatasetResponse(dataset=dataset)
+
+    daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare}
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    code, out, err = await command.run(
+        "prepare", str(tmp_path), "--name", "d", "--on-error", "drop", "--file-type", "txt", "--chunk-size", "64", "--seed", "0"
+    )
+    assert code == 0
+    assert "rows dropped  1 empty, 1 duplicate, 1 malformed" in out
+    assert "  a.txt:4: is not UTF-8; save it as UTF-8" in out
+    assert err.splitlines()[-1] == "read  1,000 of 31,102 rows"
+    request = daemon.asked("PrepareDataset")[0]
+    assert (request.chunk_size, request.seed, request.HasField("seed")) == (64, 0, True)
+    code, _, err = await command.run("prepare", "a.txt", "--name", "d", "--file-type", "pdf")
+    assert code == 2
+    assert "invalid choice: 'pdf'" in err
+    assert "jsonl" in err
+
+
+async def test_generate_writes_the_answer_and_nothing_else(daemon: FakeDaemon, command: Command) -> None:
+    async def generate(request: Any, context: Any) -> Any:
+        said = request.prompt or "|".join(f"{turn.role}:{turn.content}" for turn in request.messages)
+        for piece in (said, " Grüße"):
+            yield generation_pb2.GenerateResponse(text=piece)
+        yield generation_pb2.GenerateResponse(outcome=generation_pb2.GenerateOutcome(finish_reason=2))
+
+    daemon.script["Generate"] = generate
+    assert await command.run("generate", "hi", "--max-new-tokens", "5", "--stop", "a,b") == (0, "hi Grüße\n", "")
+    request = daemon.asked("Generate")[0]
+    assert (request.sampling.max_tokens, list(request.sampling.stop)) == (5, ["a,b"])
+    assert await command.run("generate", "-", "--system", "Be brief.", stdin="hi") == (
+        0,
+        "system:Be brief.|user:hi Grüße\n",
+        "",
+    )
+    _, out, _ = await command.run("generate", "hi", "--json")
+    assert [list(one) for one in lines(out)] == [["text"], ["text"], ["outcome"]]
+    _, out, _ = await command.run("generate", "hi", "--json", "--no-stream")
+    assert (json.loads(out)["text"], json.loads(out)["outcome"]["finish_reason"]) == ("hi Grüße", "length")
+
+
+async def test_jobs(daemon: FakeDaemon, command: Command) -> None:
+    failed = job(jobs_pb2.JOB_STATE_FAILED, error=jobs_pb2.JobError(reason="NOT_FINITE", message="Lower the learning rate."))
+
+    async def watch(request: Any, context: Any) -> Any:
+        yield jobs_pb2.WatchJobResponse(job_event=event(request.after_sequence + 1))
+        yield jobs_pb2.WatchJobResponse(job=failed)
+
+    async def listed(request: Any, context: Any) -> Any:
+        return jobs_pb2.ListJobsResponse(jobs=[failed])
+
+    async def cancel(request: Any, context: Any) -> Any:
+        return jobs_pb2.CancelJobResponse(job=job(jobs_pb2.JOB_STATE_CANCELLED, id=request.id))
+
+    daemon.script |= {"WatchJob": watch, "ListJobs": listed, "CancelJob": cancel}
+    code, out, err = await command.run("jobs")
+    assert out.splitlines()[1].split("\t")[:4] == ["j1", "train", "poet", "failed"]
+    code, out, err = await command.run("jobs", "watch", "j1", "--after", "6")
+    assert (code, err.splitlines()) == (1, ["note 7", "error: Lower the learning rate."])
+    code, out, err = await command.run("jobs", "watch", "j1", "--json")
+    assert (code, [next(iter(one)) for one in lines(out)]) == (1, ["job_event", "job", "error"])
+    code, out, _ = await command.run("jobs", "cancel", "j7", "--json")
+    assert (code, json.loads(out)["job"]["state"]) == (0, "cancelled")
+
+
+async def test_load_status_and_lists(daemon: FakeDaemon, command: Command) -> None:
+    resident = models_pb2.ResidentModel(
+        name="starter", architecture="llama", parameters=134515008, device=1, dtype=2, weight_bytes=269_000_000, load_s=3
+    )
+
+    async def load(request: Any, context: Any) -> Any:
+        yield models_pb2.LoadModelResponse(progress=models_pb2.LoadProgress(stage=2, done_bytes=10**6, total_bytes=10**8))
+        yield models_pb2.LoadModelResponse(resident=resident)
+
+    async def status(request: Any, context: Any) -> Any:
+        return system_pb2.GetStatusResponse(version="0.1.0", pid=7, engine_state=3, engine_pid=8, resident=resident)
+
+    async def adapters(request: Any, context: Any) -> Any:
+        return models_pb2.ListAdaptersResponse(adapters=[adapter()])
+
+    daemon.script |= {"LoadModel": load, "GetStatus": status, "ListAdapters": adapters}
+    code, out, err = await command.run("load", "starter", "--keep-alive", "10m", "--device", "cpu")
+    assert (code, err) == (0, "read  1 MB of 100 MB\n")
+    assert out.startswith("starter, llama, 134,515,008 parameters, bfloat16 on cpu, 269 MB")
+    assert daemon.asked("LoadModel")[0].keep_alive.seconds == 600
+    code, out, err = await command.run("status", "--json")
+    assert (json.loads(out)["engine_state"], json.loads(out)["resident"]["name"]) == ("ready", "starter")
+    code, out, err = await command.run("status")
+    assert "engine  ready, process 8" in out
+    code, out, err = await command.run("adapters")
+    assert out.splitlines()[1].startswith("poet@1\tstarter\t")
+
+
+async def test_ctrl_c_in_a_training_detaches(daemon: FakeDaemon, command: Command) -> None:
+    gone = asyncio.Event()
+
+    async def train(request: Any, context: Any) -> Any:
+        yield training_pb2.TrainResponse(job_event=event(1))
+        await until_cancelled(gone)
+
+    daemon.script["Train"] = train
+    process = await command.start("train", "--dataset", "verses", "--adapter", "poet")
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"note 1\n"
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert process.returncode == 130
+    assert b"the job goes on. Watch it again: smolora-client jobs watch j1\n" in err
+    assert b"Traceback" not in err
+    await gone.wait()
+    assert daemon.asked("CancelJob") == []
+
+
+async def test_ctrl_c_in_a_generation_cancels_it(daemon: FakeDaemon, command: Command) -> None:
+    gone = asyncio.Event()
+
+    async def generate(request: Any, context: Any) -> Any:
+        yield generation_pb2.GenerateResponse(text="Once")
+        await until_cancelled(gone)
+
+    daemon.script["Generate"] = generate
+    process = await command.start("generate", "hi")
+    assert process.stdout is not None
+    assert await process.stdout.readexactly(4) == b"Once"
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (130, b"\n", b"")
+    await gone.wait()
+
+
+async def test_a_reader_that_goes_is_no_error_and_ends_the_generation(daemon: FakeDaemon, command: Command) -> None:
+    gone, closed = asyncio.Event(), asyncio.Event()
+
+    async def generate(request: Any, context: Any) -> Any:
+        try:
+            yield generation_pb2.GenerateResponse(text="Once")
+            await closed.wait()
+            while True:
+                yield generation_pb2.GenerateResponse(text=" more")
+        finally:
+            gone.set()
+
+    daemon.script["Generate"] = generate
+    process = await command.start("generate", "hi")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert await process.stdout.readexactly(4) == b"Once"
+    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    closed.set()
+    assert await process.stderr.read() == b""
+    assert await process.wait() == 1
+    await gone.wait()
+
+
+def test_amounts_are_written_for_people() -> None:
+    assert [output.size(n) for n in (0, 999, 269_000_000, 12_300_000_000)] == ["0 bytes", "999 bytes", "269 MB", "12.3 GB"]
+    assert [output.span(n) for n in (0, 59.4, 200, 7500)] == ["0 s", "59 s", "3 min 20 s", "2 h 5 min"]
+    assert [flags.duration(text) for text in ("90", "90s", "10m", "2h", "-1")] == [90, 90, 600, 7200, -1]
+
+
+def test_a_terminal_gets_tables_and_bars(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from smolora import _models as values
+    from smolora._convert import event_from
+    from smolora.cli.progress import Progress
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    output.Output().table(("NAME", "SIZE"), [("starter", "269 MB")])
+    with Progress(output.Output()) as progress:
+        for message in (event(1), event(2, train=jobs_pb2.TrainProgress(step=1, max_steps=4, loss=2.5))):
+            shown = event_from(message)
+            assert isinstance(shown, values.JobEvent)
+            progress.event(shown)
+    captured = capsys.readouterr()
+    assert "starter  269 MB" in captured.out
+    assert "\t" not in captured.out
+    assert "note 1" in captured.err
+    assert "step 1/4  loss 2.5000" in captured.err

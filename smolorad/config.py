@@ -48,7 +48,9 @@ class Settings:
     """What the daemon is told. `keep_alive`: negative is for ever; `device` and `dtype`: None chooses."""
 
     home: Path = _setting(None, "the state folder; default: the platform's data folder")
-    socket: Path = _setting(None, "the Unix socket; default: run/smolorad.sock in the state folder, or $XDG_RUNTIME_DIR/smolora")
+    socket: Path = _setting(
+        None, "the Unix socket; default: run/smolorad.sock in the state folder, or $XDG_RUNTIME_DIR/smolora"
+    )
     log_level: str = _setting("info", "how much is logged", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting("text", "one line of text, or one JSON object, an entry", choices=("text", "json"))
     log_file: Path | None = _setting(None, "log to this file, rotated at 10 MB; default: standard error")
@@ -63,7 +65,9 @@ class Settings:
     max_queue: int = _setting(512, "jobs that may wait", least=1)
     max_generations: int = _setting(64, "generations that may be under way or wait", least=1)
     drain_s: float = _setting(25.0, "seconds that work in progress gets to reach a checkpoint when the daemon ends", least=0)
-    stall_s: float = _setting(60.0, "seconds without a sign of life after which the engine is killed and started again", above=0)
+    stall_s: float = _setting(
+        60.0, "seconds without a sign of life after which the engine is killed and started again", above=0
+    )
     preload: bool = _setting(True, "load the model that was resident before a restart again")
     allow_remote_code: tuple[str, ...] = _setting(
         (), "models, by name or hub id, whose own Python code may run", in_file_only=True
@@ -166,7 +170,7 @@ def _read(f: dataclasses.Field[Any], raw: Any, where: str) -> Any:
     kind = _kind(f.name)
     try:
         value = _READERS[kind](raw)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError):  # the last one: no such user in `~user`
         wanted = f"one of {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else _WANTED[kind]
         raise InvalidRequest(f"{where} is {raw!r}, but must be {wanted}.") from None
     if f.metadata["choices"] and value not in f.metadata["choices"]:

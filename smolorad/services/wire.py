@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -54,14 +54,15 @@ CODE: Mapping[str, grpc.StatusCode] = {
 _RETRY_S: Mapping[str, int] = {"QUEUE_FULL": 5, "ENGINE_UNAVAILABLE": 2}
 
 F = TypeVar("F", bound=Callable[..., Any])
+Context = grpc.aio.ServicerContext[Any, Any] if TYPE_CHECKING else grpc.aio.ServicerContext
 
 
 def wire(handler: F) -> F:
-    """Makes a service method end with a proper status whatever it raises; for unary, client-stream and server-stream methods."""
+    """Makes a service method end with a proper status whatever it raises; for unary and for streaming methods."""
     if inspect.isasyncgenfunction(handler):
 
         @functools.wraps(handler)
-        async def stream(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def stream(self: Any, request: Any, context: Context) -> AsyncIterator[Any]:
             # Without aclosing, closing this generator would leave the handler's own one to the garbage collector.
             async with _errors_to_status(context, handler.__name__), contextlib.aclosing(handler(self, request, context)) as it:
                 async for message in it:
@@ -70,7 +71,7 @@ def wire(handler: F) -> F:
         return stream  # type: ignore[return-value]
 
     @functools.wraps(handler)
-    async def single(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def single(self: Any, request: Any, context: Context) -> Any:
         async with _errors_to_status(context, handler.__name__):
             return await handler(self, request, context)
 
@@ -78,7 +79,7 @@ def wire(handler: F) -> F:
 
 
 @contextlib.asynccontextmanager
-async def _errors_to_status(context: grpc.aio.ServicerContext[Any, Any], method: str) -> AsyncIterator[None]:
+async def _errors_to_status(context: Context, method: str) -> AsyncIterator[None]:
     try:
         yield
     except SmoloraError as error:
@@ -88,10 +89,10 @@ async def _errors_to_status(context: grpc.aio.ServicerContext[Any, Any], method:
         if is_disk_full(error):
             await _abort(context, NoSpace("The disk is full; free some space and try again."))
         log.exception("call failed", method=method)
-        await _abort(context, Internal("Something went wrong inside the daemon; please report it with the daemon's log."))
+        await _abort(context, Internal("Something went wrong inside the daemon; please report it with its log."))
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: SmoloraError) -> None:
+async def _abort(context: Context, error: SmoloraError) -> None:
     status = status_of(error)
     await context.abort(CODE[error.reason], status.message, ((_DETAILS_KEY, status.SerializeToString()),))
 

@@ -1,0 +1,48 @@
+"""Pages of lists: how many, and from where."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from smolorad.errors import InvalidRequest
+
+DEFAULT_SIZE, LARGEST_SIZE = 100, 1000
+
+T = TypeVar("T")
+
+
+class PageRequest(Protocol):
+    """What every List request has."""
+
+    page_size: int
+    page_token: str
+
+
+async def page(
+    request: PageRequest, fetch: Callable[[int, str | None], Awaitable[list[T]]], key: Callable[[T], str]
+) -> tuple[list[T], str]:
+    """One page, newest first, and the token of the next one; empty on the last.
+
+    `fetch(limit, before)` reads rows older than the one with that key. Raises InvalidRequest.
+    """
+    size = request.page_size or DEFAULT_SIZE
+    if not 1 <= size <= LARGEST_SIZE:
+        raise InvalidRequest.field("page_size", f"is {size}, but must be at least 1 and at most {LARGEST_SIZE:,}")
+    rows = await fetch(size + 1, _open(request.page_token) if request.page_token else None)
+    return rows[:size], _seal(key(rows[size - 1])) if len(rows) > size else ""
+
+
+def _seal(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def _open(token: str) -> str:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidRequest.field(
+            "page_token", "is not a token of an earlier response; leave it empty for the first page"
+        ) from None

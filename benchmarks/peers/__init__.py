@@ -1,0 +1,29 @@
+"""The peers: what a user would do without smolora.
+
+Each is a process of its own that gets ready once, and measures once for each line it reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+Figures = Mapping[str, float]
+
+
+def serve(measure: Callable[[], Figures]) -> None:
+    """Says that it is ready, then answers each line of standard input with the figures of one measurement."""
+    # Libraries print what they like; only the figures go to the real standard output.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    print(json.dumps({"ready": True}), file=out, flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(measure()), file=out, flush=True)
+
+
+def missing(reason: str) -> None:
+    """Says why this peer cannot be had, and ends."""
+    print(json.dumps({"missing": reason}), flush=True)
+    sys.exit(0)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from smolorad import __version__
 from smolorad.errors import SmoloraError
 
-# sysexits' EX_CONFIG: starting again would not help. The systemd unit names it.
+# sysexits' EX_CONFIG. The systemd unit names it, and the daemon's own EXIT_ALREADY_RUNNING: starting again would not help.
 EXIT_CONFIG = 78
 _EXTRA = ("torch", "transformers", "peft", "trl", "datasets", "grpc_health", "grpc_reflection", "msgspec", "psutil")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit status: 0 done, 1 failed, 2 usage, 78 settings that cannot work."""
+    """Runs the command; the exit status: 0 done, 1 failed, 2 usage, 3 a daemon runs already, 78 settings that cannot work."""
     # grpc reads it when it is imported. Forking under a server's threads is unsafe, and we spawn.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -82,13 +82,15 @@ def _serve(given: argparse.Namespace) -> int:
 
     try:
         settings = Settings.resolve(vars(given), os.environ)
-        from smolorad.daemon import run
+        from smolorad.daemon import EXIT_ALREADY_RUNNING, run
 
-        return run(settings)
+        status = run(settings)
+        is_hopeless = status == EXIT_ALREADY_RUNNING
     except SmoloraError as error:
         print(f"smolorad: {error.message}", file=sys.stderr)
-        # launchd starts again whatever does not end with 0, for ever.
-        return 0 if given.under_launchd else EXIT_CONFIG
+        status, is_hopeless = EXIT_CONFIG, True
+    # launchd starts again whatever does not end with 0, for ever.
+    return 0 if given.under_launchd and is_hopeless else status
 
 
 def _install(given: argparse.Namespace) -> int:

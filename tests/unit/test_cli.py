@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -51,6 +52,16 @@ def test_settings_that_cannot_work_exit_with_78_and_with_0_under_launchd(home: P
     assert refused.stderr == "smolorad: SMOLORA_MAX_QUEUE is '0', but must be at least 1.\n"
     assert smolorad("serve", "--under-launchd", SMOLORA_MAX_QUEUE="0").returncode == 0, "launchd would try again for ever"
     assert not home.exists()
+
+
+def test_a_second_daemon_exits_with_3_and_with_0_under_launchd(home: Path) -> None:
+    home.mkdir(mode=0o700)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = smolorad("serve")
+        assert refused.returncode == 3
+        assert f"A daemon is running on {home} already" in refused.stderr
+        assert smolorad("serve", "--under-launchd").returncode == 0
 
 
 def test_a_dry_run_of_install_writes_nothing(home: Path) -> None:

@@ -45,7 +45,7 @@ def test_the_unit_has_every_key_with_its_value(tmp_path: Path) -> None:
         "WorkingDirectory": str(here.home),
         "Restart": "on-failure",
         "RestartSec": "2",
-        "RestartPreventExitStatus": "78",
+        "RestartPreventExitStatus": "3 78",
         "TimeoutStopSec": "60",
         "KillMode": "mixed",
         "OOMPolicy": "continue",

@@ -1,0 +1,125 @@
+"""Checkpoints of a training: there whole or not at all, and only ever continued by the run that wrote them.
+
+Trainer writes file after file into its folder and later takes the one with the highest number, complete or not. So it writes
+into the stage, and a checkpoint exists once it was published: a manifest with sums, everything flushed, one rename.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from smolorad import publish
+from smolorad.domain import LoraSettings, TrainerSettings
+from smolorad.errors import BadState, Damaged
+
+KEPT = 2
+_LIBRARIES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class RunState:
+    """What a run remembers besides Trainer's own state, so that a resumed one tells what an undisturbed one tells."""
+
+    loss_sum: float = 0.0  # of all steps, natural logarithm per scored token
+    reported_loss_sum: float = 0.0  # the same, at the last report
+    reported_step: int = 0
+    eval_loss_before: float | None = None
+    eval_loss_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What must not change between two parts of one run; each is a SHA-256 in hexadecimal."""
+
+    settings: str
+    dataset: str
+    base: str
+
+    @classmethod
+    def of(cls, lora: LoraSettings, trainer: TrainerSettings, dataset: Path, base_fingerprint: str) -> Identity:
+        """The identity of a run; raises Damaged where a file of the dataset is not as it was published."""
+        settings = json.dumps([dataclasses.asdict(lora), dataclasses.asdict(trainer)], sort_keys=True)
+        return cls(hashlib.sha256(settings.encode()).hexdigest(), _dataset_fingerprint(dataset), base_fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A complete checkpoint."""
+
+    path: Path
+    step: int
+    run: RunState
+    environment: Mapping[str, str]  # as `environment()` was when it was written
+
+
+class Checkpoints:
+    """The published checkpoints of one run, one folder a step."""
+
+    def __init__(self, folder: Path, identity: Identity, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._environment = environment
+
+    def newest(self) -> Saved | None:
+        """The newest complete checkpoint; torn ones are passed over and taken away.
+
+        Raises BadState where it was written with other settings, data or weights: to start over would throw work away unasked.
+        """
+        for path in reversed(self._published()):
+            try:
+                about = publish.verify(path)["about"]
+            except Damaged as error:
+                _log.warning("passed over a checkpoint that is not complete: %s", error)
+                publish.remove(path)
+                continue
+            self._check(path, about["identity"])
+            return Saved(path, int(path.name), RunState(**about["run"]), about["environment"])
+        return None
+
+    def publish(self, stage: Path, step: int, run: RunState) -> None:
+        """Makes what Trainer wrote into `stage` the checkpoint of `step`, and takes away all but the newest few."""
+        final = self._folder / str(step)
+        publish.remove(final)
+        about = {
+            "step": step,
+            "identity": dataclasses.asdict(self._identity),
+            "environment": dict(self._environment),
+            "run": dataclasses.asdict(run),
+        }
+        publish.publish(stage, final, about)
+        for path in self._published()[:-KEPT]:
+            publish.remove(path)
+
+    def _published(self) -> list[Path]:
+        """Oldest first; by number, since clocks can be set back."""
+        if not self._folder.is_dir():
+            return []
+        return sorted((path for path in self._folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+
+    def _check(self, path: Path, written: Mapping[str, Any]) -> None:
+        now = dataclasses.asdict(self._identity)
+        changed = [name for name, digest in now.items() if written.get(name) != digest]
+        if changed:
+            raise BadState(
+                f"The checkpoint of step {path.name} was written with other {' and '.join(changed)} than this run has; "
+                "start a new job to train with these."
+            )
+
+
+def environment(device: str, dtype: str) -> dict[str, str]:
+    """What computes: a run may go on in another, but then not bit for bit."""
+    return {name: version(name) for name in _LIBRARIES} | {"device": device, "dtype": dtype}
+
+
+def _dataset_fingerprint(folder: Path) -> str:
+    there = (folder / publish.MANIFEST).exists()
+    return publish.fingerprint(publish.verify(folder) if there else {"files": publish.describe(folder)})

@@ -1,0 +1,63 @@
+"""Trainer settings: what TRL is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from trl import SFTConfig
+
+from smolorad.domain import TrainerSettings
+
+# These mean something else there, or nothing; every other field goes over under its own name.
+_TRANSLATED = frozenset({"max_steps", "num_train_epochs", "neftune_noise_alpha", "eval_steps", "eval_rows", "max_length"})
+
+
+def sft_config(
+    settings: TrainerSettings,
+    *,
+    output_dir: Path,
+    max_length: int,
+    evaluates: bool,
+    evaluates_first: bool,
+    on_cpu: bool,
+) -> SFTConfig:
+    """The trl.SFTConfig of a run.
+
+    `max_length` is the settings', at most the model's context; `evaluates` is whether rows were held out, `evaluates_first`
+    whether they are also measured before the first step. `eval_rows` is not TRL's: it is applied to the rows themselves.
+    """
+    by_epochs = settings.num_train_epochs is not None
+    every = settings.eval_steps if evaluates else 0
+    return SFTConfig(
+        **_same_name(settings),
+        output_dir=str(output_dir),
+        max_length=max_length,
+        max_steps=-1 if by_epochs else settings.max_steps,
+        num_train_epochs=settings.num_train_epochs if by_epochs else 1.0,
+        neftune_noise_alpha=settings.neftune_noise_alpha or None,
+        eval_strategy="steps" if every else "no",
+        eval_steps=every or None,
+        eval_on_start=evaluates_first,
+        # The base's own number format decides; TRL's default would compute in bf16 whatever it is.
+        bf16=False,
+        fp16=False,
+        use_cpu=on_cpu,
+        save_strategy="steps",
+        logging_strategy="steps",
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would hide the NaN that ends a run
+        include_num_input_tokens_seen="non_padding",
+        dataset_kwargs={"skip_prepare_dataset": True},  # rows.py does it
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _same_name(settings: TrainerSettings) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(settings)} - _TRANSLATED
+    return {name: getattr(settings, name) for name in sorted(names)}

@@ -1,0 +1,198 @@
+"""One training on the resident base, from the daemon's command to the finished adapter folder."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import re
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+from smolora.v1 import jobs_pb2
+from smolorad.domain import Device, Dtype, LoraSettings, Note, Trained, TrainerSettings, check
+from smolorad.engine import lora as peft_lora
+from smolorad.engine.base import Base
+from smolorad.engine.checkpoint import Checkpoints, Identity, Saved, environment
+from smolorad.engine.failure import is_out_of_memory
+from smolorad.engine.rows import read_rows
+from smolorad.engine.sft import sft_config
+from smolorad.engine.trainer import Host, LoraTrainer
+from smolorad.errors import NoSpace, OutOfMemory, ShuttingDown, UnsupportedModel, is_disk_full
+from smolorad.link.convert import from_message, to_message
+from smolorad.link.v1 import link_pb2 as pb
+
+__all__ = ["Host", "train"]
+
+
+def train(command: pb.Train, call: int, base: Base, host: Host) -> pb.Trained:
+    """Trains an adapter and writes it to `command.output_path`; goes on from the newest complete checkpoint, if there is one.
+
+    Emits TrainProgress, Evaluation, Checkpoint and Note events. The base is left as it was, also when the training fails; then
+    nothing is at `output_path`.
+
+    Raises InvalidRequest for settings that do not fit the model, BadData and Damaged for the dataset, BadState for a checkpoint
+    of another run, NotFinite, Cancelled, ShuttingDown (after a checkpoint), OutOfMemory, NoSpace.
+    """
+    lora, settings = from_message(LoraSettings, command.lora), from_message(TrainerSettings, command.trainer)
+    check(lora, "lora.")
+    check(settings, "trainer.")
+    shutil.rmtree(command.output_path, ignore_errors=True)
+    with _own_errors(), _as_it_was(base):
+        return _train(command, call, base, host, lora, settings)
+
+
+def _train(command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings) -> pb.Trained:
+    identity = Identity.of(lora, settings, Path(command.dataset_path), base.fingerprint)
+    now = environment(base.device, base.dtype)
+    checkpoints = Checkpoints(Path(command.checkpoints_path), identity, now)
+    saved = checkpoints.newest()
+    for text in _notes(base, settings, saved, now):
+        host.emit(call, note=to_message(jobs_pb2.Note, Note(text)))
+    trainer = _trainer(command, call, base, host, lora, settings, checkpoints, starts=saved is None)
+    tensors, config = _run(trainer, saved)
+    _write(Path(command.output_path), tensors, config, base)
+    trained = Trained(
+        steps=trainer.state.global_step,
+        train_loss=trainer.run.loss_sum / trainer.state.global_step,
+        eval_loss_before=trainer.run.eval_loss_before,
+        eval_loss_after=trainer.run.eval_loss_after,
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        lora=peft_lora.resolved(lora, config),
+    )
+    return to_message(pb.Trained, trained)
+
+
+def _trainer(
+    command: pb.Train,
+    call: int,
+    base: Base,
+    host: Host,
+    lora: LoraSettings,
+    settings: TrainerSettings,
+    checkpoints: Checkpoints,
+    *,
+    starts: bool,
+) -> LoraTrainer:
+    config = peft_lora.lora_config(lora, base.model)
+    # TRL gives the tokenizer a padding token where it has none.
+    tokenizer = copy.deepcopy(base.tokenizer)
+    if tokenizer.eos_token is None:
+        raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
+    max_length = min(settings.max_length, base.context_length)
+    rows = read_rows(Path(command.dataset_path), tokenizer, settings, max_length, lambda: host.breathe(call))
+    stage = Path(command.stage_path, "trainer")
+    shutil.rmtree(stage, ignore_errors=True)
+    view = base.view(own_biases=lora.bias != "none")
+    if peft_lora.changes_base(config):
+        peft_lora.own_adapted_weights(config, view)
+    return LoraTrainer(
+        model=view,
+        args=sft_config(
+            settings,
+            output_dir=stage,
+            max_length=max_length,
+            evaluates=rows.held_out is not None,
+            evaluates_first=rows.held_out is not None and starts,
+            on_cpu=base.device is Device.CPU,
+        ),
+        train_dataset=rows.train,
+        eval_dataset=rows.held_out,
+        processing_class=tokenizer,
+        peft_config=config,
+        host=host,
+        call=call,
+        checkpoints=checkpoints,
+        held_out_rows=rows.held_out_rows,
+    )
+
+
+def _run(trainer: LoraTrainer, saved: Saved | None) -> tuple[dict[str, Tensor], LoraConfig]:
+    """Takes the steps that are left; the adapter's tensors and config. Raises ShuttingDown if the engine is to end before."""
+    config = trainer.model.peft_config["default"]
+    start = peft_lora.adapter_tensors(trainer.model) if peft_lora.changes_base(config) else None
+    if saved is None:
+        trainer.train()
+    else:
+        trainer.run = saved.run
+        state = TrainerState.load_from_json(str(saved.path / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            trainer.train(resume_from_checkpoint=str(saved.path))
+        else:
+            trainer.take_up(saved.path, state)
+    if not trainer.finished:
+        raise ShuttingDown("The engine is shutting down; the training goes on from its checkpoint when it is back.")
+    tensors = peft_lora.adapter_tensors(trainer.model)
+    return (tensors, config) if start is None else peft_lora.as_plain_lora(tensors, start, config)
+
+
+def _write(output: Path, tensors: dict[str, Tensor], config: LoraConfig, base: Base) -> None:
+    """The finished folder: PEFT's two files, and the tokenizer's."""
+    config = copy.copy(config)
+    # What another program can load the base by: its name on the hub, or else where it lies.
+    config.base_model_name_or_path = base.name if re.fullmatch(r"[\w.-]+/[\w.-]+", base.name) else str(base.path)
+    peft_lora.write_adapter(output, tensors, config)
+    base.tokenizer.save_pretrained(output)
+
+
+def _notes(base: Base, settings: TrainerSettings, saved: Saved | None, now: Mapping[str, str]) -> Iterator[str]:
+    """What the user should know before the first step."""
+    if settings.max_length > base.context_length:
+        yield f"Rows are cut to {base.context_length:,} tokens, which is all that {base.name} can see."
+    if base.dtype is Dtype.FLOAT16:
+        yield "The base is in float16, in which small gradients vanish; load it in bfloat16 or float32 to train well."
+    if saved is not None:
+        yield f"Goes on from the checkpoint of step {saved.step:,}."
+        before = saved.environment
+        changed = [f"{name} {before.get(name)} is now {value}" for name, value in now.items() if before.get(name) != value]
+        if changed:
+            yield f"The result may differ in its last bits from an undisturbed run: {', '.join(changed)}."
+
+
+@contextmanager
+def _as_it_was(base: Base) -> Iterator[None]:
+    """Gives back what the training took, and the base its flags: the parameters that PEFT freezes in a view are the base's."""
+    flags = [(parameter, parameter.requires_grad) for parameter in base.model.parameters()]
+    try:
+        yield
+    except BaseException as error:
+        # The frames of a traceback hold the trainer, with its view and optimiser, for as long as somebody reads the error.
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__context__
+        raise
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        gc.collect()
+        if base.device is Device.MPS:
+            torch.mps.empty_cache()
+        elif base.device is Device.CUDA:
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Memory and disk, each library in its own words, in ours."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise NoSpace("The disk is full; free some space, then resume the job.") from error
+        if is_out_of_memory(error):
+            raise OutOfMemory(
+                "Memory does not suffice to train; lower trainer.per_device_train_batch_size or "
+                "trainer.max_length, or turn trainer.gradient_checkpointing on."
+            ) from error
+        raise

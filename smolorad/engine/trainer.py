@@ -1,0 +1,241 @@
+"""TRL's SFTTrainer, with the places where a training breathes, reports, checkpoints and stops."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback, TrainerState
+from trl import SFTTrainer
+
+from smolora.v1 import jobs_pb2
+from smolorad.domain import Checkpoint, Evaluation, TrainProgress
+from smolorad.engine.checkpoint import Checkpoints, RunState
+from smolorad.engine.lora import adapter_tensors, write_adapter
+from smolorad.errors import NotFinite, ShuttingDown
+from smolorad.link.convert import to_message
+
+_MPS_RNG = "rng_state_mps.pth"
+
+
+class Host(Protocol):
+    """The loop that a training runs inside."""
+
+    def breathe(self, call: int) -> None:
+        """Serves what is pending for a bounded slice; raises Cancelled if the call was cancelled."""
+
+    def draining(self) -> bool:
+        """Whether the engine is to end."""
+
+    def emit(self, call: int, **body: Any) -> None:
+        """Sends one event of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a stretch of training began that a rate is measured over."""
+
+    time_s: float  # monotonic
+    step: int
+    tokens: int
+
+
+class _Drained(Exception):
+    """An evaluation was given up, because the engine is to end."""
+
+
+class LoraTrainer(SFTTrainer):
+    """SFTTrainer for one call of one host.
+
+    It computes what SFTTrainer computes, with one exception: an evaluation leaves the random numbers where they were, so that
+    measuring does not change what is trained. (Plain Trainer draws one number from torch's generator for each evaluation.)
+    """
+
+    def __init__(self, *args: Any, host: Host, call: int, checkpoints: Checkpoints, held_out_rows: int, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._host = host
+        self._call = call
+        self._checkpoints = checkpoints
+        self._held_out_rows = held_out_rows
+        self._mark: _Mark | None = None
+        self._nats, self._scored = 0.0, 0
+        self.run = RunState()
+        self.add_callback(_Flow(self))
+        self.remove_callback(PrinterCallback)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the run is to end at this step."""
+        return self._host.draining()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done and measured."""
+        measured = self.eval_dataset is None or self.run.eval_loss_after is not None
+        return self.state.max_steps > 0 and self.state.global_step >= self.state.max_steps and measured
+
+    def take_up(self, checkpoint: Path, state: TrainerState) -> None:
+        """Takes a checkpoint whose steps are all done, and measures it if that is still to do."""
+        self.state = state
+        self._load_from_checkpoint(str(checkpoint))
+        if not self.finished:
+            self.evaluate()
+
+    def training_step(self, *args: Any, **more: Any) -> Tensor:
+        """One micro-step, after a breath. Raises NotFinite."""
+        self._breathe()
+        if self._mark is None:
+            self._mark = _Mark(time.monotonic(), self.state.global_step, self.state.num_input_tokens_seen)
+        loss: Tensor = super().training_step(*args, **more)
+        # TRL divides by the scored tokens of the whole step, so the losses of its micro-steps add up to the step's.
+        self.run.loss_sum += self._finite(loss.item(), "loss")
+        return loss
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
+        """One evaluation batch, after a breath."""
+        if self._host.draining():
+            raise _Drained
+        self._breathe()
+        scored = int((inputs["labels"][..., 1:] != -100).sum())
+        result = super().prediction_step(model, inputs, *args, **more)
+        self._nats += result[0].item() * scored
+        self._scored += scored
+        return result
+
+    def evaluate(self, *args: Any, **more: Any) -> dict[str, float]:
+        """Mean loss per scored token on the held-out rows. Trainer's own mean is over batches, and changes with their size."""
+        self._nats, self._scored = 0.0, 0
+        started = time.monotonic()
+        try:
+            with untouched_random():
+                metrics: dict[str, float] = super().evaluate(*args, **more)
+        except _Drained:
+            if self.state.global_step == 0:
+                raise ShuttingDown("The engine is shutting down; the training starts when it is back.") from None
+            self.control.should_save = self.control.should_training_stop = True
+            return {}
+        self._mark = None
+        loss = self._nats / max(self._scored, 1)
+        self._tell_evaluation(loss, time.monotonic() - started)
+        return metrics | {"eval_loss": loss}
+
+    def log(self, logs: dict[str, float], *args: Any, **more: Any) -> None:
+        """Trainer's log, of which the reports of training go to the host."""
+        super().log(logs, *args, **more)
+        if "loss" in logs:
+            self._tell_progress(logs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What resuming needs of the model: the adapter. Trainer would add the tokenizer and its pickled arguments."""
+        assert output_dir is not None
+        config = self.model.peft_config["default"]
+        write_adapter(Path(output_dir), adapter_tensors(self.model), config)
+
+    def create_model_card(self, *args: Any, **more: Any) -> None:
+        """None: a checkpoint is for this daemon alone."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing about a training leaves this machine, whatever the environment says."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        step = self.state.global_step
+        self._checkpoints.publish(Path(self.args.output_dir, f"checkpoint-{step}"), step, self.run)
+        self._host.emit(self._call, checkpoint=to_message(jobs_pb2.Checkpoint, Checkpoint(step)))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.args.device.type == "mps":  # Trainer leaves it out, and dropout would differ after a resume
+            torch.save(torch.mps.get_rng_state(), Path(output_dir, _MPS_RNG))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and (path := Path(checkpoint, _MPS_RNG)).exists() and self.args.device.type == "mps":
+            torch.mps.set_rng_state(torch.load(path, weights_only=True))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        return self._finite(norm.item() if isinstance(norm, Tensor) else norm, "gradient")
+
+    def _breathe(self) -> None:
+        with untouched_random():
+            self._host.breathe(self._call)
+
+    def _finite(self, value: float, what: str) -> float:
+        if not math.isfinite(value):
+            raise NotFinite(
+                f"The {what} of step {self.state.global_step + 1} is {value}; "
+                "train again with a lower trainer.learning_rate, or with the base in float32."
+            )
+        return value
+
+    def _tell_progress(self, logs: dict[str, float]) -> None:
+        state, mark, run = self.state, self._mark, self.run
+        assert mark is not None  # a report follows a step
+        seconds = max(time.monotonic() - mark.time_s, 1e-9)
+        progress = TrainProgress(
+            step=state.global_step,
+            max_steps=state.max_steps,
+            epoch=float(state.epoch or 0.0),
+            loss=(run.loss_sum - run.reported_loss_sum) / (state.global_step - run.reported_step),
+            learning_rate=logs["learning_rate"],
+            grad_norm=logs["grad_norm"],
+            tokens_per_second=(state.num_input_tokens_seen - mark.tokens) / seconds,
+            eta_s=seconds / (state.global_step - mark.step) * (state.max_steps - state.global_step),
+            tokens=state.num_input_tokens_seen,
+        )
+        run.reported_loss_sum, run.reported_step = run.loss_sum, state.global_step
+        self._mark = None
+        self._host.emit(self._call, train=to_message(jobs_pb2.TrainProgress, progress))
+
+    def _tell_evaluation(self, loss: float, seconds: float) -> None:
+        step = self.state.global_step
+        self._finite(loss, "held-out loss")
+        if step == 0:
+            self.run.eval_loss_before = loss
+        if step >= self.state.max_steps:
+            self.run.eval_loss_after = loss
+        perplexity = math.exp(min(loss, 700.0))  # a double ends there
+        evaluation = Evaluation(step, loss, perplexity, self._held_out_rows, seconds)
+        self._host.emit(self._call, evaluation=to_message(jobs_pb2.Evaluation, evaluation))
+
+
+class _Flow(TrainerCallback):
+    """What happens at the end of a step, besides what the settings ask for."""
+
+    def __init__(self, trainer: LoraTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the last step: report and evaluate. When the engine is to end: checkpoint and stop."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = self._trainer.eval_dataset is not None
+        if self._trainer.draining:
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = False
+
+
+@contextmanager
+def untouched_random() -> Iterator[None]:
+    """Leaves the global random generators as they were: what happens inside must not change what is trained."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    device = torch.mps if torch.backends.mps.is_available() else torch.cuda if torch.cuda.is_available() else None
+    of_device = None if device is None else device.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.random.set_rng_state(cpu)
+        if device is not None and of_device is not None:
+            device.set_rng_state(of_device)

@@ -1,0 +1,154 @@
+"""What the tests of training share: a tiny base, a small dataset, a host that records, and a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from smolora.v1 import settings_pb2
+from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
+from smolorad.engine.base import Base
+from smolorad.engine.train import train
+from smolorad.errors import Cancelled
+from smolorad.link.convert import to_message
+from smolorad.link.v1 import link_pb2 as pb
+
+WORDS = ("sun", "moon", "river", "stone", "bread", "water", "letter", "winter", "garden", "keeper", "light", "tower", "salt")
+CALL = 7
+
+
+def texts(count: int, first: int = 0) -> list[str]:
+    """Sentences of 3 to 12 words, always the same ones."""
+    return [" ".join(WORDS[(n * 5 + k * k) % len(WORDS)] for k in range(3 + n % 10)) for n in range(first, first + count)]
+
+
+def write_dataset(folder: Path, *, train_rows: int = 10, held_out_rows: int = 5) -> Path:
+    """A prepared dataset, as the corpus worker writes it."""
+    splits = {"train": Dataset.from_dict({"text": texts(train_rows)})}
+    if held_out_rows:
+        splits["validation"] = Dataset.from_dict({"text": texts(held_out_rows, first=1000)})
+    DatasetDict(splits).save_to_disk(str(folder))
+    return folder
+
+
+def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
+    """A model folder as the engine holds it: in eval mode, frozen."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().requires_grad_(False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        name="tiny",
+        path=folder,
+        fingerprint="f" * 64,
+        device=Device.CPU,
+        dtype=Dtype(str(dtype).removeprefix("torch.")),
+        context_length=model.config.max_position_embeddings,
+        end_ids=frozenset({tokenizer.eos_token_id}),
+    )
+
+
+def weights_of(base: Base) -> str:
+    """SHA-256 over every parameter and buffer of the base."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(base.model.state_dict(keep_vars=True).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class RecordingHost:
+    """A host that records; `on_breath` may answer, cancel or drain."""
+
+    on_breath: Callable[[int], None] = lambda count: None
+    events: list[tuple[str, Any]] = field(default_factory=list)
+    breaths: int = 0
+    is_draining: bool = False
+
+    def breathe(self, call: int) -> None:
+        assert call == CALL
+        self.breaths += 1
+        self.on_breath(self.breaths)
+
+    def draining(self) -> bool:
+        return self.is_draining
+
+    def emit(self, call: int, **body: Any) -> None:
+        assert call == CALL
+        self.events += body.items()
+
+    def of(self, kind: str) -> list[Any]:
+        """The events of one kind, in order."""
+        return [body for name, body in self.events if name == kind]
+
+
+def cancel_at(breath: int) -> Callable[[int], None]:
+    """Cancels at a breath."""
+
+    def on_breath(count: int) -> None:
+        if count == breath:
+            raise Cancelled("The training was cancelled.")
+
+    return on_breath
+
+
+@dataclass(frozen=True)
+class Job:
+    """The folders of one job, and what it trains."""
+
+    root: Path
+    dataset: Path
+    lora: LoraSettings = field(default_factory=lambda: LoraSettings(r=4))
+    trainer: TrainerSettings = field(
+        default_factory=lambda: TrainerSettings(
+            max_steps=6, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=2, save_steps=2
+        )
+    )
+
+    @property
+    def output(self) -> Path:
+        return self.root / "stage" / "output"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def command(self) -> pb.Train:
+        return pb.Train(
+            job_id="j",
+            dataset_path=str(self.dataset),
+            lora=to_message(settings_pb2.LoraSettings, self.lora),
+            trainer=to_message(settings_pb2.TrainerSettings, self.trainer),
+            checkpoints_path=str(self.checkpoints),
+            stage_path=str(self.root / "stage"),
+            output_path=str(self.output),
+        )
+
+    def run(self, base: Base, host: RecordingHost | None = None) -> pb.Trained:
+        return train(self.command, CALL, base, host or RecordingHost())
+
+    def adapter(self) -> dict[str, torch.Tensor]:
+        return load_file(self.output / "adapter_model.safetensors")
+
+    def saved_steps(self) -> list[int]:
+        return sorted(int(path.name) for path in self.checkpoints.iterdir())
+
+
+def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    """Whether two adapters are the same bit for bit."""
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def last_parts(names: Sequence[str]) -> set[str]:
+    """`q_proj` of `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`."""
+    return {name.split(".lora_")[0].rpartition(".")[2] for name in names if ".lora_" in name}

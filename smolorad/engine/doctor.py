@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from smolorad.domain import Device
+from smolorad.engine.device import Hardware, place
+
+STARTER_PARAMETERS = 135_000_000
+
 
 def describe() -> str:
-    """The device that would be chosen, after a small product on it."""
-    device = "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
-    ones = torch.ones(8, 8, device=device)
+    """How the starter model would compute, after a small product on that device."""
+    placement = place(None, None, STARTER_PARAMETERS, Hardware.here())
+    ones = torch.ones(8, 8, device=str(placement.device), dtype=placement.torch_dtype)
     if (ones @ ones).sum().item() != 512.0:
-        raise SystemExit(f"{device} multiplies wrongly")
-    threads = f" with {torch.get_num_threads()} threads" if device == "cpu" else ""
-    return f"{device}{threads}, torch {torch.__version__}"
+        raise SystemExit(f"{placement.device} multiplies wrongly in {placement.dtype}")
+    threads = f", {torch.get_num_threads()} threads" if placement.device is Device.CPU else ""
+    return f"{placement}{threads}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

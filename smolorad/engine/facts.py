@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> t
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise UnsupportedModel(f"{name} has no tokenizer; copy tokenizer.json and tokenizer_config.json into {folder}.")
     weights = weight_files(folder, name)
-    for _ in _tensors(weights):
+    for _ in tensors_of(weights):
         pass
     return weights
 
@@ -77,7 +78,7 @@ def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> t
 def read_config(folder: Path) -> Mapping[str, Any]:
     """The content of config.json; raises Damaged where it cannot be read, UnsupportedModel where it names no architecture."""
     path = folder / CONFIG
-    config = _read_json(path)
+    config = read_json(path)
     if not isinstance(config.get("model_type"), str):
         raise UnsupportedModel(f"{path} names no `model_type`; choose a model that transformers can load.")
     return config
@@ -98,6 +99,12 @@ def weight_files(folder: Path, name: str) -> tuple[Path, ...]:
             "`AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`, and load the new folder."
         )
     raise UnsupportedModel(f"{name} has no {WEIGHTS}; choose a model with safetensors weights.")
+
+
+def model_files(folder: Path, *, code: bool = False) -> list[Path]:
+    """The files of a folder that make up its model, sorted by name; with its own Python files if `code`."""
+    patterns = MODEL_FILES + (CODE_FILES if code else ())
+    return [p for p in sorted(folder.iterdir()) if p.is_file() and any(fnmatch.fnmatch(p.name, one) for one in patterns)]
 
 
 def fingerprint(weights: Sequence[Path]) -> str:
@@ -124,7 +131,7 @@ def _manifest_of(folder: Path) -> Mapping[str, Any]:
 def _refuse_code(folder: Path, name: str) -> None:
     for file in (CONFIG, "tokenizer_config.json"):
         path = folder / file
-        if path.is_file() and "auto_map" in _read_json(path):
+        if path.is_file() and "auto_map" in read_json(path):
             raise UnsupportedModel(
                 f"{name} wants to run code of its own (`auto_map` in its {file}); if you trust it, put "
                 f"`allow_remote_code = [{json.dumps(name)}]` into the daemon's config file and restart the daemon."
@@ -132,14 +139,14 @@ def _refuse_code(folder: Path, name: str) -> None:
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
-    placed = _read_json(folder / INDEX).get("weight_map")
+    placed = read_json(folder / INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise Damaged(f"{folder / INDEX} lists no weights; download the model again.")
     shards = tuple(folder / file for file in sorted({str(file) for file in placed.values()}))
     for shard in shards:
         if shard.parent != folder or not shard.is_file():
             raise Damaged(f"{shard.name} is missing from {folder}, though {INDEX} names it; download the model again.")
-    there = {key for key, _, _ in _tensors(shards)}
+    there = {key for key, _, _ in tensors_of(shards)}
     if absent := sorted(placed.keys() - there):
         raise Damaged(f"The weights in {folder} lack {absent[0]}, though {INDEX} names it; download the model again.")
     return shards
@@ -149,12 +156,12 @@ def _count_parameters(config: Mapping[str, Any], weights: Sequence[Path]) -> int
     tied = bool(config.get("tie_word_embeddings"))
     return sum(
         math.prod(shape)
-        for key, dtype, shape in _tensors(weights)
+        for key, dtype, shape in tensors_of(weights)
         if dtype.startswith(("F", "BF")) and not key.endswith(_BUFFERS) and not (tied and key in _OUTPUTS)
     )
 
 
-def _tensors(weights: Sequence[Path]) -> Iterator[tuple[str, str, Sequence[int]]]:
+def tensors_of(weights: Sequence[Path]) -> Iterator[tuple[str, str, Sequence[int]]]:
     """Name, number format and shape of every tensor, from the files' headers."""
     for path in weights:
         try:
@@ -166,7 +173,8 @@ def _tensors(weights: Sequence[Path]) -> Iterator[tuple[str, str, Sequence[int]]
             raise Damaged(f"{path} is cut short or damaged ({error}); download the model again.") from error
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> Mapping[str, Any]:
+    """The object in a JSON file; raises Damaged where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 from pathlib import Path
 
 from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
-from smolorad.engine.facts import CODE_FILES, MODEL_FILES, check, facts
+from smolorad.engine.facts import check, facts, model_files
 from smolorad.engine.report import Report
 
 _CHUNK_BYTES = 16 * 2**20
@@ -52,8 +51,7 @@ def _told(folder: Path, name: str, exactly: str, report: Report, trust_remote_co
 
 
 def _copy(folder: Path, output: Path, report: Report, *, code: bool) -> None:
-    patterns = MODEL_FILES + (CODE_FILES if code else ())
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and any(fnmatch.fnmatch(p.name, one) for one in patterns)]
+    files = model_files(folder, code=code)
     total, done = sum(p.stat().st_size for p in files), 0
     for path in files:
         with path.open("rb") as source, (output / path.name).open("wb") as target:

@@ -54,16 +54,20 @@ def _reporting(report: Report) -> type:
     """A progress bar that reports bytes instead of drawing itself."""
 
     class Bar(tqdm):
-        monitor_interval = 0  # no thread of its own: `report` may raise, and must do so where the work is
+        monitor_interval = 0  # no thread of its own
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **(kwargs | {"file": io.StringIO()}))
 
         def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+            return True  # and never raises: tqdm holds a lock around this, and would keep it
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
             # One bar counts what comes over the network, another what is on disk: the latter includes what was there.
             if self.unit == "B" and str(self.desc).startswith("Reconstruct"):
                 report(PhaseProgress("download", int(self.n), int(self.total or 0), "bytes"))
-            return True
+            return drawn
 
     return Bar
 

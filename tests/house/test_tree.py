@@ -42,7 +42,8 @@ def test_nothing_points_at_one_machine_or_apologises() -> None:
     if listed.returncode != 0:
         pytest.skip("this is no git checkout")
     # In pieces, so that this file does not find itself.
-    words = ["/work/", "/tmp/probe", "/root/", "TODO", "FIXME", "XXX", "pypi.org", "npmjs.org"]
+    pieces = ("/wo|rk/", "/tmp/pr|obe", "/ro|ot/", "TO|DO", "FIX|ME", "XX|X", "pypi.|org", "pythonhosted.|org", "npmjs.|org")
+    words = [word.replace("|", "") for word in pieces]
     pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" if word.isalpha() else re.escape(word) for word in words))
     found = [
         f"{name}:{number}: {line.strip()}"

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from smolorad.domain.library import Dtype, PrepareSpec
 from smolorad.domain.settings import LoraSettings, TrainerSettings
-from smolorad.errors import BadState
+from smolorad.errors import BadState, Violation
 
 
 class JobKind(enum.StrEnum):
@@ -84,10 +84,11 @@ SPEC_OF: Mapping[JobKind, type[JobSpec]] = {
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why a job failed: a reason of `errors.py`, and one sentence."""
+    """Why a job failed: a reason of `errors.py`, one sentence, and the fields or lines at fault."""
 
     reason: str
     message: str
+    violations: tuple[Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,10 @@ _REQUESTS = {
     "TrainSpec": "TrainRequest",
 }
 # Fields of one side alone, and why.
-_ONLY_IN_DOMAIN = {"Job.spec"}  # stored, not sent: the caller asked for it
+_ONLY_IN_DOMAIN = {
+    "Job.spec",  # stored, not sent: the caller asked for it
+    "JobError.violations",  # sent as the BadRequest of the status that ends the job's stream
+}
 _ONLY_IN_CONTRACT = {
     "Job.queue_position",  # counted when it is asked for
     "Model.resident",  # the same

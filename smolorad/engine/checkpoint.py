@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -74,6 +75,8 @@ class Checkpoints:
 
         Raises BadState where it was written with other settings, data or weights: to start over would throw work away unasked.
         """
+        for grave in self._folder.glob(".removed-*"):  # of a process that was killed while it took one away
+            shutil.rmtree(grave, ignore_errors=True)
         for path in reversed(self._published()):
             try:
                 about = publish.verify(path)["about"]

@@ -29,7 +29,7 @@ LORA: tuple[Field, ...] = (
     Field("use_dora", "bool", "Weight-decomposed LoRA. Default false."),
     Field("modules_to_save", "strs", "Further modules to train whole and save. Default none."),
     Field("layers_to_transform", "ints", "Only these layers, from 0. Default all."),
-    Field("init_lora_weights", "str", "`true` (zero update at the start), `gaussian`, `olora`, `pissa` or `pissa_niter_N`. Default `true`."),
+    Field("init_lora_weights", "str", "`true` (zero update at the start), `gaussian`, `olora`, `pissa` or `pissa_niter_N`; the last three come out as a plain LoRA of twice the rank, since the base stays as it is, and do not go with use_dora or use_rslora. Default `true`."),
     Field("rank_pattern", "map", "Ranks that differ, by module name. Default none."),
     Field("alpha_pattern", "map", "Alphas that differ, by module name. Default none."),
 )
@@ -93,7 +93,7 @@ class TrainKeywords(TypedDict, total=False):
     use_dora: bool  # Weight-decomposed LoRA. Default false.
     modules_to_save: Iterable[str]  # Further modules to train whole and save. Default none.
     layers_to_transform: Iterable[int]  # Only these layers, from 0. Default all.
-    init_lora_weights: str  # `true` (zero update at the start), `gaussian`, `olora`, `pissa` or `pissa_niter_N`. Default `true`.
+    init_lora_weights: str  # `true` (zero update at the start), `gaussian`, `olora`, `pissa` or `pissa_niter_N`; the last three come out as a plain LoRA of twice the rank, since the base stays as it is, and do not go with use_dora or use_rslora. Default `true`.
     rank_pattern: Mapping[str, int]  # Ranks that differ, by module name. Default none.
     alpha_pattern: Mapping[str, int]  # Alphas that differ, by module name. Default none.
     max_steps: int  # Optimiser steps; 1 to 10,000,000. Default 500; not with num_train_epochs.

@@ -166,8 +166,10 @@ class TestTorn:
             path.write_bytes(data)
         elif damage == "short":
             path.write_bytes(data[:-1])
+        (job.checkpoints / ".removed-2-1").mkdir()
         host = RecordingHost()
         job.run(base, host)
+        assert not (job.checkpoints / ".removed-2-1").exists()
         assert "Goes on from the checkpoint of step 2." in [note.text for note in host.of("note")]
         assert equal(job.adapter(), undisturbed[0].adapter())
         assert job.saved_steps() == [4, 6]

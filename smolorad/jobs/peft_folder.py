@@ -96,4 +96,4 @@ def _count_parameters(path: Path) -> int:
         raise Damaged(f"{WEIGHTS} has a broken header; send it again.") from error
     if not tensors or size != 8 + length + end:
         raise Damaged(f"{WEIGHTS} is cut off or empty; send it again.")
-    return count
+    return int(count)

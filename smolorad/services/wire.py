@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -54,7 +54,7 @@ CODE: Mapping[str, grpc.StatusCode] = {
 _RETRY_S: Mapping[str, int] = {"QUEUE_FULL": 5, "ENGINE_UNAVAILABLE": 2}
 
 F = TypeVar("F", bound=Callable[..., Any])
-Context = grpc.aio.ServicerContext[Any, Any] if TYPE_CHECKING else grpc.aio.ServicerContext
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 def wire(handler: F) -> F:

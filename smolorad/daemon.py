@@ -1,0 +1,193 @@
+"""The life of the process: lock, bind, open, serve, drain. It reads top to bottom.
+
+Exit status of `run`: 0 asked to end · 1 the socket was taken away, start again · 3 another daemon has this home or this socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from smolora import _paths
+from smolorad import log as logs
+from smolorad.config import Settings
+from smolorad.errors import BadState, InvalidRequest
+from smolorad.log import Log
+from smolorad.paths import check_socket_path, private_folder
+from smolorad.rooms import SERVICES, Rooms, Seams, real_seams
+from smolorad.store.database import Database
+
+log = Log(__name__)
+
+EXIT_DONE, EXIT_SOCKET_LOST, EXIT_ALREADY_RUNNING = 0, 1, 3
+
+_FILES_LIMIT = 8192
+_SOCKET_CHECK_S = 10.0
+_STOP_GRACE_S = 2.0
+_MESSAGE_LIMIT_BYTES = 4 * 2**20
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
+    ("grpc.max_concurrent_streams", 64),
+)
+
+
+def run(settings: Settings, seams: Seams | None = None) -> int:
+    """Runs the daemon until it is told to end; the exit status.
+
+    Raises InvalidRequest for a place that cannot be used. `seams` stands in for the children, in tests.
+    """
+    os.umask(0o077)
+    _raise_files_limit()
+    logs.setup(settings.log_level, settings.log_format, settings.log_file)
+    check_socket_path(settings.socket)
+    settings.places.create()
+    private_folder(settings.socket.parent)
+    try:
+        with _locked(settings.places.lock, settings.home), _locked(_beside(settings.socket), settings.socket):
+            return asyncio.run(serve(settings, seams or real_seams(settings)))
+    except _AlreadyRunning as error:
+        log.error(error.message)
+        return EXIT_ALREADY_RUNNING
+
+
+class _AlreadyRunning(BadState):
+    """Somebody holds the lock."""
+
+
+@dataclass(slots=True)
+class Ending:
+    """That the daemon shall end, and how long work in progress may take."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    status: int = EXIT_DONE
+    grace: timedelta | None = None
+
+    def ask(self, grace: timedelta | None = None, status: int = EXIT_DONE) -> None:
+        """The first one to ask decides."""
+        if not self.asked.is_set():
+            self.grace, self.status = grace, status
+            self.asked.set()
+
+
+async def serve(settings: Settings, seams: Seams, ending: Ending | None = None) -> int:
+    """Serves until `ending` is asked for or a signal comes; the locks are the caller's."""
+    ending = ending or Ending()
+    grace_s = settings.drain_s
+    with _signals(ending):
+        async with Database.open(settings.places.database) as database:
+            rooms = Rooms(settings, database, seams, ending.ask)
+            server, pulse = await _bound(settings.socket, rooms)
+            watch = asyncio.create_task(_watch_socket(settings.socket, ending))
+            await rooms.start()
+            _notify(settings, "READY=1")
+            log.info("ready", socket=settings.socket, home=settings.home, pid=os.getpid())
+            await ending.asked.wait()
+            grace_s = grace_s if ending.grace is None else max(0.0, ending.grace.total_seconds())
+            log.info("ending", grace_s=grace_s)
+            _notify(settings, "STOPPING=1")
+            watch.cancel()
+            await pulse.enter_graceful_shutdown()
+            await rooms.drain(grace_s)
+            await server.stop(_STOP_GRACE_S)
+    log.info("ended", status=ending.status)
+    return ending.status
+
+
+async def _bound(path: Path, rooms: Rooms) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """A started server on the socket: our services, health and reflection."""
+    server = grpc.aio.server(options=_OPTIONS)
+    rooms.add_to(server)
+    pulse = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(pulse, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    for name in ("", *SERVICES):
+        await pulse.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        server.add_insecure_port(_paths.grpc_target(path))
+    except RuntimeError as error:
+        raise InvalidRequest(f"The socket {path} cannot be bound; remove what stands there, or choose another path.") from error
+    await server.start()
+    os.chmod(path, 0o600)
+    return server, pulse
+
+
+async def _watch_socket(path: Path, ending: Ending) -> None:
+    """Nobody tells a server that its socket was deleted or replaced: clients would wait for ever, and the daemon with them."""
+    bound = _inode(path)
+    while True:
+        await asyncio.sleep(_SOCKET_CHECK_S)
+        if _inode(path) != bound:
+            break
+    log.error("the socket was taken away; the daemon ends, to be started again", socket=path)
+    ending.ask(status=EXIT_SOCKET_LOST)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, what: Path) -> Iterator[None]:
+    """Holds a lock file for life. A second server on one socket would take it from the first without a word: grpc#17122."""
+    # os.open sets close-on-exec, so children do not keep the lock.
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _AlreadyRunning(f"A daemon is running on {what} already; use that one, or end it first.") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+@contextlib.contextmanager
+def _signals(ending: Ending) -> Iterator[None]:
+    """SIGTERM and SIGINT ask for the end."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, ending.ask)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _raise_files_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_LIMIT if hard == resource.RLIM_INFINITY else min(_FILES_LIMIT, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _notify(settings: Settings, state: str) -> None:
+    """Tells systemd, or whoever gave us a notify socket."""
+    if address := settings.environ.get("NOTIFY_SOCKET"):
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.sendto(state.encode(), address)

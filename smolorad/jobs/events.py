@@ -1,0 +1,74 @@
+"""What happens to jobs: written down first, then told to whoever follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from smolorad.domain import TERMINAL, Checkpoint, EventBody, Job, JobError, JobEvent, JobState, StateChange
+from smolorad.store.jobs import JobStore
+
+
+class Events:
+    """The one place through which events and moves of jobs go, so that no follower misses one."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._bells: dict[str, set[asyncio.Event]] = {}
+
+    async def append(self, job_id: str, body: EventBody) -> JobEvent:
+        """Stores an event of a job, then wakes its followers."""
+        event = await self._store.append(job_id, body)
+        self._ring(job_id)
+        return event
+
+    async def move(self, job_id: str, to: JobState, why: str = "", *, error: JobError | None = None, result: str = "") -> Job:
+        """Moves a job to its next state, with the event of it; raises BadState where the table of moves forbids it."""
+        job, _ = await self._store.move(job_id, to, why, error=error, result=result)
+        self._ring(job_id)
+        return job
+
+    async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """The job's events after a number, past and future, none lost and none repeated; ends when the job has ended.
+
+        Raises NotFound.
+        """
+        bell = asyncio.Event()
+        self._bells.setdefault(job_id, set()).add(bell)
+        try:
+            while True:
+                bell.clear()  # before reading: what is stored from here on rings again
+                while found := await self._store.events(job_id, after):
+                    for event in found:
+                        yield event
+                    after = found[-1].sequence
+                job = await self._store.get(job_id)
+                if job.state in TERMINAL and after >= job.last_sequence:
+                    return
+                await bell.wait()
+        finally:
+            self._bells[job_id].discard(bell)
+            if not self._bells[job_id]:
+                del self._bells[job_id]
+
+    async def starts_in_vain(self, job_id: str) -> int:
+        """How often the job was started since it last got anywhere: since its newest checkpoint, or since it was resumed."""
+        starts, after = 0, 0
+        while found := await self._store.events(job_id, after):
+            for event in found:
+                starts = _counted(starts, event.body)
+            after = found[-1].sequence
+        return starts
+
+    def _ring(self, job_id: str) -> None:
+        for bell in self._bells.get(job_id, ()):
+            bell.set()
+
+
+def _counted(starts: int, body: EventBody) -> int:
+    match body:
+        case StateChange(state=JobState.RUNNING):
+            return starts + 1
+        case Checkpoint() | StateChange(state=JobState.FAILED | JobState.CANCELLED):
+            return 0
+    return starts

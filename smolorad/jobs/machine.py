@@ -1,0 +1,165 @@
+"""One run of a job: what it does, how it can end, and what follows from that."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from smolorad.domain import EventBody, Job, JobError, JobKind, JobState, Note
+from smolorad.errors import (
+    BadState,
+    Cancelled,
+    EngineUnavailable,
+    Internal,
+    NoSpace,
+    ShuttingDown,
+    SmoloraError,
+    is_disk_full,
+)
+from smolorad.jobs.events import Events
+from smolorad.log import Log
+from smolorad.paths import Home
+from smolorad.store.jobs import JobStore
+from smolorad.store.library import Library
+
+log = Log(__name__)
+
+STARTS_IN_VAIN = 3
+_SPACE_WAIT_S = 5.0
+
+Tell = Callable[[EventBody], Awaitable[Any]]
+
+
+class Kind(Protocol):
+    """What a job of one kind does."""
+
+    async def work(self, job: Job, tell: Tell) -> Any:
+        """Has a child make the artefact in the job's output folder; may be cancelled at any time."""
+
+    async def publish(self, job: Job, made: Any) -> str:
+        """Makes it visible and records it; never cancelled. Returns the result's name, with its revision where it has one."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run under way: its cancellable part, and what it shall become if that part is cancelled."""
+
+    task: asyncio.Task[Any] | None = None
+    wish: JobState | None = None
+    why: str = ""
+
+
+class Machine:
+    """Runs jobs, one call a run; the only one that decides a job's next state."""
+
+    def __init__(self, home: Home, store: JobStore, library: Library, events: Events, kinds: Mapping[JobKind, Kind]) -> None:
+        self._home = home
+        self._store = store
+        self._library = library
+        self._events = events
+        self._kinds = kinds
+        self._runs: dict[str, _Run] = {}
+
+    async def attempt(self, job_id: str) -> Job:
+        """One run of a queued job, to its next state: ended, or queued again if its process died."""
+        run = self._runs[job_id] = _Run()
+        try:
+            try:
+                job = await self._events.move(job_id, JobState.RUNNING)
+            except BadState:
+                return await self._store.get(job_id)  # cancelled while it waited
+            log.info("job runs", job=job.id, kind=job.kind, target=job.target, attempt=job.attempts)
+            return await self._run(job, run)
+        finally:
+            del self._runs[job_id]
+
+    def stop(self, job_id: str, to: JobState, why: str = "") -> None:
+        """Ends a run's cancellable part, if it is under way; the job becomes `to`."""
+        if (run := self._runs.get(job_id)) is not None:
+            run.wish, run.why = to, why
+            if run.task is not None:
+                run.task.cancel()
+
+    def stop_all(self, to: JobState, why: str) -> None:
+        """Ends every run."""
+        for job_id in tuple(self._runs):
+            self.stop(job_id, to, why)
+
+    async def _run(self, job: Job, run: _Run) -> Job:
+        try:
+            result = await self._made(job, run)
+        except asyncio.CancelledError:
+            if run.task is None or not run.task.cancelled():
+                raise  # not the run is ended, but the daemon
+            return await self._end(job, run.wish or JobState.INTERRUPTED, run.why)
+        except Cancelled:
+            return await self._end(job, JobState.CANCELLED)
+        except ShuttingDown as error:
+            return await self._end(job, JobState.INTERRUPTED, error.message)
+        except EngineUnavailable as error:
+            return await self._again(job, error)
+        except SmoloraError as error:
+            return await self._fail(job, error)
+        except Exception as error:
+            if is_disk_full(error):
+                return await self._fail(job, NoSpace(f"The disk is full; free some space, then {_resume(job)}."))
+            log.exception("job failed", job=job.id)
+            return await self._fail(job, Internal("Something went wrong inside the daemon; please report it with its log."))
+        job = await self._end(job, JobState.SUCCEEDED, result=result)
+        await asyncio.to_thread(shutil.rmtree, self._home.job(job.id).root, ignore_errors=True)
+        return job
+
+    async def _made(self, job: Job, run: _Run) -> str:
+        if (made := await self._library.made_by(job.id)) is not None:
+            return str(getattr(made, "ref", made.name))  # it was published, and the daemon died before it could say so
+        kind = self._kinds[job.kind]
+        await asyncio.to_thread(self._clear_stage, job.id)
+
+        async def tell(body: EventBody) -> None:
+            await self._events.append(job.id, body)
+
+        run.task = asyncio.create_task(kind.work(job, tell), name=f"job-{job.id}")
+        if run.wish is not None:
+            run.task.cancel()
+        return await kind.publish(job, await run.task)
+
+    def _clear_stage(self, job_id: str) -> None:
+        folders = self._home.job(job_id)
+        shutil.rmtree(folders.stage, ignore_errors=True)
+        folders.stage.mkdir(mode=0o700, parents=True)
+
+    async def _again(self, job: Job, error: EngineUnavailable) -> Job:
+        """Its process died: back to the queue, unless that has led nowhere for some times."""
+        await self._end(job, JobState.INTERRUPTED, error.message)
+        starts = await self._events.starts_in_vain(job.id)
+        if starts < STARTS_IN_VAIN:
+            return await self._end(job, JobState.QUEUED, "it goes on where it was")
+        message = (
+            f"Its process died {starts} times in a row without getting further; read the daemon's log, "
+            f"make the work smaller (batch size, max_length), then {_resume(job)}."
+        )
+        return await self._fail(job, EngineUnavailable(message))
+
+    async def _fail(self, job: Job, error: SmoloraError) -> Job:
+        for violation in error.violations:
+            await self._events.append(job.id, Note(f"{violation.field}: {violation.description}"))
+        return await self._end(job, JobState.FAILED, error=JobError(error.reason, error.message, error.violations))
+
+    async def _end(self, job: Job, to: JobState, why: str = "", *, error: JobError | None = None, result: str = "") -> Job:
+        """Moves a job out of its run. A full disk delays that: a run whose end is not written down would never end."""
+        while True:
+            try:
+                moved = await self._events.move(job.id, to, why, error=error, result=result)
+                break
+            except NoSpace:
+                log.error("the disk is full: the end of a job waits for space", job=job.id, state=to)
+                await asyncio.sleep(_SPACE_WAIT_S)
+        log.info("job moved", job=job.id, state=to, **({"reason": error.reason, "why": error.message} if error else {}))
+        return moved
+
+
+def _resume(job: Job) -> str:
+    return f"type `smolora-client jobs resume {job.id}`"

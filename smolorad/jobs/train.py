@@ -1,0 +1,100 @@
+"""Train: the engine trains an adapter on the resident base; checkpoints are kept between runs, so it goes on where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolorad.domain import Job, LoraSettings, Ref, ResidentModel, Trained, TrainSpec, check, check_name
+from smolorad.errors import InvalidRequest, SmoloraError
+from smolorad.jobs.machine import Tell
+from smolorad.jobs.shelf import Shelf
+from smolorad.log import Log
+from smolorad.paths import Home
+from smolorad.residency import Residency, Resolver
+from smolorad.store.library import Library
+
+log = Log(__name__)
+
+_INIT = re.compile(r"true|gaussian|olora|pissa|pissa_niter_[1-9][0-9]{0,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A finished training: what it told, and the base it was done on."""
+
+    trained: Trained
+    base: ResidentModel
+
+
+class Train:
+    """What a train job does."""
+
+    def __init__(self, home: Home, library: Library, shelf: Shelf, residency: Residency, resolver: Resolver) -> None:
+        self._home = home
+        self._library = library
+        self._shelf = shelf
+        self._residency = residency
+        self._resolver = resolver
+
+    async def plan(self, spec: TrainSpec) -> TrainSpec:
+        """The request with `dataset` and `model` as full references; raises InvalidRequest or NotFound."""
+        check_name(spec.adapter, "adapter")
+        check(spec.trainer, "trainer.")
+        _check_lora(spec.lora)
+        dataset = await self._library.dataset(Ref.parse(spec.dataset, "dataset"))
+        if dataset.train_rows < 1:
+            raise InvalidRequest.field("dataset", f"{dataset.ref} has no row to train on; prepare it with less validation")
+        model = await self._residency.choose(spec.model)
+        await self._resolver.check(model)
+        return dataclasses.replace(spec, dataset=str(dataset.ref), model=model)
+
+    async def work(self, job: Job, tell: Tell) -> Made:
+        """Makes the base resident and trains on it."""
+        spec = _spec(job)
+        dataset = await self._library.dataset(Ref.parse(spec.dataset))
+        folders = self._home.job(job.id)
+        async with self._residency.hold(spec.model, training=True) as held:
+            events = held.engine.train(job.id, Path(dataset.path), spec.lora, spec.trainer, folders)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Trained):
+                        return Made(event, held.model)
+                    await tell(event)
+        raise AssertionError("a training ends with its result or raises")
+
+    async def publish(self, job: Job, made: Made) -> str:
+        """Publishes the revision and has it in memory: the next Generate may name it."""
+        adapter = await self._shelf.put_adapter(job, _spec(job), made.trained, made.base)
+        try:
+            await self._residency.attach(adapter)
+        except SmoloraError as error:
+            # It stands on disk, and the first Generate that names it attaches it.
+            log.warning("the new adapter is not in memory yet", adapter=adapter.ref, why=error.message)
+        return str(adapter.ref)
+
+
+def _check_lora(lora: LoraSettings) -> None:
+    check(lora, "lora.")
+    if not _INIT.fullmatch(lora.init_lora_weights):
+        raise InvalidRequest.field(
+            "lora.init_lora_weights",
+            f"is {lora.init_lora_weights!r}, but must be one of true, gaussian, olora, pissa, pissa_niter_N",
+        )
+    for name in ("target_modules", "exclude_modules", "modules_to_save"):
+        if "" in getattr(lora, name):
+            raise InvalidRequest.field(f"lora.{name}", "has an empty name")
+    for name, most in (("rank_pattern", 1024), ("alpha_pattern", 65536)):
+        for module, number in getattr(lora, name).items():
+            if not 1 <= number <= most:
+                raise InvalidRequest.field(f"lora.{name}", f"{module} is {number}, but must be at least 1 and at most {most:,}")
+    if any(layer < 0 for layer in lora.layers_to_transform):
+        raise InvalidRequest.field("lora.layers_to_transform", "has a negative number; layers count from 0")
+
+
+def _spec(job: Job) -> TrainSpec:
+    assert isinstance(job.spec, TrainSpec)
+    return job.spec

@@ -1,0 +1,6 @@
+"""Which base model is resident: found, loaded, kept while somebody asks for it, and brought back when its engine dies."""
+
+from smolorad.residency.keeper import EngineState, Held, Residency, Wish
+from smolorad.residency.resolve import STARTER, STARTER_ID, Base, Resolver
+
+__all__ = ["STARTER", "STARTER_ID", "Base", "EngineState", "Held", "Residency", "Resolver", "Wish"]

@@ -1,0 +1,458 @@
+"""Which base is loaded, until when, and who waits for it.
+
+One load at a time, one change of the engine at a time. A load goes to its end also when its client has gone: an engine that
+forgets half-way what it holds would hurt everybody else. While the engine restarts, those who ask wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from smolorad.children.engine import Engine, EngineFactory
+from smolorad.config import Settings
+from smolorad.domain import Adapter, Device, Dtype, LoadProgress, ResidentModel
+from smolorad.errors import BadState, Damaged, EngineUnavailable, NoModel, ShuttingDown, SmoloraError, WrongBase
+from smolorad.log import Log
+from smolorad.residency.keep_alive import KeepAlive
+from smolorad.residency.resolve import Base, Resolver, Tell
+from smolorad.residency.supervisor import Supervisor
+from smolorad.store.library import Library
+
+log = Log(__name__)
+
+WAIT_S = 20.0  # how long a generation waits for a model that is on its way
+_UNLOAD_WAIT_S = 10.0  # how long an unloading waits for the generations under way
+_BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # before each try to start a dead engine again
+_CALM_S = 60.0  # an engine that lived this long starts the count of tries anew
+_RESIDENT_KEY, _LAST_KEY = "model.resident", "model.last"
+
+
+_CLOSING = "The daemon is shutting down; start it again with `smolorad serve`."
+
+
+class EngineState(enum.StrEnum):
+    """What the engine does."""
+
+    OFF = "off"
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants resident. None chooses, or takes the daemon's setting."""
+
+    model: str = ""
+    device: Device | None = None
+    dtype: Dtype | None = None
+    keep_alive: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The engine and the model in it, while they are in use."""
+
+    engine: Engine
+    model: ResidentModel
+
+    def check_base(self, adapter: Adapter) -> None:
+        """Raises WrongBase if the adapter was trained on another base."""
+        if adapter.base_fingerprint and adapter.base_fingerprint != self.model.fingerprint:
+            raise WrongBase(
+                f"The adapter {adapter.ref} belongs to {adapter.base_model}, but {self.model.name} is loaded; "
+                f"type `smolora-client load {adapter.base_model}` first."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What is resident, and all it takes to load it again."""
+
+    engine: Engine
+    model: ResidentModel
+    base: Base
+    wish: Wish
+
+    def answers(self, wish: Wish) -> bool:
+        return (
+            wish.model == self.model.name
+            and wish.device in (None, self.model.device)
+            and wish.dtype in (None, self.model.dtype)
+        )
+
+
+class Residency:
+    """The resident model's life."""
+
+    def __init__(self, settings: Settings, library: Library, resolver: Resolver, factory: EngineFactory) -> None:
+        self._settings = settings
+        self._library = library
+        self._resolver = resolver
+        self._supervisor = Supervisor(factory, settings.stall_s, self._engine_lost)
+        self._keep_alive = KeepAlive(self._expired)
+        self._loading = asyncio.Lock()  # one load at a time, its download included
+        self._changing = asyncio.Lock()  # one change of the engine at a time
+        self._loaded: _Loaded | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._active = 0
+        self._training = 0
+        self._tries = 0
+        self._ready_at = 0.0
+        self._closing = False
+
+    # --- what is there
+
+    @property
+    def resident(self) -> ResidentModel | None:
+        """The model in memory."""
+        return self._loaded.model if self._loaded else None
+
+    @property
+    def base(self) -> Base | None:
+        """Where the resident model's files are."""
+        return self._loaded.base if self._loaded else None
+
+    @property
+    def state(self) -> EngineState:
+        """What the engine does."""
+        if self._recovery is not None:
+            return EngineState.RESTARTING
+        if self._loading.locked():
+            return EngineState.LOADING
+        return EngineState.READY if self._loaded else EngineState.OFF
+
+    @property
+    def engine(self) -> Engine | None:
+        """The running engine, if there is one."""
+        return self._supervisor.engine
+
+    @property
+    def restarts(self) -> int:
+        """How often the engine died."""
+        return self._supervisor.restarts
+
+    def unload_time(self) -> datetime | None:
+        """When the model goes, if nobody asks."""
+        return self._keep_alive.due() if self._loaded else None
+
+    async def choose(self, reference: str = "") -> str:
+        """The reference itself, or what an empty one means: the resident model, the last one, the default."""
+        return (
+            reference or (self._loaded.model.name if self._loaded else "") or await self._last() or self._settings.default_model
+        )
+
+    # --- load, unload
+
+    async def load(self, wish: Wish) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+        """Makes a model resident: progress, then the model. The one before stays until the new one stands.
+
+        Raises BadState while a training runs, and what finding and loading a model raises.
+        """
+        told: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
+        task = self._spawn(self._load(wish, told.put_nowait))
+        task.add_done_callback(lambda _: told.put_nowait(None))
+        while (progress := await told.get()) is not None:
+            yield progress
+        yield await _result(task)
+
+    def start_preload(self) -> None:
+        """Begins to load the model that was resident when the daemon ended; the log says what keeps it from that."""
+        if self._settings.preload:
+            self._spawn(self._preload())
+
+    async def unload(self) -> str:
+        """Ends the engine, once the generations under way have ended; returns the name of what was resident.
+
+        Raises BadState while a training runs, or where generations go on for long.
+        """
+        self._refuse_while_training("unload the model")
+        if self._recovery is not None:
+            self._recovery.cancel()
+        try:
+            async with asyncio.timeout(_UNLOAD_WAIT_S):
+                await self._idle.wait()
+        except TimeoutError:
+            raise BadState("Generations are still under way; try again when they have ended, or cancel them.") from None
+        async with self._changing:
+            self._refuse_while_training("unload the model")
+            return await self._unload()
+
+    async def close(self, grace_s: float) -> None:
+        """Ends everything: the engine checkpoints what trains within the grace."""
+        self._closing = True
+        self._keep_alive.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._loaded = None
+        await self._supervisor.end(grace_s)
+
+    # --- use
+
+    @contextlib.asynccontextmanager
+    async def hold(
+        self, reference: str = "", *, keep_alive: timedelta | None = None, training: bool = False
+    ) -> AsyncIterator[Held]:
+        """The resident model, not to be unloaded meanwhile; loaded first where nothing is resident.
+
+        A training loads its base in place of another one. Raises NoModel where nothing was ever loaded and none is named,
+        BadState where another model is resident, EngineUnavailable where the model does not come in time.
+        """
+        loaded = await self._present(reference, training)
+        self._active += 1
+        self._training += training
+        self._idle.clear()
+        self._keep_alive.stop()
+        try:
+            yield Held(loaded.engine, loaded.model)
+        except EngineUnavailable:
+            # Its socket closes before its exit status is there: without this, whoever tries again meets the dead engine.
+            await self._supervisor.forget(loaded.engine)
+            raise
+        finally:
+            self._active -= 1
+            self._training -= training
+            if self._active == 0:
+                self._idle.set()
+            if keep_alive is not None and self._loaded is not None:
+                self._loaded = dataclasses.replace(
+                    self._loaded, wish=dataclasses.replace(self._loaded.wish, keep_alive=keep_alive)
+                )
+            self._count_down()
+
+    async def attach(self, adapter: Adapter) -> None:
+        """Has an adapter of the resident base ready in memory; of another base it is left where it is."""
+        loaded = self._loaded
+        if loaded is not None and loaded.model.fingerprint == adapter.base_fingerprint:
+            await loaded.engine.attach(str(adapter.ref), Path(adapter.path))
+
+    async def detach(self, keys: Sequence[str]) -> None:
+        """Forgets adapters that are in memory."""
+        if self._loaded is not None:
+            for key in keys:
+                await self._loaded.engine.detach(key)
+
+    # --- inside
+
+    async def _preload(self) -> None:
+        if not (remembered := await self._library.recall(_RESIDENT_KEY)):
+            return
+        try:
+            await self._load(_read_wish(remembered), _ignore)
+        except SmoloraError as error:
+            log.warning("the model of before was not loaded", reason=error.reason, why=error.message)
+
+    async def _present(self, reference: str, training: bool) -> _Loaded:
+        while True:
+            self._refuse_when_closing()
+            loaded = self._loaded
+            if loaded is not None and reference in ("", loaded.model.name):
+                return loaded
+            if loaded is not None and not training:
+                raise BadState(
+                    f"{loaded.model.name} is loaded, not {reference}; "
+                    f"type `smolora-client load {reference}` first, or name no model."
+                )
+            if loaded is None and self._is_busy():
+                await self._settled(None if training else WAIT_S)
+                continue
+            name = reference or await self._last() or (self._settings.default_model if training else "")
+            if not name:
+                raise NoModel("No model is loaded. Type `smolora-client load starter`, or name another one.")
+            await _result(self._spawn(self._load(Wish(name), _ignore)))
+
+    def _is_busy(self) -> bool:
+        return self._recovery is not None or self._loading.locked() or self._changing.locked()
+
+    async def _settled(self, limit_s: float | None) -> None:
+        """Waits until the engine is neither restarted nor loading."""
+        try:
+            async with asyncio.timeout(limit_s):
+                if self._recovery is not None:
+                    await asyncio.wait({self._recovery})
+                async with self._loading, self._changing:
+                    return
+        except TimeoutError:
+            raise EngineUnavailable("The model is still being loaded; try again in a moment.") from None
+
+    async def _load(self, wish: Wish, tell: Tell) -> ResidentModel:
+        began = time.monotonic()
+        async with self._loading:
+            wish = dataclasses.replace(
+                wish,
+                model=await self.choose(wish.model),
+                device=wish.device or self._settings.device,
+                dtype=wish.dtype or self._settings.dtype,
+            )
+            if self._loaded is not None and self._loaded.answers(wish):
+                return await self._refreshed(self._loaded, wish)
+            self._refuse_while_training(f"load {wish.model}")
+            base = await self._resolver.find(wish.model, tell)
+            async with self._changing:
+                self._refuse_while_training(f"load {wish.model}")
+                self._tries = 0
+                model = await self._take(base, wish, tell)
+        took_s = round(time.monotonic() - began, 3)
+        log.info("model loaded", model=model.name, device=model.device, dtype=model.dtype, seconds=took_s)
+        return dataclasses.replace(model, load_s=took_s)
+
+    async def _take(self, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
+        """Has the engine load a base, and remembers it. A failure leaves the old one, and ends an engine that holds nothing."""
+        self._refuse_when_closing()
+        engine = await self._supervisor.started()
+        try:
+            model = await self._read(engine, base, wish, tell)
+        except EngineUnavailable:
+            await self._supervisor.forget(engine)
+            raise
+        except SmoloraError:
+            if self._loaded is None:
+                await self._supervisor.end()
+            raise
+        self._loaded = _Loaded(engine, model, base, wish)
+        self._ready_at = time.monotonic()
+        await self._library.remember(_RESIDENT_KEY, _write_wish(wish))
+        await self._library.remember(_LAST_KEY, model.name)
+        self._count_down()
+        return model
+
+    async def _read(self, engine: Engine, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
+        before, model = self._loaded, None
+        events = engine.load(base.path, base.name, wish.device, wish.dtype, base.trust_remote_code)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if isinstance(event, ResidentModel):
+                    model = event
+                else:
+                    tell(event)
+        if model is None:
+            raise EngineUnavailable("The engine ended the loading without a result; try again.")
+        if base.fingerprint and model.fingerprint != base.fingerprint:
+            # The new weights have replaced the old ones already: end them both, and bring the old one back.
+            self._loaded = None
+            await self._supervisor.end()
+            if before is not None:
+                self._recovery = self._spawn(self._recover(before))
+            raise Damaged(f"The weights of {base.name} are not as they were published; delete it and make it again.")
+        return model
+
+    async def _refreshed(self, loaded: _Loaded, wish: Wish) -> ResidentModel:
+        if wish.keep_alive is not None:
+            self._loaded = dataclasses.replace(loaded, wish=dataclasses.replace(loaded.wish, keep_alive=wish.keep_alive))
+            await self._library.remember(_RESIDENT_KEY, _write_wish(self._loaded.wish))
+        self._count_down()
+        return loaded.model
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise ShuttingDown(_CLOSING)
+
+    def _refuse_while_training(self, what: str) -> None:
+        if self._training and self._loaded is not None:
+            raise BadState(
+                f"A training runs on {self._loaded.model.name}, so the daemon cannot {what}; "
+                "wait for it, or type `smolora-client jobs cancel` with its id."
+            )
+
+    def _count_down(self) -> None:
+        if self._loaded is not None and self._active == 0 and not self._closing:
+            wished = self._loaded.wish.keep_alive
+            self._keep_alive.start(self._settings.keep_alive if wished is None else wished)
+
+    def _expired(self) -> None:
+        self._spawn(self._unload_idle())
+
+    async def _unload_idle(self) -> None:
+        async with self._changing:
+            if self._active == 0 and self._keep_alive.expired:
+                log.info("nobody asked for the model; it goes")
+                await self._unload()
+
+    async def _unload(self) -> str:
+        name = self._loaded.model.name if self._loaded else ""
+        self._loaded = None
+        self._keep_alive.stop()
+        await self._supervisor.end()
+        await self._library.remember(_RESIDENT_KEY, "")
+        return name
+
+    def _engine_lost(self) -> None:
+        lost, self._loaded = self._loaded, None
+        self._keep_alive.stop()
+        if lost is not None and not self._closing:
+            self._recovery = self._spawn(self._recover(lost))
+
+    async def _recover(self, lost: _Loaded) -> None:
+        """Starts the engine again and loads what it held, with growing pauses between tries."""
+        if time.monotonic() - self._ready_at > _CALM_S:
+            self._tries = 0
+        try:
+            async with self._changing:
+                while self._loaded is None and self._tries < len(_BACKOFF_S):
+                    await asyncio.sleep(_BACKOFF_S[self._tries])
+                    self._tries += 1
+                    try:
+                        await self._take(lost.base, lost.wish, _ignore)
+                        log.info("engine is back", model=lost.model.name, restarts=self.restarts)
+                    except EngineUnavailable as error:
+                        log.warning("the engine did not come back", tries=self._tries, why=error.message)
+                    except SmoloraError as error:
+                        log.error("the model cannot be loaded again", model=lost.model.name, why=error.message)
+                        return
+        finally:
+            self._recovery = None
+
+    async def _last(self) -> str:
+        return await self._library.recall(_LAST_KEY) or ""
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, SmoloraError):
+            log.error("background work failed", error=repr(error))
+
+
+async def _result(task: asyncio.Task[ResidentModel]) -> ResidentModel:
+    """The task's result; the caller may go away without ending it, and it may be ended by the daemon's end."""
+    await asyncio.wait({task})
+    if task.cancelled():
+        raise ShuttingDown(_CLOSING)
+    return task.result()
+
+
+def _ignore(progress: LoadProgress) -> None:
+    """Nobody watches this loading."""
+
+
+def _write_wish(wish: Wish) -> str:
+    keep_alive_s = None if wish.keep_alive is None else wish.keep_alive.total_seconds()
+    return json.dumps({"model": wish.model, "device": wish.device, "dtype": wish.dtype, "keep_alive_s": keep_alive_s})
+
+
+def _read_wish(text: str) -> Wish:
+    found = json.loads(text)
+    return Wish(
+        model=found["model"],
+        device=Device(found["device"]) if found["device"] else None,
+        dtype=Dtype(found["dtype"]) if found["dtype"] else None,
+        keep_alive=None if found["keep_alive_s"] is None else timedelta(seconds=found["keep_alive_s"]),
+    )

@@ -1,0 +1,98 @@
+"""DatasetService: the user's files, and the datasets made of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from smolora.v1 import datasets_pb2 as pb
+from smolora.v1 import datasets_pb2_grpc
+from smolorad.children.worker import Workers
+from smolorad.domain import Dataset, JobKind, PrepareSpec, Ref
+from smolorad.errors import InvalidRequest
+from smolorad.jobs.prepare import Prepare
+from smolorad.jobs.queue import Queue
+from smolorad.jobs.shelf import Shelf
+from smolorad.link.convert import from_message, to_message
+from smolorad.services.pages import page
+from smolorad.services.requests import check_request_id
+from smolorad.services.uploads import Uploads
+from smolorad.services.views import JobViews
+from smolorad.services.wire import Context, wire
+from smolorad.store.library import Library
+
+_SPLITS = ("train", "validation")
+_PREVIEW_ROWS, _PREVIEW_LIMIT = 5, 100
+
+
+class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
+    """See the contract, proto/smolora/v1/datasets.proto."""
+
+    def __init__(
+        self,
+        uploads: Uploads,
+        library: Library,
+        shelf: Shelf,
+        workers: Workers,
+        queue: Queue,
+        views: JobViews,
+        prepare: Prepare,
+    ) -> None:
+        self._uploads = uploads
+        self._library = library
+        self._shelf = shelf
+        self._workers = workers
+        self._queue = queue
+        self._views = views
+        self._prepare = prepare
+
+    @wire
+    async def UploadFile(
+        self, request_iterator: AsyncIterator[pb.UploadFileRequest], context: Context
+    ) -> pb.UploadFileResponse:
+        return await self._uploads.receive(request_iterator)
+
+    @wire
+    async def PrepareDataset(
+        self, request: pb.PrepareDatasetRequest, context: Context
+    ) -> AsyncIterator[pb.PrepareDatasetResponse]:
+        request_id = check_request_id(request.request_id)
+        job = await self._queue.earlier(JobKind.PREPARE, request.name, request_id)
+        if job is None:
+            spec = await self._prepare.plan(from_message(PrepareSpec, request))
+            job = await self._queue.submit(JobKind.PREPARE, spec.name, spec, request_id)
+        async with aclosing(self._views.events(job.id)) as events:
+            async for event in events:
+                yield pb.PrepareDatasetResponse(job_event=event)
+        ended = await self._views.ended(job.id)
+        yield pb.PrepareDatasetResponse(dataset=_message(await self._library.dataset(Ref.parse(ended.result))))
+
+    @wire
+    async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
+        rows, token = await page(request, self._library.datasets, lambda d: str(d.ref))
+        return pb.ListDatasetsResponse(datasets=map(_message, rows), next_page_token=token)
+
+    @wire
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
+        return pb.GetDatasetResponse(dataset=_message(await self._library.dataset(Ref.parse(request.name))))
+
+    @wire
+    async def PreviewDataset(self, request: pb.PreviewDatasetRequest, context: Context) -> pb.PreviewDatasetResponse:
+        split, limit = request.split or "train", request.limit or _PREVIEW_ROWS
+        if split not in _SPLITS:
+            raise InvalidRequest.field("split", f"is {split!r}, but must be one of {', '.join(_SPLITS)}")
+        if request.offset < 0:
+            raise InvalidRequest.field("offset", f"is {request.offset}, but must be at least 0")
+        if not 1 <= limit <= _PREVIEW_LIMIT:
+            raise InvalidRequest.field("limit", f"is {limit}, but must be at least 1 and at most {_PREVIEW_LIMIT}")
+        dataset = await self._library.dataset(Ref.parse(request.name))
+        rows, total = await self._workers.preview(dataset, split, request.offset, limit)
+        return pb.PreviewDatasetResponse(rows=rows, total_rows=total)
+
+    @wire
+    async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
+        return pb.DeleteDatasetResponse(revisions=await self._shelf.remove_dataset(Ref.parse(request.name)))
+
+
+def _message(dataset: Dataset) -> pb.Dataset:
+    return to_message(pb.Dataset, dataset)

@@ -1,0 +1,91 @@
+"""GenerationService: text from the resident model and its adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+from smolora.v1 import generation_pb2 as pb
+from smolora.v1 import generation_pb2_grpc
+from smolorad.domain import Adapter, GenerateSpec, Ref, check
+from smolorad.errors import InvalidRequest, QueueFull
+from smolorad.link.convert import from_message, to_message
+from smolorad.residency import Residency
+from smolorad.services.requests import check_duration
+from smolorad.services.wire import Context, wire
+from smolorad.store.library import Library
+
+_STOPS_LIMIT = 16
+_PROMPT_LIMIT_BYTES = 2**20
+
+
+class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
+    """See the contract, proto/smolora/v1/generation.proto."""
+
+    def __init__(self, residency: Residency, library: Library, max_generations: int) -> None:
+        self._residency = residency
+        self._library = library
+        self._max_generations = max_generations
+        self.active = 0
+
+    @wire
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+        spec = _parse(request)
+        adapter = await self._library.adapter(Ref.parse(spec.adapter, "adapter")) if spec.adapter else None
+        if self.active >= self._max_generations:
+            raise QueueFull(f"{self.active} generations are under way already; try again when one has ended.")
+        self.active += 1
+        try:
+            async with aclosing(self._answer(spec, adapter)) as answer:
+                async for message in answer:
+                    yield message
+        finally:
+            self.active -= 1
+
+    @wire
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
+        spec = from_message(GenerateSpec, request)
+        _check_question(spec)
+        async with self._residency.hold() as held:
+            ids = await held.engine.count_tokens(spec.prompt, spec.messages)
+        return pb.CountTokensResponse(tokens=len(ids), token_ids=ids)
+
+    async def _answer(self, spec: GenerateSpec, adapter: Adapter | None) -> AsyncGenerator[pb.GenerateResponse, None]:
+        async with self._residency.hold(spec.model, keep_alive=spec.keep_alive) as held:
+            folder = None
+            if adapter is not None:
+                held.check_base(adapter)
+                folder = (str(adapter.ref), Path(adapter.path))
+            async with aclosing(held.engine.generate(spec, folder)) as events:
+                async for event in events:
+                    if isinstance(event, str):
+                        yield pb.GenerateResponse(text=event)
+                    else:
+                        told = dataclasses.replace(event, model=held.model.name, adapter=folder[0] if folder else "")
+                        yield pb.GenerateResponse(outcome=to_message(pb.GenerateOutcome, told))
+
+
+def _parse(request: pb.GenerateRequest) -> GenerateSpec:
+    """The request with every default filled in; raises InvalidRequest."""
+    check_duration(request.keep_alive, "keep_alive")
+    spec = from_message(GenerateSpec, request)
+    _check_question(spec)
+    check(spec.sampling, "sampling.")
+    if 0 < spec.sampling.temperature < 0.01:
+        raise InvalidRequest.field("sampling.temperature", f"is {spec.sampling.temperature}, but must be 0 or at least 0.01")
+    if len(spec.sampling.stop) > _STOPS_LIMIT or "" in spec.sampling.stop:
+        raise InvalidRequest.field("sampling.stop", f"must be at most {_STOPS_LIMIT} texts, none of them empty")
+    return spec
+
+
+def _check_question(spec: GenerateSpec) -> None:
+    if bool(spec.prompt) == bool(spec.messages):
+        raise InvalidRequest.field("prompt", "give exactly one of prompt and messages")
+    size = len(spec.prompt.encode()) + sum(len(m.role.encode()) + len(m.content.encode()) for m in spec.messages)
+    if size > _PROMPT_LIMIT_BYTES:
+        name = "prompt" if spec.prompt else "messages"
+        raise InvalidRequest.field(name, f"has {size:,} bytes, but must have at most {_PROMPT_LIMIT_BYTES:,}")
+    if any(not message.role for message in spec.messages):
+        raise InvalidRequest.field("messages", "each needs a role, such as user or assistant")

@@ -1,0 +1,139 @@
+"""ModelService: base models and adapters, and which model is resident."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+from smolora.v1 import models_pb2 as pb
+from smolora.v1 import models_pb2_grpc
+from smolorad.domain import Adapter, ImportSpec, JobKind, Ref, ResidentModel, check_name
+from smolorad.jobs.import_ import Import
+from smolorad.jobs.queue import Queue
+from smolorad.jobs.shelf import Shelf
+from smolorad.link.convert import from_message, to_message
+from smolorad.residency import Residency, Wish
+from smolorad.services.pages import page
+from smolorad.services.requests import check_duration, check_request_id
+from smolorad.services.uploads import Uploads
+from smolorad.services.views import JobViews, model_message
+from smolorad.services.wire import Context, wire
+from smolorad.store.library import Library
+
+
+class ModelService(models_pb2_grpc.ModelServiceServicer):
+    """See the contract, proto/smolora/v1/models.proto."""
+
+    def __init__(
+        self,
+        residency: Residency,
+        library: Library,
+        shelf: Shelf,
+        uploads: Uploads,
+        queue: Queue,
+        views: JobViews,
+        import_: Import,
+    ) -> None:
+        self._residency = residency
+        self._library = library
+        self._shelf = shelf
+        self._uploads = uploads
+        self._queue = queue
+        self._views = views
+        self._import = import_
+
+    @wire
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> AsyncIterator[pb.LoadModelResponse]:
+        check_duration(request.keep_alive, "keep_alive")
+        async with aclosing(self._residency.load(from_message(Wish, request))) as stages:
+            async for stage in stages:
+                if isinstance(stage, ResidentModel):
+                    yield pb.LoadModelResponse(resident=to_message(pb.ResidentModel, stage))
+                else:
+                    yield pb.LoadModelResponse(progress=to_message(pb.LoadProgress, stage))
+
+    @wire
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
+        return pb.UnloadModelResponse(name=await self._residency.unload())
+
+    @wire
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        rows, token = await page(request, self._library.models, lambda model: model.name)
+        return pb.ListModelsResponse(models=[model_message(m, self._resident) for m in rows], next_page_token=token)
+
+    @wire
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        return pb.GetModelResponse(model=model_message(await self._library.model(check_name(request.name)), self._resident))
+
+    @wire
+    async def ImportModel(self, request: pb.ImportModelRequest, context: Context) -> AsyncIterator[pb.ImportModelResponse]:
+        request_id = check_request_id(request.request_id)
+        job = await self._queue.earlier(JobKind.IMPORT, request.name, request_id)
+        if job is None:
+            spec = await self._import.plan(from_message(ImportSpec, request))
+            job = await self._queue.submit(JobKind.IMPORT, spec.name, spec, request_id)
+        async with aclosing(self._views.events(job.id)) as events:
+            async for event in events:
+                yield pb.ImportModelResponse(job_event=event)
+        ended = await self._views.ended(job.id)
+        yield pb.ImportModelResponse(model=model_message(await self._library.model(ended.result), self._resident))
+
+    @wire
+    async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
+        await self._shelf.remove_model(check_name(request.name), self._resident)
+        return pb.DeleteModelResponse()
+
+    @wire
+    async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:
+        name = check_name(request.name) if request.name else ""
+
+        async def fetch(limit: int, before: str | None) -> list[Adapter]:
+            return await self._library.adapters(limit, before, name=name)
+
+        rows, token = await page(request, fetch, lambda adapter: str(adapter.ref))
+        return pb.ListAdaptersResponse(adapters=map(_message, rows), next_page_token=token)
+
+    @wire
+    async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.GetAdapterResponse:
+        return pb.GetAdapterResponse(adapter=_message(await self._library.adapter(Ref.parse(request.name))))
+
+    @wire
+    async def ImportAdapter(self, request: pb.ImportAdapterRequest, context: Context) -> pb.ImportAdapterResponse:
+        name = check_name(request.name)
+        base_name, fingerprint = await self._base_of(request.base_model)
+        adapter = await self._shelf.import_adapter(self._uploads.folder(request.upload_id), name, base_name, fingerprint)
+        self._uploads.remove(request.upload_id)
+        return pb.ImportAdapterResponse(adapter=_message(adapter))
+
+    @wire
+    async def ExportAdapter(self, request: pb.ExportAdapterRequest, context: Context) -> pb.ExportAdapterResponse:
+        adapter = await self._library.adapter(Ref.parse(request.name))
+        await self._shelf.export_adapter(adapter, Path(request.path))
+        return pb.ExportAdapterResponse(path=request.path)
+
+    @wire
+    async def DeleteAdapter(self, request: pb.DeleteAdapterRequest, context: Context) -> pb.DeleteAdapterResponse:
+        ref = Ref.parse(request.name)
+        removed = await self._shelf.remove_adapter(ref)
+        await self._residency.detach(removed)
+        return pb.DeleteAdapterResponse(revisions=len(removed))
+
+    @property
+    def _resident(self) -> str:
+        return resident.name if (resident := self._residency.resident) else ""
+
+    async def _base_of(self, reference: str) -> tuple[str, str]:
+        """Name and fingerprint of the base that an adapter belongs to: the resident one, or one of this home."""
+        resident = self._residency.resident
+        if reference in ("", self._resident):
+            if resident is None:
+                async with self._residency.hold() as held:
+                    resident = held.model
+            return resident.name, resident.fingerprint
+        model = await self._library.model(check_name(reference, "base_model"))
+        return model.name, model.fingerprint
+
+
+def _message(adapter: Adapter) -> pb.Adapter:
+    return to_message(pb.Adapter, adapter)

@@ -1,0 +1,59 @@
+"""TrainingService: adapters trained, adapters merged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from smolora.v1 import models_pb2, training_pb2_grpc
+from smolora.v1 import training_pb2 as pb
+from smolorad.domain import JobKind, MergeSpec, Ref, TrainSpec
+from smolorad.errors import InvalidRequest
+from smolorad.jobs.merge import Merge
+from smolorad.jobs.queue import Queue
+from smolorad.jobs.train import Train
+from smolorad.link.convert import from_message, to_message
+from smolorad.services.requests import check_request_id
+from smolorad.services.views import JobViews, model_message
+from smolorad.services.wire import Context, wire
+from smolorad.store.library import Library
+
+
+class TrainingService(training_pb2_grpc.TrainingServiceServicer):
+    """See the contract, proto/smolora/v1/training.proto."""
+
+    def __init__(self, library: Library, queue: Queue, views: JobViews, train: Train, merge: Merge) -> None:
+        self._library = library
+        self._queue = queue
+        self._views = views
+        self._train = train
+        self._merge = merge
+
+    @wire
+    async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.TrainResponse]:
+        request_id = check_request_id(request.request_id)
+        if request.trainer.HasField("max_steps") and request.trainer.HasField("num_train_epochs"):
+            raise InvalidRequest.field("trainer.num_train_epochs", "is given together with max_steps; give one of the two")
+        job = await self._queue.earlier(JobKind.TRAIN, request.adapter, request_id)
+        if job is None:
+            spec = await self._train.plan(from_message(TrainSpec, request))
+            job = await self._queue.submit(JobKind.TRAIN, spec.adapter, spec, request_id)
+        async with aclosing(self._views.events(job.id)) as events:
+            async for event in events:
+                yield pb.TrainResponse(job_event=event)
+        ended = await self._views.ended(job.id)
+        adapter = await self._library.adapter(Ref.parse(ended.result))
+        yield pb.TrainResponse(adapter=to_message(models_pb2.Adapter, adapter))
+
+    @wire
+    async def Merge(self, request: pb.MergeRequest, context: Context) -> AsyncIterator[pb.MergeResponse]:
+        request_id = check_request_id(request.request_id)
+        job = await self._queue.earlier(JobKind.MERGE, request.name, request_id)
+        if job is None:
+            spec = await self._merge.plan(from_message(MergeSpec, request))
+            job = await self._queue.submit(JobKind.MERGE, spec.name, spec, request_id)
+        async with aclosing(self._views.events(job.id)) as events:
+            async for event in events:
+                yield pb.MergeResponse(job_event=event)
+        ended = await self._views.ended(job.id)
+        yield pb.MergeResponse(model=model_message(await self._library.model(ended.result)))

@@ -1,0 +1,225 @@
+"""The queue: order, idempotency, cancelling, resuming, and what follows from each way a run can end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from smolorad.domain import Checkpoint, JobKind, JobState, Note, PrepareSpec, TrainProgress
+from smolorad.errors import (
+    AlreadyExists,
+    BadData,
+    BadState,
+    EngineUnavailable,
+    NotFound,
+    QueueFull,
+    ShuttingDown,
+    Violation,
+)
+from smolorad.jobs.machine import STARTS_IN_VAIN
+from smolorad.paths import Home
+from smolorad.store.database import Database
+from tests.unit.jobs.conftest import Desk, desk_over
+
+Q, R, INT, S = JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED, JobState.SUCCEEDED
+F, C = JobState.FAILED, JobState.CANCELLED
+DIED = EngineUnavailable("The engine died.")
+
+
+async def test_a_job_runs_and_its_result_is_told(desk: Desk) -> None:
+    job = await desk.train_job("support")
+    ended = await desk.ended(job.id)
+    assert (ended.state, ended.result, ended.attempts) == (S, "support@1", 1)
+    assert await desk.states(job.id) == [Q, R, S]
+    assert not desk.home.job(job.id).root.exists()
+
+
+async def test_a_lane_is_first_come_first_served_and_lanes_do_not_wait_for_each_other(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.train.script = [[gate]]
+    first = await desk.train_job("one")
+    others = [await desk.train_job(name) for name in ("two", "three")]
+    await desk.train.running.wait()
+    assert [desk.queue.position(job.id) for job in others] == [0, 1]
+    assert (desk.queue.waiting, desk.queue.on_engine) == (2, first.id)
+    merge = await desk.merge_job()
+    assert (await desk.ended(merge.id)).state is S
+    gate.set()
+    for job in (first, *others):
+        await desk.ended(job.id)
+    assert desk.train.published == ["one", "two", "three"]
+
+
+async def test_the_same_request_id_never_starts_work_twice(desk: Desk) -> None:
+    first = await desk.train_job("a", "once")
+    assert (await desk.train_job("a", "once")).id == first.id
+    await desk.ended(first.id)
+    assert (await desk.train_job("a", "once")).id == first.id
+    assert desk.train.started == [first.id]
+    with pytest.raises(AlreadyExists, match="another request"):
+        await desk.train_job("b", "once")
+
+
+async def test_a_full_queue_refuses_but_still_knows_its_requests(database: Database, job_home: Home) -> None:
+    desk = desk_over(database, job_home, max_queue=1)
+    await desk.queue.start()
+    gate = asyncio.Event()
+    desk.train.script = [[gate]]
+    await desk.train_job("runs")
+    await desk.train.running.wait()
+    waits = await desk.train_job("waits", "once")
+    with pytest.raises(QueueFull, match="SMOLORA_MAX_QUEUE"):
+        await desk.train_job("too many")
+    assert (await desk.train_job("waits", "once")).id == waits.id
+    gate.set()
+    assert (await desk.ended(waits.id)).state is S
+    await desk.queue.close()
+
+
+async def test_a_waiting_job_is_cancelled_at_once(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.train.script = [[gate]]
+    first, second = await desk.train_job("one"), await desk.train_job("two")
+    await desk.train.running.wait()
+    assert (await desk.queue.cancel(second.id)).state is C
+    gate.set()
+    await desk.ended(first.id)
+    assert desk.train.started == [first.id]
+    assert (await desk.queue.cancel(second.id)).state is C
+
+
+async def test_a_running_job_is_cancelled_and_can_be_resumed_with_its_checkpoints(desk: Desk) -> None:
+    desk.train.script = [[asyncio.Event()]]
+    job = await desk.train_job()
+    await desk.train.running.wait()
+    checkpoint = desk.home.job(job.id).checkpoints / "5"
+    checkpoint.mkdir(parents=True)
+    await desk.queue.cancel(job.id)
+    assert (await desk.ended(job.id)).state is C
+    assert checkpoint.is_dir()
+    await desk.queue.resume(job.id)
+    assert (await desk.ended(job.id)).state is S
+    assert await desk.states(job.id) == [Q, R, C, Q, R, S]
+    with pytest.raises(BadState, match="nothing to resume"):
+        await desk.queue.resume(job.id)
+
+
+async def test_a_failed_job_says_why_and_which_lines(desk: Desk) -> None:
+    desk.train.script = [
+        [BadData("Two rows are malformed.", [Violation("a.jsonl:3", "is no JSON"), Violation("a.jsonl:9", "no text")])]
+    ]
+    job = await desk.ended((await desk.train_job()).id)
+    assert job.error is not None
+    assert (job.state, job.error.reason, job.error.message) == (F, "BAD_DATA", "Two rows are malformed.")
+    assert [v.field for v in job.error.violations] == ["a.jsonl:3", "a.jsonl:9"]
+    notes = [event.body.text for event in await desk.store.events(job.id) if isinstance(event.body, Note)]
+    assert notes == ["a.jsonl:3: is no JSON", "a.jsonl:9: no text"]
+
+
+async def test_an_unexpected_error_fails_the_job_and_not_the_lane(desk: Desk) -> None:
+    desk.train.script = [[ValueError("a bug")], []]
+    one, two = await desk.train_job("one"), await desk.train_job("two")
+    failed = await desk.ended(one.id)
+    assert failed.error is not None
+    assert (failed.error.reason, "a bug" in failed.error.message) == ("INTERNAL", False)
+    assert (await desk.ended(two.id)).state is S
+
+
+async def test_a_full_disk_is_told_as_such(desk: Desk) -> None:
+    desk.train.script = [[OSError(28, "No space left on device")]]
+    job = await desk.ended((await desk.train_job()).id)
+    assert job.error is not None
+    assert job.error.reason == "NO_SPACE"
+    assert f"jobs resume {job.id}" in job.error.message
+
+
+async def test_a_job_whose_process_died_goes_on_before_the_others(desk: Desk) -> None:
+    desk.train.script = [[Checkpoint(5), DIED]]
+    one, two = await desk.train_job("one"), await desk.train_job("two")
+    assert (await desk.ended(one.id)).state is S
+    await desk.ended(two.id)
+    assert await desk.states(one.id) == [Q, R, INT, Q, R, S]
+    assert desk.train.started == [one.id, one.id, two.id]
+
+
+async def test_a_job_that_gets_nowhere_ends_and_may_be_resumed(desk: Desk) -> None:
+    desk.train.script = [[DIED]] * STARTS_IN_VAIN
+    job = await desk.ended((await desk.train_job()).id)
+    assert (job.state, job.attempts) == (F, STARTS_IN_VAIN)
+    assert job.error is not None
+    assert "died 3 times in a row" in job.error.message
+    desk.train.script = [[DIED]] * (STARTS_IN_VAIN - 1)
+    await desk.queue.resume(job.id)
+    assert (await desk.ended(job.id)).state is S
+
+
+async def test_checkpoints_begin_the_count_anew(desk: Desk) -> None:
+    desk.train.script = [[DIED], [DIED], [Checkpoint(5), DIED], [DIED], [DIED, TrainProgress(6, 10)], [Checkpoint(10)]]
+    job = await desk.ended((await desk.train_job()).id)
+    assert (job.state, job.attempts) == (S, 6)
+
+
+async def test_what_was_published_before_a_crash_is_not_made_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Made:
+        ref = "support@7"
+        name = "support"
+
+    async def made_by(job_id: str) -> Made:
+        return Made()
+
+    monkeypatch.setattr(desk.library, "made_by", made_by)
+    job = await desk.ended((await desk.train_job()).id)
+    assert (job.state, job.result, desk.train.started) == (S, "support@7", [])
+
+
+async def test_an_ending_daemon_interrupts_and_the_next_one_goes_on(database: Database, job_home: Home) -> None:
+    desk = desk_over(database, job_home)
+    await desk.queue.start()
+    desk.train.script, desk.merge.script = [[asyncio.Event()]], [[ShuttingDown("The daemon is shutting down.")]]
+    runs, waits, merges = await desk.train_job("runs"), await desk.train_job("waits"), await desk.merge_job()
+    await desk.train.running.wait()
+    await desk.merge.running.wait()
+    await desk.queue.close()
+    assert [(await desk.store.get(job.id)).state for job in (runs, waits, merges)] == [INT, Q, INT]
+    with pytest.raises(ShuttingDown):
+        await desk.train_job("late")
+
+    again = desk_over(database, job_home)
+    await again.queue.start()
+    for job in (runs, waits, merges):
+        assert (await again.ended(job.id)).state is S
+    assert again.train.started == [runs.id, waits.id]
+    await again.queue.close()
+
+
+async def test_a_killed_daemons_jobs_go_on_and_its_leftovers_are_swept(database: Database, job_home: Home) -> None:
+    dead = desk_over(database, job_home)
+    job = await dead.train_job()
+    await dead.events.move(job.id, R)  # and then the power went
+    upload = await dead.store.create(JobKind.PREPARE, "d", PrepareSpec(name="d", upload_id="0" * 16))
+    folders = job_home.job(job.id)
+    for folder in (folders.output, folders.checkpoints / "5", job_home.uploads / ("0" * 16), job_home.uploads / ("1" * 16)):
+        folder.mkdir(parents=True)
+    await dead.events.move(upload[0].id, C)
+    waiting, _ = await dead.store.create(JobKind.PREPARE, "d", PrepareSpec(name="d", upload_id="0" * 16))
+
+    desk = desk_over(database, job_home)
+    gate = asyncio.Event()
+    desk.train.script = [[gate]]
+    await desk.queue.start()
+    await desk.train.running.wait()
+    assert (folders.checkpoints / "5").is_dir()
+    assert not folders.output.exists()
+    assert [p.name for p in job_home.uploads.iterdir()] == ["0" * 16]
+    gate.set()
+    assert (await desk.ended(job.id)).state is S
+    assert await desk.states(job.id) == [Q, R, INT, Q, R, S]
+    await desk.ended(waiting.id)
+    await desk.queue.close()
+
+
+async def test_an_unknown_job_is_not_found(desk: Desk) -> None:
+    for call in (desk.queue.cancel, desk.queue.resume):
+        with pytest.raises(NotFound):
+            await call("nosuch")

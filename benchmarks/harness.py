@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from smolorad.engine.starter import ensure_starter
 
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 60.0
+_DEAD = b"DEAD=1"
 _LIBRARIES = ("smolora", "torch", "transformers", "peft", "trl", "datasets", "grpcio", "protobuf")
 
 
@@ -121,13 +123,22 @@ def daemon() -> Iterator[Daemon]:
             stderr=log,
         )
         stack.callback(_end, process)
+        threading.Thread(target=_tell_death, args=(process, root / "notify"), daemon=True).start()
         try:
-            while b"READY=1" not in notify.recv(4096):
-                pass
+            while b"READY=1" not in (said := notify.recv(4096)):
+                if said == _DEAD:
+                    raise ChildProcessError(process.returncode)
             _check_health(root / "d.sock")
-        except (TimeoutError, grpc.RpcError) as error:
+        except (TimeoutError, ChildProcessError, grpc.RpcError) as error:
             raise SystemExit(f"the daemon did not start:\n{(root / 'log').read_text()}") from error
         yield Daemon(root, process, begin, time.perf_counter() - begin)
+
+
+def _tell_death(process: subprocess.Popen[bytes], notify: Path) -> None:
+    """So that one wait is enough for both ends a start can have."""
+    process.wait()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.sendto(_DEAD, str(notify))
 
 
 def _check_health(path: Path) -> None:

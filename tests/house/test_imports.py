@@ -39,6 +39,20 @@ def test_every_contract_has_its_break() -> None:
     assert {contract["name"] for contract in contracts} == BREAKS.keys()
 
 
+def test_every_room_of_the_daemon_has_its_layer() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    listed = {name.strip() for line in layers for name in line.split("|")}
+    rooms = {
+        f"smolorad.{path.stem}"
+        for path in (ROOT / "smolorad").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert rooms - {"smolorad.__init__"} - listed == {"smolorad.engine", "smolorad.corpus"}, (
+        "those two are spawned, not imported"
+    )
+
+
 @pytest.mark.parametrize("contract", BREAKS)
 def test_a_forbidden_import_is_caught(contract: str, copy: Path) -> None:
     file, line = BREAKS[contract]

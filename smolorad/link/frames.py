@@ -83,6 +83,11 @@ class AsyncFrames:
         except (ConnectionError, RuntimeError) as error:
             raise EngineUnavailable("The process that does this has just ended; try again.") from error
 
+    def post(self, message: Message) -> None:
+        """Writes one message without waiting; of no consequence when the other end is gone."""
+        if not self._writer.is_closing():
+            self._writer.write(_frame(message))
+
     async def receive(self, kind: type[M]) -> M | None:
         """The next message, or None when the other end is gone, also in the middle of a frame."""
         try:

@@ -1,0 +1,209 @@
+"""What the daemon asks of the engine, in the domain's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from smolora.v1 import generation_pb2, settings_pb2
+from smolorad.children.process import Child
+from smolorad.domain import (
+    ChatMessage,
+    Checkpoint,
+    Device,
+    Dtype,
+    Evaluation,
+    GenerateOutcome,
+    GenerateSpec,
+    LoadProgress,
+    LoraSettings,
+    Note,
+    ResidentModel,
+    Trained,
+    TrainerSettings,
+    TrainProgress,
+)
+from smolorad.errors import Internal
+from smolorad.link.convert import from_message, to_message
+from smolorad.link.v1 import link_pb2 as pb
+from smolorad.paths import JobFolders
+
+TrainEvent = TrainProgress | Evaluation | Checkpoint | Note | Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """A sign of life: seconds since the working thread finished a step, memory in bytes, adapters in memory."""
+
+    busy_s: float
+    rss_bytes: int
+    adapters: tuple[str, ...]
+
+
+class Engine(Protocol):
+    """The process that holds the resident model.
+
+    Every stream ends with its result. Leaving one early cancels it. All raise what the engine says, and EngineUnavailable where
+    it has died.
+    """
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def load(
+        self, path: Path, name: str, device: Device | None, dtype: Dtype | None, trust_remote_code: bool
+    ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+        """Makes a model resident, in place of the one before once it stands."""
+
+    def generate(self, spec: GenerateSpec, adapter: tuple[str, Path] | None) -> AsyncGenerator[str | GenerateOutcome, None]:
+        """Answers, with the adapter of that key and folder or without one."""
+
+    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
+        """The ids of a prompt or a conversation."""
+
+    async def attach(self, key: str, path: Path) -> int:
+        """Has an adapter in memory; the number of its parameters."""
+
+    async def detach(self, key: str) -> None:
+        """Forgets an adapter."""
+
+    def train(
+        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
+    ) -> AsyncGenerator[TrainEvent, None]:
+        """Trains an adapter into the job's output folder."""
+
+    async def ping(self) -> Pong:
+        """Asks for a sign of life; the caller sets the time limit."""
+
+    async def drain(self, grace_s: float) -> None:
+        """Has it checkpoint and end by itself within the grace."""
+
+    async def kill(self) -> None:
+        """Ends it at once."""
+
+    async def wait(self) -> int:
+        """Its exit status once it has ended."""
+
+
+EngineFactory = Callable[[], Awaitable[Engine]]
+
+
+class EngineProcess:
+    """The real engine, in a child process."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    @classmethod
+    async def start(cls, environ: Mapping[str, str]) -> EngineProcess:
+        """Starts one. It never asks the network: what it loads is on the disk by then."""
+        environ = {**environ, "HF_HUB_OFFLINE": "1"}
+        return cls(await Child.spawn("smolorad.engine", name="engine", environ=environ))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    async def load(
+        self, path: Path, name: str, device: Device | None, dtype: Dtype | None, trust_remote_code: bool
+    ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+        """See Engine."""
+        command = pb.Load(path=str(path), name=name, trust_remote_code=trust_remote_code)
+        command.MergeFrom(to_message(pb.Load, _Where(device, dtype)))
+        async with aclosing(self._child.call(load=command)) as events:
+            async for event in events:
+                if event.WhichOneof("body") == "resident":
+                    yield from_message(ResidentModel, event.resident)
+                else:
+                    yield from_message(LoadProgress, event.load_progress)
+
+    async def generate(
+        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+    ) -> AsyncGenerator[str | GenerateOutcome, None]:
+        """See Engine."""
+        command = pb.Generate(request=to_message(generation_pb2.GenerateRequest, spec))
+        if adapter is not None:
+            command.adapter.CopyFrom(_folder(*adapter))
+        async with aclosing(self._child.call(generate=command)) as events:
+            async for event in events:
+                if event.WhichOneof("body") == "outcome":
+                    yield from_message(GenerateOutcome, event.outcome)
+                else:
+                    yield event.text
+
+    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
+        """See Engine."""
+        turns = [to_message(generation_pb2.ChatMessage, message) for message in messages]
+        request = generation_pb2.CountTokensRequest(prompt=prompt, messages=turns)
+        return list((await self._answer("counted", count_tokens=request)).token_ids)
+
+    async def attach(self, key: str, path: Path) -> int:
+        """See Engine."""
+        return int((await self._answer("attached", attach=_folder(key, path))).parameters)
+
+    async def detach(self, key: str) -> None:
+        """See Engine."""
+        await self._answer("done", detach=pb.AdapterFolder(key=key))
+
+    async def train(
+        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
+    ) -> AsyncGenerator[TrainEvent, None]:
+        """See Engine."""
+        command = pb.Train(
+            job_id=job_id,
+            dataset_path=str(dataset_path),
+            lora=to_message(settings_pb2.LoraSettings, lora),
+            trainer=to_message(settings_pb2.TrainerSettings, trainer),
+            checkpoints_path=str(folders.checkpoints),
+            stage_path=str(folders.stage),
+            output_path=str(folders.output),
+        )
+        kinds: Mapping[str, type[TrainEvent]] = {
+            "train": TrainProgress,
+            "evaluation": Evaluation,
+            "checkpoint": Checkpoint,
+            "note": Note,
+            "trained": Trained,
+        }
+        async with aclosing(self._child.call(train=command)) as events:
+            async for event in events:
+                kind = event.WhichOneof("body") or ""
+                yield from_message(kinds[kind], getattr(event, kind))
+
+    async def ping(self) -> Pong:
+        """See Engine."""
+        return from_message(Pong, await self._child.ping())
+
+    async def drain(self, grace_s: float) -> None:
+        """See Engine."""
+        await self._child.drain(grace_s)
+
+    async def kill(self) -> None:
+        """See Engine."""
+        await self._child.kill()
+
+    async def wait(self) -> int:
+        """See Engine."""
+        return await self._child.wait()
+
+    async def _answer(self, kind: str, **command: Any) -> Any:
+        """The one event of a call that has no others."""
+        async with aclosing(self._child.call(**command)) as events:
+            async for event in events:
+                return getattr(event, kind)
+        raise Internal("The engine gave no answer; please report it with the daemon's log.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    device: Device | None
+    dtype: Dtype | None
+
+
+def _folder(key: str, path: Path) -> pb.AdapterFolder:
+    return pb.AdapterFolder(key=key, path=str(path))

@@ -1,0 +1,307 @@
+"""Stand-ins for the children, so that the daemon around them can be tested without a model.
+
+They keep the promises of `Engine` and `Workers`; what they say is scripted, and what they were asked is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smolorad.children.engine import Pong, TrainEvent
+from smolorad.domain import (
+    ChatMessage,
+    Checkpoint,
+    Dataset,
+    DatasetReport,
+    Device,
+    Dtype,
+    Evaluation,
+    Fetched,
+    FinishReason,
+    GenerateOutcome,
+    GenerateSpec,
+    LoadProgress,
+    LoadStage,
+    LoraSettings,
+    Merged,
+    MergeProof,
+    ModelFacts,
+    Note,
+    PhaseProgress,
+    Prepared,
+    PrepareSpec,
+    ResidentModel,
+    Timings,
+    Trained,
+    TrainerSettings,
+    TrainProgress,
+    Usage,
+)
+from smolorad.errors import EngineUnavailable, SmoloraError
+from smolorad.paths import JobFolders
+
+FINGERPRINT = "f" * 64
+_PIDS = itertools.count(2**22 + 1)  # above every real one
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The process dies here."""
+
+    status: int = -9
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing happens until the event is set."""
+
+    until: asyncio.Event
+
+
+Step = str | SmoloraError | Death | Wait | TrainEvent | LoadProgress | PhaseProgress | Prepared | Merged | Fetched
+
+
+@dataclass
+class Script:
+    """What comes next, and what was asked; shared by an engine and those started after its death."""
+
+    answers: deque[list[Step]] = field(default_factory=deque)
+    trainings: deque[list[Step]] = field(default_factory=deque)
+    loads: deque[list[Step]] = field(default_factory=deque)
+    work: deque[list[Step]] = field(default_factory=deque)
+    calls: list[tuple[str, object]] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    fingerprint: str = FINGERPRINT
+
+    def enqueue(self, *steps: Step) -> None:
+        """The steps of the next answer."""
+        self.answers.append(list(steps))
+
+
+class FakeEngine:
+    """An engine in this process. Without a script it answers "Hello world" and trains two steps."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or Script()
+        self.pid = next(_PIDS)
+        self.adapters: dict[str, Path] = {}
+        self.resident: ResidentModel | None = None
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def load(
+        self, path: Path, name: str, device: Device | None, dtype: Dtype | None, trust_remote_code: bool
+    ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+        """See Engine."""
+        self.script.calls.append(("load", (path, name, device, dtype, trust_remote_code)))
+        default: list[Step] = [LoadProgress(LoadStage.READ, 1, 2), LoadProgress(LoadStage.WARM_UP)]
+        async for step in self._play("load", _next(self.script.loads, default)):
+            if isinstance(step, LoadProgress):
+                yield step
+        self.adapters.clear()
+        self.resident = ResidentModel(
+            name=name,
+            fingerprint=self.script.fingerprint,
+            architecture="llama",
+            parameters=1000,
+            device=device or Device.CPU,
+            dtype=dtype or Dtype.FLOAT32,
+            weight_bytes=4000,
+            context_length=512,
+            has_chat_template=True,
+        )
+        yield self.resident
+
+    async def generate(
+        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+    ) -> AsyncGenerator[str | GenerateOutcome, None]:
+        """See Engine."""
+        self.script.calls.append(("generate", (spec, adapter)))
+        count = 0
+        async for step in self._play("generate", _next(self.script.answers, ["Hello", " world"])):
+            if isinstance(step, str):
+                count += 1
+                yield step
+        yield GenerateOutcome(
+            finish_reason=FinishReason.STOP,
+            usage=Usage(len(spec.prompt.split()), count),
+            timings=Timings(),
+            sampling=spec.sampling,
+            model=self.resident.name if self.resident else "",
+            adapter=adapter[0] if adapter else "",
+            token_ids=tuple(range(count)),
+        )
+
+    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
+        """See Engine: a token for each word."""
+        self._check_alive()
+        return list(range(len((prompt or " ".join(message.content for message in messages)).split())))
+
+    async def attach(self, key: str, path: Path) -> int:
+        """See Engine."""
+        self._check_alive()
+        self.adapters[key] = path
+        return 10
+
+    async def detach(self, key: str) -> None:
+        """See Engine."""
+        self._check_alive()
+        self.adapters.pop(key, None)
+
+    async def train(
+        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
+    ) -> AsyncGenerator[TrainEvent, None]:
+        """See Engine."""
+        self.script.calls.append(("train", (job_id, dataset_path, lora, trainer, folders)))
+        default: list[Step] = [
+            Evaluation(0, 3.0, 20.1, 1, 0.1),
+            TrainProgress(1, 2, loss=3.0),
+            Checkpoint(1),
+            TrainProgress(2, 2, loss=2.0),
+            Evaluation(2, 2.0, 7.4, 1, 0.1),
+        ]
+        async for step in self._play("train", _next(self.script.trainings, default)):
+            if isinstance(step, TrainProgress | Evaluation | Checkpoint | Note | Trained):
+                yield step
+        folders.output.mkdir(parents=True)
+        (folders.output / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+        (folders.output / "adapter_model.safetensors").write_bytes(b"weights")
+        yield Trained(2, 2.5, 3.0, 2.0, 10, lora)
+
+    async def ping(self) -> Pong:
+        """See Engine."""
+        self._check_alive()
+        return Pong(0.0, 1, tuple(self.adapters))
+
+    async def drain(self, grace_s: float) -> None:
+        """See Engine."""
+        self.script.calls.append(("drain", grace_s))
+        self.die(0)
+
+    async def kill(self) -> None:
+        """See Engine."""
+        self.die(-9)
+
+    async def wait(self) -> int:
+        """See Engine."""
+        return await asyncio.shield(self._status)
+
+    def die(self, status: int = -9) -> None:
+        """Its process ends."""
+        if not self._status.done():
+            self._status.set_result(status)
+
+    async def _play(self, name: str, steps: Iterable[Step]) -> AsyncGenerator[Step, None]:
+        done = False
+        try:
+            for step in steps:
+                self._check_alive()
+                match step:
+                    case Death(status=status):
+                        self.die(status)
+                        self._check_alive()
+                    case SmoloraError():
+                        done = True
+                        raise step
+                    case Wait(until=event):
+                        await self._wait_for(event)
+                    case _:
+                        yield step
+            self._check_alive()
+            done = True
+        finally:
+            if not done and not self._status.done():
+                self.script.cancelled.append(name)
+
+    async def _wait_for(self, event: asyncio.Event) -> None:
+        waiting = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait((waiting, self._status), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        if self._status.done():
+            raise EngineUnavailable("The engine was ended by SIGKILL; try again.")
+
+
+class FakeWorkers:
+    """Workers in this process; each writes a small real folder, so that publishing works."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or Script()
+
+    async def prepare(
+        self, spec: PrepareSpec, files: Path | None, tokenizer: Path | None, output: Path
+    ) -> AsyncGenerator[PhaseProgress | Note | Prepared, None]:
+        """See Workers: every line of every file is a row."""
+        self.script.calls.append(("prepare", (spec, files, tokenizer, output)))
+        async for step in self._play("prepare", PhaseProgress("read", 1, 1, "rows")):
+            yield step
+        yield _write_dataset(files, output)
+
+    async def merge(
+        self, base: Path, adapter: Path, output: Path, dtype: Dtype | None = None, *, trust_remote_code: bool = False
+    ) -> AsyncGenerator[PhaseProgress | Note | Merged, None]:
+        """See Workers."""
+        self.script.calls.append(("merge", (base, adapter, output, dtype, trust_remote_code)))
+        async for step in self._play("merge", PhaseProgress("merge")):
+            yield step
+        _write_model(output)
+        yield Merged(MergeProof(4, 0.0, 1e-3, 1.0), ModelFacts("e" * 64, "llama", 1000))
+
+    async def fetch(
+        self, source: str, revision: str = "", output: Path | None = None, *, trust_remote_code: bool = False
+    ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
+        """See Workers: a model that stays where it is has no folder."""
+        self.script.calls.append(("fetch", (source, revision, output, trust_remote_code)))
+        async for step in self._play("fetch", PhaseProgress("download", 1, 2, "bytes")):
+            yield step
+        if output is not None:
+            _write_model(output)
+        yield Fetched(str(output or "/nowhere"), source, ModelFacts(self.script.fingerprint, "llama", 1000))
+
+    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int) -> tuple[list[str], int]:
+        """See Workers."""
+        rows = (Path(dataset.path) / "rows.txt").read_text(encoding="utf-8").splitlines() if split == "train" else []
+        return rows[offset : offset + limit], len(rows)
+
+    async def _play(self, name: str, default: PhaseProgress) -> AsyncGenerator[PhaseProgress | Note, None]:
+        done = False
+        try:
+            for step in _next(self.script.work, [default]):
+                match step:
+                    case SmoloraError():
+                        done = True
+                        raise step
+                    case Wait(until=event):
+                        await event.wait()
+                    case PhaseProgress() | Note():
+                        yield step
+            done = True
+        finally:
+            if not done:
+                self.script.cancelled.append(name)
+
+
+def _next(queue: deque[list[Step]], default: list[Step]) -> list[Step]:
+    return queue.popleft() if queue else default
+
+
+def _write_dataset(files: Path | None, output: Path) -> Prepared:
+    texts = [path.read_text(encoding="utf-8") for path in sorted(files.rglob("*")) if path.is_file()] if files else []
+    rows = [line for text in texts for line in text.splitlines()]
+    output.mkdir(parents=True)
+    (output / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
+    return Prepared(len(rows), 0, DatasetReport(files=len(texts), rows_read=len(rows), rows_kept=len(rows)))
+
+
+def _write_model(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"weights")

@@ -1,0 +1,126 @@
+"""Work that must not disturb the engine: each piece in a child process of its own, which ends with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from smolora.v1 import datasets_pb2
+from smolorad.children.process import Child
+from smolorad.domain import Dataset, Dtype, Fetched, Merged, Note, PhaseProgress, Prepared, PrepareSpec
+from smolorad.errors import Internal
+from smolorad.link.convert import from_message, to_message
+from smolorad.link.v1 import link_pb2 as pb
+
+T = TypeVar("T", Prepared, Merged, Fetched)
+
+_CORPUS, _WEIGHTS = "smolorad.corpus", "smolorad.engine.offline"
+
+
+class Workers(Protocol):
+    """One-shot work. Every stream ends with its result. Leaving one early ends its process."""
+
+    def prepare(
+        self, spec: PrepareSpec, files: Path | None, tokenizer: Path | None, output: Path
+    ) -> AsyncGenerator[PhaseProgress | Note | Prepared, None]:
+        """Makes a dataset of a folder of files, or of the spec's hub dataset, in `output`."""
+
+    def merge(
+        self, base: Path, adapter: Path, output: Path, dtype: Dtype | None = None, *, trust_remote_code: bool = False
+    ) -> AsyncGenerator[PhaseProgress | Note | Merged, None]:
+        """Makes a model of a base and an adapter in `output`, in a number format or the base folder's own."""
+
+    def fetch(
+        self, source: str, revision: str = "", output: Path | None = None, *, trust_remote_code: bool = False
+    ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
+        """Brings a model's files to `output`, or where they may stay."""
+
+    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int) -> tuple[list[str], int]:
+        """Some rows of a split, and how many it has."""
+
+
+class WorkerProcesses:
+    """The real workers. `cache` is where downloads may be kept between runs."""
+
+    def __init__(self, environ: Mapping[str, str], cache: Path) -> None:
+        self._environ = environ
+        self._cache = cache
+
+    async def prepare(
+        self, spec: PrepareSpec, files: Path | None, tokenizer: Path | None, output: Path
+    ) -> AsyncGenerator[PhaseProgress | Note | Prepared, None]:
+        """See Workers."""
+        command = pb.Prepare(
+            files_path=str(files or ""),
+            request=to_message(datasets_pb2.PrepareDatasetRequest, spec),
+            tokenizer_path=str(tokenizer or ""),
+            output_path=str(output),
+        )
+        async with aclosing(self._work(_CORPUS, "prepared", Prepared, prepare=command)) as events:
+            async for event in events:
+                yield event
+
+    async def merge(
+        self, base: Path, adapter: Path, output: Path, dtype: Dtype | None = None, *, trust_remote_code: bool = False
+    ) -> AsyncGenerator[PhaseProgress | Note | Merged, None]:
+        """See Workers."""
+        command = pb.Merge(
+            base_path=str(base),
+            adapter_path=str(adapter),
+            output_path=str(output),
+            dtype=f"DTYPE_{dtype.name}" if dtype else None,
+            trust_remote_code=trust_remote_code,
+        )
+        async with aclosing(self._work(_WEIGHTS, "merged", Merged, merge=command)) as events:
+            async for event in events:
+                yield event
+
+    async def fetch(
+        self, source: str, revision: str = "", output: Path | None = None, *, trust_remote_code: bool = False
+    ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
+        """See Workers."""
+        command = pb.Fetch(
+            source=source,
+            revision=revision,
+            output_path=str(output or ""),
+            cache_path=str(self._cache),
+            trust_remote_code=trust_remote_code,
+        )
+        async with aclosing(self._work(_WEIGHTS, "fetched", Fetched, fetch=command)) as events:
+            async for event in events:
+                yield event
+
+    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int) -> tuple[list[str], int]:
+        """See Workers."""
+        request = datasets_pb2.PreviewDatasetRequest(name=str(dataset.ref), split=split, offset=offset, limit=limit)
+        command = pb.Preview(dataset_path=dataset.path, request=request)
+        async with aclosing(self._events(_CORPUS, preview=command)) as events:
+            async for event in events:
+                return list(event.preview.rows), event.preview.total_rows
+        raise Internal("The corpus worker gave no answer; please report it with the daemon's log.")
+
+    async def _work(
+        self, module: str, result: str, cls: type[T], **command: Any
+    ) -> AsyncGenerator[PhaseProgress | Note | T, None]:
+        async with aclosing(self._events(module, **command)) as events:
+            async for event in events:
+                match event.WhichOneof("body"):
+                    case "phase":
+                        yield from_message(PhaseProgress, event.phase)
+                    case "note":
+                        yield from_message(Note, event.note)
+                    case _:
+                        yield from_message(cls, getattr(event, result))
+
+    async def _events(self, module: str, **command: Any) -> AsyncGenerator[pb.Event, None]:
+        """The events of one command to a child of its own, which is gone when they end."""
+        child = await Child.spawn(module, name=f"{module.split('.')[1]} worker", environ=self._environ)
+        events = child.call(**command)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await child.kill()  # first: it may be deep in a library, where no cancel is heard
+            await events.aclose()

@@ -1,0 +1,205 @@
+"""Jobs and their events. Every change of a job and the event that tells of it are one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+from smolorad.domain import (
+    EVENT_KINDS,
+    SPEC_OF,
+    TERMINAL,
+    EventBody,
+    Job,
+    JobError,
+    JobEvent,
+    JobKind,
+    JobSpec,
+    JobState,
+    StateChange,
+    TrainProgress,
+)
+from smolorad.errors import AlreadyExists, NotFound
+from smolorad.store.database import Database
+from smolorad.store.queries import SQL, from_json, to_json
+
+_KIND_OF = {cls: kind for kind, cls in EVENT_KINDS.items()}
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without l, o, 0 and 1: ids are read aloud and typed
+_ID_LENGTH = 12
+
+
+class JobStore:
+    """Jobs, oldest to newest by a counter; each with its events, numbered from 1 without gaps."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, kind: JobKind, target: str, spec: JobSpec, request_id: str = "") -> tuple[Job, bool]:
+        """A new queued job, and True; or the job that this request id has started before, and False.
+
+        Raises AlreadyExists if the request id belongs to another request.
+        """
+
+        def work(db: sqlite3.Connection) -> tuple[Job, bool]:
+            if (row := _by_request(db, request_id)) is not None:
+                known = _job(row)
+                if (known.kind, known.target) != (kind, target):
+                    raise AlreadyExists(
+                        f"The request id {request_id!r} belongs to job {known.id}, which is another request; choose a new id."
+                    )
+                return known, False
+            job_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+            values = {
+                "id": job_id,
+                "kind": kind,
+                "state": JobState.QUEUED,
+                "target": target,
+                "spec": to_json(spec),
+                "request_id": request_id,
+                "create_time": _now().isoformat(),
+            }
+            db.execute(SQL["add_job"], values)
+            _append(db, job_id, StateChange(JobState.QUEUED))
+            return _get(db, job_id), True
+
+        return await self._database.run(work)
+
+    async def get(self, job_id: str) -> Job:
+        """One job; raises NotFound."""
+        return await self._database.run(lambda db: _get(db, job_id))
+
+    async def by_request(self, request_id: str) -> Job | None:
+        """The job that a request id started, if any."""
+
+        def work(db: sqlite3.Connection) -> Job | None:
+            row = _by_request(db, request_id)
+            return None if row is None else _job(row)
+
+        return await self._database.run(work)
+
+    async def newest(self, limit: int, before: str | None = None) -> list[Job]:
+        """Newest first; those created before the job `before`, or all."""
+        values = {"limit": limit, "before": before}
+        return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["jobs"], values)])
+
+    async def unfinished(self) -> list[Job]:
+        """Queued, running and interrupted jobs, oldest first."""
+        return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["unfinished_jobs"])])
+
+    async def move(
+        self, job_id: str, to: JobState, why: str = "", *, error: JobError | None = None, result: str = ""
+    ) -> tuple[Job, JobEvent]:
+        """Moves a job to its next state, and tells so in an event.
+
+        Running counts an attempt, and begins the job's time at the first. Raises NotFound, and BadState where the table of
+        moves does not allow it.
+        """
+
+        def work(db: sqlite3.Connection) -> tuple[Job, JobEvent]:
+            before = _get(db, job_id)
+            now = _now()
+            running = to is JobState.RUNNING
+            job = dataclasses.replace(
+                before.moved(to),
+                start_time=before.start_time or (now if running else None),
+                end_time=now if to in TERMINAL else None,
+                attempts=before.attempts + running,
+                error=error,
+                result=result,
+            )
+            db.execute(SQL["update_job"], _columns(job))
+            event = _append(db, job_id, StateChange(to, why))
+            return dataclasses.replace(job, last_sequence=event.sequence), event
+
+        return await self._database.run(work)
+
+    async def append(self, job_id: str, body: EventBody) -> JobEvent:
+        """Adds an event with the next number; training progress becomes the job's progress too. Raises NotFound."""
+
+        def work(db: sqlite3.Connection) -> JobEvent:
+            if isinstance(body, TrainProgress):
+                db.execute(SQL["set_progress"], {"id": job_id, "progress": to_json(body)})
+            return _append(db, job_id, body)
+
+        return await self._database.run(work)
+
+    async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+        """The job's events after a number, in order; at most `limit`."""
+        values = {"job_id": job_id, "after": after, "limit": limit}
+        return await self._database.run(lambda db: [_event(row) for row in db.execute(SQL["events"], values)])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _get(db: sqlite3.Connection, job_id: str) -> Job:
+    row = db.execute(SQL["job"], {"id": job_id}).fetchone()
+    if row is None:
+        raise NotFound(f"There is no job {job_id!r}; see `smolora-client jobs`.")
+    return _job(row)
+
+
+def _by_request(db: sqlite3.Connection, request_id: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute(SQL["job_by_request"], {"request_id": request_id}).fetchone()
+    return row
+
+
+def _append(db: sqlite3.Connection, job_id: str, body: EventBody) -> JobEvent:
+    row = db.execute(SQL["next_sequence"], {"id": job_id}).fetchone()
+    if row is None:
+        raise NotFound(f"There is no job {job_id!r}; see `smolora-client jobs`.")
+    event = JobEvent(job_id, row[0], _now(), body)
+    values = {
+        "job_id": job_id,
+        "sequence": event.sequence,
+        "time": event.time.isoformat(),
+        "kind": _KIND_OF[type(body)],
+        "body": to_json(body),
+    }
+    db.execute(SQL["add_event"], values)
+    return event
+
+
+def _columns(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "start_time": job.start_time.isoformat() if job.start_time else None,
+        "end_time": job.end_time.isoformat() if job.end_time else None,
+        "attempts": job.attempts,
+        "error": to_json(job.error) if job.error else None,
+        "result": job.result,
+    }
+
+
+def _job(row: sqlite3.Row) -> Job:
+    kind = JobKind(row["kind"])
+    return Job(
+        id=row["id"],
+        kind=kind,
+        state=JobState(row["state"]),
+        target=row["target"],
+        spec=from_json(SPEC_OF[kind], row["spec"]),
+        create_time=datetime.fromisoformat(row["create_time"]),
+        start_time=_time(row["start_time"]),
+        end_time=_time(row["end_time"]),
+        last_sequence=row["last_sequence"],
+        attempts=row["attempts"],
+        error=from_json(JobError, row["error"]) if row["error"] else None,
+        result=row["result"],
+        progress=from_json(TrainProgress, row["progress"]) if row["progress"] else None,
+        request_id=row["request_id"],
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _event(row: sqlite3.Row) -> JobEvent:
+    body: EventBody = from_json(EVENT_KINDS[row["kind"]], row["body"])
+    return JobEvent(row["job_id"], row["sequence"], datetime.fromisoformat(row["time"]), body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,13 +30,15 @@ Handler = Callable[[Any, Any], Any]
 class FakeDaemon(grpc.GenericRpcHandler):
     """Answers each method with the handler of its name: an async function, or an async generator for a stream.
 
-    `requests` keeps what came, in order, with the method's name.
+    `requests` keeps what came, in order, with the method's name. `left` is set when a stream ends before its handler did: the
+    caller went away, or the handler failed.
     """
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.script: dict[str, Handler] = {}
         self.requests: list[tuple[str, Any]] = []
+        self.left = asyncio.Event()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -74,8 +77,15 @@ class FakeDaemon(grpc.GenericRpcHandler):
 
             async def stream(request: Any, context: Any) -> Any:
                 self.requests.append((name, request))
-                async for message in handler(request, context):
-                    yield message
+                finished = False
+                try:
+                    async with contextlib.aclosing(handler(request, context)) as messages:
+                        async for message in messages:
+                            yield message
+                    finished = True
+                finally:
+                    if not finished:
+                        self.left.set()
 
             return stream
 
@@ -115,12 +125,9 @@ async def fail(
     await context.abort(code, message, (("grpc-status-details-bin", status.SerializeToString()),))
 
 
-async def until_cancelled(gone: asyncio.Event) -> None:
-    """Waits until the caller goes, and says so."""
-    try:
-        await asyncio.Event().wait()
-    finally:
-        gone.set()
+async def silence() -> None:
+    """Nothing more, until the caller goes."""
+    await asyncio.Event().wait()
 
 
 def event(sequence: int, job_id: str = "j1", **body: Any) -> Any:

@@ -16,7 +16,7 @@ from smolora.cli import flags, output
 from smolora.cli.main import VERBS, main
 from smolora.v1 import datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from tests.unit.client.conftest import Command
-from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job, until_cancelled
+from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job, silence
 
 
 def lines(text: str) -> list[Any]:
@@ -256,11 +256,10 @@ async def test_load_status_and_lists(daemon: FakeDaemon, command: Command) -> No
 
 
 async def test_ctrl_c_in_a_training_detaches(daemon: FakeDaemon, command: Command) -> None:
-    gone = asyncio.Event()
 
     async def train(request: Any, context: Any) -> Any:
         yield training_pb2.TrainResponse(job_event=event(1))
-        await until_cancelled(gone)
+        await silence()
 
     daemon.script["Train"] = train
     process = await command.start("train", "--dataset", "verses", "--adapter", "poet")
@@ -271,16 +270,15 @@ async def test_ctrl_c_in_a_training_detaches(daemon: FakeDaemon, command: Comman
     assert process.returncode == 130
     assert b"the job goes on. Watch it again: smolora-client jobs watch j1\n" in err
     assert b"Traceback" not in err
-    await gone.wait()
+    await daemon.left.wait()
     assert daemon.asked("CancelJob") == []
 
 
 async def test_ctrl_c_in_a_generation_cancels_it(daemon: FakeDaemon, command: Command) -> None:
-    gone = asyncio.Event()
 
     async def generate(request: Any, context: Any) -> Any:
         yield generation_pb2.GenerateResponse(text="Once")
-        await until_cancelled(gone)
+        await silence()
 
     daemon.script["Generate"] = generate
     process = await command.start("generate", "hi")
@@ -289,20 +287,17 @@ async def test_ctrl_c_in_a_generation_cancels_it(daemon: FakeDaemon, command: Co
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (130, b"\n", b"")
-    await gone.wait()
+    await daemon.left.wait()
 
 
 async def test_a_reader_that_goes_is_no_error_and_ends_the_generation(daemon: FakeDaemon, command: Command) -> None:
-    gone, closed = asyncio.Event(), asyncio.Event()
+    closed = asyncio.Event()
 
     async def generate(request: Any, context: Any) -> Any:
-        try:
-            yield generation_pb2.GenerateResponse(text="Once")
-            await closed.wait()
-            while True:
-                yield generation_pb2.GenerateResponse(text=" more")
-        finally:
-            gone.set()
+        yield generation_pb2.GenerateResponse(text="Once")
+        await closed.wait()
+        while True:
+            yield generation_pb2.GenerateResponse(text=" more")
 
     daemon.script["Generate"] = generate
     process = await command.start("generate", "hi")
@@ -313,7 +308,7 @@ async def test_a_reader_that_goes_is_no_error_and_ends_the_generation(daemon: Fa
     closed.set()
     assert await process.stderr.read() == b""
     assert await process.wait() == 1
-    await gone.wait()
+    await daemon.left.wait()
 
 
 def test_amounts_are_written_for_people() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 import smolora
 from smolora import _errors as errors
-from smolora.v1 import errors_pb2, system_pb2
+from smolora.v1 import errors_pb2, generation_pb2, system_pb2
 from smolorad import errors as daemon_errors
-from tests.unit.client.fake_daemon import FakeDaemon, fail
+from tests.unit.client.fake_daemon import FakeDaemon, fail, silence
 
 REASONS = [name.removeprefix("ERROR_REASON_") for name, number in errors_pb2.ErrorReason.items() if number]
 
@@ -81,6 +81,15 @@ async def test_a_call_the_daemon_does_not_know_says_that_versions_differ(client:
         await client.status()
 
 
+async def test_a_message_too_large_is_the_callers_to_mend(daemon: FakeDaemon, client: Any) -> None:
+    async def count(request: Any, context: Any) -> Any:
+        return generation_pb2.CountTokensResponse()
+
+    daemon.script["CountTokens"] = count
+    with pytest.raises(smolora.InvalidRequest, match="too much for one call"):
+        await client.count_tokens("x" * 5 * 2**20)
+
+
 async def test_details_that_contradict_the_status_line_do_not_break_the_client(daemon: FakeDaemon, client: Any) -> None:
     async def refuse(request: Any, context: Any) -> None:
         await context.abort(grpc.StatusCode.NOT_FOUND, "none here", (("grpc-status-details-bin", b"\xff\xff"),))
@@ -139,21 +148,13 @@ async def test_a_path_with_spaces_and_percent_signs_is_reached(short_path: Path)
 
 
 async def test_a_silent_daemon_ends_a_call_at_its_deadline(daemon: FakeDaemon) -> None:
-    import asyncio
-
-    gone = asyncio.Event()
-
     async def hang(request: Any, context: Any) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            gone.set()
+        await silence()
 
     daemon.script["GetStatus"] = hang
     async with smolora.AsyncClient(daemon.socket, timeout=0.2) as aio:
         with pytest.raises(smolora.TimedOut):
             await aio.status()
-        await gone.wait()
 
 
 def test_a_closed_client_says_so(short_path: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 import smolora
 from smolora._async import client as aio_client
 from smolora._async import streams as aio_streams
+from smolora._sync import client as blocking_client
 from smolora._sync import streams as blocking_streams
+from smolora._transport import threads
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2, training_pb2
-from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job, until_cancelled
+from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job, silence
 
 
 @pytest.fixture
@@ -25,16 +27,15 @@ async def aio(daemon: FakeDaemon) -> AsyncIterator[smolora.AsyncClient]:
 
 @pytest.fixture
 def endless(daemon: FakeDaemon) -> asyncio.Event:
-    """Generate says two pieces and then nothing, until the caller goes: then this event is set."""
-    gone = asyncio.Event()
+    """Generate says two pieces and then nothing; the event is set when the caller has gone."""
 
     async def generate(request: Any, context: Any) -> Any:
         yield generation_pb2.GenerateResponse(text="Once ")
         yield generation_pb2.GenerateResponse(text="upon")
-        await until_cancelled(gone)
+        await silence()
 
     daemon.script["Generate"] = generate
-    return gone
+    return daemon.left
 
 
 def answered(text: str) -> Any:
@@ -140,33 +141,33 @@ async def test_close_from_elsewhere_ends_the_loop(aio: smolora.AsyncClient, endl
 
 
 async def test_a_stream_that_is_dropped_unread_cancels(daemon: FakeDaemon, aio: smolora.AsyncClient) -> None:
-    began, gone = asyncio.Event(), asyncio.Event()
+    began = asyncio.Event()
 
     async def generate(request: Any, context: Any) -> Any:
         began.set()
         yield generation_pb2.GenerateResponse(text="Once")
-        await until_cancelled(gone)
+        await silence()
 
     daemon.script["Generate"] = generate
     stream: Any = aio.generate("x")
     await began.wait()
     del stream
     gc.collect()
-    await gone.wait()
+    await daemon.left.wait()
 
-    began.clear(), gone.clear()
+    began.clear()
+    daemon.left.clear()
     with smolora.Client(daemon.socket) as client:
         stream = await asyncio.to_thread(client.generate, "x")
         await began.wait()
         del stream
         gc.collect()
-        await gone.wait()
+        await daemon.left.wait()
 
 
 async def test_a_generation_ends_at_the_time_its_caller_gave(aio: smolora.AsyncClient, endless: asyncio.Event) -> None:
     with pytest.raises(smolora.TimedOut):
         await aio.generate("x", timeout=0.3).text()
-    await endless.wait()
 
 
 async def test_loading_streams_stages_and_ends_with_the_model(daemon: FakeDaemon, aio: smolora.AsyncClient) -> None:
@@ -198,7 +199,7 @@ def watching(last: int, ended: Any = None, stall_after: int = 0) -> Any:
             yield jobs_pb2.WatchJobResponse(job_event=event(n, heartbeat=jobs_pb2.Heartbeat()))
             if n == stall_after and not stalled:
                 stalled.append(n)
-                await asyncio.Event().wait()
+                await silence()
         yield jobs_pb2.WatchJobResponse(job=ended or job(result="poet@1"))
 
     return watch
@@ -231,12 +232,11 @@ async def test_a_refused_training_raises_where_it_is_asked_for(daemon: FakeDaemo
 
 
 async def test_leaving_a_job_ends_the_view_and_it_can_be_taken_up_again(daemon: FakeDaemon, aio: smolora.AsyncClient) -> None:
-    gone = asyncio.Event()
 
     async def train(request: Any, context: Any) -> Any:
         yield training_pb2.TrainResponse(job_event=event(1))
         yield training_pb2.TrainResponse(job_event=event(2))
-        await until_cancelled(gone)
+        await silence()
 
     daemon.script |= {"Train": train, "WatchJob": watching(4)}
     daemon.script["GetAdapter"] = lambda *_: _async(models_pb2.GetAdapterResponse(adapter=adapter()))
@@ -244,11 +244,25 @@ async def test_leaving_a_job_ends_the_view_and_it_can_be_taken_up_again(daemon: 
     async for one in run:
         if one.sequence == 2:
             break
-    await gone.wait()
+    await daemon.left.wait()
     assert [one.sequence async for one in run] == [3, 4]
     assert (await run.result()).name == "poet"
     assert daemon.asked("GetAdapter")[0].name == "poet@1"
     assert daemon.asked("CancelJob") == []
+
+
+async def test_a_job_that_is_dropped_unread_ends_the_view(daemon: FakeDaemon, client: Any) -> None:
+
+    async def train(request: Any, context: Any) -> Any:
+        yield training_pb2.TrainResponse(job_event=event(1))
+        await silence()
+
+    daemon.script["Train"] = train
+    run = await client.train("verses", "poet")
+    assert run.job_id == "j1"
+    del run
+    gc.collect()
+    await daemon.left.wait()
 
 
 async def _async(value: Any) -> Any:
@@ -353,7 +367,7 @@ async def test_a_job_that_failed_meanwhile_raises_its_error(
 ) -> None:
     async def train(request: Any, context: Any) -> Any:
         yield training_pb2.TrainResponse(job_event=event(1))
-        await asyncio.Event().wait()
+        await silence()
 
     daemon.script |= {"Train": train, "WatchJob": watching(2, ended)}
     run = await aio.train("verses", "poet")
@@ -371,40 +385,43 @@ def ended_state(ended: Any) -> str:
 async def test_a_job_stream_that_falls_silent_is_an_error(
     daemon: FakeDaemon, aio: smolora.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (aio_streams, aio_client, blocking_streams):
+    for module in (aio_streams, aio_client, blocking_streams, blocking_client):
         monkeypatch.setattr(module, "JOB_IDLE_S", 0.2)
-    gone = asyncio.Event()
 
     async def watch(request: Any, context: Any) -> Any:
         yield jobs_pb2.WatchJobResponse(job_event=event(1))
-        await until_cancelled(gone)
+        await silence()
 
     daemon.script["WatchJob"] = watch
     with pytest.raises(smolora.TimedOut, match="sent nothing for"):
         await aio.watch("j1").result()
-    await gone.wait()
-    gone.clear()
     with smolora.Client(daemon.socket) as client, pytest.raises(smolora.TimedOut, match="sent nothing for"):
         await asyncio.to_thread(client.watch("j1").result)
-    await gone.wait()
 
 
-async def test_a_slow_reader_is_no_silence(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_counts_only_while_a_reader_waits() -> None:
     """The time between two reads is the caller's own: a watchdog that counted it would end good streams."""
-    from smolora._transport import threads
-
-    cancelled = []
 
     class Call:
-        def cancel(self) -> None:
-            cancelled.append(True)
+        cancelled = False
 
-    watchdog = threads._Watchdog(Call(), 0.01)
-    try:
-        for _ in range(20):
-            watchdog.listen()
-            watchdog.heard()
-            watchdog._stopped.wait(0.005)
-        assert cancelled == []
-    finally:
-        watchdog.stop()
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    class Clock:
+        """Wakes the watchdog three times; a reader waits, in vain, only before the last."""
+
+        wakings = 0
+
+        def wait(self, seconds: float) -> bool:
+            self.wakings += 1
+            if self.wakings == 3:
+                watchdog._deadline = 0.0  # long ago
+            return False
+
+    call, clock = Call(), Clock()
+    watchdog = threads._Watchdog(call, 3600.0)
+    watchdog.stop()
+    watchdog._stopped = clock  # type: ignore[assignment]
+    watchdog._watch()
+    assert (clock.wakings, call.cancelled, watchdog.barked) == (3, True, True)

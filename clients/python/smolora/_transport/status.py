@@ -45,6 +45,8 @@ def to_error(failure: Any, address: Address) -> errors.SmoloraError:
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.Internal("The daemon does not know this call; it and this client differ in version: update the older.")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return errors.InvalidRequest(f"This is too much for one call; send less. ({details})")
     return _BY_CODE.get(code, errors.Internal)(details or f"The call failed with {code.name}; see the daemon's log.")
 
 

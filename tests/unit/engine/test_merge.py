@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from tests.tiny import tiny_model
 from tests.worker import running_worker
 
 PROMPTS = ["In the beginning", "The quick brown fox", "Да, и ещё", "ten times 10"]
+
+# PEFT's advice, which the proof makes needless.
+TIED = pytest.mark.filterwarnings("ignore:Model (has|with) `tie_word_embeddings=True`", "ignore:Input and output embeddings")
 
 
 def load(folder: Path) -> torch.nn.Module:
@@ -111,6 +115,35 @@ def test_dora_rslora_and_a_head_trained_whole(tmp_path: Path) -> None:
     base = tiny_model(tmp_path / "base", "qwen2")
     adapter = make_adapter(base, tmp_path / "adapter", use_dora=True, use_rslora=True, modules_to_save=["lm_head"])
     assert merge(base, adapter, tmp_path / "output").proof.greedy_agreement == 1.0
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Model has `tie_word_embeddings=True`", "ignore:Input and output embeddings are no longer tied"
+)
+def test_a_head_trained_whole_unties_the_embeddings(base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    done = merge(base, adapter, tmp_path / "output")
+    assert done.proof.greedy_agreement == 1.0
+    assert json.loads((base / "config.json").read_text())["tie_word_embeddings"] is True
+    assert json.loads((tmp_path / "output" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert done.facts.parameters > facts(base).parameters
+
+
+@TIED
+def test_a_lora_on_a_tied_head_cannot_be_merged_and_says_so(base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "lm_head"])
+    with pytest.raises(MergeMismatch, match="target_modules"):
+        merge(base, adapter, tmp_path / "output")
+
+
+@pytest.mark.model
+def test_the_starter_in_its_own_format(starter_model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(starter_model, tmp_path / "adapter", strength=0.03)
+    done = merge(starter_model, adapter, tmp_path / "output")
+    assert done.proof.max_logit_difference < 1e-3
+    assert done.proof.greedy_agreement > 0.9
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "output").dtype is torch.bfloat16
+    assert AutoTokenizer.from_pretrained(tmp_path / "output").chat_template
 
 
 @pytest.mark.parametrize("fault", ["dropped delta", "wrong scale", "one layer forgotten"])
@@ -256,6 +289,18 @@ def test_the_worker_merges(base: Path, adapter: Path, tmp_path: Path) -> None:
     assert {event.phase.phase for event in events[:-1]} == {"read", "verify", "merge", "write"}
     assert refused[-1].failure.reason == "NOT_FOUND"
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process's limits can only be set on Linux")
+def test_a_full_disk_is_told(base: Path, adapter: Path, tmp_path: Path) -> None:
+    output = str(tmp_path / "output")
+    with running_worker({}) as worker:
+        resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        copied = worker.call(fetch=pb.Fetch(source=str(base), output_path=output))
+        merged = worker.call(merge=pb.Merge(base_path=str(base), adapter_path=str(adapter), output_path=output))
+    for events in (copied, merged):
+        assert events[-1].failure.reason == "NO_SPACE", events[-1]
+    assert not Path(output).exists()
 
 
 def test_a_base_that_is_none(adapter: Path, tmp_path: Path) -> None:

@@ -49,20 +49,26 @@ def load(
     first = place(device, dtype, found.parameters, hardware)
     total = sum(path.stat().st_size for path in weight_files(folder, name))
 
-    def attempt(placement: Placement) -> tuple[Any, str]:
-        accelerated = placement.device is not Device.CPU
-        if accelerated and placement.attention == "sdpa" and (fault := attention_fault(placement.device, placement.dtype)):
-            return None, fault
+    def read(placement: Placement) -> Any:
         report(LoadProgress(LoadStage.READ, 0, total))
         model = _read(folder, config, placement, trust_remote_code)
         report(LoadProgress(LoadStage.READ, total, total))
         report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
-        if not accelerated:
-            return _detach_from_files(model), ""
-        expected = trace(model)
-        # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
-        model = model.to(placement.device)
-        return model, answer_fault(model, placement.dtype, expected)
+        return model
+
+    def attempt(placement: Placement) -> tuple[Any, str]:
+        if placement.device is Device.CPU:
+            return _detach_from_files(read(placement)), ""
+        try:
+            if placement.attention == "sdpa" and (fault := attention_fault(placement.device, placement.dtype)):
+                return None, fault
+            model = read(placement)
+            expected = trace(model)
+            # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
+            model = model.to(placement.device)
+            return model, answer_fault(model, placement.dtype, expected)
+        except RuntimeError as error:  # an operator that the device lacks, or memory that it has not
+            return None, first_line(error).rstrip(".")
 
     model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
     tokenizer = _tokenizer(folder, trust_remote_code)

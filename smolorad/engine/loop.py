@@ -36,12 +36,14 @@ from smolorad.engine.failure import explain
 from smolorad.engine.load import load
 from smolorad.engine.prompts import encode
 from smolorad.engine.schedule import Schedule
-from smolorad.errors import BadState, Cancelled, Internal, NoModel, ShuttingDown
+from smolorad.errors import BadState, Cancelled, Internal, NoModel, OutOfMemory, ShuttingDown
 from smolorad.link.child import Inbox
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 
 log = logging.getLogger("smolorad.engine")
+
+_STOPPING = "The daemon is shutting down; ask again when it is back."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Loop:
     def _take(self, *, block: bool) -> None:
         if block:
             self._inbox.idle()
-        while (command := self._inbox.take(block=block)) is not None and not self.draining():
+        while (command := self._inbox.take(block=block)) is not None and command.WhichOneof("body") != "drain":
             block = False
             self._working()
             with self._answering(command.call):
@@ -131,6 +133,8 @@ class Loop:
                 log.exception("call %d failed", call)
             if answer is not None and answer in self._schedule:
                 self._schedule.remove(answer)
+            if isinstance(told, OutOfMemory) and self._base is not None:
+                release(self._base.device)
             self._inbox.fail(call, told)
             self._inbox.forget(call)
 
@@ -138,16 +142,15 @@ class Loop:
         self._inbox.working(adapters=self._adapters.keys() if self._adapters is not None else ())
 
     def _refuse_the_rest(self) -> None:
-        stopping = ShuttingDown("The daemon is shutting down; ask again when it is back.")
         for answer in self._schedule.all():
-            self._inbox.fail(answer.call, stopping)
-        while (command := self._inbox.take(block=False)) is not None:
-            if command.WhichOneof("body") != "drain":
-                self._inbox.fail(command.call, stopping)
+            self._inbox.fail(answer.call, ShuttingDown(_STOPPING))
+        self._take(block=False)
 
     # What the daemon asks.
 
     def _serve(self, command: pb.Command) -> None:
+        if self.draining():
+            raise ShuttingDown(_STOPPING)
         call = command.call
         match command.WhichOneof("body"):
             case "generate":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import signal
 import socket
 import threading
 import time
@@ -109,7 +110,11 @@ class Inbox:
 
 
 def open_inbox(argv: Sequence[str]) -> Inbox:
-    """The inbox over the socket whose number the daemon gave on the command line."""
+    """The inbox over the socket whose number the daemon gave on the command line; to be called by the main thread.
+
+    Ctrl-C in a terminal reaches the daemon's children too; it is the daemon that decides what follows, so they ignore it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parser = argparse.ArgumentParser(description="A child of smolorad; it is of no use by itself.")
     parser.add_argument(LINK_FD_FLAG, type=int, required=True, help="number of the inherited socket")
     return Inbox(Frames(socket.socket(fileno=parser.parse_args(argv).link_fd)))

@@ -100,6 +100,21 @@ def test_stages_and_the_chosen_format(tmp_path: Path) -> None:
     assert [s.done_bytes for s in stages if s.stage is LoadStage.READ and s.total_bytes == size] == [0, size]
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="stands for a machine whose MPS fails at every operation")
+def test_a_device_that_fails_gives_way_to_the_cpu_and_the_notes_say_so(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    base = load(folder, "tiny", hardware=Hardware(mps=True))
+    assert (base.device, base.dtype) == (Device.CPU, Dtype.FLOAT32)
+    assert [note.partition(":")[0] for note in base.notes] == [
+        "The self-test refused float32 on mps with sdpa attention",
+        "The self-test refused float32 on mps with eager attention",
+        "The self-test took float32 on cpu with sdpa attention.",
+    ]
+    assert finish(begin(base, spec("A", max_tokens=8)))[1].token_ids
+    with pytest.raises(UnsupportedModel, match="refused float16 on mps"):
+        load(folder, "tiny", device=Device.MPS, dtype=Dtype.FLOAT16, hardware=Hardware(mps=True))
+
+
 def test_the_fingerprint_is_of_the_weights_alone(tmp_path: Path) -> None:
     one, same, other = (tiny_model(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert fp32_base(one).fingerprint == fp32_base(same, "another").fingerprint != fp32_base(other).fingerprint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import re
 import shutil
 import traceback
@@ -11,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
 from torch import Tensor
@@ -23,6 +21,7 @@ from smolorad.domain import Device, Dtype, LoraSettings, Note, Trained, TrainerS
 from smolorad.engine import lora as peft_lora
 from smolorad.engine.base import Base
 from smolorad.engine.checkpoint import Checkpoints, Identity, Saved, environment
+from smolorad.engine.device import release
 from smolorad.engine.failure import is_out_of_memory
 from smolorad.engine.rows import read_rows
 from smolorad.engine.sft import sft_config
@@ -175,11 +174,7 @@ def _as_it_was(base: Base) -> Iterator[None]:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
             parameter.grad = None
-        gc.collect()
-        if base.device is Device.MPS:
-            torch.mps.empty_cache()
-        elif base.device is Device.CUDA:
-            torch.cuda.empty_cache()
+        release(base.device)
 
 
 @contextmanager

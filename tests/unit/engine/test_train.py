@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from smolorad.domain import LoraSettings, TrainerSettings
+from smolorad.engine.adapters import read_adapter
 from smolorad.engine.base import Base
 from smolorad.engine.trainer import LoraTrainer
 from smolorad.errors import (
@@ -89,6 +90,17 @@ def plain_sft(model: Path, rows: list[str], out: Path, lora: dict[str, Any], **s
     trainer.train()
     trainer.model.save_pretrained(out / "adapter")
     return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def held_out_loss(model: Any, tokenizer: Any, rows: int = 5) -> float:
+    """Mean loss per scored token, a row at a time."""
+    nats, scored = 0.0, 0
+    for text in texts(rows, first=1000):
+        ids = tokenizer(text + tokenizer.eos_token, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            nats += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        scored += ids.shape[1] - 1
+    return nats / scored
 
 
 class TestPlainTrl:
@@ -208,17 +220,13 @@ class TestEvents:
         assert trained.train_loss == pytest.approx(means / 6)
 
     def test_held_out_loss_is_per_scored_token_however_batches_are_cut(self, job: Job, base: Base) -> None:
-        expected, scored = 0.0, 0
-        for text in texts(4, first=1000):
-            ids = base.tokenizer(text + base.tokenizer.eos_token, return_tensors="pt")["input_ids"]
-            expected += base.model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
-            scored += ids.shape[1] - 1
+        expected = held_out_loss(base.model, base.tokenizer, rows=4)
         for size in (1, 3, 8):
             settings = dataclasses.replace(SHORT, per_device_eval_batch_size=size, eval_rows=4)
             host = RecordingHost()
             dataclasses.replace(job, trainer=settings).run(base, host)
             before = host.of("evaluation")[0]
-            assert before.loss == pytest.approx(expected / scored, rel=1e-5)
+            assert before.loss == pytest.approx(expected, rel=1e-5)
             assert before.perplexity == pytest.approx(math.exp(before.loss))
             assert before.rows == 4
             for folder in job.checkpoints.iterdir():
@@ -435,22 +443,14 @@ class TestBase:
         flags = {name: p.requires_grad for name, p in base.model.named_parameters()}
         before = weights_of(base)
         job = Job(tmp_path / "job", dataset, lora, SHORT)
-        job.run(base)
+        trained = job.run(base)
+        # The folder alone is what was trained, for PEFT on an untouched base and for the engine: the held-out loss says so.
+        plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        for loaded in (PeftModel.from_pretrained(plain, job.output).eval(), read_adapter(base, job.output).model):
+            assert trained.eval_loss_after == pytest.approx(held_out_loss(loaded, base.tokenizer), rel=2e-5)
+        assert trained.eval_loss_after != pytest.approx(trained.eval_loss_before, rel=1e-4)
         assert weights_of(base) == before
         assert {name: p.requires_grad for name, p in base.model.named_parameters()} == flags
-        # The folder alone, on the untouched base, is what was trained: the held-out loss says so.
-        host = RecordingHost()
-        again = dataclasses.replace(job, root=tmp_path / "again")
-        trained = again.run(base, host)
-        plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        loaded = PeftModel.from_pretrained(plain, again.output).eval()
-        nats, scored = 0.0, 0
-        for text in texts(5, first=1000):
-            ids = base.tokenizer(text + base.tokenizer.eos_token, return_tensors="pt")["input_ids"]
-            nats += loaded(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
-            scored += ids.shape[1] - 1
-        assert trained.eval_loss_after == pytest.approx(nats / scored, rel=2e-5)
-        assert trained.eval_loss_after != pytest.approx(trained.eval_loss_before, rel=1e-4)
 
     @pytest.mark.parametrize("ending", ["done", "cancelled", "failed"])
     def test_however_it_ends(self, job: Job, base: Base, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:

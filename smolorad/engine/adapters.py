@@ -92,22 +92,32 @@ class Adapters:
 
 def read_adapter(base: Base, folder: Path) -> Adapter:
     """Puts the adapter of a PEFT folder on a view of the base; raises as `Adapters.attach`."""
-    config = _config(folder)
-    weights = _weights(folder)
+    config = read_config(folder)
     _check_promise(base, folder)
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias)
+    wrapped, parameters = wrap(view, base.name, config, folder)
+    return Adapter(wrapped.get_base_model().eval().requires_grad_(False), parameters)
+
+
+def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, int]:
+    """Injects the adapter of a PEFT folder into a model called `name`; returns it, and the number of its parameters.
+
+    Raises UnsupportedModel, Damaged, WrongBase, NotFinite.
+    """
+    weights = _weights(folder)
     # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.
     with torch.random.fork_rng(devices=[]):
         try:
-            wrapped = PeftModel(base.view(own_biases=config.bias != "none" or config.lora_bias), config)
+            wrapped = PeftModel(model, config)
         except ValueError as error:
-            raise WrongBase(f"The adapter in {folder} does not fit {base.name}: {first_line(error)}") from error
-    weights = _of_adapter(base, wrapped, weights, folder)
+            raise WrongBase(f"The adapter in {folder} does not fit {name}: {first_line(error)}") from error
+    weights = _of_adapter(name, wrapped, weights, folder)
     set_peft_model_state_dict(wrapped, weights)
-    model = wrapped.get_base_model().eval().requires_grad_(False)
-    return Adapter(model, sum(tensor.numel() for tensor in weights.values()))
+    return wrapped, sum(tensor.numel() for tensor in weights.values())
 
 
-def _config(folder: Path) -> LoraConfig:
+def read_config(folder: Path) -> LoraConfig:
+    """The shape of a PEFT folder's adapter; raises NotFound, Damaged, UnsupportedModel."""
     path = folder / CONFIG
     if not path.is_file():
         raise NotFound(f"{folder} is not an adapter, for it has no {CONFIG}; name the folder that PEFT wrote.")
@@ -153,7 +163,7 @@ def _check_promise(base: Base, folder: Path) -> None:
         raise WrongBase(f"The adapter in {folder} was trained on other weights than those of {base.name}; load its own base.")
 
 
-def _of_adapter(base: Base, wrapped: PeftModel, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """The weights that are the adapter's own: every one that it needs, each in its shape, and nothing that is left over.
 
     PEFT saves a targeted embedding's base weights too. They must equal the base's, and are left out: to load them would be to
@@ -163,14 +173,14 @@ def _of_adapter(base: Base, wrapped: PeftModel, weights: Mapping[str, Tensor], f
     own = {name: tensor for name, tensor in weights.items() if name in expected}
     for name, tensor in expected.items():
         if name not in own:
-            raise WrongBase(f"The adapter in {folder} has no {name}, so it does not fit {base.name}; load its own base.")
+            raise WrongBase(f"The adapter in {folder} has no {name}, so it does not fit {base}; load its own base.")
         if own[name].shape != tensor.shape:
             raise WrongBase(
-                f"The adapter in {folder} has {name} as {tuple(own[name].shape)}, and {base.name} needs {tuple(tensor.shape)}; "
+                f"The adapter in {folder} has {name} as {tuple(own[name].shape)}, and {base} needs {tuple(tensor.shape)}; "
                 "load its own base."
             )
     whole = wrapped.state_dict()
     for name in weights.keys() - own.keys():
         if name not in whole or not torch.equal(weights[name].to(whole[name]), whole[name]):
-            raise WrongBase(f"The adapter in {folder} has {name}, which is no part of it on {base.name}; load its own base.")
+            raise WrongBase(f"The adapter in {folder} has {name}, which is no part of it on {base}; load its own base.")
     return own

@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from smolorad import publish
 from smolorad.domain import Dtype, Merged, MergeProof, PhaseProgress
 from smolorad.engine import proof
-from smolorad.engine.facts import CONFIG, check, facts, model_files, read_json, tensors_of
+from smolorad.engine.adapters import read_config, wrap
+from smolorad.engine.facts import CONFIG, check, facts, model_files, tensors_of
 from smolorad.engine.report import Report, tell_nobody
-from smolorad.errors import Damaged, MergeMismatch, NotFinite, NotFound, UnsupportedModel, WrongBase
+from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TORCH = {"F32": Dtype.FLOAT32, "BF16": Dtype.BFLOAT16, "F16": Dtype.FLOAT16}
 
 
@@ -53,7 +50,7 @@ def merge(
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code, local_files_only=True)
     batches = proof.tokenize(tokenizer, prompts) or proof.tokenize(tokenizer, proof.PROMPTS)
     report(PhaseProgress("read", 1, 2, "folders"))
-    adapted = attach(model, adapter)
+    adapted = attach(model, adapter, base.name)
     report(PhaseProgress("read", 2, 2, "folders"))
 
     verified = _counting(report, "verify", 3 * len(batches))
@@ -81,21 +78,10 @@ def merge(
     return Merged(MergeProof(len(batches), difference, bound, agreement), told)
 
 
-def attach(model: Any, folder: Path) -> PeftModel:
-    """The adapter on a base in memory, in eval mode; raises as `merge` does."""
-    tensors = _read_adapter(folder)
-    try:
-        # PEFT takes the safetensors file where there is one, and `_read_adapter` made sure that there is.
-        adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
-    except (ValueError, RuntimeError) as error:
-        if not any(words in str(error) for words in ("size mismatch", "not found in the base model")):
-            raise
-        raise WrongBase(_wrong_base(folder, "their modules differ")) from error
-    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
-    lora = {name for name in tensors if ".lora_" in name}
-    if odd := sorted((expected - tensors.keys()) | (lora - expected)):
-        raise WrongBase(_wrong_base(folder, f"{odd[0]} is in only one of them"))
-    return adapted
+def attach(model: Any, folder: Path, base: str) -> PeftModel:
+    """The adapter of a PEFT folder on a base in memory, in eval mode; `base` names it in messages. Raises as `merge`."""
+    adapted, _ = wrap(model, base, read_config(folder), folder)
+    return adapted.eval()
 
 
 def merged(adapted: PeftModel) -> Any:
@@ -106,27 +92,6 @@ def merged(adapted: PeftModel) -> Any:
         if "NaN" not in str(error):
             raise
         raise NotFinite("The merged weights are not finite; train the adapter again with a lower learning_rate.") from error
-
-
-def _wrong_base(folder: Path, why: str) -> str:
-    return f"The adapter in {folder} was not trained on this base ({why}); merge it with the base that it was trained on."
-
-
-def _read_adapter(folder: Path) -> dict[str, torch.Tensor]:
-    if not (folder / ADAPTER_CONFIG).is_file():
-        raise NotFound(f"{folder} is no PEFT adapter, for it has no {ADAPTER_CONFIG}; give the folder that PEFT wrote.")
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UnsupportedModel(f"{folder} has no {ADAPTER_WEIGHTS}; save the adapter again with PEFT, as safetensors.")
-    if read_json(folder / ADAPTER_CONFIG).get("peft_type") != "LORA":
-        raise UnsupportedModel(f"The adapter in {folder} is no LoRA; only LoRA adapters are merged.")
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(folder / ADAPTER_WEIGHTS)
-    except SafetensorError as error:
-        raise Damaged(f"{folder / ADAPTER_WEIGHTS} is cut short or damaged ({error}); train the adapter again.") from error
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise NotFinite(f"The adapter holds NaN or infinity ({name}); train it again with a lower learning_rate.")
-    return tensors
 
 
 def _read(folder: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> Any:

@@ -149,7 +149,7 @@ def test_the_starter_in_its_own_format(starter_model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("fault", ["dropped delta", "wrong scale", "one layer forgotten"])
 def test_the_proof_catches(fault: str, base: Path, adapter: Path) -> None:
     batches = proof.tokenize(AutoTokenizer.from_pretrained(base), PROMPTS)
-    adapted = attach(load(base), adapter)
+    adapted = attach(load(base), adapter, base.name)
     unmerged = proof.logits_of(adapted, batches)
     bound = proof.bound_for(unmerged)
     if fault == "dropped delta":
@@ -165,7 +165,7 @@ def test_the_proof_catches(fault: str, base: Path, adapter: Path) -> None:
 
 def test_a_right_merge_is_far_from_the_bound(base: Path, adapter: Path) -> None:
     batches = proof.tokenize(AutoTokenizer.from_pretrained(base), PROMPTS)
-    adapted = attach(load(base), adapter)
+    adapted = attach(load(base), adapter, base.name)
     unmerged = proof.logits_of(adapted, batches)
     bound = proof.bound_for(unmerged)
     assert proof.hold_equal(unmerged, proof.logits_of(merged(adapted), batches), bound) < bound / 5
@@ -226,11 +226,10 @@ def spoilt(adapter: Path, folder: Path, fault: str) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
 @pytest.mark.parametrize(
     ("fault", "reason", "says"),
     [
-        ("nan", "NOT_FINITE", "learning_rate"),
+        ("nan", "NOT_FINITE", "train it again"),
         ("pickle", "UNSUPPORTED_MODEL", "safetensors"),
         ("lost layer", "WRONG_BASE", "layers.1"),
         ("more layers", "WRONG_BASE", "layers.2"),
@@ -249,7 +248,7 @@ def test_an_adapter_that_is_none(fault: str, reason: str, says: str, base: Path,
 @pytest.mark.parametrize(("architecture", "changes"), [("llama", {"hidden_size": 64}), ("gpt2", {})])
 def test_an_adapter_of_another_base(architecture: str, changes: dict[str, int], adapter: Path, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other", architecture, **changes)
-    with pytest.raises(WrongBase, match="trained on"):
+    with pytest.raises(WrongBase, match="fit|needs"):
         merge(other, adapter, tmp_path / "output")
 
 

@@ -1,1 +1,5 @@
-"""Datasets: plain functions over rows, run in a one-shot child process."""
+"""The user's text, made ready for training: plain functions over rows, in a process of their own.
+
+Only `readers/saved.py` and `readers/hub.py` import `datasets`, only `tokens.py` imports `tokenizers`; Arrow data is written and
+read by `arrow.py` with `pyarrow` alone. The rest needs nothing but the standard library.
+"""

@@ -1,0 +1,116 @@
+"""Comma-separated values: a header, then rows; quoted values may hold commas and line breaks (RFC 4180)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolorad.corpus.readers.lines import MAX_LINE_BYTES, read_lines
+from smolorad.corpus.rows import Rows, bad_file, quoted, row
+from smolorad.domain import RowProblem
+
+_OTHER_DELIMITERS = ";\t|"
+
+
+def read_csv(path: Path, file: str, text_field: str = "text") -> Rows:
+    """The stripped values of one column; empty lines are no rows. `file` names the file in rows and problems.
+
+    A row is placed at the line where it begins. Raises BadData where the header is missing, malformed, or has no such column.
+    """
+    csv.field_size_limit(MAX_LINE_BYTES)
+    records = _records(path, file)
+    header = next(records, None)
+    if header is None:
+        raise bad_file(file, 1, "is missing, as the file is empty; write the names of the columns there")
+    if isinstance(header, RowProblem):
+        raise bad_file(file, header.line, header.why)
+    columns = [name.strip() for name in header.values]
+    column = _column(columns, file, header.line, text_field)
+    for record in records:
+        if isinstance(record, RowProblem):
+            yield record
+        elif len(record.values) != len(columns):
+            yield RowProblem(file, record.line, _wrong_count(len(record.values), len(columns)))
+        else:
+            yield row(record.values[column], file, record.line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    values: list[str]
+    line: int
+
+
+def _records(path: Path, file: str) -> Iterator[_Record | RowProblem]:
+    """Records that are not empty, the header first, each with the line where it begins."""
+    lines = _Lines(path, file)
+    reader = csv.reader(lines, strict=True)
+    while True:
+        begin = reader.line_num + 1
+        values, why = [], None
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            why = _explained(str(error))
+        if (problem := lines.take_problem()) is not None:
+            yield problem
+        elif why is not None:
+            yield RowProblem(file, begin, why)
+        elif values:
+            yield _Record(values, begin)
+
+
+class _Lines:
+    """Feeds the CSV reader, and keeps the first fault of a line until it is taken.
+
+    The reader gets lines at fault too: a quote in them that closes a value would else be missed, and the next rows with it.
+    """
+
+    def __init__(self, path: Path, file: str) -> None:
+        self._lines = read_lines(path, file)
+        self._file = file
+        self._problem: RowProblem | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        if line.why is not None and self._problem is None:
+            self._problem = RowProblem(self._file, line.number, line.why)
+        return line.text
+
+    def take_problem(self) -> RowProblem | None:
+        problem, self._problem = self._problem, None
+        return problem
+
+
+def _column(columns: list[str], file: str, line: int, text_field: str) -> int:
+    found = columns.count(text_field)
+    if found > 1:
+        raise bad_file(file, line, f"names the column {text_field!r} {found} times; rename all but one")
+    if not found:
+        hint = "name one with --text-field"
+        if len(columns) == 1 and any(delimiter in columns[0] for delimiter in _OTHER_DELIMITERS):
+            hint = "separate columns by commas"
+        raise bad_file(file, line, f"has no column {text_field!r}: its columns are {quoted(columns)}; {hint}")
+    return columns.index(text_field)
+
+
+def _wrong_count(values: int, columns: int) -> str:
+    mend = "put values that hold commas in quotes" if values > columns else "add what is missing"
+    return f"has {values:,} {'value' if values == 1 else 'values'} where the header names {columns:,}; {mend}"
+
+
+def _explained(error: str) -> str:
+    if "unexpected end of data" in error:
+        return "opens a quote that is never closed; close it"
+    if "field larger than" in error:
+        return f"holds a value longer than {MAX_LINE_BYTES:,} bytes, or opens a quote that is never closed; close it"
+    if "expected after" in error:
+        return "has text behind a closing quote; double the quotes within a value"
+    return f"is not CSV: {error}; mend it"

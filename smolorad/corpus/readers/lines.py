@@ -1,0 +1,61 @@
+"""The physical lines of a text file, decoded one at a time, so that a fault is found where it stands."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolorad.corpus.rows import bad_file, fault
+
+# A whole book fits. What is longer is no line of text, and would be held several times over.
+MAX_LINE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line with its end. Where `why` tells a fault, `text` is only as much of it as could be decoded."""
+
+    number: int  # from 1
+    text: str
+    why: str | None = None
+
+
+def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """The lines of a file; they end in LF, CRLF or CR, as in Python's text files. A byte order mark is left out.
+
+    A line that is not UTF-8, holds NUL or is longer than `most` bytes has a fault.
+    Raises BadData for a file in UTF-16, OSError for one that cannot be read.
+    """
+    for number, raw in enumerate(_raw_lines(path, most), 1):
+        if number == 1:
+            if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise bad_file(file, 1, "is the beginning of a file in UTF-16; save the file as UTF-8")
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        yield _line(number, raw, most)
+
+
+def _raw_lines(path: Path, most: int) -> Iterator[bytes]:
+    """Lines as they stand; of one that is too long, its first `most` + 1 bytes alone."""
+    with path.open("rb") as stream:
+        while chunk := stream.readline(most + 1):
+            if len(chunk) > most:
+                yield chunk
+                while not chunk.endswith(b"\n") and (chunk := stream.readline(most)):
+                    pass
+            elif b"\r" in chunk:
+                yield from chunk.splitlines(keepends=True)
+            else:
+                yield chunk
+
+
+def _line(number: int, raw: bytes, most: int) -> Line:
+    if len(raw) > most:
+        return Line(number, raw.decode(errors="replace"), f"is longer than {most:,} bytes; break it into lines")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        why = f"is not UTF-8: its byte {error.start + 1:,} is 0x{raw[error.start]:02x}; save the file as UTF-8"
+        return Line(number, raw.decode(errors="replace"), why)
+    return Line(number, text, fault(text))

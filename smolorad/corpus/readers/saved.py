@@ -1,0 +1,70 @@
+"""A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+
+from smolorad.corpus.rows import Rows, first_line, quoted, row
+from smolorad.domain import RowProblem
+from smolorad.errors import BadData
+
+_BATCH_ROWS = 1000
+
+
+def open_saved(folder: Path) -> Any:
+    """The `datasets.Dataset` in a folder, memory-mapped: its split `train`, or the only one it has.
+
+    Raises BadData where the folder is damaged, has other files in mind than its own, or has several splits but no `train`.
+    """
+    try:
+        for state in folder.rglob("state.json"):
+            _check_files(state)
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pyarrow.ArrowException) as error:
+        raise BadData(
+            f"The saved dataset {folder.name} cannot be read ({type(error).__name__}: {first_line(error)}); "
+            "save it again with save_to_disk, and send the whole folder."
+        ) from error
+    return saved if isinstance(saved, datasets.Dataset) else _only_split(saved)
+
+
+def read_dataset(dataset: Any, name: str, text_field: str = "text") -> Rows:
+    """The stripped values of one column of a `datasets.Dataset`; `name` names it in rows and problems, a line is a row from 1.
+
+    Raises BadData where there is no such column, or it does not hold text.
+    """
+    if text_field not in dataset.column_names:
+        columns = quoted(dataset.column_names)
+        raise BadData(f"{name} has no column {text_field!r}: its columns are {columns}; name one with --text-field.")
+    kind = dataset.features[text_field]
+    if getattr(kind, "dtype", None) not in ("string", "large_string"):
+        raise BadData(f"{name} has no text in its column {text_field!r}, but {kind}; name another one with --text-field.")
+    number = 0
+    for batch in dataset.select_columns([text_field]).with_format(None).iter(_BATCH_ROWS):
+        for text in batch[text_field]:
+            number += 1
+            if text is None:
+                yield RowProblem(name, number, f"has null in {text_field!r}, not text; fill it in or remove the row")
+            else:
+                yield row(text, name, number)
+
+
+def _check_files(state: Path) -> None:
+    """`state.json` names the data files; an uploaded one may name those beside it only."""
+    for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]:
+        data = state.parent / entry["filename"]
+        if data.parent != state.parent or not data.is_file():
+            raise ValueError(f"there is no file {entry['filename']!r} beside its state.json")
+
+
+def _only_split(saved: Any) -> Any:
+    if "train" in saved:
+        return saved["train"]
+    if len(saved) == 1:
+        return next(iter(saved.values()))
+    raise BadData(f"The saved dataset has no split 'train': its splits are {quoted(list(saved))}; save the one you want.")

@@ -1,0 +1,161 @@
+"""Jobs and events: the moves, the numbers, the ids."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+
+from smolorad.domain import (
+    MOVES,
+    TERMINAL,
+    Checkpoint,
+    Evaluation,
+    EventBody,
+    ImportSpec,
+    JobError,
+    JobKind,
+    JobState,
+    LoraSettings,
+    MergeSpec,
+    Note,
+    PhaseProgress,
+    PrepareSpec,
+    StateChange,
+    TrainerSettings,
+    TrainProgress,
+    TrainSpec,
+)
+from smolorad.errors import AlreadyExists, BadState, Damaged, NotFound
+from smolorad.store.database import Database
+from smolorad.store.jobs import JobStore
+
+SPEC = TrainSpec(
+    "verses@2", "style", "starter", LoraSettings(r=4, rank_pattern={"q_proj": 2}), TrainerSettings(num_train_epochs=1.5)
+)
+# Moves that lead to each state, for a job that is queued.
+ROADS = {
+    JobState.QUEUED: (),
+    JobState.RUNNING: (JobState.RUNNING,),
+    JobState.INTERRUPTED: (JobState.RUNNING, JobState.INTERRUPTED),
+    JobState.SUCCEEDED: (JobState.RUNNING, JobState.SUCCEEDED),
+    JobState.FAILED: (JobState.RUNNING, JobState.FAILED),
+    JobState.CANCELLED: (JobState.CANCELLED,),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (JobKind.TRAIN, SPEC),
+        (JobKind.PREPARE, PrepareSpec("verses", upload_id="abc", validation=0.1)),
+        (JobKind.MERGE, MergeSpec("style@1", "merged")),
+        (JobKind.IMPORT, ImportSpec("starter", "mine")),
+    ],
+)
+async def test_a_job_comes_back_as_it_was_written(tmp_path: Path, kind: JobKind, spec: TrainSpec) -> None:
+    async with Database.open(tmp_path / "a.db") as database:
+        job, created = await JobStore(database).create(kind, "target", spec, "id-1")
+        assert created
+        await JobStore(database).move(job.id, JobState.RUNNING)
+        await JobStore(database).move(job.id, JobState.FAILED, error=JobError("NO_SPACE", "Make room."))
+    async with Database.open(tmp_path / "a.db") as database:
+        found = await JobStore(database).get(job.id)
+    assert found.spec == spec
+    assert (found.kind, found.target, found.request_id) == (kind, "target", "id-1")
+    assert (found.state, found.error) == (JobState.FAILED, JobError("NO_SPACE", "Make room."))
+    assert found.start_time is not None
+    assert found.end_time is not None
+    assert found.create_time <= found.start_time <= found.end_time
+
+
+@pytest.mark.parametrize(("state", "to"), list(itertools.product(JobState, JobState)))
+async def test_only_the_tables_moves_are_made(jobs: JobStore, state: JobState, to: JobState) -> None:
+    job, _ = await jobs.create(JobKind.TRAIN, "style", SPEC)
+    for step in ROADS[state]:
+        job, _ = await jobs.move(job.id, step)
+    if to in MOVES[state]:
+        moved, event = await jobs.move(job.id, to, "because")
+        assert moved == await jobs.get(job.id)
+        assert event.body == StateChange(to, "because")
+        assert event.sequence == moved.last_sequence
+        assert (moved.end_time is not None) == (to in TERMINAL)
+    else:
+        with pytest.raises(BadState, match=job.id):
+            await jobs.move(job.id, to)
+        assert await jobs.get(job.id) == job
+
+
+async def test_each_start_counts_an_attempt_and_keeps_the_first_time(jobs: JobStore) -> None:
+    job, _ = await jobs.create(JobKind.TRAIN, "style", SPEC)
+    first, _ = await jobs.move(job.id, JobState.RUNNING)
+    await jobs.move(job.id, JobState.INTERRUPTED)
+    await jobs.move(job.id, JobState.QUEUED)
+    again, _ = await jobs.move(job.id, JobState.RUNNING)
+    assert (first.attempts, again.attempts) == (1, 2)
+    assert again.start_time == first.start_time
+
+
+async def test_events_are_numbered_without_gaps_under_concurrency(jobs: JobStore) -> None:
+    one, _ = await jobs.create(JobKind.TRAIN, "one", SPEC)
+    two, _ = await jobs.create(JobKind.TRAIN, "two", SPEC)
+    await asyncio.gather(*(jobs.append(job.id, Note(f"{i}")) for i in range(50) for job in (one, two)))
+    for job in (one, two):
+        events = await jobs.events(job.id)
+        assert [event.sequence for event in events] == list(range(1, 52))
+        assert {event.body.text for event in events[1:] if isinstance(event.body, Note)} == {str(i) for i in range(50)}
+        assert (await jobs.get(job.id)).last_sequence == 51
+
+
+async def test_every_kind_of_event_comes_back(jobs: JobStore) -> None:
+    job, _ = await jobs.create(JobKind.TRAIN, "style", SPEC)
+    bodies: list[EventBody] = [
+        TrainProgress(3, 10, 0.5, 1.25, 2e-4, 0.7, 123.4, 5.6, 789),
+        Evaluation(3, 1.5, 4.48, 12, 0.25),
+        Checkpoint(3),
+        PhaseProgress("read", 1, 2, "rows"),
+        Note("worth telling"),
+        StateChange(JobState.RUNNING, "why"),
+    ]
+    for body in bodies:
+        await jobs.append(job.id, body)
+    assert [event.body for event in await jobs.events(job.id, after=1)] == bodies
+    assert [event.sequence for event in await jobs.events(job.id, after=3, limit=2)] == [4, 5]
+    assert (await jobs.get(job.id)).progress == bodies[0]
+
+
+async def test_a_request_id_starts_work_once(jobs: JobStore) -> None:
+    made = await asyncio.gather(*(jobs.create(JobKind.TRAIN, "style", SPEC, "same") for _ in range(5)))
+    assert len({job.id for job, _ in made}) == 1
+    assert [created for _, created in made].count(True) == 1
+    assert (await jobs.by_request("same")) == made[0][0]
+    with pytest.raises(AlreadyExists, match="another request"):
+        await jobs.create(JobKind.TRAIN, "other", SPEC, "same")
+    assert (await jobs.create(JobKind.TRAIN, "style", SPEC))[1]
+    assert (await jobs.create(JobKind.TRAIN, "style", SPEC))[1], "no id is no protection"
+    assert await jobs.by_request("") is None
+
+
+async def test_lists_are_in_the_order_of_creation(jobs: JobStore) -> None:
+    made = [(await jobs.create(JobKind.TRAIN, f"t{i}", SPEC))[0] for i in range(5)]
+    await jobs.move(made[1].id, JobState.RUNNING)
+    await jobs.move(made[2].id, JobState.CANCELLED)
+    newest = await jobs.newest(2)
+    assert [job.target for job in newest] == ["t4", "t3"]
+    assert [job.target for job in await jobs.newest(10, newest[-1].id)] == ["t2", "t1", "t0"]
+    assert [job.target for job in await jobs.unfinished()] == ["t0", "t1", "t3", "t4"]
+
+
+async def test_an_unknown_job_is_not_found(jobs: JobStore) -> None:
+    for call in (jobs.get("nobody"), jobs.move("nobody", JobState.RUNNING), jobs.append("nobody", Note("?"))):
+        with pytest.raises(NotFound, match="smolora-client jobs"):
+            await call
+
+
+async def test_a_row_that_cannot_be_read_is_damaged(database: Database, jobs: JobStore) -> None:
+    job, _ = await jobs.create(JobKind.TRAIN, "style", SPEC)
+    await database.run(lambda db: db.execute("UPDATE jobs SET spec = '{'"))
+    with pytest.raises(Damaged, match="TrainSpec"):
+        await jobs.get(job.id)

@@ -1,0 +1,178 @@
+"""Names, revisions, pages; and what is rebuilt when the database is lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from smolorad import publish
+from smolorad.domain import (
+    Adapter,
+    Dataset,
+    DatasetReport,
+    Dtype,
+    LoraSettings,
+    MergeProof,
+    Model,
+    Origin,
+    Ref,
+    RowProblem,
+    TrainerSettings,
+)
+from smolorad.errors import AlreadyExists, NotFound
+from smolorad.paths import Home
+from smolorad.store.database import Database
+from smolorad.store.library import Library
+from smolorad.store.recover import adopt
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def dataset(name: str, revision: int, job_id: str = "", path: str = "") -> Dataset:
+    """A dataset with every kind of value."""
+    report = DatasetReport(rows_read=3, problems=(RowProblem("a.txt", 2, "why"),))
+    return Dataset(name, revision, NOW, 2, 1, report, "f" * 64, job_id, path)
+
+
+def adapter(name: str, revision: int, job_id: str = "") -> Adapter:
+    """An adapter with every kind of value."""
+    return Adapter(
+        name=name,
+        revision=revision,
+        create_time=NOW,
+        origin=Origin.TRAIN,
+        base_model="starter",
+        base_fingerprint="b" * 64,
+        dataset="verses@1",
+        job_id=job_id,
+        lora=LoraSettings(target_modules=("q_proj",), alpha_pattern={"k_proj": 3}),
+        trainer=TrainerSettings(),
+        steps=10,
+        train_loss=2.5,
+        eval_loss_before=3.0,
+        eval_loss_after=None,
+        parameters=100,
+        size_bytes=1000,
+        path="/p",
+        base_dtype=Dtype.BFLOAT16,
+    )
+
+
+def model(name: str, job_id: str = "", path: str = "") -> Model:
+    """A model with every kind of value."""
+    return Model(name, NOW, Origin.MERGE, "style@1", "e" * 64, "llama", 7, 14, path, MergeProof(4, 1e-6, 1e-3, 1.0), job_id)
+
+
+async def test_what_is_added_comes_back(library: Library) -> None:
+    await library.add_dataset(dataset("verses", 1, "j1"))
+    await library.add_adapter(adapter("style", 1, "j2"))
+    await library.add_model(model("merged", "j3"))
+    assert await library.dataset(Ref("verses")) == dataset("verses", 1, "j1")
+    assert await library.adapter(Ref("style", 1)) == adapter("style", 1, "j2")
+    assert await library.model("merged") == model("merged", "j3")
+    assert await library.made_by("j1") == dataset("verses", 1, "j1")
+    assert await library.made_by("j2") == adapter("style", 1, "j2")
+    assert await library.made_by("j3") == model("merged", "j3")
+    assert await library.made_by("") is None
+    assert await library.made_by("j4") is None
+
+
+async def test_a_name_means_its_newest_revision(library: Library) -> None:
+    for revision in (1, 2, 10):
+        await library.add_adapter(adapter("style", revision))
+    assert (await library.adapter(Ref("style"))).revision == 10
+    assert (await library.adapter(Ref("style", 2))).revision == 2
+
+
+async def test_a_taken_name_is_refused(library: Library) -> None:
+    await library.add_adapter(adapter("style", 1))
+    await library.add_model(model("style"))  # another kind may have the same name
+    with pytest.raises(AlreadyExists, match="style@1"):
+        await library.add_adapter(adapter("style", 1))
+    with pytest.raises(AlreadyExists, match="a model style"):
+        await library.add_model(model("style"))
+
+
+async def test_a_removed_revision_is_never_given_again(library: Library) -> None:
+    assert await library.next_revision("adapter", "style") == 1
+    for revision in (1, 2):
+        await library.add_adapter(adapter("style", revision))
+    assert [one.revision for one in await library.remove_adapter(Ref("style", 2))] == [2]
+    assert await library.next_revision("adapter", "style") == 3
+    assert [one.revision for one in await library.remove_adapter(Ref("style"))] == [1]
+    assert await library.next_revision("adapter", "style") == 3
+    assert await library.next_revision("dataset", "style") == 1
+
+
+async def test_what_is_not_there_names_what_is(library: Library) -> None:
+    with pytest.raises(NotFound, match="nor any other yet"):
+        await library.dataset(Ref("verses"))
+    await library.add_dataset(dataset("psalms", 1))
+    await library.add_dataset(dataset("psalms", 2))
+    with pytest.raises(NotFound, match="there is psalms"):
+        await library.dataset(Ref("verses"))
+    with pytest.raises(NotFound, match="psalms@1, psalms@2"):
+        await library.dataset(Ref("psalms", 3))
+    with pytest.raises(NotFound):
+        await library.remove_dataset(Ref("verses"))
+    with pytest.raises(NotFound):
+        await library.remove_model("nobody")
+
+
+async def test_pages_go_on_where_the_last_ended(library: Library) -> None:
+    for i in range(5):
+        await library.add_model(model(f"m{i}"))
+        await library.add_dataset(dataset(f"d{i}", 1))
+    await library.add_dataset(dataset("d1", 2))
+    assert [one.name for one in await library.models(2)] == ["m4", "m3"]
+    assert [one.name for one in await library.models(9, "m3")] == ["m2", "m1", "m0"]
+    newest = await library.datasets(9)
+    assert [str(one.ref) for one in newest] == ["d1@2", "d4@1", "d3@1", "d2@1", "d0@1"]
+    assert [str(one.ref) for one in await library.datasets(9, "d4@1")] == ["d3@1", "d2@1", "d0@1"]
+    for revision in (1, 2, 3):
+        await library.add_adapter(adapter("a", revision))
+    await library.add_adapter(adapter("b", 1))
+    assert [str(one.ref) for one in await library.adapters(9)] == ["b@1", "a@3", "a@2", "a@1"]
+    assert [str(one.ref) for one in await library.adapters(9, "a@3", "a")] == ["a@2", "a@1"]
+
+
+async def test_small_settings_are_remembered(library: Library) -> None:
+    assert await library.recall("resident") is None
+    await library.remember("resident", "starter")
+    await library.remember("resident", "other")
+    assert await library.recall("resident") == "other"
+
+
+def published(home: Home, stage: Path, item: Dataset | Model, final: Path) -> None:
+    """A folder with the item's record, as jobs publish it."""
+    stage.mkdir(parents=True)
+    (stage / "data").write_text("x")
+    publish.publish(stage, final, msgspec.to_builtins(item))
+
+
+async def test_a_lost_database_is_rebuilt_from_the_folders(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    items = [dataset("verses", revision, f"j{revision}", str(home.dataset(Ref("verses", revision)))) for revision in (2, 10)]
+    for item in items:
+        published(home, home.jobs / "stage", item, home.dataset(item.ref))
+    merged = model("merged", "j3", str(home.model("merged")))
+    published(home, home.jobs / "stage", merged, home.model("merged"))
+    (home.models / "strange").mkdir()
+    (home.models / ".removed-old-1").mkdir()
+    home.database.write_bytes(b"this is no database at all, and never was one" * 100)
+
+    async with Database.open(home.database) as database:
+        library = Library(database)
+        assert await adopt(home, library) == 3
+        assert await adopt(home, library) == 0
+        assert [one.revision for one in [await library.dataset(Ref("verses"))]] == [10]
+        assert await library.dataset(Ref("verses", 2)) == items[0]
+        assert await library.model("merged") == merged
+        assert await library.next_revision("dataset", "verses") == 11
+    assert home.database.with_name("smolora.db.damaged-1").exists()
+    assert (home.models / "strange").exists(), "what is not ours is left alone"
+    assert not (home.models / ".removed-old-1").exists()

@@ -108,9 +108,9 @@ class Machine:
                 return await self._fail(job, NoSpace(f"The disk is full; free some space, then {_resume(job)}."))
             log.exception("job failed", job=job.id)
             return await self._fail(job, Internal("Something went wrong inside the daemon; please report it with its log."))
-        job = await self._end(job, JobState.SUCCEEDED, result=result)
+        # What it made is published and recorded: a daemon that dies from here on finds that, and needs no checkpoint.
         await asyncio.to_thread(shutil.rmtree, self._home.job(job.id).root, ignore_errors=True)
-        return job
+        return await self._end(job, JobState.SUCCEEDED, result=result)
 
     async def _made(self, job: Job, run: _Run) -> str:
         if (made := await self._library.made_by(job.id)) is not None:

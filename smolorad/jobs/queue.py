@@ -78,6 +78,8 @@ class Queue:
         self._lanes = {name: Lane(machine.attempt) for name in (ENGINE, WORKER)}
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        # Listed before the socket is bound: what comes later is somebody's.
+        self._leftovers = [*home.jobs.iterdir(), *home.uploads.iterdir()]
 
     async def start(self) -> None:
         """Takes up what an earlier daemon left, throws away what nobody needs, and begins to run jobs."""
@@ -186,9 +188,11 @@ class Queue:
 
     def _sweep(self, unfinished: list[Job]) -> None:
         """Removes stages, which nobody writes now, and uploads that no waiting job reads."""
-        for folder in self._home.jobs.iterdir():
-            shutil.rmtree(self._home.job(folder.name).stage, ignore_errors=True)
         needed = {job.spec.upload_id for job in unfinished if isinstance(job.spec, PrepareSpec)}
-        for folder in self._home.uploads.iterdir():
-            if folder.name not in needed:
-                shutil.rmtree(folder, ignore_errors=True)
+        for path in self._leftovers:
+            if path.parent == self._home.jobs:
+                shutil.rmtree(self._home.job(path.name).stage, ignore_errors=True)
+            elif path.is_file():
+                path.unlink(missing_ok=True)
+            elif path.name not in needed:
+                shutil.rmtree(path, ignore_errors=True)

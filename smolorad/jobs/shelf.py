@@ -96,7 +96,7 @@ class Shelf:
     async def import_adapter(self, folder: Path, name: str, base_model: str, base_fingerprint: str) -> Adapter:
         """Publishes a copy of an uploaded PEFT folder; raises what reading it raises."""
         lora, parameters = await asyncio.to_thread(read_lora, folder)
-        stage = self._home.jobs / f"import-{secrets.token_hex(6)}" / "stage" / "output"
+        stage = self._home.uploads / f".import-{secrets.token_hex(8)}"
         try:
             await asyncio.to_thread(_copy, (folder / CONFIG, folder / WEIGHTS), stage)
             async with self._one_at_a_time:
@@ -122,7 +122,7 @@ class Shelf:
                 )
                 await self._put_adapter(stage, adapter)
         finally:
-            await asyncio.to_thread(shutil.rmtree, stage.parent.parent, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, stage, ignore_errors=True)
         return adapter
 
     async def put_model(

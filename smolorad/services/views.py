@@ -23,11 +23,10 @@ _KIND_OF = {cls: kind for kind, cls in EVENT_KINDS.items()}
 class JobViews:
     """Streams of a job's events, as every service that starts a job shows them."""
 
-    def __init__(self, store: JobStore, events: Events, queue: Queue, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, store: JobStore, events: Events, queue: Queue) -> None:
         self._store = store
         self._events = events
         self._queue = queue
-        self._heartbeat_s = heartbeat_s
 
     def job(self, job: Job) -> jobs_pb2.Job:
         """The job as it stands."""
@@ -43,7 +42,7 @@ class JobViews:
             while True:
                 if coming is None:
                     coming = asyncio.ensure_future(anext(follower))
-                done, _ = await asyncio.wait({coming}, timeout=self._heartbeat_s)
+                done, _ = await asyncio.wait({coming}, timeout=HEARTBEAT_S)
                 if not done:
                     yield _heartbeat(job_id, last)
                     continue

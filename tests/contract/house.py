@@ -15,11 +15,14 @@ from grpc_health.v1 import health_pb2_grpc
 
 from smolora import _paths
 from smolora.v1 import (
+    datasets_pb2,
     datasets_pb2_grpc,
     generation_pb2_grpc,
     jobs_pb2_grpc,
+    models_pb2,
     models_pb2_grpc,
     system_pb2_grpc,
+    training_pb2,
     training_pb2_grpc,
 )
 from smolorad.config import Settings
@@ -48,10 +51,11 @@ class House:
     seams: Seams
     ending: Ending = field(default_factory=Ending)
     _task: asyncio.Task[int] | None = None
-    _channel: grpc.aio.Channel | None = None
+    channel: grpc.aio.Channel | None = None
 
     async def start(self) -> House:
         """Serves until `stop`; returns when it is healthy."""
+        self.settings.places.create()
         self.ending = Ending()
         self._task = asyncio.create_task(serve(self.settings, self.seams, self.ending))
         target, options = _paths.grpc_target(self.settings.socket), (("grpc.default_authority", "localhost"),)
@@ -59,7 +63,7 @@ class House:
             if self._task.done():
                 self._task.result()
             await asyncio.sleep(0)
-        self._channel = channel = grpc.aio.insecure_channel(target, options=options)
+        self.channel = channel = grpc.aio.insecure_channel(target, options=options)
         async with asyncio.timeout(CALL_S):
             await channel.channel_ready()
         self.health = health_pb2_grpc.HealthStub(channel)
@@ -74,8 +78,8 @@ class House:
     async def stop(self) -> int:
         """Ends it as SIGTERM does; the exit status."""
         assert self._task is not None
-        if self._channel is not None:
-            await self._channel.close()
+        if self.channel is not None:
+            await self.channel.close()
         self.ending.ask()
         async with asyncio.timeout(CALL_S):
             return await self._task
@@ -124,6 +128,39 @@ async def everything(call: AsyncIterator[Any]) -> list[Any]:
     """All messages of a stream."""
     async with asyncio.timeout(CALL_S):
         return [message async for message in call]
+
+
+async def upload(house: House, *files: tuple[str, bytes]) -> str:
+    """Sends files; the upload's id."""
+    upload_id = ""
+    for path, data in files:
+
+        async def parts(path: str = path, data: bytes = data, upload_id: str = upload_id) -> AsyncIterator[Any]:
+            yield datasets_pb2.UploadFileRequest(
+                header=datasets_pb2.UploadHeader(upload_id=upload_id, path=path, size_bytes=len(data))
+            )
+            yield datasets_pb2.UploadFileRequest(data=data)
+
+        upload_id = (await house.datasets.UploadFile(parts())).upload_id
+    return upload_id
+
+
+async def prepared(house: House, name: str = "verses", **more: Any) -> datasets_pb2.Dataset:
+    """A dataset of two rows."""
+    upload_id = await upload(house, ("a.txt", b"one\ntwo\n"))
+    request = datasets_pb2.PrepareDatasetRequest(name=name, upload_id=upload_id, **more)
+    return (await everything(house.datasets.PrepareDataset(request)))[-1].dataset
+
+
+async def loaded(house: House, model: str = "starter", **more: Any) -> models_pb2.ResidentModel:
+    """The model, resident."""
+    return (await everything(house.models.LoadModel(models_pb2.LoadModelRequest(model=model, **more))))[-1].resident
+
+
+async def trained(house: House, adapter: str = "support", **more: Any) -> models_pb2.Adapter:
+    """An adapter of the dataset `verses`."""
+    request = training_pb2.TrainRequest(dataset="verses", adapter=adapter, **more)
+    return (await everything(house.training.Train(request)))[-1].adapter
 
 
 async def until(call: AsyncIterator[Any], wanted: Any) -> Any:

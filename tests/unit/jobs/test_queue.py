@@ -201,17 +201,19 @@ async def test_a_killed_daemons_jobs_go_on_and_its_leftovers_are_swept(database:
     folders = job_home.job(job.id)
     for folder in (folders.output, folders.checkpoints / "5", job_home.uploads / ("0" * 16), job_home.uploads / ("1" * 16)):
         folder.mkdir(parents=True)
+    (job_home.uploads / ".incoming-1").touch()
     await dead.events.move(upload[0].id, C)
     waiting, _ = await dead.store.create(JobKind.PREPARE, "d", PrepareSpec(name="d", upload_id="0" * 16))
 
     desk = desk_over(database, job_home)
     gate = asyncio.Event()
     desk.train.script = [[gate]]
+    (job_home.uploads / ("2" * 16)).mkdir()  # comes after the socket was bound
     await desk.queue.start()
     await desk.train.running.wait()
     assert (folders.checkpoints / "5").is_dir()
     assert not folders.output.exists()
-    assert [p.name for p in job_home.uploads.iterdir()] == ["0" * 16]
+    assert sorted(p.name for p in job_home.uploads.iterdir()) == ["0" * 16, "2" * 16]
     gate.set()
     assert (await desk.ended(job.id)).state is S
     assert await desk.states(job.id) == [Q, R, INT, Q, R, S]

@@ -1,0 +1,43 @@
+"""A started daemon for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from smolorad.children.fake import FakeEngine, FakeWorkers, Script
+from smolorad.rooms import Seams
+from tests.contract.house import House, settings_of
+
+
+@pytest.fixture
+def script() -> Script:
+    """What the children do."""
+    return Script()
+
+
+@pytest.fixture
+def engines() -> list[FakeEngine]:
+    """The engines that were started, the newest last."""
+    return []
+
+
+@pytest.fixture
+def seams(script: Script, engines: list[FakeEngine]) -> Seams:
+    """Scripted children."""
+
+    async def start() -> FakeEngine:
+        engines.append(FakeEngine(script))
+        return engines[-1]
+
+    return Seams(start, FakeWorkers(script))
+
+
+@pytest.fixture
+async def house(short_path: Path, seams: Seams) -> AsyncIterator[House]:
+    """A started daemon with its stubs."""
+    house = await House(settings_of(short_path), seams).start()
+    yield house
+    assert await house.stop() == 0

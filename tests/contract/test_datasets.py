@@ -1,0 +1,173 @@
+"""DatasetService, as any client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+
+from smolora.v1 import datasets_pb2 as pb
+from smolora.v1 import jobs_pb2, training_pb2
+from smolorad.children.fake import Script, Wait
+from smolorad.domain import Note
+from smolorad.errors import BadData, Violation
+from tests.contract.house import House, everything, loaded, prepared, refused, upload
+
+INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+
+
+async def test_files_become_a_dataset_with_revisions(house: House) -> None:
+    first = await prepared(house)
+    second = await prepared(house)
+    assert (first.name, first.revision, second.revision) == ("verses", 1, 2)
+    assert (first.train_rows, first.report.rows_read, len(first.fingerprint)) == (2, 2, 64)
+    assert (Path(first.path) / "manifest.json").is_file()
+    assert first.HasField("create_time")
+    assert list(house.settings.places.uploads.iterdir()) == []
+    newest = await house.datasets.GetDataset(pb.GetDatasetRequest(name="verses"))
+    assert newest.dataset == second
+    assert (await house.datasets.GetDataset(pb.GetDatasetRequest(name="verses@1"))).dataset == first
+
+
+async def test_the_stream_names_the_job_first_and_the_dataset_last(house: House) -> None:
+    upload_id = await upload(house, ("b/x.txt", b"one\n"), ("a.txt", b"two\n"))
+    stream = await everything(house.datasets.PrepareDataset(pb.PrepareDatasetRequest(name="d", upload_id=upload_id)))
+    events = [message.job_event for message in stream[:-1]]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert len({event.job_id for event in events}) == 1
+    assert [event.WhichOneof("body") for event in events] == ["state", "state", "phase", "state"]
+    assert stream[-1].dataset.job_id == events[0].job_id
+    assert stream[-1].dataset.report.files == 2
+
+
+async def test_preview_shows_rows(house: House) -> None:
+    await prepared(house)
+    shown = await house.datasets.PreviewDataset(pb.PreviewDatasetRequest(name="verses", offset=1))
+    assert (list(shown.rows), shown.total_rows) == (["two"], 2)
+    for request, field in (
+        (pb.PreviewDatasetRequest(name="verses", split="test"), "split"),
+        (pb.PreviewDatasetRequest(name="verses", offset=-1), "offset"),
+        (pb.PreviewDatasetRequest(name="verses", limit=101), "limit"),
+    ):
+        answer = await refused(house.datasets.PreviewDataset(request))
+        assert (answer.code, answer.fields) == (INVALID, (field,))
+    assert (await refused(house.datasets.PreviewDataset(pb.PreviewDatasetRequest(name="no")))).code == NOT_FOUND
+
+
+async def test_lists_come_in_pages_newest_first(house: House) -> None:
+    for name in ("a", "b", "c"):
+        await prepared(house, name)
+    await prepared(house, "a")
+    one = await house.datasets.ListDatasets(pb.ListDatasetsRequest(page_size=2))
+    two = await house.datasets.ListDatasets(pb.ListDatasetsRequest(page_size=2, page_token=one.next_page_token))
+    assert [f"{d.name}@{d.revision}" for d in (*one.datasets, *two.datasets)] == ["a@2", "c@1", "b@1"]
+    assert two.next_page_token == ""
+    for request in (pb.ListDatasetsRequest(page_size=-1), pb.ListDatasetsRequest(page_size=1001)):
+        assert (await refused(house.datasets.ListDatasets(request))).fields == ("page_size",)
+    assert (await refused(house.datasets.ListDatasets(pb.ListDatasetsRequest(page_token="§")))).fields == ("page_token",)
+
+
+async def test_a_revision_or_all_of_them_can_be_deleted(house: House) -> None:
+    paths = [Path((await prepared(house)).path) for _ in range(3)]
+    assert (await house.datasets.DeleteDataset(pb.DeleteDatasetRequest(name="verses@2"))).revisions == 1
+    assert [path.exists() for path in paths] == [True, False, True]
+    assert (await house.datasets.DeleteDataset(pb.DeleteDatasetRequest(name="verses"))).revisions == 2
+    answer = await refused(house.datasets.DeleteDataset(pb.DeleteDatasetRequest(name="verses")))
+    assert (answer.code, answer.reason) == (NOT_FOUND, "NOT_FOUND")
+    assert (await prepared(house)).revision == 4
+
+
+async def test_a_dataset_that_a_job_needs_is_not_deleted(house: House, script: Script) -> None:
+    await prepared(house)
+    await loaded(house)
+    gate = asyncio.Event()
+    script.trainings.append([Wait(gate)])
+    call = house.training.Train(training_pb2.TrainRequest(dataset="verses", adapter="a"))
+    job_id = (await anext(aiter(call))).job_event.job_id
+    answer = await refused(house.datasets.DeleteDataset(pb.DeleteDatasetRequest(name="verses")))
+    assert (answer.code, answer.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BAD_STATE")
+    assert job_id in answer.message
+    gate.set()
+    await everything(call)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.PrepareDatasetRequest(name="Verses", upload_id="0" * 16), "name"),
+        (pb.PrepareDatasetRequest(name="d"), "upload_id"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, hub=pb.HubDataset(repo_id="a/b")), "upload_id"),
+        (pb.PrepareDatasetRequest(name="d", hub=pb.HubDataset(repo_id="../b")), "hub.repo_id"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, validation=0.6), "validation"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, validation=float("nan")), "validation"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, chunk_size=-1), "chunk_size"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, seed=-1), "seed"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, file_type=99), "file_type"),  # type: ignore[arg-type]
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, request_id="x" * 129), "request_id"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="../../etc"), "upload_id"),
+    ],
+)
+async def test_a_wrong_field_is_named(house: House, request_: pb.PrepareDatasetRequest, field: str) -> None:
+    answer = await refused(house.datasets.PrepareDataset(request_))
+    assert (answer.code, answer.reason, answer.fields) == (INVALID, "INVALID_REQUEST", (field,))
+    assert not (await house.jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs
+
+
+async def test_unknown_uploads_and_models_are_not_found(house: House) -> None:
+    missing = pb.PrepareDatasetRequest(name="d", upload_id="0" * 16)
+    assert (await refused(house.datasets.PrepareDataset(missing))).code == NOT_FOUND
+    upload_id = await upload(house, ("a.txt", b"x"))
+    answer = await refused(
+        house.datasets.PrepareDataset(pb.PrepareDatasetRequest(name="d", upload_id=upload_id, model="nosuch"))
+    )
+    assert answer.code == NOT_FOUND
+
+
+async def test_malformed_rows_end_the_stream_with_their_lines(house: House, script: Script) -> None:
+    rows = [Violation("a.jsonl:3", "is no JSON"), Violation("a.jsonl:9", "has no field text")]
+    script.work.append([Note("reading"), BadData("Two rows are malformed.", rows)])
+    upload_id = await upload(house, ("a.jsonl", b"{}"))
+    answer = await refused(house.datasets.PrepareDataset(pb.PrepareDatasetRequest(name="d", upload_id=upload_id)))
+    assert (answer.code, answer.reason, answer.fields) == (INVALID, "BAD_DATA", ("a.jsonl:3", "a.jsonl:9"))
+    assert (await refused(house.datasets.GetDataset(pb.GetDatasetRequest(name="d")))).code == NOT_FOUND
+    # The files are still there, so that the caller may choose to drop those rows.
+    again = pb.PrepareDatasetRequest(name="d", upload_id=upload_id, on_error=pb.ON_ERROR_DROP)
+    assert (await everything(house.datasets.PrepareDataset(again)))[-1].dataset.revision == 1
+
+
+async def test_the_same_request_prepares_once(house: House, script: Script) -> None:
+    upload_id = await upload(house, ("a.txt", b"x\n"))
+    request = pb.PrepareDatasetRequest(name="d", upload_id=upload_id, request_id="once")
+    first, second = await asyncio.gather(
+        everything(house.datasets.PrepareDataset(request)), everything(house.datasets.PrepareDataset(request))
+    )
+    third = await everything(house.datasets.PrepareDataset(request))
+    assert first == second == third
+    assert [name for name, _ in script.calls].count("prepare") == 1
+    other = pb.PrepareDatasetRequest(name="e", upload_id=upload_id, request_id="once")
+    answer = await refused(house.datasets.PrepareDataset(other))
+    assert (answer.code, answer.reason) == (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+
+
+async def test_a_wrong_upload_is_refused_and_leaves_nothing(house: House) -> None:
+    async def parts(path: str = "a.txt", size: int = 3):  # type: ignore[no-untyped-def]
+        yield pb.UploadFileRequest(header=pb.UploadHeader(path=path, size_bytes=size))
+        yield pb.UploadFileRequest(data=b"abc")
+
+    for stream, field in ((parts(path="../x"), "header.path"), (parts(size=4), "header.size_bytes")):
+        answer = await refused(house.datasets.UploadFile(stream))
+        assert (answer.code, answer.fields) == (INVALID, (field,))
+    assert list(house.settings.places.uploads.iterdir()) == []
+
+
+async def test_tokens_are_counted_by_the_resident_model(house: House, script: Script, short_path: Path) -> None:
+    folder = short_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    await loaded(house, str(folder))
+    await prepared(house)
+    (tokenizer,) = [details[2] for name, details in script.calls if name == "prepare"]  # type: ignore[index]
+    assert tokenizer == folder / "tokenizer.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from pathlib import Path
@@ -126,8 +127,7 @@ async def test_a_folder_is_uploaded_whole_and_prepared(
 
     daemon.script["PrepareDataset"] = prepare
     run = await client.prepare("d", tmp_path / "notes", file_type="txt", on_error="drop", validation=0.0)
-    result = run.result()
-    dataset = await result if hasattr(result, "__await__") else result
+    dataset = await (run.result() if isinstance(run, smolora.AsyncJobRun) else asyncio.to_thread(run.result))
     assert dataset.revision == 1
     assert list(uploads) == ["b.txt", "deep/a.txt", "empty.txt"]
     assert len(uploads["b.txt"]) == 3 * 512 * 1024 + 1

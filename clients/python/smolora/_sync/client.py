@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -87,13 +87,13 @@ class Client:
     def upload(self, paths: AnyPath | Iterable[AnyPath], on_sent: Callable[[int, int], None] | None = None) -> str:
         """Sends files, and folders recursively without what begins with a dot; returns the upload's id.
 
-        `on_sent(done, total)` is called with bytes, before each piece.
+        `on_sent(done, total)` is called with bytes, before each piece, in a thread.
         """
         files = find_files([paths] if isinstance(paths, (str, os.PathLike)) else paths)
         total, done = sum(file.size_bytes for file in files), 0
         upload_id = ""
 
-        def counted(requests: Iterable[datasets_pb2.UploadFileRequest]) -> Iterable[datasets_pb2.UploadFileRequest]:
+        def counted(requests: Iterator[datasets_pb2.UploadFileRequest]) -> Iterator[datasets_pb2.UploadFileRequest]:
             nonlocal done
             for request in requests:
                 done += len(request.data)
@@ -104,7 +104,7 @@ class Client:
         for file in files:
             deadline = self.timeout + file.size_bytes / 2**20 * _UPLOAD_S_PER_MIB
             requests = counted(pieces(file, upload_id))
-            answer = self._call(datasets_pb2_grpc.DatasetServiceStub, "UploadFile", requests, timeout=deadline)
+            answer = self._transport.send(datasets_pb2_grpc.DatasetServiceStub, "UploadFile", requests, deadline)
             upload_id = answer.upload_id
         return upload_id
 

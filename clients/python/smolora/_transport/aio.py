@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ import grpc.aio
 from smolora._channel import CHANNEL_OPTIONS, Address
 from smolora._errors import TimedOut
 from smolora._transport.status import to_error
+from smolora._transport.threads import Transport
 
 
 class AsyncTransport:
@@ -22,6 +24,7 @@ class AsyncTransport:
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[type, Any] = {}
         self._closed = False
+        self._sender: Transport | None = None
 
     def stub(self, kind: type) -> Any:
         """A service's methods; the channel is opened here because it belongs to the running event loop."""
@@ -34,9 +37,32 @@ class AsyncTransport:
         return self._stubs[kind]
 
     async def call(self, method: Any, request: Any, timeout: float | None) -> Any:
-        """One request, one answer; also an iterable of requests, where the method takes a stream."""
+        """One request, one answer."""
         try:
             return await method(request, timeout=timeout)
+        except grpc.RpcError as failure:
+            raise to_error(failure, self.address) from None
+
+    async def send(self, stub: type, method: str, requests: Iterator[Any], timeout: float) -> Any:
+        """A stream of requests, one answer. The requests are made in a thread."""
+        # grpc.aio loses the status of a call that the server ends while requests are still sent: INTERNAL stands in its place,
+        # in one of seven refused uploads. gRPC's other stack keeps it.
+        if self._sender is None:
+            self._sender = Transport(self.address)
+        call = getattr(self._sender.stub(stub), method).future(requests, timeout=timeout)
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end(_call: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, so nobody waits
+                loop.call_soon_threadsafe(ended.set)
+
+        call.add_done_callback(end)
+        try:
+            await ended.wait()
+        finally:
+            call.cancel()
+        try:
+            return call.result()
         except grpc.RpcError as failure:
             raise to_error(failure, self.address) from None
 
@@ -53,6 +79,8 @@ class AsyncTransport:
         self._closed = True
         if self._channel is not None:
             await self._channel.close()
+        if self._sender is not None:
+            self._sender.close()
 
 
 class AsyncStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -35,11 +36,15 @@ class Transport:
             return self._stubs[kind]
 
     def call(self, method: Any, request: Any, timeout: float | None) -> Any:
-        """One request, one answer; also an iterable of requests, where the method takes a stream."""
+        """One request, one answer."""
         try:
             return method(request, timeout=timeout)
         except grpc.RpcError as failure:
             raise to_error(failure, self.address) from None
+
+    def send(self, stub: type, method: str, requests: Iterator[Any], timeout: float) -> Any:
+        """A stream of requests, one answer. The requests are made in a thread."""
+        return self.call(getattr(self.stub(stub), method), requests, timeout)
 
     def stream(self, method: Any, request: Any, *, idle: float | None, timeout: float | None = None) -> Stream:
         """One request, a stream of answers. `idle`: seconds without an answer after which TimedOut is raised."""

@@ -1,4 +1,4 @@
-"""The weights worker as the daemon runs it: a process, a socketpair, framed messages."""
+"""A worker as the daemon runs it: a process, a socketpair, framed messages."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Worker:
 
 
 @contextmanager
-def running_worker(environ: Mapping[str, str]) -> Iterator[Worker]:
+def running_worker(environ: Mapping[str, str], module: str = "smolorad.engine.offline") -> Iterator[Worker]:
     """A worker with this environment beside the tests' own; its end of the socket closes with the block, and so it ends."""
     ours, its = socket.socketpair()
     frames = Frames(ours)
     with its:
-        command = [sys.executable, "-m", "smolorad.engine.offline", "--link-fd", str(its.fileno())]
+        command = [sys.executable, "-m", module, "--link-fd", str(its.fileno())]
         process = subprocess.Popen(command, pass_fds=[its.fileno()], env={**os.environ, **environ})
         its.close()
         try:

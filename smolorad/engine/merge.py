@@ -20,7 +20,7 @@ from smolorad import publish
 from smolorad.domain import Dtype, Merged, MergeProof, PhaseProgress
 from smolorad.engine import proof
 from smolorad.engine.adapters import read_config, wrap
-from smolorad.engine.facts import CONFIG, check, facts, model_files, tensors_of
+from smolorad.engine.facts import CONFIG, check, facts, fingerprint, model_files, tensors_of
 from smolorad.engine.report import Report, tell_nobody
 from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
 
@@ -44,6 +44,7 @@ def merge(
     On failure nothing is left in `output`. Raises MergeMismatch, WrongBase, NotFinite, UnsupportedModel, Damaged, NotFound.
     """
     weights = check(base, trust_remote_code=trust_remote_code)
+    fingerprint(weights)  # where the base was published here, this holds every byte of it against its manifest
     dtype = dtype or _own_dtype(weights)
     report(PhaseProgress("read", 0, 2, "folders"))
     model = _read(base, torch.float32, trust_remote_code)

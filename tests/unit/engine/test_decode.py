@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -16,28 +17,8 @@ from tests.tiny import ARCHITECTURES, tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
 
 PROMPTS = ("A", "The quick brown fox", "Да, и ещё немного. 日本語も少し 🙂", "one two three " * 20)
-STARTER_PROMPTS = (
-    "The daemon keeps",
-    "In the beginning",
-    "My favourite dish is",
-    "def fibonacci(n):",
-    "The capital of France is",
-    "Once upon a time, in a small village,",
-    "1, 2, 3, 5, 8,",
-    "Dear Sir or Madam,",
-    "Water boils at",
-    "The three laws of motion are",
-    "Ein kleines Modell",
-    "Question: Why is the sky blue?\nAnswer:",
-    "She opened the door and",
-    "import numpy as np\n\n",
-    "The difference between a cat and a dog is",
-    "Shakespeare wrote",
-    "To make bread, you need",
-    "🙂",
-    "# Introduction\n\nThis document",
-    "The stock market fell because",
-)
+# Few, for fp32 is slow; the whole job's test has twenty, through the daemon.
+STARTER_PROMPTS = ("The daemon keeps", "def fibonacci(n):", "Question: Why is the sky blue?\nAnswer:")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -62,8 +43,7 @@ def test_ends_at_the_end_token_of_the_generation_config(llama_folder: Path, llam
     ids = finish(begin(llama, spec("A", max_tokens=20)))[1].token_ids
     model = plain_model(llama_folder)
     # Any token can be the end: take the one that came third.
-    base = fp32_base(llama_folder)
-    object.__setattr__(base, "end_ids", frozenset({ids[2]}))
+    base = dataclasses.replace(llama, end_ids=frozenset({ids[2]}))
     text, outcome = finish(begin(base, spec("A", max_tokens=20)))
     expected = generated_by_transformers(
         model, llama.tokenizer, "A", max_new_tokens=20, do_sample=False, eos_token_id=ids[2], pad_token_id=0

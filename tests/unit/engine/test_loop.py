@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +202,16 @@ def test_without_a_model_and_the_end_by_drain(llama_folder: Path) -> None:
         *_, last = engine.events(call)
         assert last.failure.reason == "SHUTTING_DOWN"
         assert engine.process.wait() == 0
+
+
+def test_ctrl_c_is_the_daemon_s_to_answer(engine: EngineProcess) -> None:
+    engine.process.send_signal(signal.SIGINT)
+    assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process say so")
+def test_it_goes_first_where_memory_runs_out(engine: EngineProcess) -> None:
+    assert Path(f"/proc/{engine.process.pid}/oom_score_adj").read_text().strip() == "500"
 
 
 def test_it_ends_when_the_daemon_is_gone() -> None:

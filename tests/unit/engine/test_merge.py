@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smolora.v1 import common_pb2
+from smolorad import publish
 from smolorad.domain import Dtype, PhaseProgress
 from smolorad.engine import proof
 from smolorad.engine.facts import facts
 from smolorad.engine.merge import attach, merge, merged
-from smolorad.errors import Cancelled, MergeMismatch, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
+from smolorad.errors import Cancelled, Damaged, MergeMismatch, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
 from smolorad.link.v1 import link_pb2 as pb
 from tests.tiny import tiny_model
 from tests.worker import running_worker
@@ -248,7 +249,7 @@ def test_an_adapter_that_is_none(fault: str, reason: str, says: str, base: Path,
 @pytest.mark.parametrize(("architecture", "changes"), [("llama", {"hidden_size": 64}), ("gpt2", {})])
 def test_an_adapter_of_another_base(architecture: str, changes: dict[str, int], adapter: Path, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other", architecture, **changes)
-    with pytest.raises(WrongBase, match="fit|needs"):
+    with pytest.raises(WrongBase, match=r"fit|needs"):
         merge(other, adapter, tmp_path / "output")
 
 
@@ -308,3 +309,13 @@ def test_a_base_that_is_none(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UnsupportedModel, match="tokenizer"):
         merge(tmp_path, adapter, tmp_path / "output")
+
+
+def test_a_base_that_is_not_as_it_was_published(base: Path, adapter: Path, tmp_path: Path) -> None:
+    publish.publish(Path(shutil.copytree(base, tmp_path / "stage")), tmp_path / "models" / "m", {})
+    weights = tmp_path / "models" / "m" / "model.safetensors"
+    with weights.open("r+b") as f:
+        f.seek(-3, 2)
+        f.write(b"\x55")
+    with pytest.raises(Damaged, match="not as it was published"):
+        merge(weights.parent, adapter, tmp_path / "output")

@@ -10,7 +10,7 @@ from pathlib import Path
 from smolora.v1 import generation_pb2 as pb
 from smolora.v1 import generation_pb2_grpc
 from smolorad.domain import Adapter, GenerateSpec, Ref, check
-from smolorad.errors import InvalidRequest, QueueFull
+from smolorad.errors import EngineUnavailable, InvalidRequest, QueueFull
 from smolorad.link.convert import from_message, to_message
 from smolorad.residency import Residency
 from smolorad.services.requests import check_duration
@@ -53,6 +53,22 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         return pb.CountTokensResponse(tokens=len(ids), token_ids=ids)
 
     async def _answer(self, spec: GenerateSpec, adapter: Adapter | None) -> AsyncGenerator[pb.GenerateResponse, None]:
+        """Asks once more where the engine died before its first word: nobody has seen anything of that answer."""
+        restarts, told = self._residency.restarts, False
+        try:
+            async with aclosing(self._ask(spec, adapter)) as messages:
+                async for message in messages:
+                    told = True
+                    yield message
+                return
+        except EngineUnavailable:
+            if told or self._residency.restarts == restarts:
+                raise
+        async with aclosing(self._ask(spec, adapter)) as messages:
+            async for message in messages:
+                yield message
+
+    async def _ask(self, spec: GenerateSpec, adapter: Adapter | None) -> AsyncGenerator[pb.GenerateResponse, None]:
         async with self._residency.hold(spec.model, keep_alive=spec.keep_alive) as held:
             folder = None
             if adapter is not None:

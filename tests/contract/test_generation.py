@@ -111,6 +111,17 @@ async def test_an_engine_that_dies_ends_the_answer_and_the_next_one_is_given(hou
     assert len(await everything(house.generation.Generate(pb.GenerateRequest(prompt="hi")))) == 3
 
 
+async def test_an_engine_that_dies_before_its_first_word_is_asked_once_more(house: House, script: Script) -> None:
+    await loaded(house)
+    script.enqueue(Death())
+    stream = await everything(house.generation.Generate(pb.GenerateRequest(prompt="hi")))
+    assert [message.text for message in stream[:-1]] == ["Hello", " world"]
+    script.enqueue(Death())
+    script.enqueue(Death())
+    answer = await refused(house.generation.Generate(pb.GenerateRequest(prompt="hi")))
+    assert (answer.code, answer.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_UNAVAILABLE")
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

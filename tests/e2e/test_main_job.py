@@ -75,7 +75,7 @@ def test_the_held_out_loss_falls(job: Job) -> None:
     before, after = job.adapter.eval_loss_before, job.adapter.eval_loss_after
     assert before is not None
     assert after is not None
-    assert after < 0.9 * before
+    assert after < 0.97 * before  # six steps alone
     assert job.dataset.validation_rows == round(312 * 0.04)
 
 

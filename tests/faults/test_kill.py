@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 import smolora
 from tests.daemon_process import DaemonProcess
+from tests.faults.process import ended
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -62,34 +62,14 @@ def test_a_killed_daemon_changes_nothing(daemon: DaemonProcess, client: smolora.
     undisturbed = client.train("rows", "calm", **SETTINGS).result()
 
     def blow() -> None:
-        engine = client.status().engine_pid
-        daemon.kill()
-        pidfd = os.pidfd_open(engine) if _alive(engine) else None
-        if pidfd is not None:
-            _wait_for_exit(pidfd)
+        with ended(client.status().engine_pid):  # an engine whose daemon is gone ends by itself
+            daemon.kill()
         daemon.start()
 
     struck, sequences = train_through(client, "struck", blow, 9)
     assert sequences == list(range(1, len(sequences) + 1)), "an event was lost or came twice"
     assert weights(struck) == weights(undisturbed)
     assert client.job(struck.job_id).attempts == 2
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _wait_for_exit(pidfd: int) -> None:
-    """An engine whose daemon is gone ends by itself."""
-    try:
-        ready, _, _ = select.select([pidfd], [], [], 10)
-        assert ready, "the engine outlives its daemon"
-    finally:
-        os.close(pidfd)
 
 
 def test_sigterm_checkpoints_and_the_next_daemon_goes_on(daemon: DaemonProcess, client: smolora.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,25 @@ async def test_no_daemon_names_the_line_that_starts_one(short_path: Path) -> Non
             await aio.watch("j1").result()
         with pytest.raises(smolora.DaemonNotRunning):
             await aio.generate("x").text()
+
+
+async def test_a_daemon_that_starts_later_is_found_at_once(short_path: Path, daemon: FakeDaemon) -> None:
+    async def status(request: Any, context: Any) -> Any:
+        return system_pb2.GetStatusResponse(version="later")
+
+    daemon.script["GetStatus"] = status
+    await daemon.stop()
+    daemon.socket.unlink(missing_ok=True)
+    async with smolora.AsyncClient(daemon.socket) as aio:
+        with smolora.Client(daemon.socket) as blocking:
+            for _ in range(3):  # each miss makes gRPC wait longer before it tries again
+                with pytest.raises(smolora.DaemonNotRunning):
+                    await aio.status()
+                with pytest.raises(smolora.DaemonNotRunning):
+                    await asyncio.to_thread(blocking.status)
+            await daemon.start()
+            assert (await aio.status()).version == "later"
+            assert (await asyncio.to_thread(blocking.status)).version == "later"
 
 
 def test_no_daemon_at_the_usual_place_needs_no_socket_named(home: Path) -> None:

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from smolora._channel import CHANNEL_OPTIONS, Address
-from smolora._errors import TimedOut
+from smolora._errors import SmoloraError, TimedOut
 from smolora._transport.status import to_error
 from smolora._transport.threads import Transport
 
@@ -24,6 +24,7 @@ class AsyncTransport:
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[type, Any] = {}
         self._closed = False
+        self._missed = False
         self._sender: Transport | None = None
 
     def stub(self, kind: type) -> Any:
@@ -39,9 +40,9 @@ class AsyncTransport:
     async def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request, one answer."""
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=timeout, wait_for_ready=self._is_back())
         except grpc.RpcError as failure:
-            raise to_error(failure, self.address) from None
+            raise self.error(failure) from None
 
     async def send(self, stub: type, method: str, requests: Iterator[Any], timeout: float) -> Any:
         """A stream of requests, one answer. The requests are made in a thread."""
@@ -64,11 +65,20 @@ class AsyncTransport:
         try:
             return call.result()
         except grpc.RpcError as failure:
-            raise to_error(failure, self.address) from None
+            raise self.error(failure) from None
 
     def stream(self, method: Any, request: Any, *, idle: float | None, timeout: float | None = None) -> AsyncStream:
         """One request, a stream of answers. `idle`: seconds without an answer after which TimedOut is raised."""
-        return AsyncStream(method(request, timeout=timeout), self.address, idle)
+        return AsyncStream(method(request, timeout=timeout, wait_for_ready=self._is_back()), self, idle)
+
+    def error(self, failure: Any) -> SmoloraError:
+        """The error to raise for a failed call."""
+        self._missed = failure.code() is grpc.StatusCode.UNAVAILABLE
+        return to_error(failure, self.address)
+
+    def _is_back(self) -> bool:
+        """Whether the daemon, not there at the last call, is there now; gRPC fails calls until its next attempt is due."""
+        return self._missed and self.address.answers()
 
     async def pause(self, seconds: float) -> None:
         """Waits before another attempt."""
@@ -86,9 +96,9 @@ class AsyncTransport:
 class AsyncStream:
     """The answers of one call. One that is dropped unfinished is cancelled."""
 
-    def __init__(self, call: Any, address: Address, idle: float | None) -> None:
+    def __init__(self, call: Any, transport: AsyncTransport, idle: float | None) -> None:
         self._call = call
-        self._address = address
+        self._transport = transport
         self._idle = idle
         self._cancelled = False
 
@@ -100,7 +110,7 @@ class AsyncStream:
         except grpc.RpcError as failure:
             if self._cancelled:
                 return None
-            raise to_error(failure, self._address) from None
+            raise self._transport.error(failure) from None
         except TimeoutError:
             self.cancel()
             raise TimedOut(f"The daemon sent nothing for {self._idle:g} seconds; see its log.") from None

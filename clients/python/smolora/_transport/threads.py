@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from smolora._channel import CHANNEL_OPTIONS, Address
-from smolora._errors import TimedOut
+from smolora._errors import SmoloraError, TimedOut
 from smolora._transport.status import to_error
 
 
@@ -22,6 +22,7 @@ class Transport:
         self._channel: grpc.Channel | None = None
         self._stubs: dict[type, Any] = {}
         self._closed = False
+        self._missed = False
         self._lock = threading.Lock()
 
     def stub(self, kind: type) -> Any:
@@ -38,9 +39,9 @@ class Transport:
     def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One request, one answer."""
         try:
-            return method(request, timeout=timeout)
+            return method(request, timeout=timeout, wait_for_ready=self._is_back())
         except grpc.RpcError as failure:
-            raise to_error(failure, self.address) from None
+            raise self.error(failure) from None
 
     def send(self, stub: type, method: str, requests: Iterator[Any], timeout: float) -> Any:
         """A stream of requests, one answer. The requests are made in a thread."""
@@ -48,7 +49,16 @@ class Transport:
 
     def stream(self, method: Any, request: Any, *, idle: float | None, timeout: float | None = None) -> Stream:
         """One request, a stream of answers. `idle`: seconds without an answer after which TimedOut is raised."""
-        return Stream(method(request, timeout=timeout), self.address, idle)
+        return Stream(method(request, timeout=timeout, wait_for_ready=self._is_back()), self, idle)
+
+    def error(self, failure: Any) -> SmoloraError:
+        """The error to raise for a failed call."""
+        self._missed = failure.code() is grpc.StatusCode.UNAVAILABLE
+        return to_error(failure, self.address)
+
+    def _is_back(self) -> bool:
+        """Whether the daemon, not there at the last call, is there now; gRPC fails calls until its next attempt is due."""
+        return self._missed and self.address.answers()
 
     def pause(self, seconds: float) -> None:
         """Waits before another attempt."""
@@ -65,9 +75,9 @@ class Transport:
 class Stream:
     """The answers of one call. One that is dropped unfinished is cancelled."""
 
-    def __init__(self, call: Any, address: Address, idle: float | None) -> None:
+    def __init__(self, call: Any, transport: Transport, idle: float | None) -> None:
         self._call = call
-        self._address = address
+        self._transport = transport
         self._idle = idle
         self._cancelled = False
         self._watchdog = None if idle is None else _Watchdog(call, idle)
@@ -84,7 +94,7 @@ class Stream:
                 raise TimedOut(f"The daemon sent nothing for {self._idle:g} seconds; see its log.") from None
             if self._cancelled:
                 return None
-            raise to_error(failure, self._address) from None
+            raise self._transport.error(failure) from None
         except BaseException:  # an interrupt: the daemon must see the caller go
             self.cancel()
             raise

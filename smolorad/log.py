@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smolorad.errors import InvalidRequest
+
 _FIELDS = "smolorad_fields"
 _ROOT = "smolorad"
 _ROTATE_BYTES = 10 * 2**20
@@ -80,13 +82,11 @@ class JsonFormat(logging.Formatter):
 
 
 def setup(level: str = "info", format: str = "text", file: Path | None = None) -> None:
-    """Sends the daemon's logs to a rotated file, or to standard error; other libraries' warnings go the same way."""
-    handler: logging.Handler
-    if file is None:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(file, maxBytes=_ROTATE_BYTES, backupCount=_KEPT_FILES, encoding="utf-8")
+    """Sends the daemon's logs to a rotated file, or to standard error; other libraries' warnings go the same way.
+
+    Raises InvalidRequest where the file cannot be written.
+    """
+    handler = logging.StreamHandler(sys.stderr) if file is None else _rotated(file)
     handler.setFormatter(JsonFormat() if format == "json" else TextFormat())
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -97,6 +97,14 @@ def setup(level: str = "info", format: str = "text", file: Path | None = None) -
     logging.getLogger(_ROOT).setLevel(level.upper())
     # A full disk, or a reader of standard error that went away, must not print tracebacks of logging itself for ever.
     logging.raiseExceptions = False
+
+
+def _rotated(file: Path) -> logging.Handler:
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return logging.handlers.RotatingFileHandler(file, maxBytes=_ROTATE_BYTES, backupCount=_KEPT_FILES, encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"The log file {file} cannot be written ({error.strerror}); choose another one.") from error
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -108,7 +108,14 @@ def private_folder(path: Path) -> None:
 
     A folder of ours that lets others in is closed (0700). Raises InvalidRequest for a link, a file, or somebody else's folder.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        pass  # a file: refused below
+    except OSError as error:
+        raise InvalidRequest(
+            f"The folder {path} cannot be made ({error.strerror}); choose another place with SMOLORA_HOME."
+        ) from error
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
         raise InvalidRequest(f"{path} is a link or a file, not a folder; remove it, or choose another place with SMOLORA_HOME.")

@@ -54,6 +54,20 @@ def test_settings_that_cannot_work_exit_with_78_and_with_0_under_launchd(home: P
     assert not home.exists()
 
 
+def test_places_that_cannot_be_made_are_one_sentence_and_exit_with_78(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for argv in (
+        ("--home", str(tmp_path / "file")),
+        ("--home", str(tmp_path / "file" / "below")),
+        ("--log-file", str(tmp_path / "file" / "daemon.log")),
+        ("--log-file", str(tmp_path)),
+    ):
+        refused = smolorad("serve", *argv)
+        assert refused.returncode == 78, refused.stderr
+        assert refused.stderr.count("\n") == 1, refused.stderr
+        assert "choose another" in refused.stderr
+
+
 def test_a_second_daemon_exits_with_3_and_with_0_under_launchd(home: Path) -> None:
     home.mkdir(mode=0o700)
     with (home / "lock").open("w") as lock:

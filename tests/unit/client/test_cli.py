@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,34 @@ def test_usage_errors_exit_2(arguments: list[str], capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (
+            ["train", "--dataset", "d", "--adapter", "a", "--learning-rat", "1", "--maxx-steps", "2"],
+            "did you mean --max-steps?",
+        ),
+        (["jobs", "watch", "id", "--aftr=3"], "smolora-client jobs watch: error: unrecognized arguments: --aftr=3; did you"),
+        (["status", "now"], "smolora-client status: error: unrecognized arguments: now\n"),
+    ],
+)
+def test_an_unknown_argument_is_told_in_two_lines_with_the_flag_that_was_meant(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert shown.count("\n") == 2
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"smolora-client {version('smolora')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
         (["prepare", "--name", "d"], "give either PATH... or --hub REPO"),
         (["prepare", "a.txt", "--name", "d", "--hub", "x/y"], "give either PATH... or --hub REPO"),
         (["prepare", "a.txt", "--name", "d", "--split", "test"], "go with --hub"),
@@ -83,6 +112,8 @@ def test_no_daemon_exits_69_with_the_line_that_starts_one(home: Path, capsys: py
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.endswith("start one with:\n  smolorad serve\n")
+    assert main(["generate", "hi"]) == 69
+    assert capsys.readouterr().out == "", "not even an empty line"
     assert main(["jobs", "list", "--json"]) == 69
     assert json.loads(capsys.readouterr().out)["error"]["reason"] == "DAEMON_NOT_RUNNING"
 

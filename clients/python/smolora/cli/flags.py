@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from smolora._fields import Field
 
 _METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong in two lines, since the usage of `train` alone would fill a screen, and finds a misspelt flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        self.exit(2, f"usage: {self.prog} --help\n{self.prog}: error: {message}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses what it does not know itself: the parser above would name neither the verb nor the flag that was meant."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known, unknown
 
 
 def common(parser: argparse.ArgumentParser) -> None:

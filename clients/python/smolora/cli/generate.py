@@ -71,9 +71,12 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
 
 
 def _stream(generation: Generation) -> None:
+    has_begun = False
     try:
         for piece in generation:
+            has_begun = True
             sys.stdout.write(piece)
             sys.stdout.flush()
     finally:
-        print()
+        if has_begun or generation.outcome is not None:  # a request that is refused writes nothing
+            print()

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smolora._errors import DaemonNotRunning, SmoloraError
-from smolora.cli.flags import common
+from smolora.cli.flags import Parser, common
 from smolora.cli.output import Output, UsageError
 
 # Verb → its line in the help. Its module has `arguments(parser)` and `run(args, client, out)`, which returns the exit code.
@@ -41,7 +41,7 @@ _MODULES = {"count-tokens": "count_tokens", "import": "import_model", "chat": "l
 FAILED, USAGE, NO_DAEMON, INTERRUPTED = 1, 2, 69, 130
 
 
-class _VerbParser(argparse.ArgumentParser):
+class _VerbParser(Parser):
     """Reads one verb's arguments; it asks the verb's module for them only when the verb is called, so `--help` stays fast."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -54,12 +54,23 @@ class _VerbParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"smolora-client {version('smolora')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="smolora-client",
         description="Talks to smolorad, the daemon that trains and serves a small language model on this machine.",
         epilog="exit codes: 0 done, 1 failed, 2 usage, 69 no daemon, 130 interrupted",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show this program's version")
     common(parser)
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_VerbParser)
     for verb, line in VERBS.items():

@@ -88,7 +88,7 @@ def load(client: smolora.Client, progress: Progress, model: str) -> smolora.Resi
 def train(client: smolora.Client, progress: Progress, steps: int) -> smolora.Adapter:
     """Trains the adapter, with the loss beside the bar."""
     task = progress.add_task("train", total=steps)
-    run = client.train("lighthouse", "keeper", max_steps=steps, learning_rate=1e-3, logging_steps=1)
+    run = client.train("lighthouse", "keeper", max_steps=steps, learning_rate=5e-3, logging_steps=1)
     for event in run:
         if isinstance(event.body, smolora.TrainProgress):
             body = event.body

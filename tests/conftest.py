@@ -29,6 +29,7 @@ def pytest_configure() -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "OMP_NUM_THREADS": _THREADS,
         "MKL_NUM_THREADS": _THREADS,
+        "GOMP_SPINCOUNT": "2000",
         "TOKENIZERS_PARALLELISM": "false",
         "GRPC_ENABLE_FORK_SUPPORT": "0",
     }

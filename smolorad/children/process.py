@@ -45,8 +45,8 @@ _TERMINAL = frozenset(
 )
 # What a child gets where the user's environment says nothing else.
 _DEFAULTS = {
-    # OpenMP's threads wait for each other in a loop, by default for milliseconds. Beside another busy program decoding is then
-    # five times slower, as each waits for one that the other keeps from its core. On a quiet machine so few rounds cost nothing.
+    # OpenMP's threads wait for each other in a loop, for milliseconds. Beside another busy program decoding is then
+    # five times slower, as each waits for one that the other keeps from its core. On a quiet machine few rounds cost nothing.
     "GOMP_SPINCOUNT": "2000",
 }
 # What every child of ours needs in its environment; see the README's notes on the libraries.

@@ -344,6 +344,7 @@ async def test_a_reader_that_goes_is_no_error_and_ends_the_generation(daemon: Fa
 
 def test_amounts_are_written_for_people() -> None:
     assert [output.size(n) for n in (0, 999, 269_000_000, 12_300_000_000)] == ["0 bytes", "999 bytes", "269 MB", "12.3 GB"]
+    assert [output.plural(n, "file") for n in (0, 1, 1200)] == ["0 files", "1 file", "1,200 files"]
     assert [output.span(n) for n in (0, 59.4, 200, 7500)] == ["0 s", "59 s", "3 min 20 s", "2 h 5 min"]
     assert [flags.duration(text) for text in ("90", "90s", "10m", "2h", "-1")] == [90, 90, 600, 7200, -1]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smolora import _models as values
 from smolora.cli.flags import Actions
-from smolora.cli.output import Output, size, when
+from smolora.cli.output import Output, plural, size, when
 from smolora.cli.progress import Progress
 from smolora.cli.train import losses, show
 
@@ -54,7 +54,7 @@ def _remove(args: argparse.Namespace, client: Client, out: Output) -> None:
     if out.json:
         out.emit(revisions=revisions)
     else:
-        out.text(f"{revisions} revisions removed.")
+        out.text(f"{plural(revisions, 'revision')} removed.")
 
 
 def _export(args: argparse.Namespace, client: Client, out: Output) -> None:

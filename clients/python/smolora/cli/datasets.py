@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from smolora.cli.flags import Actions
-from smolora.cli.output import Output, number, when
+from smolora.cli.output import Output, number, plural, when
 from smolora.cli.prepare import show
 
 if TYPE_CHECKING:
@@ -72,4 +72,4 @@ def _remove(args: argparse.Namespace, client: Client, out: Output) -> None:
     if out.json:
         out.emit(revisions=revisions)
     else:
-        out.text(f"{revisions} revisions removed.")
+        out.text(f"{plural(revisions, 'revision')} removed.")

@@ -92,6 +92,11 @@ def number(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 file`, `1,200 files`."""
+    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
+
+
 def when(time: Any) -> str:
     """A time on the user's clock; empty for None."""
     return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -9,7 +9,7 @@ from smolora import _models as values
 from smolora._fields import PREPARE
 from smolora.cli.flags import add_flags, given
 from smolora.cli.follow import follow
-from smolora.cli.output import Output, UsageError, number
+from smolora.cli.output import Output, UsageError, number, plural
 from smolora.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def show(dataset: values.Dataset, out: Output) -> None:
     out.facts(
         [
             ("dataset", f"{dataset.name}@{dataset.revision}"),
-            ("rows read", f"{number(report.rows_read)} from {number(report.files)} files"),
+            ("rows read", f"{number(report.rows_read)} from {plural(report.files, 'file')}"),
             ("rows kept", f"{number(report.rows_kept)} ({number(dataset.train_rows)} to train on, "
                           f"{number(dataset.validation_rows)} held out)"),
             ("rows dropped", ", ".join(f"{number(count)} {why}" for why, count in dropped.items() if count)),

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from smolora import _models as values
-from smolora.cli.output import Output, number, size, span, when
+from smolora.cli.output import Output, number, plural, size, span, when
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
 def _engine(status: values.Status) -> str:
     if not status.engine_pid:
         return str(status.engine_state)
-    restarts = f", {status.engine_restarts} restarts" if status.engine_restarts else ""
+    restarts = f", {plural(status.engine_restarts, 'restart')}" if status.engine_restarts else ""
     return f"{status.engine_state}, process {status.engine_pid}, {size(status.engine_rss_bytes)}{restarts}"
 
 

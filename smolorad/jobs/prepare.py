@@ -6,7 +6,7 @@ import asyncio
 import re
 import shutil
 from contextlib import aclosing
-from pathlib import Path
+from dataclasses import replace
 
 from smolorad.children.worker import Workers
 from smolorad.domain import Job, Prepared, PrepareSpec, check, check_name
@@ -15,7 +15,7 @@ from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
 from smolorad.log import Log
 from smolorad.paths import Home
-from smolorad.residency import Residency, Resolver
+from smolorad.residency import Base, Residency, Resolver
 
 log = Log(__name__)
 
@@ -53,7 +53,10 @@ class Prepare:
         files = self._home.uploads / spec.upload_id if spec.upload_id else None
         if files is not None and not files.is_dir():
             raise NotFound("The uploaded files are gone; prepare the dataset again from the files.")
-        tokenizer = await self._tokenizer(spec.model)
+        tokenizer = None
+        if (base := await self._counting(spec.model)) is not None and (base.path / _TOKENIZER).is_file():
+            tokenizer = base.path / _TOKENIZER
+            spec = replace(spec, model=base.name)  # the report names the model as the user knows it, not its folder
         output = self._home.job(job.id).output
         async with aclosing(self._workers.prepare(spec, files, tokenizer, output)) as events:
             async for event in events:
@@ -69,18 +72,17 @@ class Prepare:
             await asyncio.to_thread(shutil.rmtree, self._home.uploads / upload_id, ignore_errors=True)
         return str(dataset.ref)
 
-    async def _tokenizer(self, model: str) -> Path | None:
-        """The file that counts tokens: of the model named, else of the resident one; None where that cannot be had."""
+    async def _counting(self, model: str) -> Base | None:
+        """The model whose tokenizer counts: the one named, else the resident one; None where that cannot be had."""
         base = self._residency.base
         if model and (base is None or base.name != model):
-            base = await self._resolver.find(model, lambda progress: None)
-        elif base is None:
+            return await self._resolver.find(model, lambda progress: None)
+        if base is None:
             try:
-                base = await self._resolver.at_hand(await self._residency.choose())
+                return await self._resolver.at_hand(await self._residency.choose())
             except SmoloraError as error:
                 log.info("tokens are not counted", why=error.message)
-        found = None if base is None else base.path / _TOKENIZER
-        return found if found is not None and found.is_file() else None
+        return base
 
 
 def _spec(job: Job) -> PrepareSpec:

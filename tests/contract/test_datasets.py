@@ -169,5 +169,6 @@ async def test_tokens_are_counted_by_the_resident_model(house: House, script: Sc
         (folder / name).write_text("{}")
     await loaded(house, str(folder))
     await prepared(house)
-    (tokenizer,) = [details[2] for name, details in script.calls if name == "prepare"]  # type: ignore[index]
+    ((spec, tokenizer),) = [(details[0], details[2]) for name, details in script.calls if name == "prepare"]  # type: ignore[index]
     assert tokenizer == folder / "tokenizer.json"
+    assert spec.model == str(folder), "the report names the model as the user does"

@@ -172,7 +172,10 @@ class Child:
     async def _send(self, command: pb.Command) -> None:
         if self._gone.is_set():
             raise await self._death()
-        await self._frames.send(command)
+        try:
+            await self._frames.send(command)
+        except EngineUnavailable:
+            raise await self._death() from None  # it knows more than the socket: how the child ended
 
     async def _read(self) -> None:
         while (event := await self._frames.receive(pb.Event)) is not None:

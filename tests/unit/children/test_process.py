@@ -107,7 +107,7 @@ async def test_a_stopped_child_gives_no_sign_of_life(child: Child) -> None:
         async with asyncio.timeout(0.2):
             await asyncio.shield(asking)
     await child.kill()
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(EngineUnavailable, match="gave no sign of life and was killed"):
         await asking
 
 

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
-from safetensors.torch import load_file
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
 
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.adapters import read_adapter
@@ -38,6 +36,7 @@ from tests.unit.engine.train_kit import (
     cancel_at,
     equal,
     last_parts,
+    plain_sft,
     read_base,
     texts,
     weights_of,
@@ -65,31 +64,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def job(tmp_path: Path, dataset: Path) -> Job:
     return Job(tmp_path / "job", dataset)
-
-
-def plain_sft(model: Path, rows: list[str], out: Path, lora: dict[str, Any], **settings: Any) -> dict[str, torch.Tensor]:
-    """What anybody would write with TRL: the adapter after training."""
-    from datasets import Dataset
-
-    trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-        args=SFTConfig(
-            output_dir=str(out),
-            bf16=False,
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            dataloader_pin_memory=False,
-            disable_tqdm=True,
-            **({"gradient_checkpointing": False} | settings),
-        ),
-        train_dataset=Dataset.from_dict({"text": rows}),
-        processing_class=AutoTokenizer.from_pretrained(model),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **lora),
-    )
-    trainer.train()
-    trainer.model.save_pretrained(out / "adapter")
-    return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
 def held_out_loss(model: Any, tokenizer: Any, rows: int = 5) -> float:

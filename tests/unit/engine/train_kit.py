@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
+from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
 
 from smolora.v1 import settings_pb2
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
@@ -152,3 +154,26 @@ def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool
 def last_parts(names: Sequence[str]) -> set[str]:
     """`q_proj` of `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`."""
     return {name.split(".lora_")[0].rpartition(".")[2] for name in names if ".lora_" in name}
+
+
+def plain_sft(model: Path, rows: list[str], out: Path, lora: dict[str, Any], **settings: Any) -> dict[str, torch.Tensor]:
+    """What anybody would write with TRL: the adapter after training."""
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+        args=SFTConfig(
+            output_dir=str(out),
+            bf16=False,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            dataloader_pin_memory=False,
+            disable_tqdm=True,
+            **({"gradient_checkpointing": False} | settings),
+        ),
+        train_dataset=Dataset.from_dict({"text": rows}),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **lora),
+    )
+    trainer.train()
+    trainer.model.save_pretrained(out / "adapter")
+    return load_file(out / "adapter" / "adapter_model.safetensors")

@@ -48,6 +48,8 @@ _DEFAULTS = {
     # OpenMP's threads wait for each other in a loop, for milliseconds. Beside another busy program decoding is then
     # five times slower, as each waits for one that the other keeps from its core. On a quiet machine few rounds cost nothing.
     "GOMP_SPINCOUNT": "2000",
+    # What libraries tell their developers is no matter for the user's log.
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
 }
 # What every child of ours needs in its environment; see the README's notes on the libraries.
 _ENVIRON = {

@@ -81,14 +81,14 @@ def test_starter_greedy_equals_transformers_for_base_and_adapter(starter_model: 
     folder = make_adapter(starter_model, tmp_path / "adapter", r=8)
     adapter = Adapters(base).attach("random@1", folder).model
     plain = plain_model(starter_model)
-    greedy = {"max_new_tokens": 64, "do_sample": False, "pad_token_id": 0}
+    greedy = {"max_new_tokens": 24, "do_sample": False, "pad_token_id": 0}
     for prompt in STARTER_PROMPTS:
-        ours = finish(begin(base, spec(prompt, max_tokens=64)))[1].token_ids
+        ours = finish(begin(base, spec(prompt, max_tokens=24)))[1].token_ids
         assert list(ours) == generated_by_transformers(plain, base.tokenizer, prompt, **greedy), prompt
     wrapped = PeftModel.from_pretrained(plain, folder).eval()
     differs = 0
     for prompt in STARTER_PROMPTS:
-        ours = finish(begin(base, spec(prompt, max_tokens=64), adapter))[1].token_ids
+        ours = finish(begin(base, spec(prompt, max_tokens=24), adapter))[1].token_ids
         assert list(ours) == generated_by_transformers(wrapped, base.tokenizer, prompt, **greedy), prompt
         differs += ours != finish(begin(base, spec(prompt, max_tokens=4)))[1].token_ids
     assert differs == len(STARTER_PROMPTS)

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
-_API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<revision>[^/]+))?")
+_RESOLVE = re.compile(r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_API = re.compile(
+    r"/api/(models/)?(?P<repo>(datasets/)?[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<revision>[^/]+)(/(?P<below>.*))?)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Hub:
     down: bool = False
 
     def add(self, repo: str, folder: Path, *, revision: str = "main", gated: bool = False) -> str:
-        """Serves a folder's files as a revision of a repository; returns the commit."""
+        """Serves a folder's files as a revision of a repository, `datasets/owner/name` for a dataset; returns the commit."""
         commit = hashlib.sha1(f"{repo} {revision}".encode()).hexdigest()
         self._folders.setdefault(repo, {}).update({revision: folder, commit: folder})
         if gated:
@@ -119,7 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "RevisionNotFound")
         if match.re is _RESOLVE:
             return self._file(found[0], found[1] / match["file"])
-        return self._tree(found[1]) if match["what"] == "tree" else self._info(repo, *found)
+        if match["what"] == "tree":
+            return self._tree(found[1], match["below"] or "")
+        return self._info(repo, *found)
 
     def _refuse(self, status: int, code: str) -> None:
         self._send(status, b"", {"X-Error-Code": code} if code else {})
@@ -128,9 +132,10 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": p.name} for p in sorted(folder.iterdir()) if p.is_file()]
         self._json({"_id": "0", "id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": []})
 
-    def _tree(self, folder: Path) -> None:
-        files = [p for p in sorted(folder.iterdir()) if p.is_file()]
-        self._json([{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": _etag(p)} for p in files])
+    def _tree(self, folder: Path, below: str) -> None:
+        if not (folder / below).is_dir():
+            return self._refuse(404, "EntryNotFound")
+        self._json([_entry(folder, p) for p in sorted((folder / below).iterdir())])
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -171,6 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
         if reset:  # closing without lingering sends RST instead of FIN
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
+
+
+def _entry(folder: Path, path: Path) -> dict[str, Any]:
+    name = path.relative_to(folder).as_posix()
+    if path.is_dir():
+        return {"type": "directory", "path": name, "oid": "0"}
+    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
 
 
 def _etag(path: Path) -> str:

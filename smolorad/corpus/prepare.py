@@ -51,7 +51,7 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
 def _rows(files: Path | None, spec: PrepareSpec, tally: Tally, host: Host) -> Rows:
     """The rows of every source in turn."""
     if files is None:
-        yield from _hub_rows(spec, host)
+        yield from _hub_rows(spec, tally, host)
         return
     sources = infer(files, spec.file_type)
     if sources.left_out:
@@ -91,13 +91,15 @@ def _saved_rows(sources: Sources, spec: PrepareSpec, tally: Tally) -> Rows:
     return read_dataset(dataset, str(dataset.split or TRAIN), spec.text_field)
 
 
-def _hub_rows(spec: PrepareSpec, host: Host) -> Rows:
+def _hub_rows(spec: PrepareSpec, tally: Tally, host: Host) -> Rows:
     from smolorad.corpus.readers.hub import open_hub
     from smolorad.corpus.readers.saved import read_dataset
 
     assert spec.hub is not None
     host.tell(PhaseProgress("download"))
-    return read_dataset(open_hub(spec.hub), f"{spec.hub.repo_id}/{spec.hub.split}", spec.text_field)
+    dataset = open_hub(spec.hub, host.tell)
+    tally.files += len(dataset.cache_files)
+    return read_dataset(dataset, f"{spec.hub.repo_id}/{spec.hub.split}", spec.text_field)
 
 
 def _left_out(sources: Sources) -> str:

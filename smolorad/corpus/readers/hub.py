@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetsError
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import httpx
 
 from smolorad.corpus.rows import first_line
-from smolorad.domain import HubDataset
+from smolorad.domain import HubDataset, Note
 from smolorad.errors import BadData, HubUnreachable, InvalidRequest, NoSpace, NotFound, SmoloraError, is_disk_full
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+_ANSWERS_WITHIN_S = 30.0
 
 
-def open_hub(hub: HubDataset) -> Any:
-    """One split of a dataset of the hub as a `datasets.Dataset`.
+def open_hub(hub: HubDataset, tell: Callable[[Note], None]) -> Any:
+    """One split of a dataset of the hub as a `datasets.Dataset`; from the hub's cache where the hub cannot be reached.
 
     Raises InvalidRequest for what is no repository's id, NotFound for a dataset, revision, configuration or split that is not
     there, HubUnreachable where neither the hub nor its cache has it, BadData for files that `datasets` cannot read.
@@ -32,38 +35,69 @@ def open_hub(hub: HubDataset) -> Any:
         raise InvalidRequest.field("hub.repo_id", f"{hub.repo_id!r} is not a dataset of the hub; write owner/name")
     datasets.disable_progress_bars()
     try:
-        # `datasets` prefers a folder of that name here to the hub.
-        with tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
-            return datasets.load_dataset(hub.repo_id, hub.config or None, split=hub.split, revision=hub.revision or None)
+        with _in_our_words(hub):
+            # `datasets` asks the same again, but six times, and then takes whatever its cache has without a word.
+            found = HfApi().dataset_info(hub.repo_id, revision=hub.revision or None, timeout=_ANSWERS_WITHIN_S)
+    except HubUnreachable as unreachable:
+        return _cached(hub, unreachable, tell)
+    return _load(hub, found.sha)
+
+
+def _cached(hub: HubDataset, unreachable: HubUnreachable, tell: Callable[[Note], None]) -> Any:
+    """What `datasets` keeps of an earlier download; raises `unreachable` where that is not what is wanted."""
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        dataset = _load(hub, None)
+    except HubUnreachable:
+        raise unreachable from None
+    commit = Path(dataset.cache_files[0]["filename"]).parent.name
+    if hub.revision not in ("", commit):  # the cache does not know branches
+        raise unreachable
+    tell(Note(f"The hub cannot be reached; {hub.repo_id} is taken from the cache as it came last, at commit {commit}."))
+    return dataset
+
+
+def _load(hub: HubDataset, commit: str | None) -> Any:
+    # `datasets` prefers a folder of that name here to the hub.
+    with _in_our_words(hub), tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
+        return datasets.load_dataset(hub.repo_id, hub.config or None, split=hub.split, revision=commit)
+
+
+@contextlib.contextmanager
+def _in_our_words(hub: HubDataset) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, DatasetsError, httpx.HTTPError) as error:
         raise _explained(hub, error) from error
 
 
-def _explained(hub: HubDataset, error: BaseException) -> SmoloraError:
+def _explained(hub: HubDataset, error: Exception) -> SmoloraError:
     causes = list(_causes(error))
     if any(is_disk_full(cause) for cause in causes):
         return NoSpace("The disk is full; free some space in the Hugging Face cache and try again.")
-    unreachable = next((cause for cause in causes if _is_unreachable(cause)), None)
-    if unreachable is not None:
-        return HubUnreachable(
-            f"The hub cannot be reached for the dataset {hub.repo_id} ({first_line(unreachable)}); "
-            "check the network and HF_HUB_OFFLINE, or prepare files instead."
-        )
+    for cause in causes:
+        if isinstance(cause, RemoteEntryNotFoundError):
+            continue  # a file that `datasets` looks for, and can do without
+        if isinstance(cause, RevisionNotFoundError):
+            return NotFound(f"The dataset {hub.repo_id} has no revision {hub.revision!r}; give a branch, a tag or a commit.")
+        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403, 404):
+            return NotFound(
+                f"There is no dataset {hub.repo_id} on the hub, or it is private; check the spelling, or set HF_TOKEN for the "
+                "daemon to a token that may read it."
+            )
+        if isinstance(cause, ConnectionError | LocalEntryNotFoundError | HfHubHTTPError | httpx.TransportError):
+            return HubUnreachable(
+                f"The hub cannot be reached for the dataset {hub.repo_id} ({first_line(cause)}); "
+                "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or prepare files instead."
+            )
     detail = first_line(error).rstrip(".")
-    if isinstance(error, FileNotFoundError | HfHubHTTPError):
-        return NotFound(f"The hub has no such dataset for you ({detail}); check the name, or set HF_TOKEN if it is private.")
-    if isinstance(error, ValueError):  # how `datasets` says that there is no such configuration or split
+    if type(error) is ValueError:  # how `datasets` says that there is no such configuration or split
         return NotFound(f"{hub.repo_id} cannot be had so ({detail}); choose with --config and --split.")
     return BadData(f"{hub.repo_id} is no dataset that can be read ({detail}); choose another one, or prepare its files.")
-
-
-def _is_unreachable(error: BaseException) -> bool:
-    if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code >= 500
-    return isinstance(error, ConnectionError | LocalEntryNotFoundError | httpx.TransportError)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__
+        # `datasets` raises some errors `from None`; what went before is known all the same.
+        error = error.__cause__ or error.__context__

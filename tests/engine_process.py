@@ -16,7 +16,7 @@ from smolorad.link.frames import Frames
 from smolorad.link.v1 import link_pb2 as pb
 
 TIMEOUT_S = 120.0
-TERMINAL = frozenset({"resident", "outcome", "counted", "attached", "done", "trained", "failure"})
+TERMINAL = frozenset({"resident", "outcome", "counted", "decoded", "attached", "done", "trained", "failure"})
 
 
 class EngineProcess:

@@ -65,6 +65,9 @@ class Engine(Protocol):
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
         """The ids of a prompt or a conversation."""
 
+    async def decode_tokens(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids."""
+
     async def attach(self, key: str, path: Path) -> int:
         """Has an adapter in memory; the number of its parameters."""
 
@@ -141,6 +144,11 @@ class EngineProcess:
         turns = [to_message(generation_pb2.ChatMessage, message) for message in messages]
         request = generation_pb2.CountTokensRequest(prompt=prompt, messages=turns)
         return list((await self._answer("counted", count_tokens=request)).token_ids)
+
+    async def decode_tokens(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """See Engine."""
+        request = generation_pb2.DecodeTokensRequest(token_ids=token_ids, skip_special_tokens=skip_special_tokens)
+        return str((await self._answer("decoded", decode_tokens=request)).text)
 
     async def attach(self, key: str, path: Path) -> int:
         """See Engine."""

@@ -141,6 +141,11 @@ class FakeEngine:
         self._check_alive()
         return list(range(len((prompt or " ".join(message.content for message in messages)).split())))
 
+    async def decode_tokens(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """See Engine: a word for each token; token 0 is the special one."""
+        self._check_alive()
+        return " ".join(f"w{token}" for token in token_ids if token or not skip_special_tokens)
+
     async def attach(self, key: str, path: Path) -> int:
         """See Engine."""
         self._check_alive()

@@ -33,6 +33,7 @@ _TERMINAL = frozenset(
         "resident",
         "outcome",
         "counted",
+        "decoded",
         "attached",
         "done",
         "trained",

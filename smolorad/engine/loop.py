@@ -3,7 +3,7 @@
 How a step goes:
 
 1. Everything in the inbox is taken. With nothing to do, taking blocks: an idle engine sleeps in the kernel.
-2. A command is served at once (load, attach, detach, count tokens), or it becomes an `Answer` in the schedule (generate).
+2. A command is served at once (load, attach, detach, count or decode tokens), or it becomes an `Answer` in the schedule (generate).
    `train` is served like the others, but does not come back before it is done: it calls `breathe` between micro-steps.
 3. Whose turn it is makes one step: a chunk of its prompt, or one token. What text is certain by then goes out.
 4. An answer that has its outcome sends it and leaves the schedule.
@@ -34,7 +34,7 @@ from smolorad.engine.base import Base
 from smolorad.engine.device import release
 from smolorad.engine.failure import explain
 from smolorad.engine.load import load
-from smolorad.engine.prompts import encode
+from smolorad.engine.prompts import decode, encode
 from smolorad.engine.schedule import Schedule
 from smolorad.errors import BadState, Cancelled, Internal, NoModel, OutOfMemory, ShuttingDown
 from smolorad.link.child import Inbox
@@ -171,6 +171,10 @@ class Loop:
                 self.emit(call, done=pb.Done())
             case "count_tokens":
                 self._count_tokens(call, command.count_tokens)
+            case "decode_tokens":
+                request = command.decode_tokens
+                text = decode(self._resident(), request.token_ids, skip_special_tokens=request.skip_special_tokens)
+                self.emit(call, decoded=generation_pb2.DecodeTokensResponse(text=text))
             case other:
                 raise Internal(f"The engine does not know the command {other!r}; daemon and engine are of different versions.")
         self._inbox.forget(call)

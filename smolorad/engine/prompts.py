@@ -1,4 +1,4 @@
-"""From a prompt or a conversation to token ids."""
+"""From a prompt or a conversation to token ids, and back."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ def encode(base: Base, prompt: str, messages: Sequence[ChatMessage]) -> list[int
     if not ids:
         raise InvalidRequest.field("prompt", "comes to no tokens at all; write something")
     return ids
+
+
+def decode(base: Base, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+    """The text of token ids; raises InvalidRequest for one that the model does not know."""
+    most = len(base.tokenizer)
+    if (unknown := next((token for token in token_ids if not 0 <= token < most), None)) is not None:
+        raise InvalidRequest.field("token_ids", f"hold {unknown}, but must be at least 0 and below {most:,}")
+    text: str = base.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+    return text
 
 
 def room(base: Base, prompt_tokens: int, max_tokens: int) -> int:

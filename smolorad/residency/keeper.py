@@ -298,8 +298,9 @@ class Residency:
                 device=wish.device or self._settings.device,
                 dtype=wish.dtype or self._settings.dtype,
             )
-            if self._loaded is not None and self._loaded.answers(wish):
-                return await self._refreshed(self._loaded, wish)
+            loaded = self._loaded
+            if loaded is not None and loaded.answers(wish) and not await self._resolver.has_changed(loaded.base):
+                return await self._refreshed(loaded, wish)
             self._refuse_while_training(f"load {wish.model}")
             base = await self._resolver.find(wish.model, tell)
             async with self._changing:

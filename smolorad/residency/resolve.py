@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -29,12 +30,16 @@ Tell = Callable[[LoadProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model that was found. `fingerprint` is empty where it shows only when the model is loaded."""
+    """A base model that was found. `fingerprint` is empty where it shows only when the model is loaded.
+
+    `stamp` tells the files of a folder of the user's, which may change at any time, from others; empty for what is published.
+    """
 
     name: str
     path: Path
     fingerprint: str = ""
     trust_remote_code: bool = False
+    stamp: tuple[tuple[str | int, ...], ...] = ()
 
 
 class Resolver:
@@ -75,8 +80,10 @@ class Resolver:
         if reference == STARTER:
             return await self._fetched(reference, reference, tell)
         if reference.startswith("/"):
-            await asyncio.to_thread(_check_folder, Path(reference))
-            return Base(reference, Path(reference), trust_remote_code=self.trusts(reference))
+            path = Path(reference)
+            await asyncio.to_thread(_check_folder, path)
+            stamp = await asyncio.to_thread(_stamp, path)
+            return Base(reference, path, trust_remote_code=self.trusts(reference), stamp=stamp)
         if not _HUB_ID.fullmatch(reference):
             model = await self._registered(reference)
             await asyncio.to_thread(publish.verify, Path(model.path), sums=False)
@@ -90,6 +97,10 @@ class Resolver:
             log.warning("the hub cannot be reached; the starter is taken", model=reference, why=error.message)
             tell(LoadProgress(LoadStage.DOWNLOAD, detail="the hub cannot be reached; the same model is had as the starter"))
             return await self._fetched(STARTER, reference, tell)
+
+    async def has_changed(self, base: Base) -> bool:
+        """Whether a folder of the user's holds other files than when it was found."""
+        return bool(base.stamp) and await asyncio.to_thread(_stamp, base.path) != base.stamp
 
     async def _registered(self, name: str) -> Model:
         check_name(name, "model")
@@ -116,3 +127,13 @@ def _check_folder(path: Path) -> None:
         raise NotFound(
             f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."
         )
+
+
+def _stamp(path: Path) -> tuple[tuple[str | int, ...], ...]:
+    """What changes whenever a file of the folder is replaced or written; a folder that is gone has none."""
+    try:
+        with os.scandir(path) as entries:
+            files = sorted((entry.name, entry.stat()) for entry in entries)
+    except OSError:
+        return ()
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in files)

@@ -19,6 +19,7 @@ from smolorad.store.library import Library
 
 _STOPS_LIMIT = 16
 _PROMPT_LIMIT_BYTES = 2**20
+_TOKEN_IDS_LIMIT = 2**20
 
 
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
@@ -51,6 +52,14 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         async with self._residency.hold() as held:
             ids = await held.engine.count_tokens(spec.prompt, spec.messages)
         return pb.CountTokensResponse(tokens=len(ids), token_ids=ids)
+
+    @wire
+    async def DecodeTokens(self, request: pb.DecodeTokensRequest, context: Context) -> pb.DecodeTokensResponse:
+        if len(request.token_ids) > _TOKEN_IDS_LIMIT:
+            raise InvalidRequest.field("token_ids", f"are {len(request.token_ids):,}, and {_TOKEN_IDS_LIMIT:,} is the limit")
+        async with self._residency.hold() as held:
+            text = await held.engine.decode_tokens(request.token_ids, skip_special_tokens=request.skip_special_tokens)
+        return pb.DecodeTokensResponse(text=text)
 
     async def _answer(self, spec: GenerateSpec, adapter: Adapter | None) -> AsyncGenerator[pb.GenerateResponse, None]:
         """Asks once more where the engine died before its first word: nobody has seen anything of that answer."""

@@ -165,6 +165,16 @@ async def test_tokens_are_counted(house: House) -> None:
     assert (counted.tokens, list(counted.token_ids)) == (3, [0, 1, 2])
 
 
+async def test_tokens_are_decoded(house: House) -> None:
+    await loaded(house)
+    decoded = await house.generation.DecodeTokens(pb.DecodeTokensRequest(token_ids=[1, 0, 2]))
+    assert decoded.text == "w1 w0 w2"
+    decoded = await house.generation.DecodeTokens(pb.DecodeTokensRequest(token_ids=[1, 0, 2], skip_special_tokens=True))
+    assert decoded.text == "w1 w2"
+    answer = await refused(house.generation.DecodeTokens(pb.DecodeTokensRequest(token_ids=[0] * (2**20 + 1))))
+    assert (answer.reason, answer.fields) == ("INVALID_REQUEST", ("token_ids",))
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -59,6 +60,23 @@ async def test_asking_for_the_resident_one_again_does_nothing(house: House, scri
     assert [name for name, _ in script.calls].count("load") == 1
     await loaded(house, dtype=common_pb2.DTYPE_BFLOAT16)
     assert [name for name, _ in script.calls].count("load") == 2
+
+
+async def test_a_folder_that_was_written_again_is_loaded_again(house: House, script: Script, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"old")
+    for _ in range(2):
+        await loaded(house, str(folder))
+    assert [name for name, _ in script.calls].count("load") == 1
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "new").rename(folder / "model.safetensors")
+    await loaded(house, str(folder))
+    assert [name for name, _ in script.calls].count("load") == 2
+    shutil.rmtree(folder)
+    assert (await load_refused(house, str(folder))).reason == "NOT_FOUND"
+    assert (await status(house)).resident.name == str(folder)
 
 
 async def test_two_who_ask_at_once_share_one_load(house: House, script: Script) -> None:

@@ -86,6 +86,7 @@ async def test_what_is_asked_arrives(daemon: FakeDaemon, client: Any, short_path
         "ResumeJob": answers(jobs_pb2.ResumeJobResponse(job=job(jobs_pb2.JOB_STATE_QUEUED))),
         "GetJob": answers(jobs_pb2.GetJobResponse(job=job())),
         "CountTokens": answers(generation_pb2.CountTokensResponse(tokens=2, token_ids=[5, 6])),
+        "DecodeTokens": answers(generation_pb2.DecodeTokensResponse(text="hi ho")),
     }
     await client.shutdown(grace=2.5)
     assert daemon.asked("Shutdown")[0].grace.ToTimedelta().total_seconds() == 2.5
@@ -108,6 +109,8 @@ async def test_what_is_asked_arrives(daemon: FakeDaemon, client: Any, short_path
     turns = [{"role": "user", "content": "hi"}, smolora.ChatMessage("assistant", "ho")]
     assert await client.count_tokens(messages=turns) == smolora.TokenCount(2, (5, 6))
     assert [turn.content for turn in daemon.asked("CountTokens")[0].messages] == ["hi", "ho"]
+    assert await client.decode_tokens(iter((5, 6)), skip_special_tokens=True) == "hi ho"
+    assert list(daemon.asked("DecodeTokens")[0].token_ids) == [5, 6]
 
 
 async def test_a_folder_is_uploaded_whole_and_prepared(

@@ -118,6 +118,8 @@ def test_adapters_are_attached_told_and_forgotten(engine: EngineProcess, llama_f
 
 def test_tokens_are_counted(engine: EngineProcess, llama: Base) -> None:
     counted = engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A daemon keeps")).counted
+    decoded = engine.call(decode_tokens=generation_pb2.DecodeTokensRequest(token_ids=counted.token_ids)).decoded
+    assert decoded.text == "A daemon keeps"
     assert list(counted.token_ids) == llama.tokenizer("A daemon keeps").input_ids
     assert counted.tokens == len(counted.token_ids)
 

@@ -8,7 +8,7 @@ import pytest
 
 from smolorad.domain import ChatMessage, FinishReason
 from smolorad.engine.base import Base
-from smolorad.engine.prompts import PROMPT_LIMIT_BYTES, encode
+from smolorad.engine.prompts import PROMPT_LIMIT_BYTES, decode, encode
 from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, spec
@@ -27,6 +27,24 @@ def test_messages_go_through_the_template_and_open_the_answer(llama: Base) -> No
 
 def test_a_prompt_is_taken_as_the_tokenizer_takes_it(llama: Base) -> None:
     assert encode(llama, "A daemon<|im_end|>", ()) == llama.tokenizer("A daemon<|im_end|>").input_ids
+
+
+def test_token_ids_become_text_again_with_or_without_the_special_ones(llama: Base) -> None:
+    ids = encode(llama, "A daemon<|im_end|> keeps", ())
+    assert decode(llama, ids) == "A daemon<|im_end|> keeps"
+    assert (
+        decode(llama, ids, skip_special_tokens=True)
+        == llama.tokenizer.decode(ids, skip_special_tokens=True)
+        == "A daemon keeps"
+    )
+    assert decode(llama, []) == ""
+
+
+@pytest.mark.parametrize("token", [-1, 2**31 - 1])
+def test_a_token_that_the_model_does_not_know_is_refused(token: int, llama: Base) -> None:
+    with pytest.raises(InvalidRequest, match=f"hold {token}, but must be at least 0 and below") as caught:
+        decode(llama, [1, token])
+    assert caught.value.violations[0].field == "token_ids"
 
 
 @pytest.mark.parametrize(("prompt", "messages"), [("", ()), ("x", TALK)])

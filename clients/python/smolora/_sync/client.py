@@ -375,6 +375,12 @@ class Client:
         answer = self._call(generation_pb2_grpc.GenerationServiceStub, "CountTokens", request)
         return from_message(values.TokenCount, answer)
 
+    def decode_tokens(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of token ids of the resident model."""
+        request = generation_pb2.DecodeTokensRequest(token_ids=token_ids, skip_special_tokens=skip_special_tokens)
+        answer = self._call(generation_pb2_grpc.GenerationServiceStub, "DecodeTokens", request)
+        return str(answer.text)
+
     # How calls are made
 
     def _call(self, stub: type, method: str, request: Any, *, timeout: float | None = None) -> Any:

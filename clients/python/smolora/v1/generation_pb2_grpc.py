@@ -45,6 +45,11 @@ class GenerationServiceStub:
                 request_serializer=smolora_dot_v1_dot_generation__pb2.CountTokensRequest.SerializeToString,
                 response_deserializer=smolora_dot_v1_dot_generation__pb2.CountTokensResponse.FromString,
                 _registered_method=True)
+        self.DecodeTokens = channel.unary_unary(
+                '/smolora.v1.GenerationService/DecodeTokens',
+                request_serializer=smolora_dot_v1_dot_generation__pb2.DecodeTokensRequest.SerializeToString,
+                response_deserializer=smolora_dot_v1_dot_generation__pb2.DecodeTokensResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -66,6 +71,13 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecodeTokens(self, request, context):
+        """Turns token ids of the resident model back into text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.CountTokens,
                     request_deserializer=smolora_dot_v1_dot_generation__pb2.CountTokensRequest.FromString,
                     response_serializer=smolora_dot_v1_dot_generation__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'DecodeTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecodeTokens,
+                    request_deserializer=smolora_dot_v1_dot_generation__pb2.DecodeTokensRequest.FromString,
+                    response_serializer=smolora_dot_v1_dot_generation__pb2.DecodeTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class GenerationService:
             '/smolora.v1.GenerationService/CountTokens',
             smolora_dot_v1_dot_generation__pb2.CountTokensRequest.SerializeToString,
             smolora_dot_v1_dot_generation__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecodeTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/smolora.v1.GenerationService/DecodeTokens',
+            smolora_dot_v1_dot_generation__pb2.DecodeTokensRequest.SerializeToString,
+            smolora_dot_v1_dot_generation__pb2.DecodeTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

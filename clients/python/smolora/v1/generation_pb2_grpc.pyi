@@ -39,6 +39,8 @@ class GenerationServiceStub:
     """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CountTokensRequest, _generation_pb2.CountTokensResponse]
     """Counts the tokens of a text as the resident model sees it."""
+    DecodeTokens: _grpc.UnaryUnaryMultiCallable[_generation_pb2.DecodeTokensRequest, _generation_pb2.DecodeTokensResponse]
+    """Turns token ids of the resident model back into text."""
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -51,6 +53,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_generation_pb2.CountTokensRequest, _generation_pb2.CountTokensResponse]  # type: ignore[assignment]
     """Counts the tokens of a text as the resident model sees it."""
+    DecodeTokens: _aio.UnaryUnaryMultiCallable[_generation_pb2.DecodeTokensRequest, _generation_pb2.DecodeTokensResponse]  # type: ignore[assignment]
+    """Turns token ids of the resident model back into text."""
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Text from the resident model, or from any adapter on it, also while a training runs."""
@@ -72,5 +76,13 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.CountTokensResponse, _abc.Awaitable[_generation_pb2.CountTokensResponse]]:
         """Counts the tokens of a text as the resident model sees it."""
+
+    @_abc_1.abstractmethod
+    def DecodeTokens(
+        self,
+        request: _generation_pb2.DecodeTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.DecodeTokensResponse, _abc.Awaitable[_generation_pb2.DecodeTokensResponse]]:
+        """Turns token ids of the resident model back into text."""
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,8 +6,8 @@ how many rows there are, and splits them. Nothing in memory grows with the corpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from smolorad.corpus.arrow import TextWriter, read_batches, texts
@@ -18,7 +18,7 @@ from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.rows import Row, Rows
 from smolorad.corpus.split import held_out, held_out_rows
 from smolorad.corpus.write import TRAIN, VALIDATION, split_writer, write_splits
-from smolorad.domain import FileType, Note, OnError, PhaseProgress, Prepared, PrepareSpec
+from smolorad.domain import FileType, Note, OnError, PhaseProgress, Prepared, PrepareSpec, RowProblem
 from smolorad.publish import fresh
 
 _TELL_EVERY_ROWS = 1000
@@ -35,8 +35,8 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
     tally = Tally()
     with fresh(output):
         draft = output / "draft.arrow"
-        with TextWriter(draft) as writer:
-            for text in _kept(_rows(files, spec, tally, host), spec, tally, host):
+        with closing(_rows(files, spec, tally, host)) as rows, TextWriter(draft) as writer:
+            for text in _kept(rows, spec, tally, host):
                 writer.append(text)
         if tally.malformed and spec.on_error is OnError.FAIL:
             raise tally.malformed_rows()
@@ -48,7 +48,7 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
     return Prepared(tally.kept - held, held, tally.report(named))
 
 
-def _rows(files: Path | None, spec: PrepareSpec, tally: Tally, host: Host) -> Rows:
+def _rows(files: Path | None, spec: PrepareSpec, tally: Tally, host: Host) -> Generator[Row | RowProblem, None, None]:
     """The rows of every source in turn."""
     if files is None:
         yield from _hub_rows(spec, tally, host)
@@ -57,7 +57,7 @@ def _rows(files: Path | None, spec: PrepareSpec, tally: Tally, host: Host) -> Ro
     if sources.left_out:
         host.tell(Note(_left_out(sources)))
     if sources.file_type is FileType.SAVED_DATASET:
-        yield from _saved_rows(sources, spec, tally)
+        yield from _saved_rows(sources, spec, tally, host)
         return
     for file in sources.files:
         tally.files += 1
@@ -83,10 +83,10 @@ def _file_rows(file_type: FileType, path: Path, file: str, text_field: str) -> R
             raise AssertionError("a saved dataset is a folder")
 
 
-def _saved_rows(sources: Sources, spec: PrepareSpec, tally: Tally) -> Rows:
+def _saved_rows(sources: Sources, spec: PrepareSpec, tally: Tally, host: Host) -> Rows:
     from smolorad.corpus.readers.saved import open_saved, read_dataset
 
-    dataset = open_saved(sources.root)
+    dataset = open_saved(sources.root, host.tell)
     tally.files += len(dataset.cache_files)
     return read_dataset(dataset, str(dataset.split or TRAIN), spec.text_field)
 

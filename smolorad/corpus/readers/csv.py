@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.corpus.readers.lines import MAX_LINE_BYTES, read_lines
+from smolorad.corpus.readers.lines import MAX_LINE_BYTES, Line, read_lines
 from smolorad.corpus.rows import Rows, bad_file, quoted, row
 from smolorad.domain import RowProblem
 
@@ -20,7 +21,11 @@ def read_csv(path: Path, file: str, text_field: str = "text") -> Rows:
     A row is placed at the line where it begins. Raises BadData where the header is missing, malformed, or has no such column.
     """
     csv.field_size_limit(MAX_LINE_BYTES)
-    records = _records(path, file)
+    with closing(read_lines(path, file)) as lines:
+        yield from _rows(_records(_Lines(lines, file)), file, text_field)
+
+
+def _rows(records: Iterator[_Record | RowProblem], file: str, text_field: str) -> Rows:
     header = next(records, None)
     if header is None:
         raise bad_file(file, 1, "is missing, as the file is empty; write the names of the columns there")
@@ -43,9 +48,8 @@ class _Record:
     line: int
 
 
-def _records(path: Path, file: str) -> Iterator[_Record | RowProblem]:
+def _records(lines: _Lines) -> Iterator[_Record | RowProblem]:
     """Records that are not empty, the header first, each with the line where it begins."""
-    lines = _Lines(path, file)
     reader = csv.reader(lines, strict=True)
     while True:
         begin = reader.line_num + 1
@@ -55,11 +59,11 @@ def _records(path: Path, file: str) -> Iterator[_Record | RowProblem]:
         except StopIteration:
             return
         except csv.Error as error:
-            why = _explained(str(error))
+            why = _explained(str(error), begin, reader.line_num)
         if (problem := lines.take_problem()) is not None:
             yield problem
         elif why is not None:
-            yield RowProblem(file, begin, why)
+            yield RowProblem(lines.file, begin, why)
         elif values:
             yield _Record(values, begin)
 
@@ -70,9 +74,9 @@ class _Lines:
     The reader gets lines at fault too: a quote in them that closes a value would else be missed, and the next rows with it.
     """
 
-    def __init__(self, path: Path, file: str) -> None:
-        self._lines = read_lines(path, file)
-        self._file = file
+    def __init__(self, lines: Iterator[Line], file: str) -> None:
+        self._lines = lines
+        self.file = file
         self._problem: RowProblem | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -81,7 +85,7 @@ class _Lines:
     def __next__(self) -> str:
         line = next(self._lines)
         if line.why is not None and self._problem is None:
-            self._problem = RowProblem(self._file, line.number, line.why)
+            self._problem = RowProblem(self.file, line.number, line.why)
         return line.text
 
     def take_problem(self) -> RowProblem | None:
@@ -106,11 +110,12 @@ def _wrong_count(values: int, columns: int) -> str:
     return f"has {values:,} {'value' if values == 1 else 'values'} where the header names {columns:,}; {mend}"
 
 
-def _explained(error: str) -> str:
+def _explained(error: str, begin: int, end: int) -> str:
+    lost = f", and so takes the lines up to {end:,} with it" if end > begin else ""
     if "unexpected end of data" in error:
-        return "opens a quote that is never closed; close it"
+        return f"opens a quote that is never closed{lost}; close it"
     if "field larger than" in error:
-        return f"holds a value longer than {MAX_LINE_BYTES:,} bytes, or opens a quote that is never closed; close it"
+        return f"holds a value longer than {MAX_LINE_BYTES:,} bytes, or opens a quote that is never closed{lost}; close it"
     if "expected after" in error:
         return "has text behind a closing quote; double the quotes within a value"
     return f"is not CSV: {error}; mend it"

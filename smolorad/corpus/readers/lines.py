@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from smolorad.corpus.rows import bad_file, fault
 
@@ -22,32 +23,32 @@ class Line:
     why: str | None = None
 
 
-def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Iterator[Line]:
+def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[Line, None, None]:
     """The lines of a file; they end in LF, CRLF or CR, as in Python's text files. A byte order mark is left out.
 
     A line that is not UTF-8, holds NUL or is longer than `most` bytes has a fault.
     Raises BadData for a file in UTF-16, OSError for one that cannot be read.
     """
-    for number, raw in enumerate(_raw_lines(path, most), 1):
-        if number == 1:
-            if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise bad_file(file, 1, "is the beginning of a file in UTF-16; save the file as UTF-8")
-            raw = raw.removeprefix(codecs.BOM_UTF8)
-        yield _line(number, raw, most)
-
-
-def _raw_lines(path: Path, most: int) -> Iterator[bytes]:
-    """Lines as they stand; of one that is too long, its first `most` + 1 bytes alone."""
     with path.open("rb") as stream:
-        while chunk := stream.readline(most + 1):
-            if len(chunk) > most:
-                yield chunk
-                while not chunk.endswith(b"\n") and (chunk := stream.readline(most)):
-                    pass
-            elif b"\r" in chunk:
-                yield from chunk.splitlines(keepends=True)
-            else:
-                yield chunk
+        for number, raw in enumerate(_raw_lines(stream, most), 1):
+            if number == 1:
+                if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise bad_file(file, 1, "is the beginning of a file in UTF-16; save the file as UTF-8")
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            yield _line(number, raw, most)
+
+
+def _raw_lines(stream: BinaryIO, most: int) -> Iterator[bytes]:
+    """Lines as they stand; of one that is too long, its first `most` + 1 bytes alone."""
+    while chunk := stream.readline(most + 1):
+        if len(chunk) > most:
+            yield chunk
+            while not chunk.endswith(b"\n") and (chunk := stream.readline(most)):
+                pass
+        elif b"\r" in chunk:
+            yield from chunk.splitlines(keepends=True)
+        else:
+            yield chunk
 
 
 def _line(number: int, raw: bytes, most: int) -> Line:

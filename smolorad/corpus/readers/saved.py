@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ import datasets
 import pyarrow
 
 from smolorad.corpus.rows import Rows, first_line, quoted, row
-from smolorad.domain import RowProblem
+from smolorad.domain import Note, RowProblem
 from smolorad.errors import BadData
 
 _BATCH_ROWS = 1000
 
 
-def open_saved(folder: Path) -> Any:
-    """The `datasets.Dataset` in a folder, memory-mapped: its split `train`, or the only one it has.
+def open_saved(folder: Path, tell: Callable[[Note], None]) -> Any:
+    """The `datasets.Dataset` in a folder, memory-mapped: its split `train`, or the only one it has; tells what it leaves out.
 
     Raises BadData where the folder is damaged, has other files in mind than its own, or has several splits but no `train`.
     """
@@ -30,7 +31,7 @@ def open_saved(folder: Path) -> Any:
             f"The saved dataset {folder.name} cannot be read ({type(error).__name__}: {first_line(error)}); "
             "save it again with save_to_disk, and send the whole folder."
         ) from error
-    return saved if isinstance(saved, datasets.Dataset) else _only_split(saved)
+    return saved if isinstance(saved, datasets.Dataset) else _only_split(saved, tell)
 
 
 def read_dataset(dataset: Any, name: str, text_field: str = "text") -> Rows:
@@ -62,8 +63,10 @@ def _check_files(state: Path) -> None:
             raise ValueError(f"there is no file {entry['filename']!r} beside its state.json")
 
 
-def _only_split(saved: Any) -> Any:
+def _only_split(saved: Any, tell: Callable[[Note], None]) -> Any:
     if "train" in saved:
+        if others := [split for split in saved if split != "train"]:
+            tell(Note(f"Left out, as only the split 'train' is read: {quoted(others)}."))
         return saved["train"]
     if len(saved) == 1:
         return next(iter(saved.values()))

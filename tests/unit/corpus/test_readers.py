@@ -212,7 +212,7 @@ def test_csv_locates_a_malformed_row_and_goes_on(record: str, lines_of_record: i
 def test_csv_finds_the_quote_that_is_never_closed() -> None:
     found = read(read_csv, 'id,text\n0,before\n1,"open\n2,after\n')
     assert located(found) == [(2, "before"), (3, "!")]
-    assert only_problem(found).why == "opens a quote that is never closed; close it"
+    assert only_problem(found).why == "opens a quote that is never closed, and so takes the lines up to 4 with it; close it"
 
 
 @pytest.mark.parametrize(

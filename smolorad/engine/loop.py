@@ -3,7 +3,7 @@
 How a step goes:
 
 1. Everything in the inbox is taken. With nothing to do, taking blocks: an idle engine sleeps in the kernel.
-2. A command is served at once (load, attach, detach, count or decode tokens), or it becomes an `Answer` in the schedule (generate).
+2. A command is served at once (load, attach, detach, count, decode), or it becomes an `Answer` in the schedule (generate).
    `train` is served like the others, but does not come back before it is done: it calls `breathe` between micro-steps.
 3. Whose turn it is makes one step: a chunk of its prompt, or one token. What text is certain by then goes out.
 4. An answer that has its outcome sends it and leaves the schedule.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -43,6 +44,7 @@ class Hub:
     _gated: set[str] = field(default_factory=set)
     _breaks: dict[str, tuple[int, bool]] = field(default_factory=dict)
     _holds: dict[str, int] = field(default_factory=dict)
+    held: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     down: bool = False
 
@@ -59,8 +61,9 @@ class Hub:
         self._breaks[file] = (after, reset)
 
     def hold_once(self, file: str, after: int) -> None:
-        """Stops the next download of a file after so many bytes, until `released` is set."""
+        """Stops the next download of a file after so many bytes, which sets `held`, until `released` is set."""
         self._holds[file] = after
+        self.held.clear()
         self.released.clear()
 
     def downloads(self, file: str) -> list[Asked]:
@@ -158,8 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
         held = self.hub._holds.pop(path.name, None) if self.command == "GET" else None
         self._send(206 if start else 200, body, headers, after=after if held is None else held)
         if held is not None:
+            self.hub.held.set()
             self.hub.released.wait()
-            self.wfile.write(body[held:])
+            with contextlib.suppress(ConnectionError):  # it need not have waited
+                self.wfile.write(body[held:])
         elif after < len(body):
             self._break(reset)
 

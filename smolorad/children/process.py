@@ -66,9 +66,10 @@ _ENVIRON = {
 class Child:
     """A running child: calls to it, each with events of its own, and its death."""
 
-    def __init__(self, name: str, pid: int, frames: AsyncFrames) -> None:
+    def __init__(self, name: str, pid: int, frames: AsyncFrames, patience_s: float | None = None) -> None:
         self.name = name
         self.pid = pid
+        self._patience_s = patience_s
         self.returncode: int | None = None
         self._is_killed = False
         self._frames = frames
@@ -82,9 +83,10 @@ class Child:
         self._reading = asyncio.create_task(self._read(), name=f"read-{name}")
 
     @classmethod
-    async def spawn(cls, module: str, *, name: str, environ: Mapping[str, str]) -> Self:
+    async def spawn(cls, module: str, *, name: str, environ: Mapping[str, str], patience_s: float | None = None) -> Self:
         """Starts `python -m module` and waits until it listens.
 
+        A call that is cancelled has `patience_s` to end, then the child is killed; None: it is waited for.
         Raises EngineUnavailable where it ends before, or takes more than a minute.
         """
         ours, theirs = socket.socketpair()
@@ -93,7 +95,7 @@ class Child:
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _CHILD_FD)]
             # It returns as soon as the program is loaded, and nothing else here is allowed to fork.
             pid = os.posix_spawn(sys.executable, command, {**_DEFAULTS, **environ, **_ENVIRON}, file_actions=actions)  # noqa: ASYNC221
-        child = cls(name, pid, await AsyncFrames.over(ours))
+        child = cls(name, pid, await AsyncFrames.over(ours), patience_s)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await child._ready
@@ -129,7 +131,11 @@ class Child:
         finally:
             if not ended and not self._gone.is_set():
                 self._frames.post(pb.Command(call=number, cancel=pb.Cancel()))
-                await _settled(events)
+                try:
+                    async with asyncio.timeout(self._patience_s):
+                        await _settled(events)
+                except TimeoutError:
+                    await self.kill()
             del self._calls[number]
 
     async def ping(self) -> pb.Pong:

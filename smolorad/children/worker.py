@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -16,11 +18,13 @@ from smolorad.link.v1 import link_pb2 as pb
 
 T = TypeVar("T", Prepared, Merged, Fetched)
 
+# What is cancelled cleans up by itself, unless it is deep in a library, as in a download, where no cancel is heard.
+_PATIENCE_S = 3.0
 _CORPUS, _WEIGHTS = "smolorad.corpus", "smolorad.engine.offline"
 
 
 class Workers(Protocol):
-    """One-shot work. Every stream ends with its result. Leaving one early ends its process."""
+    """One-shot work. Every stream ends with its result. Leaving one early ends its process, and nothing is left in `output`."""
 
     def prepare(
         self, spec: PrepareSpec, files: Path | None, tokenizer: Path | None, output: Path
@@ -58,7 +62,7 @@ class WorkerProcesses:
             tokenizer_path=str(tokenizer or ""),
             output_path=str(output),
         )
-        async with aclosing(self._work(_CORPUS, "prepared", Prepared, prepare=command)) as events:
+        async with aclosing(self._work(_CORPUS, "prepared", Prepared, output, prepare=command)) as events:
             async for event in events:
                 yield event
 
@@ -73,7 +77,7 @@ class WorkerProcesses:
             dtype=f"DTYPE_{dtype.name}" if dtype else None,
             trust_remote_code=trust_remote_code,
         )
-        async with aclosing(self._work(_WEIGHTS, "merged", Merged, merge=command)) as events:
+        async with aclosing(self._work(_WEIGHTS, "merged", Merged, output, merge=command)) as events:
             async for event in events:
                 yield event
 
@@ -88,7 +92,7 @@ class WorkerProcesses:
             cache_path=str(self._cache),
             trust_remote_code=trust_remote_code,
         )
-        async with aclosing(self._work(_WEIGHTS, "fetched", Fetched, fetch=command)) as events:
+        async with aclosing(self._work(_WEIGHTS, "fetched", Fetched, output, fetch=command)) as events:
             async for event in events:
                 yield event
 
@@ -102,25 +106,31 @@ class WorkerProcesses:
         raise Internal("The corpus worker gave no answer; please report it with the daemon's log.")
 
     async def _work(
-        self, module: str, result: str, cls: type[T], **command: Any
+        self, module: str, result: str, cls: type[T], output: Path | None, **command: Any
     ) -> AsyncGenerator[PhaseProgress | Note | T, None]:
-        async with aclosing(self._events(module, **command)) as events:
-            async for event in events:
-                match event.WhichOneof("body"):
-                    case "phase":
-                        yield from_message(PhaseProgress, event.phase)
-                    case "note":
-                        yield from_message(Note, event.note)
-                    case _:
-                        yield from_message(cls, getattr(event, result))
+        ended = False
+        try:
+            async with aclosing(self._events(module, **command)) as events:
+                async for event in events:
+                    match event.WhichOneof("body"):
+                        case "phase":
+                            yield from_message(PhaseProgress, event.phase)
+                        case "note":
+                            yield from_message(Note, event.note)
+                        case _:
+                            ended = True
+                            yield from_message(cls, getattr(event, result))
+        finally:
+            if not ended and output is not None:  # a process that was killed could not
+                await asyncio.to_thread(shutil.rmtree, output, ignore_errors=True)
 
     async def _events(self, module: str, **command: Any) -> AsyncGenerator[pb.Event, None]:
         """The events of one command to a child of its own, which is gone when they end."""
-        child = await Child.spawn(module, name=f"{module.split('.')[1]} worker", environ=self._environ)
-        events = child.call(**command)
+        name = f"{module.split('.')[1]} worker"
+        child = await Child.spawn(module, name=name, environ=self._environ, patience_s=_PATIENCE_S)
         try:
-            async for event in events:
-                yield event
+            async with aclosing(child.call(**command)) as events:
+                async for event in events:
+                    yield event
         finally:
-            await child.kill()  # first: it may be deep in a library, where no cancel is heard
-            await events.aclose()
+            await child.kill()

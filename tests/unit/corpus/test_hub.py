@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from smolora.v1 import datasets_pb2
+from smolorad.children.worker import WorkerProcesses
 from smolorad.corpus.preview import preview
+from smolorad.domain import HubDataset, PrepareSpec
 from smolorad.link.v1 import link_pb2 as pb
 from tests.hub import Hub, running_hub
 from tests.unit.corpus.kit import fill
@@ -123,3 +129,30 @@ def test_a_hub_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     assert reason == "HUB_UNREACHABLE"
     assert REPO in message
     assert "check the network" in message
+
+
+@pytest.mark.timeout(60)
+async def test_a_download_that_hangs_is_cancelled_all_the_same(hub: Hub, tmp_path: Path) -> None:
+    environ = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DOWNLOAD_TIMEOUT": "600"}
+    workers = WorkerProcesses(environ, tmp_path)
+    hub.hold_once("train.jsonl", after=1)
+    before = set(psutil.Process().children())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            preparing = tasks.create_task(
+                consumed(workers.prepare(PrepareSpec("d", hub=HubDataset(REPO)), None, None, tmp_path / "out"))
+            )
+            await asyncio.to_thread(hub.held.wait)
+            preparing.cancel()
+    finally:
+        hub.released.set()
+    assert preparing.cancelled()
+    assert set(psutil.Process().children()) == before
+    assert not (tmp_path / "out").exists()
+
+
+async def consumed(events: AsyncGenerator[object, None]) -> None:
+    """Takes all events, as a job does."""
+    async with aclosing(events):
+        async for _ in events:
+            pass

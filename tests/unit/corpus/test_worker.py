@@ -13,7 +13,7 @@ import pytest
 from smolora.v1 import datasets_pb2
 from smolorad.children.worker import WorkerProcesses
 from smolorad.domain import Dataset, DatasetReport, Note, PhaseProgress, Prepared, PrepareSpec
-from smolorad.errors import BadData, NotFound, SmoloraError
+from smolorad.errors import BadData, EngineUnavailable, NotFound, SmoloraError
 from smolorad.link.v1 import link_pb2 as pb
 from tests.unit.corpus.kit import fill
 from tests.worker import running_worker
@@ -69,8 +69,19 @@ async def test_who_leaves_early_ends_the_process(workers: WorkerProcesses, tmp_p
         assert isinstance(await anext(events), PhaseProgress)
         (worker,) = set(psutil.Process().children()) - before
     assert not worker.is_running()
-    # The daemon removes the job's folder; and nobody takes what is left for a dataset.
-    assert not (tmp_path / "out" / "dataset_dict.json").exists()
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_killed_worker_leaves_nothing(workers: WorkerProcesses, tmp_path: Path, long: Path) -> None:
+    before = set(psutil.Process().children())
+    async with aclosing(workers.prepare(SPEC, long, None, tmp_path / "out")) as events:
+        await anext(events)
+        assert (tmp_path / "out" / "draft.arrow").exists()
+        (worker,) = set(psutil.Process().children()) - before
+        worker.kill()
+        with pytest.raises(EngineUnavailable, match="corpus worker was ended by SIGKILL"):
+            [event async for event in events]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cancelled_preparation_leaves_nothing(tmp_path: Path, long: Path) -> None:

@@ -1,4 +1,4 @@
-"""LoadModel by hub id: a real daemon, worker and engine, and a hub on loopback."""
+"""LoadModel and PrepareDataset by hub id: a real daemon, worker and engine, and a hub on loopback."""
 
 from __future__ import annotations
 
@@ -61,3 +61,12 @@ def test_a_missing_model_is_named_and_the_old_one_stays(client: smolora.Client, 
     resident = client.status().resident
     assert resident is not None
     assert resident.name == str(model)
+
+
+def test_a_dataset_of_the_hub_is_prepared(client: smolora.Client, hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("id,verse\n1,one\n2,two\n3,one\n")
+    hub.add("datasets/tests/verses", tmp_path)
+    dataset = client.prepare("verses", hub="tests/verses", text_field="verse").result()
+    assert (dataset.train_rows + dataset.validation_rows, dataset.report.rows_duplicate) == (2, 1)
+    with pytest.raises(smolora.NotFound, match="no dataset tests/verse on the hub"):
+        client.prepare("verses", hub="tests/verse").result()

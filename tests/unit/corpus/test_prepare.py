@@ -16,7 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from smolorad.corpus.prepare import prepare
 from smolorad.domain import FileType, OnError, PhaseProgress, Prepared, PrepareSpec, RowProblem
 from smolorad.errors import BadData, Cancelled, Damaged, InvalidRequest, SmoloraError
-from tests.unit.corpus.kit import TEXTS, Recorder, fill
+from tests.unit.client.text.kit import TEXTS
+from tests.unit.corpus.kit import Recorder, fill
 
 MIXED = {
     "b.jsonl": '{"text": "one"}\nnonsense\n{"text": " "}\n{"text": "two "}\n',
@@ -104,7 +105,7 @@ def test_malformed_rows_are_dropped_counted_and_located_where_that_is_chosen(tmp
     assert (report.files, report.rows_read, report.rows_kept, report.rows_empty) == (2, 6, 2, 1)
     assert (report.rows_duplicate, report.rows_malformed) == (1, 2)
     assert report.problems == (
-        RowProblem("a/a.jsonl", 2, "has no field 'text': its fields are 'body'; name one with --text-field"),
+        RowProblem("a/a.jsonl", 2, "has no field 'text': its fields are 'body'; name one as text_field"),
         RowProblem("b.jsonl", 2, "is not JSON: Expecting value at column 1; write one JSON object a line"),
     )
 

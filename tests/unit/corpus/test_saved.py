@@ -9,9 +9,9 @@ from pathlib import Path
 import datasets
 import pytest
 
+from smolora import RowProblem
+from smolora._text.rows import Row
 from smolorad.corpus.readers.saved import open_saved, read_dataset
-from smolorad.corpus.rows import Row
-from smolorad.domain import RowProblem
 from smolorad.errors import BadData
 from tests.unit.corpus.kit import Recorder
 

@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Sockets stand below it, and their paths may have 103 bytes: pytest's own folders, and $TMPDIR on macOS, are too long.
 _ROOT = Path(tempfile.mkdtemp(prefix="smolora-", dir="/tmp"))
 _THREADS = str(min(2, os.cpu_count() or 1))
+
+
+# The same examples each time, however slow the machine is.
+settings.register_profile("smolora", deadline=None, derandomize=True)
+settings.load_profile("smolora")
 
 
 def pytest_configure() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smolora.v1 import datasets_pb2, jobs_pb2
-from smolorad.corpus.rows import first_line
+from smolorad.corpus.foreign import first_line
 from smolorad.domain import Note, PhaseProgress, PrepareSpec
 from smolorad.errors import Cancelled, Internal, NoSpace, OutOfMemory, ShuttingDown, SmoloraError, is_disk_full
 from smolorad.link.child import Inbox, open_inbox

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from smolora._text.files import visible_files
 from smolorad.domain import FileType
 from smolorad.errors import BadData, InvalidRequest
 
@@ -30,7 +31,7 @@ def infer(place: Path, file_type: FileType | None = None) -> Sources:
     may not be mixed. Where a type is given, files with its ending are read, or all where none has it.
     Raises InvalidRequest where the type cannot be told, BadData where there is no file.
     """
-    root, files = (place, _visible(place)) if place.is_dir() else (place.parent, [place.name])
+    root, files = (place, visible_files(place)) if place.is_dir() else (place.parent, [place.name])
     if not files:
         raise BadData("There is no file to read; files whose name begins with a dot are left out.")
     saved = _saved_roots(files)
@@ -40,11 +41,6 @@ def infer(place: Path, file_type: FileType | None = None) -> Sources:
     matching = [file for file in files if _ENDINGS.get(_ending(file)) is chosen] or files
     left_out = set(files).difference(matching)
     return Sources(chosen, root, tuple(matching), tuple(sorted(left_out)))
-
-
-def _visible(folder: Path) -> list[str]:
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
 
 def _ending(file: str) -> str:

@@ -10,15 +10,20 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from smolora._models import RowProblem
+from smolora._text.chunk import chunk, count_words
+from smolora._text.csv import read_csv
+from smolora._text.dedup import Seen
+from smolora._text.jsonl import read_jsonl
+from smolora._text.rows import BadFile, Row, Rows
+from smolora._text.txt import read_txt
 from smolorad.corpus.arrow import TextWriter, read_batches, texts
-from smolorad.corpus.chunk import chunk, count_words
-from smolorad.corpus.dedup import Seen
 from smolorad.corpus.infer import Sources, infer
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.rows import Row, Rows
 from smolorad.corpus.split import held_out, held_out_rows
 from smolorad.corpus.write import TRAIN, VALIDATION, split_writer, write_splits
-from smolorad.domain import FileType, Note, OnError, PhaseProgress, Prepared, PrepareSpec, RowProblem
+from smolorad.domain import FileType, Note, OnError, PhaseProgress, Prepared, PrepareSpec
+from smolorad.errors import BadData, Violation
 from smolorad.publish import fresh
 
 _TELL_EVERY_ROWS = 1000
@@ -65,25 +70,22 @@ def _rows(files: Path | None, spec: PrepareSpec, tally: Tally, host: Host) -> Ge
 
 
 def _file_rows(file_type: FileType, path: Path, file: str, text_field: str) -> Rows:
-    # Each reader is imported where it is used: see the package's rule about heavy imports.
-    match file_type:
-        case FileType.TXT:
-            from smolorad.corpus.readers.txt import read_txt
-
-            return read_txt(path, file)
-        case FileType.JSONL:
-            from smolorad.corpus.readers.jsonl import read_jsonl
-
-            return read_jsonl(path, file, text_field)
-        case FileType.CSV:
-            from smolorad.corpus.readers.csv import read_csv
-
-            return read_csv(path, file, text_field)
-        case FileType.SAVED_DATASET:
-            raise AssertionError("a saved dataset is a folder")
+    try:
+        match file_type:
+            case FileType.TXT:
+                yield from read_txt(path, file)
+            case FileType.JSONL:
+                yield from read_jsonl(path, file, text_field)
+            case FileType.CSV:
+                yield from read_csv(path, file, text_field)
+            case FileType.SAVED_DATASET:
+                raise AssertionError("a saved dataset is a folder")
+    except BadFile as error:
+        raise BadData(str(error), [Violation(error.place, error.why)]) from error
 
 
 def _saved_rows(sources: Sources, spec: PrepareSpec, tally: Tally, host: Host) -> Rows:
+    # Imported where it is used: see the package's rule about heavy imports.
     from smolorad.corpus.readers.saved import open_saved, read_dataset
 
     dataset = open_saved(sources.root, host.tell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import smolora
 from smolorad.domain import DatasetReport, Note, PhaseProgress, RowProblem
 from smolorad.errors import BadData, Violation
 
@@ -35,11 +36,11 @@ class Tally:
     tokens: int = 0
     problems: list[RowProblem] = field(default_factory=list)
 
-    def add_problem(self, problem: RowProblem) -> None:
+    def add_problem(self, problem: smolora.RowProblem) -> None:
         """Counts a malformed row, and keeps the first ones."""
         self.malformed += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(problem)
+            self.problems.append(RowProblem(problem.file, problem.line, problem.why))
 
     def malformed_rows(self) -> BadData:
         """The error for malformed rows that may not be dropped."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from smolorad.corpus.rows import first_line
+from smolorad.corpus.foreign import first_line
 from smolorad.errors import Damaged
 
 

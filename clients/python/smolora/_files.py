@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smolora._errors import InvalidRequest, NotFound
+from smolora._text.files import visible_files
 from smolora.v1 import datasets_pb2
 
 _PIECE_BYTES = 512 * 1024
@@ -53,19 +54,11 @@ def _expand(path: Path, *, alone: bool) -> Iterator[LocalFile]:
     if stat.S_ISREG(mode):
         yield LocalFile(path, path.name, path.stat().st_size)
     elif stat.S_ISDIR(mode):
-        root = path if alone else path.absolute().parent
-        yield from _walk(path.absolute(), root.absolute())
+        before = "" if alone else f"{path.absolute().name}/"
+        for name in visible_files(path):
+            yield LocalFile(path / name, before + name, (path / name).stat().st_size)
     else:
         raise InvalidRequest(f"{path} is neither a file nor a folder; only those can be uploaded.")
-
-
-def _walk(folder: Path, root: Path) -> Iterator[LocalFile]:
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            path = Path(where, name)
-            if not name.startswith(".") and path.is_file():  # not a pipe, not a broken link
-                yield LocalFile(path, path.relative_to(root).as_posix(), path.stat().st_size)
 
 
 def pieces(file: LocalFile, upload_id: str) -> Iterator[datasets_pb2.UploadFileRequest]:

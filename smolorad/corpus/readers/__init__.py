@@ -1,1 +1,1 @@
-"""One file for each kind of source; every reader yields rows, and problems where rows should be, in the order they stand."""
+"""Readers of datasets that the library `datasets` opens; they yield rows, and problems where rows should be, in order."""

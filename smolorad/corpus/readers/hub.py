@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import httpx
 
-from smolorad.corpus.rows import first_line
+from smolorad.corpus.foreign import first_line
 from smolorad.domain import HubDataset, Note
 from smolorad.errors import BadData, HubUnreachable, InvalidRequest, NoSpace, NotFound, SmoloraError, is_disk_full
 

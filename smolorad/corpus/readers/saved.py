@@ -10,8 +10,10 @@ from typing import Any
 import datasets
 import pyarrow
 
-from smolorad.corpus.rows import Rows, first_line, quoted, row
-from smolorad.domain import Note, RowProblem
+from smolora._models import RowProblem
+from smolora._text.rows import Rows, quoted, row
+from smolorad.corpus.foreign import first_line
+from smolorad.domain import Note
 from smolorad.errors import BadData
 
 _BATCH_ROWS = 1000

@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.corpus.readers.lines import MAX_LINE_BYTES, Line, read_lines
-from smolorad.corpus.rows import Rows, bad_file, quoted, row
-from smolorad.domain import RowProblem
+from smolora._models import RowProblem
+from smolora._text.lines import MAX_LINE_BYTES, Line, read_lines
+from smolora._text.rows import BadFile, Rows, quoted, row
 
 _OTHER_DELIMITERS = ";\t|"
 
@@ -18,7 +18,7 @@ _OTHER_DELIMITERS = ";\t|"
 def read_csv(path: Path, file: str, text_field: str = "text") -> Rows:
     """The stripped values of one column; empty lines are no rows. `file` names the file in rows and problems.
 
-    A row is placed at the line where it begins. Raises BadData where the header is missing, malformed, or has no such column.
+    A row is placed at the line where it begins. Raises BadFile where the header is missing, malformed, or has no such column.
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     with closing(read_lines(path, file)) as lines:
@@ -28,9 +28,9 @@ def read_csv(path: Path, file: str, text_field: str = "text") -> Rows:
 def _rows(records: Iterator[_Record | RowProblem], file: str, text_field: str) -> Rows:
     header = next(records, None)
     if header is None:
-        raise bad_file(file, 1, "is missing, as the file is empty; write the names of the columns there")
+        raise BadFile(file, 1, "is missing, as the file is empty; write the names of the columns there")
     if isinstance(header, RowProblem):
-        raise bad_file(file, header.line, header.why)
+        raise BadFile(file, header.line, header.why)
     columns = [name.strip() for name in header.values]
     column = _column(columns, file, header.line, text_field)
     for record in records:
@@ -96,12 +96,12 @@ class _Lines:
 def _column(columns: list[str], file: str, line: int, text_field: str) -> int:
     found = columns.count(text_field)
     if found > 1:
-        raise bad_file(file, line, f"names the column {text_field!r} {found} times; rename all but one")
+        raise BadFile(file, line, f"names the column {text_field!r} {found} times; rename all but one")
     if not found:
-        hint = "name one with --text-field"
+        hint = "name one as text_field"
         if len(columns) == 1 and any(delimiter in columns[0] for delimiter in _OTHER_DELIMITERS):
             hint = "separate columns by commas"
-        raise bad_file(file, line, f"has no column {text_field!r}: its columns are {quoted(columns)}; {hint}")
+        raise BadFile(file, line, f"has no column {text_field!r}: its columns are {quoted(columns)}; {hint}")
     return columns.index(text_field)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smolorad.domain import RowProblem
-from smolorad.errors import BadData, Violation
+from smolora._models import RowProblem
 
 _SHOWN_NAMES, _SHOWN_CHARACTERS = 12, 40
 
@@ -21,6 +20,15 @@ class Row:
 
 
 Rows = Iterator[Row | RowProblem]
+
+
+class BadFile(ValueError):
+    """No row of a file can be read; `why` goes on after the place."""
+
+    def __init__(self, file: str, line: int, why: str) -> None:
+        super().__init__(f"{file}:{line} {why}.")
+        self.place = f"{file}:{line}"
+        self.why = why
 
 
 def row(text: str, file: str, line: int) -> Row | RowProblem:
@@ -41,18 +49,8 @@ def fault(text: str) -> str | None:
     return None
 
 
-def bad_file(file: str, line: int, why: str) -> BadData:
-    """The error for a file of which no row can be read; `why` goes on after the place."""
-    return BadData(f"{file}:{line} {why}.", [Violation(f"{file}:{line}", why)])
-
-
 def quoted(names: list[str]) -> str:
     """Names of fields for a message; a few of them, none too long."""
     shown = [repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…") for name in names[:_SHOWN_NAMES]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
-
-
-def first_line(error: BaseException) -> str:
-    """The beginning of a library's message, fit for a sentence of ours."""
-    return next(iter(str(error).strip().splitlines()), "no message")[:200]

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from smolorad.corpus.readers.lines import read_lines
-from smolorad.corpus.rows import Row, Rows, quoted, row
-from smolorad.domain import RowProblem
+from smolora._models import RowProblem
+from smolora._text.lines import read_lines
+from smolora._text.rows import Row, Rows, quoted, row
 
 _KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 
@@ -54,7 +54,7 @@ def _row(line: str, file: str, number: int, text_field: str) -> Row | RowProblem
         return RowProblem(file, number, why)
     if text_field not in value:
         fields = f"its fields are {quoted(list(value))}" if value else "it has no fields"
-        return RowProblem(file, number, f"has no field {text_field!r}: {fields}; name one with --text-field")
+        return RowProblem(file, number, f"has no field {text_field!r}: {fields}; name one as text_field")
     text = value[text_field]
     if not isinstance(text, str):
         return RowProblem(file, number, f"has {_kind(text)} in {text_field!r}, not text; put it in quotes or remove the row")

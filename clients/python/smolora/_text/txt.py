@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from smolorad.corpus.readers.lines import read_lines
-from smolorad.corpus.rows import Row, Rows
-from smolorad.domain import RowProblem
+from smolora._models import RowProblem
+from smolora._text.lines import read_lines
+from smolora._text.rows import Row, Rows
 
 
 def read_txt(path: Path, file: str) -> Rows:

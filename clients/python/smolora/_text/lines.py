@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from smolorad.corpus.rows import bad_file, fault
+from smolora._text.rows import BadFile, fault
 
 # A whole book fits. What is longer is no line of text, and would be held several times over.
 MAX_LINE_BYTES = 16 * 2**20
@@ -27,13 +27,13 @@ def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[L
     """The lines of a file; they end in LF, CRLF or CR, as in Python's text files. A byte order mark is left out.
 
     A line that is not UTF-8, holds NUL or is longer than `most` bytes has a fault.
-    Raises BadData for a file in UTF-16, OSError for one that cannot be read.
+    Raises BadFile for a file in UTF-16, OSError for one that cannot be read.
     """
     with path.open("rb") as stream:
         for number, raw in enumerate(_raw_lines(stream, most), 1):
             if number == 1:
                 if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise bad_file(file, 1, "is the beginning of a file in UTF-16; save the file as UTF-8")
+                    raise BadFile(file, 1, "is the beginning of a file in UTF-16; save the file as UTF-8")
                 raw = raw.removeprefix(codecs.BOM_UTF8)
             yield _line(number, raw, most)
 

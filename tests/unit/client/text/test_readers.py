@@ -1,0 +1,275 @@
+"""Each reader of text files against what is written about it; malformed rows are located, none is mended silently."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from smolora import RowProblem
+from smolora._text import lines
+from smolora._text.csv import read_csv
+from smolora._text.jsonl import read_jsonl
+from smolora._text.rows import BadFile, Row, Rows
+from smolora._text.txt import read_txt
+from tests.unit.client.text.kit import LINES, TEXTS, read, texts
+
+# Fields of an object beside its text; names that differ from it.
+OTHERS = st.dictionaries(st.text(min_size=1).map("x{}".format), st.integers() | st.text() | st.none(), max_size=3)
+
+
+def located(found: list[Row | RowProblem]) -> list[tuple[int, str]]:
+    """Line and text of each row, line and `!` of each problem."""
+    return [(one.line, one.text if isinstance(one, Row) else "!") for one in found]
+
+
+def only_problem(found: list[Row | RowProblem]) -> RowProblem:
+    """The one problem among rows."""
+    (problem,) = [one for one in found if isinstance(one, RowProblem)]
+    return problem
+
+
+# Any bytes at all
+
+PIECES = [
+    b'"',
+    b",",
+    b"\n",
+    b"\r",
+    b"{",
+    b"}",
+    b'{"text": "',
+    b"text",
+    b"\\u",
+    b"\0",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b" ",
+    "ä".encode(),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=3)).map(b"".join))
+@pytest.mark.parametrize("reader", [read_txt, read_jsonl, read_csv])
+def test_whatever_a_file_holds_its_rows_are_clean_and_its_places_are_real(reader: Callable[..., Rows], content: bytes) -> None:
+    try:
+        found = read(reader, content)
+    except BadFile:
+        return  # the file as a whole, as its header names no such column
+    places = [one.line for one in found]
+    assert all(1 <= line <= len(content.splitlines()) for line in places)
+    assert len(set(places)) == len(places)
+    for one in found:
+        if isinstance(one, Row):
+            assert one.text == one.text.strip()
+            assert "\0" not in one.text
+            one.text.encode()
+
+
+# txt
+
+
+def test_txt_rows_are_the_stripped_lines_that_are_not_empty() -> None:
+    found = read(read_txt, "\n  first \r\n\t\nsecond\rthird\n\nno end")
+    assert found == [Row("first", "f", 2), Row("second", "f", 4), Row("third", "f", 5), Row("no end", "f", 7)]
+
+
+@given(st.lists(LINES))
+def test_txt_reads_what_python_reads(written: list[str]) -> None:
+    content = "\n".join(written)
+    expected = [stripped for line in io.StringIO(content, newline=None) if (stripped := line.strip())]
+    assert texts(read(read_txt, content)) == expected
+
+
+@given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"\xff", b"\xc3\xa4", b"\0"])))
+def test_every_line_is_numbered_as_an_editor_does_whatever_stands_in_it(parts: list[bytes]) -> None:
+    content = b"".join(parts)
+    numbers = [n for n, line in enumerate(content.splitlines(), 1) if line]
+    assert [one.line for one in read(read_txt, content)] == numbers
+
+
+def test_a_byte_order_mark_is_left_out_at_the_beginning_alone() -> None:
+    assert texts(read(read_txt, b"\xef\xbb\xbfone\n\xef\xbb\xbftwo")) == ["one", "\ufefftwo"]
+    assert texts(read(read_jsonl, b'\xef\xbb\xbf{"text": "one"}')) == ["one"]
+    assert texts(read(read_csv, b"\xef\xbb\xbftext\none\n")) == ["one"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_is_named_as_such(encoding: str) -> None:
+    content = "\ufefftext".encode(encoding) if encoding == "utf-16-be" else "text".encode(encoding)
+    with pytest.raises(BadFile, match=r"f:1 .*UTF-16; save the file as UTF-8") as caught:
+        read(read_txt, content)
+    assert caught.value.place == "f:1"
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [(b"caf\xe9", "is not UTF-8: its byte 4 is 0xe9"), (b"a\0b", "holds a NUL character"), (b"\xed\xa0\x80", "is not UTF-8")],
+)
+def test_a_line_that_is_no_text_is_a_problem_at_its_place(bad: bytes, why: str) -> None:
+    found = read(read_txt, b"good\n" + bad + b"\nfine\n")
+    assert located(found) == [(1, "good"), (2, "!"), (3, "fine")]
+    assert only_problem(found).why.startswith(why)
+    assert located(read(read_jsonl, b'{"text": "good"}\n{"text": "' + bad + b'"}\n')) == [(1, "good"), (2, "!")]
+    found = read(read_csv, b'id,text\n1,good\n2,"a\nb ' + bad + b'\nc"\n3,fine\n')
+    assert located(found) == [(2, "good"), (4, "!"), (6, "fine")], (
+        "the problem stands where the bytes do, not where the row begins"
+    )
+
+
+def test_a_line_that_is_too_long_is_a_problem_and_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long"
+    path.write_bytes(b"short\n" + b"x" * 1000 + b"\n" + b"12345678\n123456789\n" + b"y" * 1001)
+    found = list(lines.read_lines(path, "f", 9))
+    assert [(line.number, len(line.text), line.why is None) for line in found] == [
+        (1, 6, True),
+        (2, 10, False),
+        (3, 9, True),
+        (4, 10, False),
+        (5, 10, False),
+    ]
+    assert found[1].why == "is longer than 9 bytes; break it into lines"
+
+
+def test_the_limit_of_a_line_holds_a_book(tmp_path: Path) -> None:
+    path = tmp_path / "book.jsonl"
+    path.write_bytes(
+        b'{"text": "' + b"word " * 2**20 + b'"}\n{"text": "' + b"x" * lines.MAX_LINE_BYTES + b'"}\n{"text": "on"}\n'
+    )
+    found = list(read_jsonl(path, "f"))
+    assert [one.line for one in found] == [1, 2, 3]
+    assert isinstance(found[0], Row)
+    assert "break it into lines" in only_problem(found).why
+
+
+# jsonl
+
+
+@given(st.lists(st.tuples(TEXTS, OTHERS)), st.booleans())
+def test_jsonl_reads_what_json_writes(written: list[tuple[str, dict[str, object]]], ascii_only: bool) -> None:
+    content = "".join(json.dumps({**others, "text": text}, ensure_ascii=ascii_only) + "\n" for text, others in written)
+    assert texts(read(read_jsonl, content.encode("utf-8", "surrogatepass"))) == [text.strip() for text, _ in written]
+
+
+def test_jsonl_leaves_out_empty_lines_and_keeps_the_line_numbers() -> None:
+    assert located(read(read_jsonl, '\n{"text": " a "}\n\r\n  \n{"text": ""}')) == [(2, "a"), (5, "")]
+
+
+def test_jsonl_takes_another_field() -> None:
+    assert texts(read(read_jsonl, '{"body": "a", "text": 1}', "body")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"text": "a"', "is not JSON: Expecting ',' delimiter at column 13; write one JSON object a line"),
+        ('  {"text": a}', "is not JSON: Expecting value at column 12; write one JSON object a line"),
+        ('{"text": "a\tb"}', "is not JSON: Invalid control character at column 12; write one JSON object a line"),
+        ('{"text": "a"} {"text": "b"}', "is not JSON: Extra data at column 15; write one JSON object a line"),
+        ("plain text", "is not JSON: Expecting value at column 1; write one JSON object a line"),
+        ('["a"]', 'holds an array, not an object; write one such as {"text": "..."}'),
+        ('"a"', 'holds a string, not an object; write one such as {"text": "..."}'),
+        ("7", 'holds a number, not an object; write one such as {"text": "..."}'),
+        ("null", 'holds null, not an object; write one such as {"text": "..."}'),
+        ('{"body": "a", "id": 1}', "has no field 'text': its fields are 'body', 'id'; name one as text_field"),
+        ("{}", "has no field 'text': it has no fields; name one as text_field"),
+        ('{"text": 7}', "has a number in 'text', not text; put it in quotes or remove the row"),
+        ('{"text": null}', "has null in 'text', not text; put it in quotes or remove the row"),
+        ('{"text": ["a"]}', "has an array in 'text', not text; put it in quotes or remove the row"),
+        ('{"text": true}', "has true or false in 'text', not text; put it in quotes or remove the row"),
+        ('{"text": "a", "text": "b"}', "has the field 'text' twice; keep one of them"),
+        ('{"text": "\\u0000"}', "holds a NUL character, as damaged files do; remove it"),
+        ('{"text": "\\ud83d"}', "holds \\ud83d, one half of a character; write the whole character"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "is nested too deeply to be read; flatten it"),
+        ('{"text": ' + "1" * 5000 + "}", "holds a number of too many digits; put it in quotes or shorten it"),
+    ],
+)
+def test_jsonl_locates_a_malformed_line_and_says_how_to_mend_it(line: str, why: str) -> None:
+    found = read(read_jsonl, '{"text": "before"}\n\n' + line + '\n{"text": "after"}\n')
+    assert located(found) == [(1, "before"), (3, "!"), (4, "after")]
+    assert only_problem(found) == RowProblem("f", 3, why)
+
+
+def test_names_in_a_message_are_bounded_and_printable() -> None:
+    content = json.dumps({f"\ud800{n:04}" + "x" * 1000: 1 for n in range(1000)})
+    why = only_problem(read(read_jsonl, content)).why
+    assert len(why.encode()) < 1500
+    assert "and 988 more" in why
+
+
+# csv
+
+
+# Python 3.11 writes a lone CR unquoted where the lines end in LF, so LF goes with quotes around everything.
+@given(st.lists(st.tuples(TEXTS, TEXTS)), st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL)]))
+@example([("a,b", 'say "yes"\r\nor\rno\n')], ("\r\n", csv.QUOTE_MINIMAL))
+def test_csv_reads_what_csv_writes(written: list[tuple[str, str]], form: tuple[str, Literal[0, 1]]) -> None:
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator=form[0], quoting=form[1])
+    writer.writerows([("id", "text"), *written])
+    assert texts(read(read_csv, content.getvalue())) == [text.strip() for _, text in written]
+
+
+def test_csv_places_a_row_at_the_line_where_it_begins() -> None:
+    content = 'text,id\r\n"two\r\nlines",1\r\n\r\n"a, ""b""",2\r\n"three\n\nlines",3\r\nlast,4'
+    assert read(read_csv, content) == [
+        Row("two\r\nlines", "f", 2),
+        Row('a, "b"', "f", 5),
+        Row("three\n\nlines", "f", 6),
+        Row("last", "f", 9),
+    ]
+
+
+def test_csv_reads_a_field_far_longer_than_the_library_s_own_limit() -> None:
+    assert [len(text) for text in texts(read(read_csv, "text\n" + "x" * 500_000))] == [500_000]
+
+
+@pytest.mark.parametrize(
+    ("record", "lines_of_record", "why"),
+    [
+        ("1", 1, "has 1 value where the header names 2; add what is missing"),
+        ("1,a,b", 1, "has 3 values where the header names 2; put values that hold commas in quotes"),
+        ('1,"a\nb",c', 2, "has 3 values where the header names 2; put values that hold commas in quotes"),
+        ('1,"a" b', 1, "has text behind a closing quote; double the quotes within a value"),
+    ],
+)
+def test_csv_locates_a_malformed_row_and_goes_on(record: str, lines_of_record: int, why: str) -> None:
+    found = read(read_csv, f'id,text\n0,"be\nfore"\n{record}\n2,after\n')
+    assert located(found) == [(2, "be\nfore"), (4, "!"), (4 + lines_of_record, "after")]
+    assert only_problem(found) == RowProblem("f", 4, why)
+
+
+def test_csv_finds_the_quote_that_is_never_closed() -> None:
+    found = read(read_csv, 'id,text\n0,before\n1,"open\n2,after\n')
+    assert located(found) == [(2, "before"), (3, "!")]
+    assert only_problem(found).why == "opens a quote that is never closed, and so takes the lines up to 4 with it; close it"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "why"),
+    [
+        ("", 1, "is missing, as the file is empty"),
+        ("\n\r\n", 1, "is missing, as the file is empty"),
+        ("\nid,body\n1,a\n", 2, "has no column 'text': its columns are 'id', 'body'; name one as text_field"),
+        ("id;text\n1;a\n", 1, "has no column 'text': its columns are 'id;text'; separate columns by commas"),
+        ("text,id,text\na,1,b\n", 1, "names the column 'text' 2 times; rename all but one"),
+        ('id,"text" x\n', 1, "has text behind a closing quote"),
+        (b"id,te\xffxt\n", 1, "is not UTF-8"),
+    ],
+)
+def test_csv_refuses_a_file_without_a_header_that_names_the_column(content: str | bytes, line: int, why: str) -> None:
+    with pytest.raises(BadFile) as caught:
+        read(read_csv, content)
+    assert str(caught.value).startswith(f"f:{line} {why}")
+    assert caught.value.place == f"f:{line}"
+
+
+def test_csv_ignores_space_around_column_names() -> None:
+    assert texts(read(read_csv, "id, text\n1, a \n")) == ["a"]

@@ -13,7 +13,7 @@ from tests.house.repository import ROOT, run
 
 MOST_LINES = 600
 # The library's way in: SMOLORA_HOME and SMOLORA_SOCKET are read where a client is made.
-_ENTRIES = {"clients/python/smolora/_channel.py", "clients/python/smolora/cli/main.py"}
+_ENTRIES = {f"clients/python/smolora/{name}.py" for name in ("_channel", "_start", "cli/main")}
 
 
 def sources(*roots: str) -> Iterator[Path]:

@@ -5,7 +5,8 @@
     with smolora.Client() as client:
         print(client.generate("Once upon a time", max_tokens=40).text())
 
-`AsyncClient` is the same for asyncio. What goes wrong raises a `SmoloraError`; what comes back are frozen data classes.
+`AsyncClient` is the same for asyncio, `SmoLoRA` a whole fine-tune in one object; `smolora.datasets` and `smolora.local_text`
+read text without a daemon. What goes wrong raises a `SmoloraError`; what comes back are frozen data classes.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     )
     from smolora._sync.client import Client
     from smolora._sync.streams import Generation, JobRun, Loading
+    from smolora.lora import SmoLoRA
 
 __all__ = [
     "Adapter",
@@ -143,6 +145,7 @@ __all__ = [
     "RowProblem",
     "Sampling",
     "ShuttingDown",
+    "SmoLoRA",
     "SmoloraError",
     "StateChange",
     "Status",
@@ -159,7 +162,8 @@ __all__ = [
 ]
 
 # Light ones first: an error or a data class must not cost an import of gRPC.
-_HOMES = ("_errors", "_models", "_sync.client", "_async.client")
+_HOMES = ("_errors", "_models", "_sync.client", "_async.client", "lora")
+_MODULES = ("datasets", "local_text")
 
 
 def __getattr__(name: str) -> Any:
@@ -169,6 +173,8 @@ def __getattr__(name: str) -> Any:
             module = importlib.import_module(f"smolora.{home}")
             if hasattr(module, name):
                 return getattr(module, name)
+    if name in _MODULES:
+        return importlib.import_module(f"smolora.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

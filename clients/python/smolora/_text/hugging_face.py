@@ -11,4 +11,4 @@ def hugging_face(what: str) -> Any:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise ImportError(f"{what} is a datasets.Dataset; install the library: pip install 'smolora[datasets]'") from error
+        raise ImportError(f"{what} is a datasets.Dataset; install that library: pip install 'smolora[datasets]'") from error

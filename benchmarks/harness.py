@@ -55,11 +55,13 @@ class Bench:
     given: argparse.Namespace
 
     @classmethod
-    def from_command_line(cls, name: str, add_arguments: Callable[[argparse.ArgumentParser], None] | None = None) -> Bench:
-        """Reads the arguments; fetches the starter model where no other is given."""
+    def from_command_line(
+        cls, name: str, add_arguments: Callable[[argparse.ArgumentParser], None] | None = None, *, rounds: int = 5
+    ) -> Bench:
+        """Reads the arguments; fetches the starter model where no other is given. `rounds` is how many there are by default."""
         parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
         parser.add_argument("--quick", action="store_true", help="one round and less work: a rough answer in under a minute")
-        parser.add_argument("--rounds", type=int, help="interleaved rounds; default: 5, quick: 1")
+        parser.add_argument("--rounds", type=int, help=f"interleaved rounds; default: {rounds}, quick: 1")
         parser.add_argument("--threads", type=int, default=2, help="for the project and each peer alike; default: 2")
         parser.add_argument("--model", type=Path, help="a model folder; default: the starter model")
         if add_arguments is not None:
@@ -68,7 +70,7 @@ class Bench:
         os.environ |= {"OMP_NUM_THREADS": str(given.threads), "MKL_NUM_THREADS": str(given.threads)}
         os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         model = given.model.absolute() if given.model else ensure_starter(cache_path())
-        return cls(name, given.quick, given.rounds or (1 if given.quick else 5), given.threads, model, given)
+        return cls(name, given.quick, given.rounds or (1 if given.quick else rounds), given.threads, model, given)
 
 
 # --- the daemon --------------------------------------------------------------------------------------------------------------
@@ -207,10 +209,13 @@ class Result:
         """Measures each in turn, as many times as there are rounds."""
         for number in range(self.bench.rounds):
             for name, measure in contenders.items():
-                figures = measure()
-                self.measured.setdefault(name, []).append(figures)
-                shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-                tell(f"round {number + 1} of {self.bench.rounds}: {name}: {shown}")
+                tell(f"round {number + 1} of {self.bench.rounds}")
+                self.add(name, measure())
+
+    def add(self, name: str, figures: Figures) -> None:
+        """Keeps one measurement, and tells it."""
+        self.measured.setdefault(name, []).append(figures)
+        tell(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
 
     def median(self, name: str, figure: str) -> float | None:
         """The median of one figure; None where it was not measured."""

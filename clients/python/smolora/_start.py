@@ -45,6 +45,7 @@ def launch(address: Address) -> tuple[int, Path]:
             )
             threading.Thread(target=_tell_death, args=(daemon, notify), name="smolora-daemon", daemon=True).start()
             if not _hears_ready(heard):
+                daemon.terminate()
                 raise DaemonNotRunning(f"The daemon did not start: {_last_line(log)} Its log is {shlex.quote(str(log))}.")
     return daemon.pid, log
 

@@ -2,7 +2,7 @@
 
 The class does it twice: on a daemon that has just been started, and again, as somebody does who goes on working. Each job is a
 process of its own, timed from its exec to its end; the first one's start of the daemon counts. Memory is the largest sum of the
-resident memory of all processes at work, the daemon's too, looked at every 50 ms.
+resident memory of all processes at work, the daemon's too, looked at five times a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.peers import Figures
 from benchmarks.peers.original_script import INFERENCES
 
 PROMPT = "Write a glowing review of a visit to a spa."
-_LOOK_EVERY_S = 0.05
+_LOOK_EVERY_S = 0.2
 
 
 class Peak:

@@ -41,6 +41,7 @@ _CONFIGS: dict[str, dict[str, object]] = {
     "llama": _LLAMA | {"tie_word_embeddings": True},
     "qwen2": _LLAMA,
     "mistral": _LLAMA | {"head_dim": 12, "sliding_window": None},
+    "qwen3": _LLAMA | {"head_dim": 16},
     "gpt2": {"n_embd": 48, "n_layer": 2, "n_head": 4, **_SHAPE},
     "gpt_neox": {
         "hidden_size": 48,

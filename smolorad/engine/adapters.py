@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smolorad import publish
 from smolorad.engine.base import Base
+from smolorad.engine.decode import Native
 from smolorad.engine.failure import first_line
 from smolorad.errors import Damaged, NotFinite, NotFound, UnsupportedModel, WrongBase
 
@@ -59,6 +60,7 @@ class Adapter:
 
     model: Any  # a view of the base, of the base's own class
     parameters: int
+    native: Native | None = None  # the base's native step with the adapter in it, if that can be
 
 
 class Adapters:
@@ -96,7 +98,10 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
     _check_promise(base, folder)
     view = base.view(own_biases=config.bias != "none" or config.lora_bias)
     wrapped, parameters = wrap(view, base.name, config, folder)
-    return Adapter(wrapped.get_base_model().eval().requires_grad_(False), parameters)
+    model = wrapped.get_base_model().eval().requires_grad_(False)
+    lora = base.native.lora(model) if base.native is not None else None
+    native = Native(base.native, lora) if base.native is not None and lora is not None else None
+    return Adapter(model, parameters, native)
 
 
 def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, int]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Sequence as Ids
 
-from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings, Usage
+from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Sampling, Timings, Usage
+from smolorad.engine.adapters import Adapter
 from smolorad.engine.base import Base
-from smolorad.engine.decode import Sequence
+from smolorad.engine.decode import Native, Sequence
 from smolorad.engine.detokenise import Detokeniser
 from smolorad.engine.prompts import encode, room
 from smolorad.engine.sampling import with_seed
@@ -18,8 +19,8 @@ from smolorad.engine.stop import StopStrings
 class Answer:
     """A generation in progress. It keeps the model it began with, also when another is loaded or its adapter is forgotten."""
 
-    def __init__(self, call: int, base: Base, model: Any, adapter: str, spec: GenerateSpec, arrived: float) -> None:
-        """`model` is the base's, or a view of it with the adapter named `adapter`; `arrived` is on the monotonic clock.
+    def __init__(self, call: int, base: Base, adapter: Adapter | None, key: str, spec: GenerateSpec, arrived: float) -> None:
+        """`key` names the adapter, if there is one; `arrived` is on the monotonic clock.
 
         Raises what `encode` and `room` do.
         """
@@ -28,11 +29,11 @@ class Answer:
         self.call = call
         self.outcome: GenerateOutcome | None = None
         self._sampling = dataclasses.replace(with_seed(spec.sampling), max_tokens=max_tokens)
-        self._sequence = Sequence(model, prompt, self._sampling)
+        self._sequence = _sequence(base, adapter, prompt, self._sampling)
         self._end_ids = base.end_ids
         self._text = Detokeniser(base.tokenizer)
         self._stop = StopStrings(self._sampling.stop)
-        self._names = {"model": base.name, "adapter": adapter}
+        self._names = {"model": base.name, "adapter": key}
         self._prompt_tokens = len(prompt)
         self._tokens: list[int] = []
         self._arrived = arrived
@@ -87,3 +88,9 @@ class Answer:
             **self._names,
         )
         return held
+
+
+def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampling: Sampling) -> Sequence:
+    if adapter is not None:
+        return Sequence(adapter.model, prompt, sampling, adapter.native)
+    return Sequence(base.model, prompt, sampling, Native(base.native) if base.native is not None else None)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from smolorad.domain import Device, Dtype, ResidentModel
+from smolorad.engine.native.step import NativeModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Base:
     end_ids: frozenset[int]  # tokens that end an answer
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
+    native: NativeModel | None = None  # one token in one call, where this machine and this model allow it
 
     def view(self, *, own_biases: bool = False) -> Any:
         """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence as Ids
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from smolorad.domain import Sampling
+from smolorad.engine.native.step import Lora, NativeModel, Row
 from smolorad.engine.sampling import Sampler
 from smolorad.errors import NotFinite
 
@@ -18,15 +20,24 @@ from smolorad.errors import NotFinite
 PREFILL_CHUNK = 512
 
 
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The native step of a model, and the adapter in it."""
+
+    model: NativeModel
+    lora: Lora | None = None
+
+
 class Sequence:
     """Prompt and answer as token ids, and the keys and values of those already computed.
 
     Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
-    So prefill and decode are the same operation.
+    So prefill and decode are the same operation; one token alone is computed by the native step, where there is one.
     """
 
-    def __init__(self, model: Any, prompt: Ids[int], sampling: Sampling) -> None:
+    def __init__(self, model: Any, prompt: Ids[int], sampling: Sampling, native: Native | None = None) -> None:
         self._model = model
+        self._native = native
         self._device = next(model.parameters()).device
         self._sampler = Sampler(sampling)
         self._forward_options = {"use_cache": True} | _only_last_logits(model)
@@ -56,8 +67,10 @@ class Sequence:
     @torch.inference_mode()
     def _compute(self, ids: Tensor) -> Tensor:
         """The logits (1, vocabulary) after `ids` (1, tokens), in fp32 on the CPU: all choosing happens there."""
-        output = self._model(input_ids=ids.to(self._device), past_key_values=self._cache, **self._forward_options)
         self._computed += ids.shape[1]
+        if self._native is not None and ids.shape[1] == 1:
+            return self._native.model.step([Row(int(ids), self._cache, self._native.lora)])
+        output = self._model(input_ids=ids.to(self._device), past_key_values=self._cache, **self._forward_options)
         logits: Tensor = output.logits[:, -1, :].to(device="cpu", dtype=torch.float32, copy=True)
         return logits
 
@@ -69,7 +82,10 @@ class Sequence:
         self._forget()
 
     def _forget(self) -> None:
-        self._cache = DynamicCache(config=self._model.config)
+        capacity = self._ids.shape[1]
+        self._cache: Any = (
+            DynamicCache(config=self._model.config) if self._native is None else self._native.model.cache(capacity)
+        )
         self._computed = 0
 
 

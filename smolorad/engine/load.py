@@ -11,11 +11,14 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoT
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from smolora._paths import cache_path
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage
 from smolorad.engine.base import Base
 from smolorad.engine.device import Hardware, Placement, ladder, place
 from smolorad.engine.facts import facts, read_config, weight_files
 from smolorad.engine.failure import first_line, is_out_of_memory
+from smolorad.engine.native.build import library
+from smolorad.engine.native.step import NativeModel
 from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
 from smolorad.errors import Damaged, UnsupportedModel
 
@@ -74,6 +77,7 @@ def load(
     tokenizer = _tokenizer(folder, trust_remote_code)
     report(LoadProgress(LoadStage.WARM_UP))
     trace(model, prompt_tokens=4, tokens=2)
+    native = NativeModel.of(library(cache_path()), model) if placement.device is Device.CPU else None
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -86,6 +90,7 @@ def load(
         end_ids=_end_ids(model, tokenizer),
         notes=notes,
         trust_remote_code=trust_remote_code,
+        native=native,
     )
 
 

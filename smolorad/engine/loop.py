@@ -181,10 +181,9 @@ class Loop:
 
     def _answer(self, call: int, command: pb.Generate) -> Answer:
         base = self._resident()
-        adapter = command.adapter.key if command.HasField("adapter") else ""
-        model = self._adapter(command.adapter).model if adapter else base.model
+        adapter = self._adapter(command.adapter) if command.HasField("adapter") else None
         spec = from_message(GenerateSpec, command.request)
-        return Answer(call, base, model, adapter, spec, self._inbox.arrived(call))
+        return Answer(call, base, adapter, command.adapter.key, spec, self._inbox.arrived(call))
 
     def _load(self, call: int, command: pb.Load) -> None:
         self._refuse_while_training("loaded")

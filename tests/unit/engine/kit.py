@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
+from smolorad.engine.adapters import Adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.load import load
@@ -43,9 +44,9 @@ def spec(prompt: str = "", *, messages: tuple[ChatMessage, ...] = (), **sampling
     return GenerateSpec(prompt=prompt, messages=messages, sampling=Sampling(**{"temperature": 0.0, **sampling}))
 
 
-def begin(base: Base, request: GenerateSpec, model: Any = None) -> Answer:
+def begin(base: Base, request: GenerateSpec, adapter: Adapter | None = None) -> Answer:
     """An answer that has not made a step."""
-    return Answer(1, base, model if model is not None else base.model, "", request, time.monotonic())
+    return Answer(1, base, adapter, "", request, time.monotonic())
 
 
 def finish(answer: Answer) -> tuple[str, GenerateOutcome]:

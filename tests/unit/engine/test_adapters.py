@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from smolorad.engine.adapters import CONFIG, WEIGHTS, Adapters
+from smolorad.engine.adapters import CONFIG, WEIGHTS, Adapter, Adapters
 from smolorad.engine.base import Base
 from smolorad.errors import Damaged, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
 from smolorad.publish import publish
@@ -27,8 +27,8 @@ TARGETS = {
 }
 
 
-def answered(base: Base, model: Any = None) -> tuple[int, ...]:
-    return finish(begin(base, spec("The quick brown fox", max_tokens=24), model))[1].token_ids
+def answered(base: Base, adapter: Adapter | None = None) -> tuple[int, ...]:
+    return finish(begin(base, spec("The quick brown fox", max_tokens=24), adapter))[1].token_ids
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
@@ -40,7 +40,7 @@ def test_answers_as_peft_does(architecture: str, tmp_path: Path) -> None:
     theirs = PeftModel.from_pretrained(plain_model(folder), adapter).eval()
     expected = generated_by_transformers(theirs, base.tokenizer, "The quick brown fox", max_new_tokens=24, do_sample=False)
     attached = Adapters(base).attach("a@1", adapter)
-    assert list(answered(base, attached.model)) == expected
+    assert list(answered(base, attached)) == expected
     assert answered(base) != tuple(expected)
     assert attached.parameters == sum(tensor.numel() for tensor in load_file(adapter / WEIGHTS).values())
 
@@ -66,13 +66,13 @@ def test_every_shape_of_lora_answers_as_peft_does(lora: dict[str, Any], tmp_path
     adapter = make_adapter(folder, tmp_path / "adapter", **lora)
     theirs = PeftModel.from_pretrained(plain_model(folder), adapter).eval()
     expected = generated_by_transformers(theirs, base.tokenizer, "The quick brown fox", max_new_tokens=24, do_sample=False)
-    assert list(answered(base, Adapters(base).attach("a@1", adapter).model)) == expected
+    assert list(answered(base, Adapters(base).attach("a@1", adapter))) == expected
     assert all(torch.equal(p, copy) for p, copy in zip(base.model.parameters(), before, strict=True))
 
 
 def test_two_side_by_side_each_equal_their_solo_run(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
     adapters = Adapters(llama)
-    models = [adapters.attach(f"a@{i}", make_adapter(llama_folder, tmp_path / str(i), seed=i)).model for i in (1, 2)]
+    models = [adapters.attach(f"a@{i}", make_adapter(llama_folder, tmp_path / str(i), seed=i)) for i in (1, 2)]
     alone = [answered(llama, model) for model in (*models, None)]
     assert len(set(alone)) == 3
     answers = [begin(llama, spec("The quick brown fox", max_tokens=24), model) for model in (*models, None)]

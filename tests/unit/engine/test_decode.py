@@ -79,7 +79,7 @@ def test_starter_greedy_equals_transformers_for_base_and_adapter(starter_model: 
 
     base = fp32_base(starter_model)
     folder = make_adapter(starter_model, tmp_path / "adapter", r=8)
-    adapter = Adapters(base).attach("random@1", folder).model
+    adapter = Adapters(base).attach("random@1", folder)
     plain = plain_model(starter_model)
     greedy = {"max_new_tokens": 24, "do_sample": False, "pad_token_id": 0}
     for prompt in STARTER_PROMPTS:

@@ -88,7 +88,7 @@ def test_answers_take_turns_and_each_equals_its_solo_run(
     engine: EngineProcess, llama: Base, llama_folder: Path, tmp_path: Path
 ) -> None:
     folders = [make_adapter(llama_folder, tmp_path / str(i), seed=i) for i in (1, 2)]
-    models = [llama.model, *(Adapters(llama).attach("a", folder).model for folder in folders)]
+    models = [None, *(Adapters(llama).attach("a", folder) for folder in folders)]
     alone = [finish(begin(llama, spec("The quick", max_tokens=60), model))[1].token_ids for model in models]
     adapters = [None, *(pb.AdapterFolder(key=f"a@{i + 1}", path=str(f)) for i, f in enumerate(folders))]
     calls = [engine.send(generate=generate("The quick", adapter, max_tokens=60)) for adapter in adapters]

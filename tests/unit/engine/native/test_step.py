@@ -1,0 +1,167 @@
+"""The native step against transformers' own forward pass, number for number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from smolora._paths import cache_path
+from smolorad.domain import Device, Dtype
+from smolorad.engine.adapters import Adapters
+from smolorad.engine.base import Base
+from smolorad.engine.load import load
+from smolorad.engine.native.build import library
+from smolorad.engine.native.step import MAX_SEQUENCES, NativeModel, Row, knows
+from tests.tiny import tiny_model
+from tests.unit.engine.kit import make_adapter, plain_model
+
+KNOWN = {
+    "llama": {},
+    "llama-8-heads": {"num_attention_heads": 8, "num_key_value_heads": 1, "hidden_size": 64},
+    "llama-untied": {"tie_word_embeddings": False},
+    "llama-biases": {"attention_bias": True, "mlp_bias": True},
+    "llama3-rope": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 128,
+        }
+    },
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {},
+}
+TOKENS = torch.randint(0, 300, (40,), generator=torch.Generator().manual_seed(5)).tolist()
+
+
+def native_of(model: Any, threads: int = 2) -> NativeModel:
+    built = library(cache_path())
+    assert built is not None, "these tests need a C compiler"
+    assert knows(model)
+    return NativeModel(built, model, threads)
+
+
+def by_steps(native: NativeModel, tokens: list[int], lora: Any = None) -> Tensor:
+    """The logits after each token, one step each."""
+    cache = native.cache(len(tokens))
+    return torch.cat([native.step([Row(token, cache, lora)]) for token in tokens])
+
+
+def by_transformers(model: Any, tokens: list[int]) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=torch.tensor([tokens])).logits[0].float()
+    return logits
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_known_architecture(name: str, tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path, name.partition("-")[0].replace("llama3", "llama"), **KNOWN[name]))
+    torch.testing.assert_close(by_steps(native_of(model), TOKENS), by_transformers(model, TOKENS), rtol=2e-4, atol=2e-4)
+
+
+def test_in_bfloat16_it_is_nearer_to_the_truth_than_transformers(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    truth = by_transformers(plain_model(folder), TOKENS).log_softmax(-1)
+
+    def kl(logits: Tensor) -> float:
+        return float(torch.nn.functional.kl_div(logits.log_softmax(-1), truth, log_target=True, reduction="batchmean"))
+
+    # The weights of both are rounded alike; only transformers rounds what it computes, too.
+    assert kl(by_steps(native_of(model), TOKENS)) <= kl(by_transformers(model, TOKENS))
+
+
+def test_it_goes_on_where_the_forward_pass_left_off_and_back(tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path))
+    native = native_of(model)
+    cache = native.cache(len(TOKENS))
+    with torch.inference_mode():
+        model(input_ids=torch.tensor([TOKENS[:20]]), past_key_values=cache)
+        stepped = torch.cat([native.step([Row(token, cache)]) for token in TOKENS[20:30]])
+        assert cache.length == 30
+        rest = model(input_ids=torch.tensor([TOKENS[30:]]), past_key_values=cache).logits[0]
+    torch.testing.assert_close(torch.cat([stepped, rest]), by_transformers(model, TOKENS)[20:], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_and_company_change_no_bit(threads: int, tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path))
+    one, other = native_of(model), native_of(model, threads)
+    prompts = [TOKENS[i : i + 10] for i in range(MAX_SEQUENCES)]
+    alone = torch.stack([by_steps(one, prompt) for prompt in prompts], 1)
+    caches = [other.cache(10) for _ in prompts]
+    together = [other.step([Row(p[at], cache) for p, cache in zip(prompts, caches, strict=True)]) for at in range(10)]
+    assert torch.equal(torch.stack(together), alone)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Base:
+    return load(tiny_model(tmp_path / "base", tie_word_embeddings=False), "tiny", device=Device.CPU, dtype=Dtype.FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "lora", [{}, {"target_modules": "all-linear", "r": 7}, {"use_rslora": True}, {"layers_to_transform": [1]}]
+)
+def test_an_adapter(base: Base, lora: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "base", tmp_path / "adapter", **lora)
+    native = Adapters(base).attach("a@1", folder).native
+    assert native is not None
+    peft = PeftModel.from_pretrained(plain_model(tmp_path / "base"), folder).eval()
+    expected = by_transformers(peft, TOKENS)
+    assert not torch.allclose(expected, by_transformers(base.model, TOKENS), atol=0.1)
+    torch.testing.assert_close(by_steps(native.model, TOKENS, native.lora), expected, rtol=5e-4, atol=5e-4)
+
+
+def test_sequences_with_different_adapters_share_a_step(base: Base, tmp_path: Path) -> None:
+    folders = [make_adapter(tmp_path / "base", tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    loras = [None, *(Adapters(base).attach("a", folder).native.lora for folder in folders)]  # type: ignore[union-attr]
+    native = base.native
+    assert native is not None
+    caches = [native.cache(10) for _ in loras]
+    together = [native.step([Row(t, cache, lora) for cache, lora in zip(caches, loras, strict=True)]) for t in TOKENS[:10]]
+    alone = torch.stack([by_steps(native, TOKENS[:10], lora) for lora in loras], 1)
+    assert torch.equal(torch.stack(together), alone)
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.parametrize(
+    "lora", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"target_modules": ["embed_tokens", "q_proj"]}]
+)
+def test_what_is_more_than_plain_lora_is_left_to_torch(base: Base, lora: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "base", tmp_path / "adapter", **lora)
+    assert Adapters(base).attach("a@1", folder).native is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "dtype"),
+    [
+        ("gpt2", {}, torch.float32),
+        ("gpt_neox", {}, torch.float32),
+        ("llama", {}, torch.float16),
+        ("llama", {"hidden_act": "gelu"}, torch.float32),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, torch.float32),
+        ("mistral", {"sliding_window": 16}, torch.float32),
+    ],
+)
+def test_models_it_does_not_know(architecture: str, changes: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, architecture, **changes), dtype=dtype)
+    assert not knows(model)
+    assert NativeModel.of(library(cache_path()), model) is None
+
+
+def test_weights_are_read_where_they_are(base: Base) -> None:
+    native = base.native
+    assert native is not None
+    before = by_steps(native, TOKENS[:5])
+    with torch.no_grad():
+        base.model.model.layers[0].mlp.up_proj.weight.mul_(2.0)
+    assert not torch.equal(by_steps(native, TOKENS[:5]), before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import smolora
+from examples import usage
 from smolora import SmoLoRA
 from tests.daemon_process import DaemonProcess, daemon_process
 from tests.tiny import tiny_model
@@ -330,3 +332,17 @@ def test_what_comes_too_early_or_too_late_is_one_sentence(make: Callable[..., Sm
         trainer.inference("The")
     assert "was closed" in one_sentence(closed)
     assert not list(trainer.output_dir.iterdir())
+
+
+def test_the_usage_example_does_the_job_twice_and_tells_the_seconds(
+    daemon: DaemonProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SMOLORA_SOCKET", str(daemon.socket))
+    base = tiny_model(tmp_path / "base", max_position_embeddings=1024)
+    options = {"--model": base, "--steps": 1, "--new-tokens": 4, "--output": tmp_path / "out"}
+    usage.main([str(word) for option in options.items() for word in option])
+    shown = capsys.readouterr().out
+    assert all(shown.count(prompt) >= 2 for prompt in usage.PROMPTS)
+    for phase in (*usage.PHASES, "all"):
+        assert re.search(rf"{phase} +│ +\d+\.\d\d │ +\d+\.\d\d │", shown), phase
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "final_merged").config.model_type == "llama"

@@ -6,11 +6,14 @@ import dataclasses
 import time
 from collections.abc import Sequence as Ids
 
+from torch import Tensor
+
 from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Sampling, Timings, Usage
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.base import Base
 from smolorad.engine.decode import Native, Sequence
 from smolorad.engine.detokenise import Detokeniser
+from smolorad.engine.native.step import NativeModel, Row
 from smolorad.engine.prompts import encode, room
 from smolorad.engine.sampling import with_seed
 from smolorad.engine.stop import StopStrings
@@ -41,12 +44,24 @@ class Answer:
         self._first: float | None = None
         self._prefill_s = 0.0
 
-    def step(self) -> str:
-        """Computes once; the text that is certain by then, perhaps none. At the end `outcome` is set."""
+    @property
+    def native(self) -> NativeModel | None:
+        """As `Sequence.native`."""
+        return self._sequence.native
+
+    def row(self) -> Row:
+        """As `Sequence.row`."""
+        return self._sequence.row()
+
+    def step(self, logits: Tensor | None = None) -> str:
+        """Computes once; the text that is certain by then, perhaps none. At the end `outcome` is set.
+
+        `logits`: as in `Sequence.step`.
+        """
         begin = time.monotonic()
         if self._began is None:
             self._began = begin
-        token = self._sequence.step()
+        token = self._sequence.step(logits)
         now = time.monotonic()
         if self._first is None:
             self._prefill_s += now - begin

@@ -47,12 +47,27 @@ class Sequence:
         self._again = False
         self._forget()
 
-    def step(self) -> int | None:
+    @property
+    def native(self) -> NativeModel | None:
+        """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
+        alone = self._length - self._computed == 1
+        return self._native.model if self._native is not None and alone else None
+
+    def row(self) -> Row:
+        """The next step, for `native`."""
+        assert self._native is not None
+        return Row(int(self._ids[0, self._computed]), self._cache, self._native.lora)
+
+    def step(self, logits: Tensor | None = None) -> int | None:
         """Computes once; the token that was chosen, or None while the prompt is not yet through.
 
+        `logits` (1, vocabulary) come from `row`, where `native` has computed it already.
         Raises NotFinite if the logits stay NaN or infinite when everything is computed again, once.
         """
-        logits = self._compute(self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)])
+        if logits is None:
+            logits = self._compute(self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)])
+        else:
+            self._computed += 1
         if self._computed < self._length:
             return None
         if not torch.isfinite(logits.max()):  # NaN wins every max; a masked vocabulary's -inf does not
@@ -67,9 +82,11 @@ class Sequence:
     @torch.inference_mode()
     def _compute(self, ids: Tensor) -> Tensor:
         """The logits (1, vocabulary) after `ids` (1, tokens), in fp32 on the CPU: all choosing happens there."""
+        if (native := self.native) is not None:
+            row = self.row()
+            self._computed += 1
+            return native.step([row])
         self._computed += ids.shape[1]
-        if self._native is not None and ids.shape[1] == 1:
-            return self._native.model.step([Row(int(ids), self._cache, self._native.lora)])
         output = self._model(input_ids=ids.to(self._device), past_key_values=self._cache, **self._forward_options)
         logits: Tensor = output.logits[:, -1, :].to(device="cpu", dtype=torch.float32, copy=True)
         return logits

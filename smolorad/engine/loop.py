@@ -5,7 +5,8 @@ How a step goes:
 1. Everything in the inbox is taken. With nothing to do, taking blocks: an idle engine sleeps in the kernel.
 2. A command is served at once (load, attach, detach, count, decode), or it becomes an `Answer` in the schedule (generate).
    `train` is served like the others, but does not come back before it is done: it calls `breathe` between micro-steps.
-3. Whose turn it is makes one step: a chunk of its prompt, or one token. What text is certain by then goes out.
+3. Whose turn it is makes one step: a chunk of its prompt, or one token, then together with all others that need one token
+   and are computed by the same native step. What text is certain by then goes out.
 4. An answer that has its outcome sends it and leaves the schedule.
 
 While a training runs the same happens inside `breathe`, for a slice of time that the schedule measures: every answer makes at
@@ -21,10 +22,12 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from smolora.v1 import generation_pb2, models_pb2
 from smolorad.domain import Device, Dtype, GenerateSpec
@@ -34,6 +37,7 @@ from smolorad.engine.base import Base
 from smolorad.engine.device import release
 from smolorad.engine.failure import explain
 from smolorad.engine.load import load
+from smolorad.engine.native.step import MAX_SEQUENCES
 from smolorad.engine.prompts import decode, encode
 from smolorad.engine.schedule import Schedule
 from smolorad.errors import BadState, Cancelled, Internal, NoModel, OutOfMemory, ShuttingDown
@@ -71,7 +75,7 @@ class Loop:
         while not self.draining():
             self._take(block=not self._schedule)
             if self._schedule:
-                self._step(self._schedule.next())
+                self._turn(self._schedule.next())
         self._refuse_the_rest()
 
     # What a training asks.
@@ -85,7 +89,7 @@ class Loop:
         if not self.draining():
             self._take(block=False)
             for answer in self._schedule.slice():
-                self._step(answer)
+                self._turn(answer)
                 self._take(block=False)
                 if self.draining():
                     break
@@ -111,9 +115,30 @@ class Loop:
             with self._answering(command.call):
                 self._serve(command)
 
-    def _step(self, answer: Answer) -> None:
+    def _turn(self, answer: Answer) -> None:
+        """One step of an answer, and of those that the native step can compute with it: weights are read once for all."""
+        native = answer.native
+        company = [] if native is None or self._inbox.cancelled(answer.call) else self._company(answer)
+        if native is None or len(company) < 2:
+            self._step(answer)
+            return
+        logits: Sequence[Tensor | None]
+        try:
+            logits = native.step([one.row() for one in company]).split(1)
+        except MemoryError:
+            company, logits = [answer], (None,)
+        for one, own in zip(company, logits, strict=True):
+            self._schedule.went(one)
+            self._step(one, own)
+
+    def _company(self, answer: Answer) -> list[Answer]:
+        """The answer, and the others whose next step the same native step computes."""
+        others = (one for one in self._schedule.all() if one is not answer and one.native is answer.native)
+        return [answer, *(one for one in others if not self._inbox.cancelled(one.call))][:MAX_SEQUENCES]
+
+    def _step(self, answer: Answer, logits: Tensor | None = None) -> None:
         with self._answering(answer.call, answer):
-            text = answer.cancel() if self._inbox.cancelled(answer.call) else answer.step()
+            text = answer.cancel() if self._inbox.cancelled(answer.call) else answer.step(logits)
             if text:
                 self.emit(answer.call, text=text)
             if answer.outcome is not None:

@@ -23,6 +23,7 @@ class Schedule(Generic[T]):
         self._circle: deque[T] = deque()
         self._clock = clock
         self._slice_ended: float | None = None
+        self._owed: set[T] = set()  # who has had no turn yet in this slice
 
     def __len__(self) -> int:
         return len(self._circle)
@@ -37,11 +38,18 @@ class Schedule(Generic[T]):
     def remove(self, item: T) -> None:
         """The generation has ended."""
         self._circle.remove(item)
+        self._owed.discard(item)
+
+    def went(self, item: T) -> None:
+        """The generation had its turn in another one's company; it is then the last of the circle."""
+        self._circle.remove(item)
+        self._circle.append(item)
+        self._owed.discard(item)
 
     def next(self) -> T:
         """Whose turn it is; it is then the last of the circle."""
         item = self._circle[0]
-        self._circle.rotate(-1)
+        self.went(item)
         return item
 
     def all(self) -> tuple[T, ...]:
@@ -61,8 +69,8 @@ class Schedule(Generic[T]):
         begun = self._clock()
         used = begun - self._slice_ended if self._slice_ended is not None else 0.0
         end = begun + min(used, LONGEST_SLICE_S)
-        turns = len(self._circle)
-        while self._circle and (turns > 0 or self._clock() < end):
-            turns -= 1
+        self._owed = set(self._circle)
+        while self._circle and (self._owed or self._clock() < end):
             yield self.next()
+        self._owed.clear()
         self._slice_ended = self._clock()

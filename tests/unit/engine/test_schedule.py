@@ -54,6 +54,21 @@ def test_every_answer_steps_and_training_keeps_half(answers: int, step_s: float,
         assert clock.now - begun <= max(min(training_s, LONGEST_SLICE_S), one_round) + step_s + 1e-9
 
 
+def test_a_turn_in_company_is_a_turn() -> None:
+    clock = Clock()
+    schedule: Schedule[str] = Schedule(clock)
+    for name in "abcd":
+        schedule.add(name)
+    schedule.begin_training()
+    turns = []
+    for item in schedule.slice():
+        turns.append(item)
+        if item == "a":
+            schedule.went("c")
+    assert turns == ["a", "b", "d"]
+    assert schedule.all() == ("a", "c", "b", "d")
+
+
 def test_a_slice_ends_when_the_last_answer_does() -> None:
     clock = Clock()
     schedule: Schedule[str] = Schedule(clock)

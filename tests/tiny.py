@@ -38,6 +38,7 @@ _LLAMA = {
     **_SHAPE,
 }
 _CONFIGS: dict[str, dict[str, object]] = {
+    "gemma2": _LLAMA | {"head_dim": 12, "query_pre_attn_scalar": 12, "sliding_window": CONTEXT_LENGTH},
     "llama": _LLAMA | {"tie_word_embeddings": True},
     "qwen2": _LLAMA,
     "mistral": _LLAMA | {"head_dim": 12, "sliding_window": None},

@@ -11,7 +11,9 @@ from trl import SFTConfig
 from smolorad.domain import TrainerSettings
 
 # These mean something else there, or nothing; every other field goes over under its own name.
-_TRANSLATED = frozenset({"max_steps", "num_train_epochs", "neftune_noise_alpha", "eval_steps", "eval_rows", "max_length"})
+_TRANSLATED = frozenset(
+    {"max_steps", "num_train_epochs", "neftune_noise_alpha", "eval_steps", "eval_rows", "max_length", "trainer"}
+)
 
 
 def sft_config(
@@ -22,12 +24,17 @@ def sft_config(
     evaluates: bool,
     evaluates_first: bool,
     on_cpu: bool,
+    whole_steps: bool = False,
 ) -> SFTConfig:
     """The trl.SFTConfig of a run.
 
     `max_length` is the settings', at most the model's context; `evaluates` is whether rows were held out, `evaluates_first`
     whether they are also measured before the first step. `eval_rows` is not TRL's: it is applied to the rows themselves.
+    With `whole_steps` an optimiser step's rows come in one batch: the same rows, since the sampler's order is cut the same way.
     """
+    if whole_steps:
+        rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        settings = dataclasses.replace(settings, per_device_train_batch_size=rows, gradient_accumulation_steps=1)
     by_epochs = settings.num_train_epochs is not None
     every = settings.eval_steps if evaluates else 0
     return SFTConfig(
@@ -48,7 +55,8 @@ def sft_config(
         logging_strategy="steps",
         logging_first_step=True,
         logging_nan_inf_filter=False,  # it would hide the NaN that ends a run
-        include_num_input_tokens_seen="non_padding",
+        # Without padding all are read; and the end of a text is no padding, though many models have one token for both.
+        include_num_input_tokens_seen="all" if whole_steps or settings.packing else "non_padding",
         dataset_kwargs={"skip_prepare_dataset": True},  # rows.py does it
         remove_unused_columns=False,
         dataloader_num_workers=0,

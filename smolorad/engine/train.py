@@ -23,6 +23,8 @@ from smolorad.engine.base import Base
 from smolorad.engine.checkpoint import Checkpoints, Identity, Saved, environment
 from smolorad.engine.device import release
 from smolorad.engine.failure import is_out_of_memory
+from smolorad.engine.fast.fit import misfit
+from smolorad.engine.fast.trainer import FastTrainer
 from smolorad.engine.rows import read_rows
 from smolorad.engine.sft import sft_config
 from smolorad.engine.trainer import Host, LoraTrainer
@@ -91,28 +93,40 @@ def _trainer(
     rows = read_rows(Path(command.dataset_path), tokenizer, settings, max_length, lambda: host.breathe(call))
     stage = Path(command.stage_path, "trainer")
     shutil.rmtree(stage, ignore_errors=True)
-    view = base.view(own_biases=lora.bias != "none")
-    if peft_lora.changes_base(config):
-        peft_lora.own_adapted_weights(config, view)
-    return LoraTrainer(
-        model=view,
-        args=sft_config(
-            settings,
-            output_dir=stage,
-            max_length=max_length,
-            evaluates=rows.held_out is not None,
-            evaluates_first=rows.held_out is not None and starts,
-            on_cpu=base.device is Device.CPU,
-        ),
-        train_dataset=rows.train,
-        eval_dataset=rows.held_out,
-        processing_class=tokenizer,
-        peft_config=config,
-        host=host,
-        call=call,
-        checkpoints=checkpoints,
-        held_out_rows=rows.held_out_rows,
-    )
+
+    def build(kind: type[LoraTrainer]) -> LoraTrainer:
+        view = base.view(own_biases=lora.bias != "none")
+        if peft_lora.changes_base(config):
+            peft_lora.own_adapted_weights(config, view)
+        return kind(
+            model=view,
+            args=sft_config(
+                settings,
+                output_dir=stage,
+                max_length=max_length,
+                evaluates=rows.held_out is not None,
+                evaluates_first=rows.held_out is not None and starts,
+                on_cpu=base.device is Device.CPU,
+                whole_steps=kind is FastTrainer,
+            ),
+            train_dataset=rows.train,
+            eval_dataset=rows.held_out,
+            processing_class=tokenizer,
+            peft_config=copy.deepcopy(config),
+            host=host,
+            call=call,
+            checkpoints=checkpoints,
+            held_out_rows=rows.held_out_rows,
+        )
+
+    if settings.trainer == "fast":
+        trainer = build(FastTrainer)
+        if not (reason := misfit(trainer, base.model, settings, max_length)):
+            return trainer
+        host.emit(
+            call, note=to_message(jobs_pb2.Note, Note(f"The plain trainer takes this run, as the fast one cannot: {reason}."))
+        )
+    return build(LoraTrainer)
 
 
 def _run(trainer: LoraTrainer, saved: Saved | None) -> tuple[dict[str, Tensor], LoraConfig]:

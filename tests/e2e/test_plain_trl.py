@@ -26,7 +26,7 @@ def test_the_same_adapter_bit_for_bit(tmp_path: Path) -> None:
     with daemon_process(SMOLORA_DTYPE="float32") as daemon, smolora.Client(daemon.socket) as client:
         client.load(model).result()
         dataset = client.prepare("rows", source).result()
-        adapter = client.train("rows", "tiny", r=8, lora_alpha=16, lora_dropout=0.1, logging_steps=1, **SETTINGS).result()
+        adapter = client.train("rows", "tiny", r=8, lora_alpha=16, lora_dropout=0.1, trainer="plain", **SETTINGS).result()
         ours = load_file(Path(adapter.path) / "adapter_model.safetensors")
         rows = datasets.load_from_disk(dataset.path)["train"]["text"]
     lora = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}

@@ -130,6 +130,7 @@ class TrainerSettings:
     per_device_eval_batch_size: int
     eval_rows: int
     save_steps: int
+    trainer: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ from tests.unit.engine.train_kit import (
     write_dataset,
 )
 
-SHORT = TrainerSettings(max_steps=3, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=1)
+SHORT = TrainerSettings(max_steps=3, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=1, trainer="plain")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ class TestPlainTrl:
             gradient_checkpointing=True,
             neftune_noise_alpha=5.0,
             seed=7,
+            trainer="plain",
         )
         lora = LoraSettings(r=3, lora_alpha=9, target_modules=("all-linear",), use_rslora=True, lora_dropout=0.2)
         trained = dataclasses.replace(job, lora=lora, trainer=trainer)
@@ -145,7 +146,7 @@ class TestPlainTrl:
 
     @pytest.mark.model
     def test_on_the_starter_model(self, starter_model: Path, tmp_path: Path, dataset: Path) -> None:
-        job = Job(tmp_path / "job", dataset, LoraSettings(), TrainerSettings(max_steps=3, gradient_accumulation_steps=2))
+        job = Job(tmp_path / "job", dataset, LoraSettings(), dataclasses.replace(SHORT, learning_rate=2e-4))
         job.run(read_base(starter_model))
         lora = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
         settings = {

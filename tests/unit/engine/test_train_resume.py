@@ -47,22 +47,26 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set")
 
 
-@pytest.fixture
-def job(tmp_path: Path, dataset: Path) -> Job:
-    return Job(tmp_path / "job", dataset)
+@pytest.fixture(params=["fast", "plain"])
+def job(tmp_path: Path, dataset: Path, request: pytest.FixtureRequest) -> Job:
+    job = Job(tmp_path / "job", dataset)
+    return dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, trainer=request.param))
 
 
 @pytest.fixture
-def undisturbed(base: Base, dataset: Path, tmp_path: Path) -> tuple[Job, pb.Trained]:
-    whole = Job(tmp_path / "whole", dataset)
+def undisturbed(base: Base, job: Job, tmp_path: Path) -> tuple[Job, pb.Trained]:
+    whole = dataclasses.replace(job, root=tmp_path / "whole")
     return whole, whole.run(base)
 
 
 def kill_at(job: Job, model: Path, *, point: str = "never", line: str = "failpoint") -> list[str]:
     """Trains in a process of its own and kills it at a line of its output; returns the lines up to it."""
-    where = json.dumps({"root": str(job.root), "dataset": str(job.dataset), "model": str(model)})
+    where = json.dumps(
+        {"root": str(job.root), "dataset": str(job.dataset), "model": str(model), "trainer": job.trainer.trainer}
+    )
     command = [sys.executable, "-m", "tests.unit.engine.train_runner", where, point]
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(places), "PYTHONWARNINGS": "ignore"}
     lines: list[str] = []
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -106,7 +110,7 @@ def test_reports_after_a_resume_are_those_of_an_undisturbed_run(job: Job, base: 
     whole, resumed = RecordingHost(), RecordingHost()
     dataclasses.replace(job, root=tmp_path / "whole").run(base, whole)
     with pytest.raises(Cancelled):
-        job.run(base, RecordingHost(cancel_at(1 + 2 * 2 + 2)))  # in step 3
+        job.run(base, RecordingHost(cancel_at(1 + job.micro_steps * 3)))  # in step 3
     job.run(base, resumed)
     for left, right in zip(whole.of("train")[2:], resumed.of("train"), strict=True):
         assert (left.step, left.loss, left.learning_rate) == (right.step, right.loss, right.learning_rate)
@@ -123,7 +127,7 @@ def test_resumes_whatever_the_adapter_is(job: Job, base: Base, tmp_path: Path, l
     whole = dataclasses.replace(job, root=tmp_path / "whole")
     whole.run(base)
     with pytest.raises(Cancelled):
-        job.run(base, RecordingHost(cancel_at(1 + 2 * 4 + 1)))  # in step 5: the second pass over ten rows
+        job.run(base, RecordingHost(cancel_at(1 + job.micro_steps * 4 + 1)))  # in step 5: the second pass over ten rows
     job.run(base)
     assert equal(job.adapter(), whole.adapter())
 
@@ -134,7 +138,7 @@ def test_resumes_at_the_border_of_an_epoch(job: Job, base: Base, tmp_path: Path,
     job = dataclasses.replace(job, dataset=data)
     whole = dataclasses.replace(job, root=tmp_path / "whole")
     whole.run(base)
-    micro_steps = (2 * steps_of_an_epoch - 1) / steps_of_an_epoch
+    micro_steps = (2 * steps_of_an_epoch - 1) / steps_of_an_epoch if job.micro_steps == 2 else 1
     with pytest.raises(Cancelled):
         job.run(base, RecordingHost(cancel_at(1 + round(4 * micro_steps) + 1)))
     assert job.saved_steps() == [2, 4]
@@ -156,7 +160,7 @@ class TestTorn:
     )
     def test_newest(self, job: Job, base: Base, undisturbed: tuple[Job, pb.Trained], file: str, damage: str) -> None:
         with pytest.raises(Cancelled):
-            job.run(base, RecordingHost(cancel_at(1 + 2 * 4 + 1)))
+            job.run(base, RecordingHost(cancel_at(1 + job.micro_steps * 4 + 1)))
         assert job.saved_steps() == [2, 4]
         path = job.checkpoints / "4" / file
         data = bytearray(path.read_bytes())
@@ -190,7 +194,7 @@ class TestAnotherRun:
     @pytest.fixture
     def begun(self, job: Job, base: Base) -> Job:
         with pytest.raises(Cancelled):
-            job.run(base, RecordingHost(cancel_at(1 + 2 * 2 + 1)))
+            job.run(base, RecordingHost(cancel_at(1 + job.micro_steps * 2 + 1)))
         return job
 
     def test_settings(self, begun: Job, base: Base) -> None:

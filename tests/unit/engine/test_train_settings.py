@@ -70,7 +70,7 @@ TRAINER: dict[str, tuple[Any, str, Any]] = {
     "per_device_eval_batch_size": (2, "per_device_eval_batch_size", 2),
     "save_steps": (8, "save_steps", 8),
 }
-NOT_TRLS = {"eval_rows"}  # rows.py applies it; test_train.py has its test
+NOT_TRLS = {"eval_rows", "trainer"}  # rows.py and train.py apply them; test_train.py and fast/test_trainer.py have their tests
 
 
 def sft(settings: TrainerSettings, **changes: Any) -> Any:
@@ -98,6 +98,11 @@ def test_a_trainer_setting_reaches_trl(name: str) -> None:
     value, theirs, expected = TRAINER[name]
     assert getattr(sft(TrainerSettings()), theirs) != expected
     assert getattr(sft(TrainerSettings(**{name: value})), theirs) == expected
+
+
+def test_a_step_in_one_batch_has_the_same_rows() -> None:
+    config = sft(TrainerSettings(per_device_train_batch_size=3, gradient_accumulation_steps=4), whole_steps=True)
+    assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (12, 1)
 
 
 def test_epochs_instead_of_steps() -> None:

@@ -112,9 +112,14 @@ class Job:
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(r=4))
     trainer: TrainerSettings = field(
         default_factory=lambda: TrainerSettings(
-            max_steps=6, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=2, save_steps=2
+            max_steps=6, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=2, save_steps=2, trainer="plain"
         )
     )
+
+    @property
+    def micro_steps(self) -> int:
+        """Micro-steps of an optimiser step, each after a breath; the fast trainer takes short rows at once."""
+        return self.trainer.gradient_accumulation_steps if self.trainer.trainer == "plain" else 1
 
     @property
     def output(self) -> Path:

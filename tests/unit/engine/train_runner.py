@@ -6,6 +6,7 @@ set here, by replacing a function of a library or of ours: the product knows not
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from smolorad import publish
 from smolorad.engine import train
+from smolorad.engine.fast.trainer import FastTrainer
 from smolorad.engine.trainer import LoraTrainer
 from tests.unit.engine.train_kit import Job, RecordingHost, read_base
 
@@ -39,10 +41,11 @@ def _before(owner: Any, name: str, nth: int) -> None:
     setattr(owner, name, wrapper)
 
 
-def _set(point: str) -> None:
+def _set(point: str, job: Job) -> None:
     match point:
-        case "in step 4":  # two micro-steps a step
-            _before(LoraTrainer, "compute_loss", 1 + 2 * 3 + 2)  # one call is the evaluation before
+        case "in step 4":
+            owner = FastTrainer if job.trainer.trainer == "fast" else LoraTrainer
+            _before(owner, "compute_loss", 1 + job.micro_steps * 4)  # one call is the evaluation before
         case "optimiser of checkpoint 4 not written":
             _before(LoraTrainer, "_save_optimizer_and_scheduler", 2)
         case "checkpoint 4 not flushed":
@@ -67,8 +70,10 @@ def main() -> None:
     """Trains as the arguments say."""
     torch.set_num_threads(1)
     where, point = json.loads(sys.argv[1]), sys.argv[2]
-    _set(point)
-    Job(Path(where["root"]), Path(where["dataset"])).run(read_base(Path(where["model"])), _PrintingHost())
+    job = Job(Path(where["root"]), Path(where["dataset"]))
+    job = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, trainer=where["trainer"]))
+    _set(point, job)
+    job.run(read_base(Path(where["model"])), _PrintingHost())
     print("done", flush=True)
 
 

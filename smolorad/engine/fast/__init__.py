@@ -1,0 +1,5 @@
+"""Training a causal language model on what an optimiser step needs, and no more: no padding, no unscored logits, no mask.
+
+`trainer.FastTrainer` is TRL's SFTTrainer with its batches, its loss and some modules' arithmetic replaced; each part stands in
+a file of its own, and computes what the part that it replaces computes, up to rounding.
+"""

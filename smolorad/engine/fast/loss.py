@@ -1,0 +1,52 @@
+"""Cross entropy of a frozen output head, without ever holding the logits of a whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Rows whose logits are held at a time: enough for a fast product, few enough that they stay near the processor.
+_ROWS = 192
+
+
+def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Sum over rows of the negative log-likelihood, natural logarithm, in fp32.
+
+    `hidden` (rows, width) and `weight` (vocabulary, width) have one dtype; `targets` (rows,). The gradient of `hidden` is made
+    with the loss, while a block's logits are there; `weight` gets none.
+    """
+    total: Tensor = _SummedCrossEntropy.apply(hidden, weight, targets)
+    return total
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        count, vocabulary = len(hidden), len(weight)
+        total = torch.zeros((), device=hidden.device)
+        gradient = torch.empty_like(hidden) if hidden.requires_grad else None
+        block = -(-count // max(-(-count // _ROWS), 1))  # all of the same size, but for the last
+        logits = torch.empty(block, vocabulary, dtype=hidden.dtype, device=hidden.device)
+        exact = torch.empty(block, vocabulary, device=hidden.device)
+        for begin in range(0, count, max(block, 1)):
+            rows, target = hidden[begin : begin + block], targets[begin : begin + block, None]
+            out, p = logits[: len(rows)], exact[: len(rows)]
+            torch.mm(rows, weight.t(), out=out)
+            p.copy_(out)
+            largest, right = p.amax(-1, keepdim=True), p.gather(1, target)
+            p.sub_(largest).exp_()
+            norm = p.sum(-1, keepdim=True)
+            total += (norm.log() + largest - right).sum()
+            if gradient is not None:
+                p.div_(norm).scatter_add_(1, target, torch.full_like(right, -1.0))
+                torch.mm(out.copy_(p), weight, out=gradient[begin : begin + block])
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0], None, None

@@ -1,0 +1,63 @@
+"""SFTTrainer that takes an optimiser step's rows at once and cuts them as it suits the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolorad.engine.fast.batching import UNSCORED, Segments, collate, cut
+from smolorad.engine.fast.loss import summed_cross_entropy
+from smolorad.engine.fast.patch import speed_up
+from smolorad.engine.trainer import LoraTrainer
+
+BUDGET = 1024  # tokens of a micro-batch
+
+
+class FastTrainer(LoraTrainer):
+    """What LoraTrainer computes, up to rounding: the same rows in the same order in every optimiser step.
+
+    Its batches are optimiser steps, so `args.gradient_accumulation_steps` is to be 1.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.data_collator = collate
+        speed_up(self.model)
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
+        """An optimiser step's micro-steps; their losses add up to the step's."""
+        parts = [super(FastTrainer, self).training_step(model, part, *args, **more) for part in cut(inputs, BUDGET)]
+        return torch.stack(parts).sum()
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
+        """An evaluation batch, cut like a step."""
+        for part in cut(inputs, BUDGET):
+            result = super().prediction_step(model, part, *args, **more)
+        return result
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Natural logarithm per scored token, of `num_items_in_batch` tokens or else of those that are here."""
+        total, scored = self.summed_loss(inputs)
+        return total / (scored if num_items_in_batch is None else num_items_in_batch)
+
+    def summed_loss(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """Sum of the negative log-likelihood over the scored tokens of a flat row, and their number."""
+        hidden = self.hidden_states(inputs)
+        # What a token is to be predicted from stands right before it, in the same text, since no first token is scored.
+        places = (inputs["labels"][0] != UNSCORED).nonzero().squeeze(1)
+        head = self.model.get_base_model().get_output_embeddings()
+        return summed_cross_entropy(hidden[places - 1], head.weight, inputs["labels"][0, places]), len(places)
+
+    def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the output head sees of a flat row: (tokens, width)."""
+        segments = Segments.of(inputs["lengths"].tolist(), inputs["input_ids"].device)
+        backbone = self.model.get_base_model().base_model
+        states: Tensor = backbone(
+            input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, segments=segments
+        ).last_hidden_state
+        return states[0]

@@ -1,0 +1,64 @@
+"""What the fast trainer cannot train, the plain one does, and it is said."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from smolorad.domain import LoraSettings, TrainerSettings
+from tests.tiny import tiny_model
+from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, write_dataset
+
+SETTINGS = TrainerSettings(max_steps=2, gradient_accumulation_steps=2, learning_rate=1e-2, max_length=512)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "set", held_out_rows=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "lora", "settings", "reason"),
+    [
+        ({}, {}, {"neftune_noise_alpha": 5.0}, "NEFTune's noise depends on padding"),
+        ({}, {"modules_to_save": ("lm_head",)}, {}, "its output head is "),
+        ({"architecture": "mistral", "sliding_window": 100}, {}, {}, "its attention has a window"),
+        ({"architecture": "gemma2", "final_logit_softcapping": 0.5}, {}, {}, "texts in one row come out"),
+    ],
+    ids=["neftune", "head", "window", "softcap"],
+)
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:.*tied.*:UserWarning")
+def test_falls_back(
+    tmp_path: Path, dataset: Path, model: dict[str, Any], lora: dict[str, Any], settings: dict[str, Any], reason: str
+) -> None:
+    base = read_base(tiny_model(tmp_path / "model", **model))
+    host = RecordingHost()
+    job = Job(tmp_path / "job", dataset, LoraSettings(r=4, **lora), dataclasses.replace(SETTINGS, **settings))
+    job.run(base, host)
+    plain = dataclasses.replace(job, root=tmp_path / "plain", trainer=dataclasses.replace(job.trainer, trainer="plain"))
+    plain.run(base)
+    (note,) = host.of("note")
+    assert note.text.startswith("The plain trainer takes this run, as the fast one cannot: ")
+    assert reason in note.text
+    assert equal(job.adapter(), plain.adapter())
+
+
+def test_a_window_that_no_row_fills_is_no_hindrance(tmp_path: Path, dataset: Path) -> None:
+    base = read_base(tiny_model(tmp_path / "model", "mistral", sliding_window=100))
+    host = RecordingHost()
+    Job(tmp_path / "job", dataset, trainer=dataclasses.replace(SETTINGS, max_length=100)).run(base, host)
+    assert host.of("note") == []
+
+
+def test_a_model_whose_attention_goes_both_ways_is_found_out(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = read_base(tiny_model(tmp_path / "model"))
+    monkeypatch.setattr("smolorad.engine.fast.attention.Tensor.triu", lambda self, _: torch.zeros_like(self))
+    host = RecordingHost()
+    Job(tmp_path / "job", dataset, trainer=SETTINGS).run(base, host)
+    assert "texts in one row come out" in host.of("note")[0].text

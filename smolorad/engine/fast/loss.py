@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,19 +12,22 @@ from torch import Tensor
 _ROWS = 192
 
 
-def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def summed_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, worked: Callable[[float], None] = lambda flop: None
+) -> Tensor:
     """Sum over rows of the negative log-likelihood, natural logarithm, in fp32.
 
     `hidden` (rows, width) and `weight` (vocabulary, width) have one dtype; `targets` (rows,). The gradient of `hidden` is made
-    with the loss, while a block's logits are there; `weight` gets none.
+    with the loss, while a block's logits are there; `weight` gets none. `worked` is told after each block how much it was, in
+    floating-point operations.
     """
-    total: Tensor = _SummedCrossEntropy.apply(hidden, weight, targets)
+    total: Tensor = _SummedCrossEntropy.apply(hidden, weight, targets, worked)
     return total
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, worked: Callable[[float], None]) -> Tensor:
         count, vocabulary = len(hidden), len(weight)
         total = torch.zeros((), device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
@@ -42,11 +46,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
             if gradient is not None:
                 p.div_(norm).scatter_add_(1, target, torch.full_like(right, -1.0))
                 torch.mm(out.copy_(p), weight, out=gradient[begin : begin + block])
+            worked((2.0 if gradient is None else 4.0) * rows.numel() * vocabulary)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None
+        return gradient * grads[0], None, None, None

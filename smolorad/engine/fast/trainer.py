@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smolorad.engine.fast.batching import UNSCORED, Segments, collate, cut
+from smolorad.engine.fast.breaths import Breaths
 from smolorad.engine.fast.loss import summed_cross_entropy
 from smolorad.engine.fast.patch import speed_up
 from smolorad.engine.trainer import LoraTrainer
@@ -26,6 +27,9 @@ class FastTrainer(LoraTrainer):
         super().__init__(*args, **more)
         self.data_collator = collate
         speed_up(self.model)
+        self._breaths = Breaths(self._breathe)
+        if self.args.device.type == "cpu":  # elsewhere autograd has a thread of its own, and torch must have one only
+            self._breaths.attach(decoder_layers(self.model.get_base_model()))
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
         """An optimiser step's micro-steps; their losses add up to the step's."""
@@ -51,7 +55,8 @@ class FastTrainer(LoraTrainer):
         # What a token is to be predicted from stands right before it, in the same text, since no first token is scored.
         places = (inputs["labels"][0] != UNSCORED).nonzero().squeeze(1)
         head = self.model.get_base_model().get_output_embeddings()
-        return summed_cross_entropy(hidden[places - 1], head.weight, inputs["labels"][0, places]), len(places)
+        targets = inputs["labels"][0, places]
+        return summed_cross_entropy(hidden[places - 1], head.weight, targets, self._breaths.work), len(places)
 
     def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the output head sees of a flat row: (tokens, width)."""
@@ -61,3 +66,9 @@ class FastTrainer(LoraTrainer):
             input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, segments=segments
         ).last_hidden_state
         return states[0]
+
+
+def decoder_layers(model: Any) -> Iterator[nn.Module]:
+    """The modules that follow one another in the model's longest list."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    yield from max(lists, key=len, default=())

@@ -10,9 +10,11 @@ import torch
 
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.base import Base
+from smolorad.engine.fast import breaths
 from smolorad.engine.fast import trainer as fast_trainer
+from smolorad.errors import Cancelled
 from tests.tiny import ARCHITECTURES, tiny_model
-from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, weights_of, write_dataset
+from tests.unit.engine.train_kit import Job, RecordingHost, cancel_at, equal, read_base, weights_of, write_dataset
 
 SETTINGS = TrainerSettings(
     max_steps=5, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=1, eval_steps=2
@@ -138,15 +140,47 @@ def test_dropout_is_drawn_anew_but_as_the_seed_says(bases: dict[str, Base], data
     assert not equal(runs["one"].adapter(), runs["none"].adapter())
 
 
-def test_generation_between_micro_steps_changes_nothing(bases: dict[str, Base], dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", [0.0, breaths.WORK_FLOP], ids=["at every layer", "between micro-steps"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_generation_meanwhile_changes_nothing(
+    bases: dict[str, Base], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: float, checkpointing: bool
+) -> None:
     base = bases["llama"]
+    settings = dataclasses.replace(SETTINGS, gradient_checkpointing=checkpointing)
 
     def answer(count: int) -> None:
         ids = torch.tensor([[1, 2, 3, count]])
         base.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, max_new_tokens=3, pad_token_id=0)
         torch.randn(3)
 
-    silent, disturbed = (Job(tmp_path / name, dataset, trainer=SETTINGS) for name in ("silent", "disturbed"))
+    silent, disturbed = (Job(tmp_path / name, dataset, trainer=settings) for name in ("silent", "disturbed"))
     silent.run(base)
-    disturbed.run(base, RecordingHost(answer))
+    monkeypatch.setattr(breaths, "WORK_FLOP", work)
+    host = RecordingHost(answer)
+    disturbed.run(base, host)
+    evaluations, layers, head = 4, 2, 1
+    between = SETTINGS.max_steps + evaluations
+    if work:
+        assert host.breaths == between
+    else:
+        inside = SETTINGS.max_steps * (2 * layers + head) + evaluations * (layers + head)
+        assert host.breaths >= between + inside
     assert equal(silent.adapter(), disturbed.adapter())
+
+
+def test_cancelled_in_the_middle_of_a_backward_pass(
+    bases: dict[str, Base], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaths, "WORK_FLOP", 0.0)
+    base = bases["llama"]
+    before = weights_of(base)
+    host = RecordingHost(cancel_at(2 + 4 + 5))  # the probe, the evaluation, then layer, layer, head and back
+    job = Job(tmp_path / "job", dataset, trainer=SETTINGS)
+    with pytest.raises(Cancelled):
+        job.run(base, host)
+    assert host.breaths == 2 + 4 + 5
+    assert weights_of(base) == before
+    job.run(base)
+    silent = Job(tmp_path / "silent", dataset, trainer=SETTINGS)
+    silent.run(base)
+    assert equal(job.adapter(), silent.adapter())

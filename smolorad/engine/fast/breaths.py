@@ -1,0 +1,43 @@
+"""Breaths inside a micro-step, so that a first token need not wait for the end of a long row.
+
+A generation reads the base's tensors and never touches what a training's view holds, so it can run between two layers, forward
+or backward, as well as between two micro-steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+# Work between two breaths: some 25 ms of two cores with bf16 units. Counted, not timed, so that every run breathes alike.
+WORK_FLOP = 10e9
+
+
+class Breaths:
+    """Breathes after so much work of a model's layers and head."""
+
+    def __init__(self, breathe: Callable[[], None]) -> None:
+        self._breathe = breathe
+        self._done_flop = 0.0
+
+    def attach(self, layers: Any) -> None:
+        """Watches decoder layers whose output is one tensor (1, tokens, width), or a tuple that begins with it."""
+        for layer in layers:
+            layer.register_forward_hook(self._after)
+
+    def work(self, flop: float) -> None:
+        """So much was computed."""
+        self._done_flop += flop
+        if self._done_flop >= WORK_FLOP:
+            self._done_flop = 0.0
+            self._breathe()
+
+    def _after(self, layer: Any, _: Any, output: Any) -> None:
+        states: Tensor = output[0] if isinstance(output, tuple) else output
+        # Forward and backward each take two operations a weight and token; attention's own are few beside them.
+        flop = 2.0 * states.shape[1] * sum(parameter.numel() for parameter in layer.parameters())
+        self.work(flop)
+        if states.requires_grad:
+            states.register_hook(lambda _: self.work(flop))

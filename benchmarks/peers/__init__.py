@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 Figures = Mapping[str, float]
 
@@ -21,6 +21,11 @@ def serve(measure: Callable[[], Figures]) -> None:
     print(json.dumps({"ready": True}), file=out, flush=True)
     for _ in sys.stdin:
         print(json.dumps(measure()), file=out, flush=True)
+
+
+def step_losses(losses: Iterable[float]) -> Figures:
+    """The loss of every step, each as a figure of its own."""
+    return {f"loss_{step}": loss for step, loss in enumerate(losses, 1)}
 
 
 def missing(reason: str) -> None:

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.peers import Figures, serve
+from benchmarks.peers import Figures, serve, step_losses
 
 
 class Stopwatch(TrainerCallback):
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--accumulate", type=int, required=True)
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--packing", action="store_true")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     given = parser.parse_args()
@@ -59,7 +60,7 @@ def main() -> None:
                 args=_settings(given, out),
                 processing_class=tokenizer,
                 peft_config=LoraConfig(
-                    r=8, lora_alpha=16, lora_dropout=0.1, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]
+                    r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]
                 ),
                 callbacks=[stopwatch],
             )
@@ -70,8 +71,7 @@ def main() -> None:
         return {
             "train_tok_s": tokens / stopwatch.seconds,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-            "last_loss": next(entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry),
-        }
+        } | step_losses(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
 
     serve(measure)
 
@@ -82,6 +82,7 @@ def _settings(given: argparse.Namespace, out: str) -> SFTConfig:
         per_device_train_batch_size=given.batch,
         gradient_accumulation_steps=given.accumulate,
         gradient_checkpointing=given.checkpointing,
+        packing=given.packing,
         learning_rate=2e-4,
         max_steps=given.steps,
         max_length=1024,

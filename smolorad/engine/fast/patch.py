@@ -15,13 +15,14 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralAttention, MistralMLP, MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
 from smolorad.engine.fast import attention, layers
 from smolorad.engine.fast.lora import Projection, fits, project
 
-# One arithmetic under three names.
-_NORMS = (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm)
-_MLPS = (LlamaMLP, MistralMLP, Qwen2MLP)
+# One arithmetic under several names.
+_NORMS = (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+_MLPS = (LlamaMLP, MistralMLP, Qwen2MLP, Qwen3MLP)
 _ATTENTIONS = (LlamaAttention, MistralAttention, Qwen2Attention)
 
 

@@ -13,7 +13,7 @@ from smolorad.domain import LoraSettings, TrainerSettings
 from tests.tiny import tiny_model
 from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, write_dataset
 
-SETTINGS = TrainerSettings(max_steps=2, gradient_accumulation_steps=2, learning_rate=1e-2, max_length=512)
+SETTINGS = TrainerSettings(trainer="fast", max_steps=2, gradient_accumulation_steps=2, learning_rate=1e-2, max_length=512)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from tests.tiny import ARCHITECTURES, tiny_model
 from tests.unit.engine.train_kit import Job, RecordingHost, cancel_at, equal, read_base, weights_of, write_dataset
 
 SETTINGS = TrainerSettings(
+    trainer="fast",
     max_steps=5, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=1, eval_steps=2
 )
 WITHOUT_DROPOUT = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}

@@ -32,7 +32,7 @@ def project(client: Client, served: Daemon, dataset: str, steps: int) -> Figures
     """One training job, from its events."""
     seconds, tokens, losses = 0.0, 0, []
     begin, first = time.perf_counter(), 0.0
-    run = client.train(dataset, "bench", max_steps=steps, lora_dropout=0.0, logging_steps=1, save_steps=10_000)
+    run = client.train(dataset, "bench", trainer="fast", max_steps=steps, lora_dropout=0.0, logging_steps=1, save_steps=10_000)
     for event in run:
         if isinstance(event.body, TrainProgress):
             took = (event.body.tokens - tokens) / event.body.tokens_per_second

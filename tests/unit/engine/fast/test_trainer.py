@@ -18,7 +18,12 @@ from tests.unit.engine.train_kit import Job, RecordingHost, cancel_at, equal, re
 
 SETTINGS = TrainerSettings(
     trainer="fast",
-    max_steps=5, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=1, eval_steps=2
+    max_steps=5,
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=2,
+    learning_rate=1e-2,
+    logging_steps=1,
+    eval_steps=2,
 )
 WITHOUT_DROPOUT = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
 

@@ -22,8 +22,14 @@ GROUPS = {
     "SAMPLING": ("generation", "Sampling", ()),
     "PREPARE": ("datasets", "PrepareDatasetRequest", ("name", "upload_id", "hub", "file_type", "on_error", "request_id")),
 }
+# Keywords → their line, the groups that they come from, and what each type ends in.
+KEYWORDS = {
+    "TrainKeywords": ("The settings of `train`: PEFT's and TRL's names.", ("LORA", "TRAINER"), ""),
+    "SamplingKeywords": ("How `generate` chooses tokens: transformers' and OpenAI's names.", ("SAMPLING",), " | None"),
+}
 KINDS = {"int32": "int", "int64": "int", "double": "float", "string": "str", "bool": "bool"}
-TYPES = {"strs": "Iterable[str]", "ints": "Iterable[int]", "map": "Mapping[str, int]"}
+MAPS = {"map<string, int32>": "map", "map<int32, double>": "floats"}
+TYPES = {"strs": "Iterable[str]", "ints": "Iterable[int]", "map": "Mapping[str, int]", "floats": "Mapping[int, float]"}
 
 HEAD = '''"""The settings a user may give. GENERATED from proto/ by scripts/fields.py."""
 
@@ -38,7 +44,7 @@ from typing import TypedDict
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One setting: its name in the contract, its kind (int, float, str, bool, strs, ints, map), and the contract's comment."""
+    """One setting: its name in the contract, its kind (a type, `strs`, `ints`, `map`, `floats`), and the contract's comment."""
 
     name: str
     kind: str
@@ -58,10 +64,10 @@ def fields_of(proto: str, message: str) -> Iterator[tuple[str, str, str]]:
         if text.startswith("//"):
             comment.append(text.removeprefix("//").strip())
             continue
-        if field := re.fullmatch(r"(optional |repeated )?(map<string, int32>|\w+) (\w+) = \d+;", text):
+        if field := re.fullmatch(r"(optional |repeated )?(map<\w+, \w+>|\w+) (\w+) = \d+;", text):
             label, kind, name = field.groups()
-            if kind.startswith("map"):
-                kind = "map"
+            if kind in MAPS:
+                kind = MAPS[kind]
             elif kind in KINDS:
                 kind = KINDS[kind] + ("s" if label == "repeated " else "")
             yield name, kind, " ".join(comment)
@@ -76,21 +82,23 @@ def quoted(text: str) -> str:
 def render() -> str:
     """The whole file."""
     parts = [HEAD]
-    keywords: list[str] = []
+    fields: dict[str, list[tuple[str, str, str]]] = {}
     for group, (file, message, skipped) in GROUPS.items():
         proto = (ROOT / f"proto/smolora/v1/{file}.proto").read_text(encoding="utf-8")
-        rows = [row for row in fields_of(proto, message) if row[0] not in skipped]
-        lines = "".join(f"    Field({quoted(name)}, {quoted(kind)}, {quoted(help_text)}),\n" for name, kind, help_text in rows)
+        fields[group] = [row for row in fields_of(proto, message) if row[0] not in skipped]
+        lines = "".join(
+            f"    Field({quoted(name)}, {quoted(kind)}, {quoted(help_text)}),\n" for name, kind, help_text in fields[group]
+        )
         parts.append(f"\n{group}: tuple[Field, ...] = (\n{lines})\n")
-        if group in ("LORA", "TRAINER"):
-            keywords += [f"    {name}: {TYPES.get(kind, kind)}  # {help_text}\n" for name, kind, help_text in rows]
-    return "".join(parts) + keywords_class(keywords)
+    for name, (line, groups, ending) in KEYWORDS.items():
+        parts.append(keywords_class(name, line, [row for group in groups for row in fields[group]], ending))
+    return "".join(parts)
 
 
-def keywords_class(lines: list[str]) -> str:
-    """The keywords of `Client.train`, for type checkers and editors."""
-    head = 'class TrainKeywords(TypedDict, total=False):\n    """The settings of `train`: PEFT\'s and TRL\'s names."""\n\n'
-    return f"\n\n{head}{''.join(lines)}"
+def keywords_class(name: str, line: str, rows: list[tuple[str, str, str]], ending: str) -> str:
+    """The keywords of a method of the client, for type checkers and editors."""
+    lines = "".join(f"    {field}: {TYPES.get(kind, kind)}{ending}  # {help_text}\n" for field, kind, help_text in rows)
+    return f'\n\nclass {name}(TypedDict, total=False):\n    """{line}"""\n\n{lines}'
 
 
 def main() -> None:

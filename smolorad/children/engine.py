@@ -22,6 +22,7 @@ from smolorad.domain import (
     LoraSettings,
     Note,
     ResidentModel,
+    TokenLogprob,
     Trained,
     TrainerSettings,
     TrainProgress,
@@ -59,7 +60,9 @@ class Engine(Protocol):
     ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
         """Makes a model resident, in place of the one before once it stands."""
 
-    def generate(self, spec: GenerateSpec, adapter: tuple[str, Path] | None) -> AsyncGenerator[str | GenerateOutcome, None]:
+    def generate(
+        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+    ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """Answers, with the adapter of that key and folder or without one."""
 
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
@@ -127,17 +130,20 @@ class EngineProcess:
 
     async def generate(
         self, spec: GenerateSpec, adapter: tuple[str, Path] | None
-    ) -> AsyncGenerator[str | GenerateOutcome, None]:
+    ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """See Engine."""
         command = pb.Generate(request=to_message(generation_pb2.GenerateRequest, spec))
         if adapter is not None:
             command.adapter.CopyFrom(_folder(*adapter))
         async with aclosing(self._child.call(generate=command)) as events:
             async for event in events:
-                if event.WhichOneof("body") == "outcome":
-                    yield from_message(GenerateOutcome, event.outcome)
-                else:
-                    yield event.text
+                match event.WhichOneof("body"):
+                    case "outcome":
+                        yield from_message(GenerateOutcome, event.outcome)
+                    case "token_logprob":
+                        yield from_message(TokenLogprob, event.token_logprob)
+                    case _:
+                        yield event.text
 
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
         """See Engine."""

@@ -37,6 +37,7 @@ from smolorad.domain import (
     PrepareSpec,
     ResidentModel,
     Timings,
+    TokenLogprob,
     Trained,
     TrainerSettings,
     TrainProgress,
@@ -63,7 +64,9 @@ class Wait:
     until: asyncio.Event
 
 
-Step = str | SmoloraError | Death | Wait | TrainEvent | LoadProgress | PhaseProgress | Prepared | Merged | Fetched
+Step = (
+    str | TokenLogprob | SmoloraError | Death | Wait | TrainEvent | LoadProgress | PhaseProgress | Prepared | Merged | Fetched
+)
 
 
 @dataclass
@@ -118,13 +121,13 @@ class FakeEngine:
 
     async def generate(
         self, spec: GenerateSpec, adapter: tuple[str, Path] | None
-    ) -> AsyncGenerator[str | GenerateOutcome, None]:
+    ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """See Engine."""
         self.script.calls.append(("generate", (spec, adapter)))
         count = 0
         async for step in self._play("generate", _next(self.script.answers, ["Hello", " world"])):
-            if isinstance(step, str):
-                count += 1
+            if isinstance(step, str | TokenLogprob):
+                count += isinstance(step, str)
                 yield step
         yield GenerateOutcome(
             finish_reason=FinishReason.STOP,

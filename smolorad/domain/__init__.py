@@ -5,7 +5,18 @@ here is the only place where it is written; the contract's comments repeat it an
 """
 
 from smolorad.domain.bounds import Bounds, Ref, check, check_name, one_of, within
-from smolorad.domain.generation import ChatMessage, FinishReason, GenerateOutcome, GenerateSpec, Sampling, Timings, Usage
+from smolorad.domain.generation import (
+    ChatMessage,
+    FinishReason,
+    GenerateOutcome,
+    GenerateSpec,
+    ResponseFormat,
+    Sampling,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
 from smolorad.domain.jobs import (
     EVENT_KINDS,
     MOVES,
@@ -97,10 +108,13 @@ __all__ = [
     "Prepared",
     "Ref",
     "ResidentModel",
+    "ResponseFormat",
     "RowProblem",
     "Sampling",
     "StateChange",
     "Timings",
+    "TokenLogprob",
+    "TopLogprob",
     "TrainProgress",
     "TrainSpec",
     "Trained",

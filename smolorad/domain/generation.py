@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -29,6 +30,46 @@ class Sampling:
     repetition_penalty: float = within(1.0, above=0.0, most=100.0)
     stop: tuple[str, ...] = ()
     seed: int | None = within(None, least=0, most=2**63 - 1)
+    typical_p: float = within(1.0, above=0.0, most=1.0)
+    epsilon_cutoff: float = within(0.0, least=0.0, below=1.0)
+    eta_cutoff: float = within(0.0, least=0.0, below=1.0)
+    top_h: float | None = within(None, above=0.0, most=1.0)
+    presence_penalty: float = within(0.0, least=-2.0, most=2.0)
+    frequency_penalty: float = within(0.0, least=-2.0, most=2.0)
+    no_repeat_ngram_size: int = within(0, least=0, most=1024)
+    min_tokens: int = within(0, least=0)
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    bad_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """What form the answer has. Exactly one field is given."""
+
+    json_schema: str = ""
+    json_object: bool = False
+    regex: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogprob:
+    """A token that might have been chosen."""
+
+    token_id: int
+    token: str
+    token_bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of the answer, and how likely it was by the model itself: natural logarithms, of the unchanged logits."""
+
+    token_id: int
+    token: str
+    token_bytes: bytes
+    logprob: float
+    top_logprobs: tuple[TopLogprob, ...] = ()
 
 
 class FinishReason(enum.StrEnum):
@@ -80,3 +121,6 @@ class GenerateSpec:
     adapter: str = ""
     sampling: Sampling = field(default_factory=Sampling)
     keep_alive: timedelta | None = None
+    logprobs: bool = False
+    top_logprobs: int = within(0, least=0, most=20)
+    response_format: ResponseFormat | None = None

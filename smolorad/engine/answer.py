@@ -8,14 +8,15 @@ from collections.abc import Sequence as Ids
 
 from torch import Tensor
 
-from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Sampling, Timings, Usage
+from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings, TokenLogprob, Usage
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.base import Base
 from smolorad.engine.decode import Native, Sequence
 from smolorad.engine.detokenise import Detokeniser
+from smolorad.engine.logprobs import Logprobs
 from smolorad.engine.native.step import NativeModel, Row
 from smolorad.engine.prompts import encode, room
-from smolorad.engine.sampling import with_seed
+from smolorad.engine.sampling import Sampler, Surroundings, with_seed
 from smolorad.engine.stop import StopStrings
 
 
@@ -25,14 +26,18 @@ class Answer:
     def __init__(self, call: int, base: Base, adapter: Adapter | None, key: str, spec: GenerateSpec, arrived: float) -> None:
         """`key` names the adapter, if there is one; `arrived` is on the monotonic clock.
 
-        Raises what `encode` and `room` do.
+        Raises what `encode`, `room`, `Constraints.of` and `Surroundings.of` do.
         """
         prompt = encode(base, spec.prompt, spec.messages)
         max_tokens = room(base, len(prompt), spec.sampling.max_tokens)
         self.call = call
         self.outcome: GenerateOutcome | None = None
         self._sampling = dataclasses.replace(with_seed(spec.sampling), max_tokens=max_tokens)
-        self._sequence = _sequence(base, adapter, prompt, self._sampling)
+        self._logprobs = Logprobs(base.vocabulary, spec.top_logprobs) if spec.logprobs else None
+        constraint = base.constraints.of(spec.response_format) if spec.response_format is not None else None
+        around = Surroundings.of(self._sampling, base, len(prompt), constraint)
+        self._sampler = Sampler(self._sampling, around, self._logprobs)
+        self._sequence = _sequence(base, adapter, prompt, self._sampler)
         self._end_ids = base.end_ids
         self._text = Detokeniser(base.tokenizer)
         self._stop = StopStrings(self._sampling.stop)
@@ -75,9 +80,15 @@ class Answer:
         text = self._stop.push(self._text.push(token))
         if self._stop.met:
             return text + self._end(FinishReason.STOP)
+        if self._sampler.complete:
+            return text + self._end(FinishReason.STOP)
         if len(self._tokens) == self._sampling.max_tokens:
             return text + self._end(FinishReason.LENGTH)
         return text
+
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """The tokens chosen since this was last asked; none unless the request wants them."""
+        return self._logprobs.take() if self._logprobs is not None else ()
 
     def cancel(self) -> str:
         """Ends it where it is; the text that was held back."""
@@ -105,7 +116,7 @@ class Answer:
         return held
 
 
-def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampling: Sampling) -> Sequence:
+def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler) -> Sequence:
     if adapter is not None:
-        return Sequence(adapter.model, prompt, sampling, adapter.native)
-    return Sequence(base.model, prompt, sampling, Native(base.native) if base.native is not None else None)
+        return Sequence(adapter.model, prompt, sampler, adapter.native)
+    return Sequence(base.model, prompt, sampler, Native(base.native) if base.native is not None else None)

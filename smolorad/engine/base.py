@@ -10,7 +10,9 @@ from typing import Any
 from torch import nn
 
 from smolorad.domain import Device, Dtype, ResidentModel
+from smolorad.engine.constraint import Constraints
 from smolorad.engine.native.step import NativeModel
+from smolorad.engine.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Base:
     dtype: Dtype
     context_length: int  # tokens, prompt and answer together
     end_ids: frozenset[int]  # tokens that end an answer
+    vocabulary: Vocabulary
+    constraints: Constraints  # the forms that answers were asked for
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
     native: NativeModel | None = None  # one token in one call, where this machine and this model allow it

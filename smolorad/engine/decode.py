@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from smolorad.domain import Sampling
 from smolorad.engine.native.step import Lora, NativeModel, Row
 from smolorad.engine.sampling import Sampler
 from smolorad.errors import NotFinite
@@ -35,13 +34,13 @@ class Sequence:
     So prefill and decode are the same operation; one token alone is computed by the native step, where there is one.
     """
 
-    def __init__(self, model: Any, prompt: Ids[int], sampling: Sampling, native: Native | None = None) -> None:
+    def __init__(self, model: Any, prompt: Ids[int], sampler: Sampler, native: Native | None = None) -> None:
         self._model = model
         self._native = native
         self._device = next(model.parameters()).device
-        self._sampler = Sampler(sampling)
+        self._sampler = sampler
         self._forward_options = {"use_cache": True} | _only_last_logits(model)
-        self._ids = torch.empty((1, len(prompt) + sampling.max_tokens), dtype=torch.long)  # on the CPU
+        self._ids = torch.empty((1, len(prompt) + sampler.sampling.max_tokens), dtype=torch.long)  # on the CPU
         self._ids[0, : len(prompt)] = torch.tensor(prompt)
         self._length = len(prompt)
         self._again = False

@@ -14,12 +14,14 @@ from transformers.utils import logging as transformers_logging
 from smolora._paths import cache_path
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage
 from smolorad.engine.base import Base
+from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, Placement, ladder, place
 from smolorad.engine.facts import facts, read_config, weight_files
 from smolorad.engine.failure import first_line, is_out_of_memory
 from smolorad.engine.native.build import library
 from smolorad.engine.native.step import NativeModel
 from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
+from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Damaged, UnsupportedModel
 
 # Where neither the config nor the tokenizer tells.
@@ -75,6 +77,8 @@ def load(
 
     model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
     tokenizer = _tokenizer(folder, trust_remote_code)
+    end_ids = _end_ids(model, tokenizer)
+    vocabulary = Vocabulary(tokenizer, end_ids)
     report(LoadProgress(LoadStage.WARM_UP))
     trace(model, prompt_tokens=4, tokens=2)
     native = NativeModel.of(library(cache_path()), model) if placement.device is Device.CPU else None
@@ -87,7 +91,9 @@ def load(
         device=placement.device,
         dtype=placement.dtype,
         context_length=_context_length(model, tokenizer),
-        end_ids=_end_ids(model, tokenizer),
+        end_ids=end_ids,
+        vocabulary=vocabulary,
+        constraints=Constraints(vocabulary),
         notes=notes,
         trust_remote_code=trust_remote_code,
         native=native,

@@ -139,6 +139,8 @@ class Loop:
     def _step(self, answer: Answer, logits: Tensor | None = None) -> None:
         with self._answering(answer.call, answer):
             text = answer.cancel() if self._inbox.cancelled(answer.call) else answer.step(logits)
+            for logprob in answer.logprobs():
+                self.emit(answer.call, token_logprob=to_message(generation_pb2.TokenLogprob, logprob))
             if text:
                 self.emit(answer.call, text=text)
             if answer.outcome is not None:

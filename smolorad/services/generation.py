@@ -9,16 +9,14 @@ from pathlib import Path
 
 from smolora.v1 import generation_pb2 as pb
 from smolora.v1 import generation_pb2_grpc
-from smolorad.domain import Adapter, GenerateSpec, Ref, check
+from smolorad.domain import Adapter, GenerateOutcome, GenerateSpec, Ref
 from smolorad.errors import EngineUnavailable, InvalidRequest, QueueFull
 from smolorad.link.convert import from_message, to_message
 from smolorad.residency import Residency
-from smolorad.services.requests import check_duration
+from smolorad.services.questions import check_prompt, parse_question
 from smolorad.services.wire import Context, wire
 from smolorad.store.library import Library
 
-_STOPS_LIMIT = 16
-_PROMPT_LIMIT_BYTES = 2**20
 _TOKEN_IDS_LIMIT = 2**20
 
 
@@ -33,7 +31,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
 
     @wire
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
-        spec = _parse(request)
+        spec = parse_question(request)
         adapter = await self._library.adapter(Ref.parse(spec.adapter, "adapter")) if spec.adapter else None
         if self.active >= self._max_generations:
             raise QueueFull(f"{self.active} generations are under way already; try again when one has ended.")
@@ -48,7 +46,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     @wire
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         spec = from_message(GenerateSpec, request)
-        _check_question(spec)
+        check_prompt(spec)
         async with self._residency.hold() as held:
             ids = await held.engine.count_tokens(spec.prompt, spec.messages)
         return pb.CountTokensResponse(tokens=len(ids), token_ids=ids)
@@ -87,30 +85,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 async for event in events:
                     if isinstance(event, str):
                         yield pb.GenerateResponse(text=event)
-                    else:
+                    elif isinstance(event, GenerateOutcome):
                         told = dataclasses.replace(event, model=held.model.name, adapter=folder[0] if folder else "")
                         yield pb.GenerateResponse(outcome=to_message(pb.GenerateOutcome, told))
-
-
-def _parse(request: pb.GenerateRequest) -> GenerateSpec:
-    """The request with every default filled in; raises InvalidRequest."""
-    check_duration(request.keep_alive, "keep_alive")
-    spec = from_message(GenerateSpec, request)
-    _check_question(spec)
-    check(spec.sampling, "sampling.")
-    if 0 < spec.sampling.temperature < 0.01:
-        raise InvalidRequest.field("sampling.temperature", f"is {spec.sampling.temperature}, but must be 0 or at least 0.01")
-    if len(spec.sampling.stop) > _STOPS_LIMIT or "" in spec.sampling.stop:
-        raise InvalidRequest.field("sampling.stop", f"must be at most {_STOPS_LIMIT} texts, none of them empty")
-    return spec
-
-
-def _check_question(spec: GenerateSpec) -> None:
-    if bool(spec.prompt) == bool(spec.messages):
-        raise InvalidRequest.field("prompt", "give exactly one of prompt and messages")
-    size = len(spec.prompt.encode()) + sum(len(m.role.encode()) + len(m.content.encode()) for m in spec.messages)
-    if size > _PROMPT_LIMIT_BYTES:
-        name = "prompt" if spec.prompt else "messages"
-        raise InvalidRequest.field(name, f"has {size:,} bytes, but must have at most {_PROMPT_LIMIT_BYTES:,}")
-    if any(not message.role for message in spec.messages):
-        raise InvalidRequest.field("messages", "each needs a role, such as user or assistant")
+                    else:
+                        yield pb.GenerateResponse(token_logprob=to_message(pb.TokenLogprob, event))

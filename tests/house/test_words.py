@@ -35,7 +35,6 @@ _ONLY_IN_DOMAIN = {
 _ONLY_IN_CONTRACT = {
     "Job.queue_position",  # counted when it is asked for
     "Model.resident",  # the same
-    "GenerateOutcome.logprobs",
     "TrainRequest.request_id",  # of the request, not of the work
     "MergeRequest.request_id",
     "ImportModelRequest.request_id",
@@ -113,7 +112,7 @@ _COMMENTED: Mapping[type[Message], type[Any]] = {
     datasets_pb2.PrepareDatasetRequest: domain.PrepareSpec,
     datasets_pb2.HubDataset: domain.HubDataset,
 }
-_NUMBER = r"(\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?:\^\d+(?:-1)?)?)"
+_NUMBER = r"(-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?:\^\d+(?:-1)?)?)"
 # The default depends on the model, so the domain leaves it empty.
 _BY_MODEL = {"target_modules"}
 
@@ -210,6 +209,7 @@ def test_the_comments_tell_the_domain_s_bounds(protos: pb.FileDescriptorSet, mes
         ("0 is greedy; otherwise 0.01 to 10. Default 1.0.", "1.0", {"most": 10}),
         ("Steps; 1 to 10,000,000. Default 500; not with num_train_epochs.", "500", {"least": 1, "most": 10_000_000}),
         ("Repeatable; 0 to 2^63-1. Default: drawn.", None, {"least": 0, "most": 2**63 - 1}),
+        ("Off the score; -2 to 2. Default 0.", "0", {"least": -2, "most": 2}),
         ("`none` or `all`. Default `none`.", "none", {}),
     ],
 )

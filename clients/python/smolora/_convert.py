@@ -68,6 +68,8 @@ def to_json(value: Any) -> Any:
         return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
+    if isinstance(value, bytes):
+        return list(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
 

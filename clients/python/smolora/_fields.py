@@ -11,7 +11,7 @@ from typing import TypedDict
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One setting: its name in the contract, its kind (int, float, str, bool, strs, ints, map), and the contract's comment."""
+    """One setting: its name in the contract, its kind (a type, `strs`, `ints`, `map`, `floats`), and the contract's comment."""
 
     name: str
     kind: str
@@ -70,6 +70,16 @@ SAMPLING: tuple[Field, ...] = (
     Field("repetition_penalty", "float", "Divides the scores of tokens already seen; above 0, 1.0 is off. Default 1.0."),
     Field("stop", "strs", "Generation ends where one of these appears; they are not part of the answer. At most 16, none empty."),
     Field("seed", "int", "Makes sampling repeatable; 0 to 2^63-1. Default: drawn, and told in the outcome."),
+    Field("typical_p", "float", "Locally typical sampling: only tokens about as surprising as the distribution expects, until their probabilities reach this; above 0, at most 1 (off). Default 1.0."),
+    Field("epsilon_cutoff", "float", "Only tokens at least this likely; 0 (off) to below 1. Default 0."),
+    Field("eta_cutoff", "float", "Eta sampling: as epsilon_cutoff, with a bound that falls where the distribution is flat; 0 (off) to below 1. Default 0."),
+    Field("top_h", "float", "Top-H: the likeliest tokens, until they hold this share of the entropy of the likeliest 100; above 0, at most 1. Default: off."),
+    Field("presence_penalty", "float", "Taken from the score of each token that the answer already has; -2 to 2. Default 0."),
+    Field("frequency_penalty", "float", "Taken from the score of each token for every time that the answer already has it; -2 to 2. Default 0."),
+    Field("no_repeat_ngram_size", "int", "No sequence of this many tokens comes twice, the prompt included; 0 (off) to 1,024. Default 0."),
+    Field("min_tokens", "int", "The end-of-text token cannot come before this many tokens; a stop string can. At least 0, and no more than max_tokens. Default 0."),
+    Field("logit_bias", "floats", "Added to the scores of tokens, by token id: each from -100 (never) to 100. No more than 1,024 of them. Default none."),
+    Field("bad_words", "strs", "What must not come, as the tokens of the text with and without a space before it. At most 256, none empty. Default none."),
 )
 
 PREPARE: tuple[Field, ...] = (
@@ -121,3 +131,26 @@ class TrainKeywords(TypedDict, total=False):
     eval_rows: int  # Held-out rows to evaluate on at most, the first ones; 0: all. Default 256.
     save_steps: int  # Write a checkpoint every so many steps; at least 1. Default 50.
     trainer: str  # `plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`.
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """How `generate` chooses tokens: transformers' and OpenAI's names."""
+
+    max_tokens: int | None  # Tokens to generate at most; 1 to the model's context. Default 200.
+    temperature: float | None  # 0 is greedy; otherwise 0.01 to 10. Default 1.0.
+    top_p: float | None  # Nucleus: the smallest set of tokens whose probabilities reach this; above 0, at most 1 (off). Default 1.0.
+    top_k: int | None  # Only the k likeliest tokens; 0 is off. Default 0.
+    min_p: float | None  # Only tokens at least this share as likely as the likeliest; 0 (off) to 1. Default 0.
+    repetition_penalty: float | None  # Divides the scores of tokens already seen; above 0, 1.0 is off. Default 1.0.
+    stop: Iterable[str] | None  # Generation ends where one of these appears; they are not part of the answer. At most 16, none empty.
+    seed: int | None  # Makes sampling repeatable; 0 to 2^63-1. Default: drawn, and told in the outcome.
+    typical_p: float | None  # Locally typical sampling: only tokens about as surprising as the distribution expects, until their probabilities reach this; above 0, at most 1 (off). Default 1.0.
+    epsilon_cutoff: float | None  # Only tokens at least this likely; 0 (off) to below 1. Default 0.
+    eta_cutoff: float | None  # Eta sampling: as epsilon_cutoff, with a bound that falls where the distribution is flat; 0 (off) to below 1. Default 0.
+    top_h: float | None  # Top-H: the likeliest tokens, until they hold this share of the entropy of the likeliest 100; above 0, at most 1. Default: off.
+    presence_penalty: float | None  # Taken from the score of each token that the answer already has; -2 to 2. Default 0.
+    frequency_penalty: float | None  # Taken from the score of each token for every time that the answer already has it; -2 to 2. Default 0.
+    no_repeat_ngram_size: int | None  # No sequence of this many tokens comes twice, the prompt included; 0 (off) to 1,024. Default 0.
+    min_tokens: int | None  # The end-of-text token cannot come before this many tokens; a stop string can. At least 0, and no more than max_tokens. Default 0.
+    logit_bias: Mapping[int, float] | None  # Added to the scores of tokens, by token id: each from -100 (never) to 100. No more than 1,024 of them. Default none.
+    bad_words: Iterable[str] | None  # What must not come, as the tokens of the text with and without a space before it. At most 256, none empty. Default none.

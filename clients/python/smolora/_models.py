@@ -393,6 +393,42 @@ class Sampling:
     repetition_penalty: float
     stop: tuple[str, ...]
     seed: int | None
+    typical_p: float
+    epsilon_cutoff: float
+    eta_cutoff: float
+    top_h: float | None
+    presence_penalty: float
+    frequency_penalty: float
+    no_repeat_ngram_size: int
+    min_tokens: int
+    logit_bias: Mapping[int, float]
+    bad_words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogprob:
+    """A token that might have been chosen."""
+
+    token_id: int
+    token: str
+    token_bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer, and how likely it was.
+
+    `logprob` is the natural logarithm of its probability by the model itself, before temperature, penalties, truncation and the
+    form of the answer change it; `top_logprobs` has the likeliest tokens by the same measure. `token` shows bytes that make no
+    whole character as U+FFFD; `token_bytes` has them.
+    """
+
+    token_id: int
+    token: str
+    token_bytes: bytes
+    logprob: float
+    top_logprobs: tuple[TopLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)

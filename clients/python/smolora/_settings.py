@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,13 +13,14 @@ from google.protobuf.duration_pb2 import Duration
 from smolora import _models as models
 from smolora._convert import enum_prefix
 from smolora._errors import InvalidRequest
-from smolora._fields import LORA, TRAINER, Field
+from smolora._fields import LORA, SAMPLING, TRAINER, Field
 from smolora.v1 import generation_pb2, settings_pb2
 
 _LORA = {field.name: field for field in LORA}
 _TRAINER = {field.name: field for field in TRAINER}
+_SAMPLING = {field.name: field for field in SAMPLING}
 _SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
-_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name"}
+_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "floats": "numbers by token id"}
 
 
 def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings, settings_pb2.TrainerSettings]:
@@ -33,10 +35,47 @@ def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings,
         elif name in _TRAINER:
             _set(trainer, _TRAINER[name], value)
         else:
-            near = difflib.get_close_matches(name, [*_LORA, *_TRAINER], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; the settings are those of LoraSettings and TrainerSettings."
-            raise TypeError(f"train() has no setting {name!r}{hint}")
+            raise _unknown("train", name, [*_LORA, *_TRAINER], "LoraSettings and TrainerSettings")
     return lora, trainer
+
+
+def sampling(given: Mapping[str, Any], **aliased: int | None) -> generation_pb2.Sampling:
+    """How tokens are chosen; None takes the daemon's default. `aliased`: what came under a setting's other name.
+
+    Raises TypeError for an unknown name, and for a value that its setting cannot hold; InvalidRequest for both names of one.
+    """
+    message = generation_pb2.Sampling()
+    for name, value in given.items():
+        if name not in _SAMPLING:
+            raise _unknown("generate", name, _SAMPLING, "Sampling")
+        _set(message, _SAMPLING[name], value)
+    for name, value in aliased.items():
+        if value is not None and given.get(name) is not None:
+            other = name.replace("_", "_new_")
+            raise InvalidRequest(f"{name} and {other} are two names of one setting; give one of them.")
+        _set(message, _SAMPLING[name], value)
+    return message
+
+
+def response_format(
+    json_schema: str | Mapping[str, Any] | None, json_object: bool, regex: str | None
+) -> generation_pb2.ResponseFormat | None:
+    """The form of an answer; None for none. Raises InvalidRequest where several are given."""
+    given = [name for name, value in (("json_schema", json_schema), ("regex", regex)) if value is not None]
+    if len(given) + json_object > 1:
+        raise InvalidRequest("json_schema, json_object and regex are three forms of an answer; give one of them.")
+    if json_schema is not None:
+        text = json_schema if isinstance(json_schema, str) else json.dumps(json_schema)
+        return generation_pb2.ResponseFormat(json_schema=text)
+    if regex is not None:
+        return generation_pb2.ResponseFormat(regex=regex)
+    return generation_pb2.ResponseFormat(json_object=True) if json_object else None
+
+
+def _unknown(method: str, name: str, known: Iterable[str], where: str) -> TypeError:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; the settings are those of {where}."
+    return TypeError(f"{method}() has no setting {name!r}{hint}")
 
 
 def _set(message: Any, field: Field, value: Any) -> None:
@@ -47,21 +86,14 @@ def _set(message: Any, field: Field, value: Any) -> None:
     try:
         if field.kind == "map":
             getattr(message, field.name).update(value)
+        elif field.kind == "floats":  # OpenAI's clients write the ids as text
+            getattr(message, field.name).update({int(key): float(number) for key, number in value.items()})
         elif field.kind in ("strs", "ints"):
             getattr(message, field.name).extend([value] if isinstance(value, str) else value)
         else:
             setattr(message, field.name, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise TypeError(f"{field.name} takes {_SPOKEN[field.kind]}, not {value!r}") from None
-
-
-def sampling(stop: str | Iterable[str] | None, **given: float | None) -> generation_pb2.Sampling:
-    """How tokens are chosen; None takes the daemon's default. Raises TypeError for a value of another kind."""
-    message = generation_pb2.Sampling(stop=[stop] if isinstance(stop, str) else stop)
-    for name, value in given.items():
-        if value is not None:
-            _set(message, Field(name, "float" if isinstance(value, float) else "int", ""), value)
-    return message
 
 
 def conversation(

@@ -47,7 +47,7 @@ class Command(_message.Message):
     def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded")
+    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob")
     CALL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOAD_PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class Event(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LOGPROB_FIELD_NUMBER: _ClassVar[int]
     call: int
     ready: Ready
     load_progress: _models_pb2.LoadProgress
@@ -92,7 +93,8 @@ class Event(_message.Message):
     failure: Failure
     pong: Pong
     decoded: _generation_pb2.DecodeTokensResponse
-    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ...) -> None: ...
+    token_logprob: _generation_pb2.TokenLogprob
+    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("path", "name", "device", "dtype", "trust_remote_code")

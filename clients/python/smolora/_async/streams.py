@@ -163,12 +163,14 @@ class AsyncLoading:
 class AsyncGeneration:
     """An answer as it is made: iterate it for pieces of text, or call `text()` for all of it.
 
-    `outcome` tells how it ended: None until then, and None where it was left early. Leaving the loop early ends the generation
-    within one token.
+    `outcome` tells how it ended: None until then, and None where it was left early. `logprobs` has the tokens so far, where
+    they were asked for; those of a piece of text are there before it. Leaving the loop early ends the generation within one
+    token.
     """
 
     def __init__(self, stream: AsyncStream) -> None:
         self.outcome: values.GenerateOutcome | None = None
+        self.logprobs: list[values.TokenLogprob] = []
         self._stream = stream
         self._pieces: list[str] = []
 
@@ -177,6 +179,8 @@ class AsyncGeneration:
             while self.outcome is None and (message := await self._stream.read()) is not None:
                 if message.WhichOneof("event") == "outcome":
                     self.outcome = from_message(values.GenerateOutcome, message.outcome)
+                elif message.WhichOneof("event") == "token_logprob":
+                    self.logprobs.append(from_message(values.TokenLogprob, message.token_logprob))
                 elif message.text:
                     self._pieces.append(message.text)
                     yield message.text

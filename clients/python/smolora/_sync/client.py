@@ -15,9 +15,9 @@ from smolora import _models as values
 from smolora._channel import Address
 from smolora._convert import from_message
 from smolora._errors import Cancelled, InvalidRequest, by_reason
-from smolora._fields import TrainKeywords
+from smolora._fields import SamplingKeywords, TrainKeywords
 from smolora._files import find_files, pieces
-from smolora._settings import conversation, duration, enum_name, sampling, train_settings
+from smolora._settings import conversation, duration, enum_name, response_format, sampling, train_settings
 from smolora._sync.streams import JOB_IDLE_S, Generation, JobRun, Loading
 from smolora._transport.threads import Stream, Transport
 from smolora.v1 import (
@@ -324,43 +324,40 @@ class Client:
         messages: Iterable[values.ChatMessage | Mapping[str, str]] | None = None,
         model: str = "",
         adapter: str = "",
-        max_tokens: int | None = None,
         max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        stop: str | Iterable[str] | None = None,
-        seed: int | None = None,
+        min_new_tokens: int | None = None,
+        json_schema: str | Mapping[str, Any] | None = None,
+        json_object: bool = False,
+        regex: str | None = None,
+        logprobs: bool = False,
+        top_logprobs: int = 0,
         keep_alive: float | timedelta | None = None,
         timeout: float | None = None,
+        **settings: Unpack[SamplingKeywords],
     ) -> Generation:
         """Continues `prompt`, or answers `messages`: exactly one of them. Iterate the answer, or call its `text()`.
 
-        `adapter` is `name` or `name@revision`; empty is the base alone. `max_new_tokens` is another name of `max_tokens`.
-        `timeout`: seconds the whole answer may take; no limit by default. What is left out takes the contract's default.
+        `adapter` is `name` or `name@revision`; empty is the base alone.
+        `settings`: those of Sampling by name: `max_tokens=40, temperature=0.7, stop="."`. What is left out takes the contract's
+        default. `max_new_tokens` and `min_new_tokens` are other names of `max_tokens` and `min_tokens`.
+        `json_schema`, `json_object` or `regex` gives the answer a form: JSON that is valid by the schema (a mapping or JSON
+        text), any JSON object, or a text that the expression matches. Where the outcome's finish_reason is `length`, or a stop
+        string was met, the answer may be incomplete.
+        `logprobs` collects each token's log-probability in the answer's `logprobs`, with that of the `top_logprobs` likeliest.
+        `timeout`: seconds the whole answer may take; no limit by default.
         """
         if (prompt is None) == (messages is None):
             raise InvalidRequest("generate() takes exactly one of prompt and messages; give one of them.")
-        if max_tokens is not None and max_new_tokens is not None:
-            raise InvalidRequest("max_tokens and max_new_tokens are two names of one setting; give one of them.")
         request = generation_pb2.GenerateRequest(
             prompt=prompt or "",
             messages=conversation(messages),
             model=model,
             adapter=adapter,
-            sampling=sampling(
-                stop,
-                max_tokens=max_new_tokens if max_tokens is None else max_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                min_p=min_p,
-                repetition_penalty=repetition_penalty,
-                seed=seed,
-            ),
+            sampling=sampling(settings, max_tokens=max_new_tokens, min_tokens=min_new_tokens),
             keep_alive=duration(keep_alive),
+            logprobs=logprobs,
+            top_logprobs=top_logprobs,
+            response_format=response_format(json_schema, json_object, regex),
         )
         stub = generation_pb2_grpc.GenerationServiceStub
         return Generation(self._stream(stub, "Generate", request, idle=None, timeout=timeout))

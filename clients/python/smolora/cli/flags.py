@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from smolora._fields import Field
 
-_METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M"}
+_METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M", "floats": "ID=X,ID=X"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -90,7 +90,15 @@ def _numbers_by_name(text: str) -> dict[str, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list like q_proj=8,v_proj=16") from None
 
 
+def _numbers_by_id(text: str) -> dict[int, float]:
+    try:
+        return {int(id): float(value) for id, value in (part.split("=") for part in _strings(text))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like 42=-100,7=2.5") from None
+
+
 _KINDS = {"int": int, "float": float, "str": str, "strs": _strings, "ints": _whole_numbers, "map": _numbers_by_name}
+_KINDS |= {"floats": _numbers_by_id}
 
 
 def duration(text: str) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smolora import _models as values
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     from smolora._sync.client import Client
     from smolora._sync.streams import Generation
 
-_FLAGS = tuple(field for field in SAMPLING if field.name != "stop")  # a stop string may hold a comma
+_TEXTS = ("stop", "bad_words")  # may hold a comma, so each is given by itself
+_FLAGS = tuple(field for field in SAMPLING if field.name not in _TEXTS)
 
 
 def prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +34,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     prompt_arguments(parser)
     parser.add_argument("--adapter", default="", metavar="NAME", help="`name` or `name@revision`; by default the base alone")
     parser.add_argument("--model", default="", metavar="NAME", help="the model; by default the resident one")
-    add_flags(parser, _FLAGS, {"max_tokens": "--max-new-tokens"})
+    add_flags(parser, _FLAGS, {"max_tokens": "--max-new-tokens", "min_tokens": "--min-new-tokens"})
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end where this appears; may be given several times")
+    parser.add_argument("--bad-words", action="append", metavar="TEXT", help="what must not come; may be given several times")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json-schema", type=_schema, metavar="FILE", help="answer with JSON that is valid by the schema in FILE"
+    )
+    form.add_argument("--json-object", action="store_true", help="answer with a JSON object")
+    form.add_argument("--regex", metavar="REGEX", help="answer with a text that this matches as a whole")
+    parser.add_argument("--logprobs", action="store_true", help="tell how likely each token was, below the answer")
+    parser.add_argument("--top-logprobs", type=int, default=0, metavar="N", help="and the N likeliest tokens; 0 to 20")
     parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long the model stays afterwards: 10m, 2h, -1")
     parser.add_argument("--no-stream", action="store_true", help="write the answer when it is whole")
 
@@ -52,22 +65,41 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
         model=args.model,
         adapter=args.adapter,
         stop=args.stop,
+        bad_words=args.bad_words,
+        json_schema=args.json_schema,
+        json_object=args.json_object,
+        regex=args.regex,
+        logprobs=args.logprobs or args.top_logprobs > 0,
+        top_logprobs=args.top_logprobs,
         keep_alive=args.keep_alive,
         **given(args, _FLAGS),
     )
     if args.no_stream:
         text = generation.text()
         if out.json:
-            out.emit(text=text, outcome=generation.outcome)
+            tokens = {"logprobs": generation.logprobs} if generation.logprobs else {}
+            out.emit(text=text, outcome=generation.outcome, **tokens)
         else:
             out.text(text)
     elif out.json:
-        for piece in generation:
-            out.emit(text=piece)
-        out.emit(outcome=generation.outcome)
+        _stream_json(generation, out)
     else:
         _stream(generation)
+    if generation.logprobs and not out.json:
+        _table(generation.logprobs, out)
     return 0
+
+
+def _stream_json(generation: Generation, out: Output) -> None:
+    told = 0
+    for piece in generation:
+        for one in generation.logprobs[told:]:
+            out.emit(token_logprob=one)
+        told = len(generation.logprobs)
+        out.emit(text=piece)
+    for one in generation.logprobs[told:]:
+        out.emit(token_logprob=one)
+    out.emit(outcome=generation.outcome)
 
 
 def _stream(generation: Generation) -> None:
@@ -80,3 +112,20 @@ def _stream(generation: Generation) -> None:
     finally:
         if has_begun or generation.outcome is not None:  # a request that is refused writes nothing
             print()
+
+
+def _table(tokens: Sequence[values.TokenLogprob], out: Output) -> None:
+    """Each token as a JSON string, so that spaces and line ends are seen."""
+
+    def spoken(one: values.TokenLogprob | values.TopLogprob) -> tuple[str, str]:
+        return json.dumps(one.token, ensure_ascii=False), f"{one.logprob:.4f}"
+
+    rows = [(*spoken(one), " ".join(" ".join(spoken(top)) for top in one.top_logprobs)) for one in tokens]
+    out.table(("token", "logprob", "likeliest"), rows)
+
+
+def _schema(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: {error}") from None

@@ -26,33 +26,43 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from smolora.v1 import common_pb2 as smolora_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsmolora/v1/generation.proto\x12\nsmolora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17smolora/v1/common.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x98\x02\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x06\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"\xc3\x01\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.smolora.v1.ChatMessage\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\t\x12&\n\x08sampling\x18\x05 \x01(\x0b\x32\x14.smolora.v1.Sampling\x12-\n\nkeep_alive\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x07Timings\x12\x10\n\x08queued_s\x18\x01 \x01(\x01\x12\x11\n\tprefill_s\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x03 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x04 \x01(\x01\"\xe5\x01\n\x0fGenerateOutcome\x12/\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x18.smolora.v1.FinishReason\x12 \n\x05usage\x18\x02 \x01(\x0b\x32\x11.smolora.v1.Usage\x12$\n\x07timings\x18\x03 \x01(\x0b\x32\x13.smolora.v1.Timings\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.smolora.v1.Sampling\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x11\n\ttoken_ids\x18\x07 \x03(\x05\"[\n\x10GenerateResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x07outcome\x18\x02 \x01(\x0b\x32\x1b.smolora.v1.GenerateOutcomeH\x00\x42\x07\n\x05\x65vent\"O\n\x12\x43ountTokensRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.smolora.v1.ChatMessage\"8\n\x13\x43ountTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x01(\x05\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"E\n\x13\x44\x65\x63odeTokensRequest\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x1b\n\x13skip_special_tokens\x18\x02 \x01(\x08\"$\n\x14\x44\x65\x63odeTokensResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xff\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1b.smolora.v1.GenerateRequest\x1a\x1c.smolora.v1.GenerateResponse0\x01\x12N\n\x0b\x43ountTokens\x12\x1e.smolora.v1.CountTokensRequest\x1a\x1f.smolora.v1.CountTokensResponse\x12Q\n\x0c\x44\x65\x63odeTokens\x12\x1f.smolora.v1.DecodeTokensRequest\x1a .smolora.v1.DecodeTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsmolora/v1/generation.proto\x12\nsmolora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17smolora/v1/common.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x80\x06\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x06\x88\x01\x01\x12\x16\n\ttypical_p\x18\t \x01(\x01H\x07\x88\x01\x01\x12\x1b\n\x0e\x65psilon_cutoff\x18\n \x01(\x01H\x08\x88\x01\x01\x12\x17\n\neta_cutoff\x18\x0b \x01(\x01H\t\x88\x01\x01\x12\x12\n\x05top_h\x18\x0c \x01(\x01H\n\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\r \x01(\x01H\x0b\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x0e \x01(\x01H\x0c\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\x0f \x01(\x05H\r\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x10 \x01(\x05H\x0e\x88\x01\x01\x12\x37\n\nlogit_bias\x18\x11 \x03(\x0b\x32#.smolora.v1.Sampling.LogitBiasEntry\x12\x11\n\tbad_words\x18\x12 \x03(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\x0c\n\n_typical_pB\x11\n\x0f_epsilon_cutoffB\r\n\x0b_eta_cutoffB\x08\n\x06_top_hB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x17\n\x15_no_repeat_ngram_sizeB\r\n\x0b_min_tokens\"I\n\x0eResponseFormat\x12\x13\n\x0bjson_schema\x18\x01 \x01(\t\x12\x13\n\x0bjson_object\x18\x02 \x01(\x08\x12\r\n\x05regex\x18\x03 \x01(\t\"\xa0\x02\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.smolora.v1.ChatMessage\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\t\x12&\n\x08sampling\x18\x05 \x01(\x0b\x32\x14.smolora.v1.Sampling\x12-\n\nkeep_alive\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08logprobs\x18\x07 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x08 \x01(\x05\x12\x33\n\x0fresponse_format\x18\t \x01(\x0b\x32\x1a.smolora.v1.ResponseFormat\"S\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12\x13\n\x0btoken_bytes\x18\x03 \x01(\x0c\x12\x0f\n\x07logprob\x18\x04 \x01(\x01\"\x83\x01\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12\x13\n\x0btoken_bytes\x18\x03 \x01(\x0c\x12\x0f\n\x07logprob\x18\x04 \x01(\x01\x12,\n\x0ctop_logprobs\x18\x05 \x03(\x0b\x32\x16.smolora.v1.TopLogprob\"W\n\x07Timings\x12\x10\n\x08queued_s\x18\x01 \x01(\x01\x12\x11\n\tprefill_s\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x03 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x04 \x01(\x01\"\xe5\x01\n\x0fGenerateOutcome\x12/\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x18.smolora.v1.FinishReason\x12 \n\x05usage\x18\x02 \x01(\x0b\x32\x11.smolora.v1.Usage\x12$\n\x07timings\x18\x03 \x01(\x0b\x32\x13.smolora.v1.Timings\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.smolora.v1.Sampling\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x11\n\ttoken_ids\x18\x07 \x03(\x05\"\x8e\x01\n\x10GenerateResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x07outcome\x18\x02 \x01(\x0b\x32\x1b.smolora.v1.GenerateOutcomeH\x00\x12\x31\n\rtoken_logprob\x18\x03 \x01(\x0b\x32\x18.smolora.v1.TokenLogprobH\x00\x42\x07\n\x05\x65vent\"O\n\x12\x43ountTokensRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.smolora.v1.ChatMessage\"8\n\x13\x43ountTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x01(\x05\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"E\n\x13\x44\x65\x63odeTokensRequest\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x1b\n\x13skip_special_tokens\x18\x02 \x01(\x08\"$\n\x14\x44\x65\x63odeTokensResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xff\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1b.smolora.v1.GenerateRequest\x1a\x1c.smolora.v1.GenerateResponse0\x01\x12N\n\x0b\x43ountTokens\x12\x1e.smolora.v1.CountTokensRequest\x1a\x1f.smolora.v1.CountTokensResponse\x12Q\n\x0c\x44\x65\x63odeTokens\x12\x1f.smolora.v1.DecodeTokensRequest\x1a .smolora.v1.DecodeTokensResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smolora.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
   _globals['_CHATMESSAGE']._serialized_start=100
   _globals['_CHATMESSAGE']._serialized_end=144
   _globals['_SAMPLING']._serialized_start=147
-  _globals['_SAMPLING']._serialized_end=427
-  _globals['_GENERATEREQUEST']._serialized_start=430
-  _globals['_GENERATEREQUEST']._serialized_end=625
-  _globals['_TIMINGS']._serialized_start=627
-  _globals['_TIMINGS']._serialized_end=714
-  _globals['_GENERATEOUTCOME']._serialized_start=717
-  _globals['_GENERATEOUTCOME']._serialized_end=946
-  _globals['_GENERATERESPONSE']._serialized_start=948
-  _globals['_GENERATERESPONSE']._serialized_end=1039
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1041
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1120
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1122
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1178
-  _globals['_DECODETOKENSREQUEST']._serialized_start=1180
-  _globals['_DECODETOKENSREQUEST']._serialized_end=1249
-  _globals['_DECODETOKENSRESPONSE']._serialized_start=1251
-  _globals['_DECODETOKENSRESPONSE']._serialized_end=1287
-  _globals['_GENERATIONSERVICE']._serialized_start=1290
-  _globals['_GENERATIONSERVICE']._serialized_end=1545
+  _globals['_SAMPLING']._serialized_end=915
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=633
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=681
+  _globals['_RESPONSEFORMAT']._serialized_start=917
+  _globals['_RESPONSEFORMAT']._serialized_end=990
+  _globals['_GENERATEREQUEST']._serialized_start=993
+  _globals['_GENERATEREQUEST']._serialized_end=1281
+  _globals['_TOPLOGPROB']._serialized_start=1283
+  _globals['_TOPLOGPROB']._serialized_end=1366
+  _globals['_TOKENLOGPROB']._serialized_start=1369
+  _globals['_TOKENLOGPROB']._serialized_end=1500
+  _globals['_TIMINGS']._serialized_start=1502
+  _globals['_TIMINGS']._serialized_end=1589
+  _globals['_GENERATEOUTCOME']._serialized_start=1592
+  _globals['_GENERATEOUTCOME']._serialized_end=1821
+  _globals['_GENERATERESPONSE']._serialized_start=1824
+  _globals['_GENERATERESPONSE']._serialized_end=1966
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1968
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2047
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2049
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2105
+  _globals['_DECODETOKENSREQUEST']._serialized_start=2107
+  _globals['_DECODETOKENSREQUEST']._serialized_end=2176
+  _globals['_DECODETOKENSRESPONSE']._serialized_start=2178
+  _globals['_DECODETOKENSRESPONSE']._serialized_end=2214
+  _globals['_GENERATIONSERVICE']._serialized_start=2217
+  _globals['_GENERATIONSERVICE']._serialized_end=2472
 # @@protoc_insertion_point(module_scope)

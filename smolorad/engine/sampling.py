@@ -74,7 +74,7 @@ def bad_word_ids(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...],
 class OccurrencePenalties(LogitsProcessor):
     """OpenAI's two penalties: score - frequency * (times in the answer) - presence * (1 if in the answer).
 
-    The prompt does not count. Source: OpenAI's API reference; vLLM does the same.
+    The prompt does not count. Source: OpenAI's API reference; in vLLM's order, so that rounding is the same.
     """
 
     def __init__(self, presence: float, frequency: float, prompt_tokens: int) -> None:
@@ -84,7 +84,8 @@ class OccurrencePenalties(LogitsProcessor):
         """`scores` (1, vocabulary) after `input_ids` (1, tokens)."""
         tokens, times = input_ids[0, self._prompt_tokens :].unique(return_counts=True)
         penalised = scores.clone()
-        penalised[0, tokens] -= self._frequency * times + self._presence
+        penalised[0, tokens] -= self._frequency * times
+        penalised[0, tokens] -= self._presence
         return penalised
 
 

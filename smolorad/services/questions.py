@@ -73,8 +73,14 @@ def _check_format(wanted: ResponseFormat) -> None:
             )
     if wanted.json_schema:
         try:
-            schema = json.loads(wanted.json_schema)
+            schema = json.loads(wanted.json_schema, parse_int=_exact)
         except (ValueError, RecursionError) as error:
-            raise InvalidRequest.field("response_format.json_schema", f"is not JSON ({error}); mend it") from error
+            raise InvalidRequest.field("response_format.json_schema", f"cannot be read ({error}); mend it") from error
         if not isinstance(schema, dict):
             raise InvalidRequest.field("response_format.json_schema", "is not a JSON object; write {} for any JSON")
+
+
+def _exact(digits: str) -> int:
+    if abs(number := int(digits)) > 2**53:  # would be rounded where the schema is compiled, and then hold to another number
+        raise ValueError(f"{digits:.40} is beyond 2^53, and so not exact")
+    return number

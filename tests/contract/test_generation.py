@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from smolora.v1 import common_pb2, models_pb2, system_pb2
 from smolora.v1 import generation_pb2 as pb
 from smolorad.children.fake import Death, Script, Wait
+from smolorad.domain import ResponseFormat, TokenLogprob, TopLogprob
 from smolorad.errors import EngineUnavailable, NotFinite, PromptTooLong, UnsupportedModel
 from smolorad.rooms import Seams
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until
@@ -159,6 +160,26 @@ async def test_too_many_generations_are_refused_with_a_hint(short_path, seams: S
     await house.stop()
 
 
+async def test_how_a_token_is_chosen_and_told_reaches_the_engine_and_comes_back(house: House, script: Script) -> None:
+    await loaded(house)
+    word = TokenLogprob(7, "Hel", b"Hel", -0.25, (TopLogprob(7, "Hel", b"Hel", -0.25), TopLogprob(8, "\ufffd", b"\xc3", -1.5)))
+    script.enqueue(word, "Hello")
+    sampling = pb.Sampling(presence_penalty=0.5, min_tokens=3, logit_bias={42: -100, 7: 1.5}, bad_words=["x, y"], top_h=0.5)
+    form = pb.ResponseFormat(json_schema='{"type": "string"}')
+    request = pb.GenerateRequest(prompt="hi", sampling=sampling, logprobs=True, top_logprobs=2, response_format=form)
+    first, text, last = await everything(house.generation.Generate(request))
+    assert [(one.token_id, one.token_bytes, one.logprob) for one in first.token_logprob.top_logprobs] == [
+        (7, b"Hel", -0.25),
+        (8, b"\xc3", -1.5),
+    ]
+    assert (first.token_logprob.token, text.text) == ("Hel", "Hello")
+    effective = last.outcome.sampling
+    assert (effective.presence_penalty, effective.frequency_penalty, effective.typical_p) == (0.5, 0.0, 1.0)
+    assert (effective.min_tokens, dict(effective.logit_bias), list(effective.bad_words)) == (3, {42: -100, 7: 1.5}, ["x, y"])
+    _, (spec, _) = script.calls[-1]  # type: ignore[misc]
+    assert (spec.logprobs, spec.top_logprobs, spec.response_format) == (True, 2, ResponseFormat('{"type": "string"}'))
+
+
 async def test_tokens_are_counted(house: House) -> None:
     await loaded(house)
     counted = await house.generation.CountTokens(pb.CountTokensRequest(prompt="one two three"))
@@ -173,6 +194,10 @@ async def test_tokens_are_decoded(house: House) -> None:
     assert decoded.text == "w1 w2"
     answer = await refused(house.generation.DecodeTokens(pb.DecodeTokensRequest(token_ids=[0] * (2**20 + 1))))
     assert (answer.reason, answer.fields) == ("INVALID_REQUEST", ("token_ids",))
+
+
+def _by_schema(text: str) -> pb.GenerateRequest:
+    return pb.GenerateRequest(prompt="a", response_format=pb.ResponseFormat(json_schema=text))
 
 
 @pytest.mark.parametrize(
@@ -193,6 +218,29 @@ async def test_tokens_are_decoded(house: House) -> None:
         (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(stop=[""])), "sampling.stop"),
         (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(stop=["x"] * 17)), "sampling.stop"),
         (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(seed=-1)), "sampling.seed"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(typical_p=0)), "sampling.typical_p"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(epsilon_cutoff=1)), "sampling.epsilon_cutoff"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(eta_cutoff=-0.1)), "sampling.eta_cutoff"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(top_h=0)), "sampling.top_h"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(presence_penalty=2.1)), "sampling.presence_penalty"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(frequency_penalty=float("nan"))), "sampling.frequency_penalty"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(no_repeat_ngram_size=-1)), "sampling.no_repeat_ngram_size"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(min_tokens=201)), "sampling.min_tokens"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(logit_bias={1: 101})), "sampling.logit_bias"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(logit_bias={1: float("nan")})), "sampling.logit_bias"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(logit_bias=dict.fromkeys(range(1025), 0))), "sampling.logit_bias"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(bad_words=[""])), "sampling.bad_words"),
+        (pb.GenerateRequest(prompt="a", sampling=pb.Sampling(bad_words=["x"] * 257)), "sampling.bad_words"),
+        (pb.GenerateRequest(prompt="a", top_logprobs=3), "top_logprobs"),
+        (pb.GenerateRequest(prompt="a", logprobs=True, top_logprobs=21), "top_logprobs"),
+        (pb.GenerateRequest(prompt="a", response_format=pb.ResponseFormat()), "response_format"),
+        (pb.GenerateRequest(prompt="a", response_format=pb.ResponseFormat(regex="a", json_object=True)), "response_format"),
+        (pb.GenerateRequest(prompt="a", response_format=pb.ResponseFormat(regex="a" * 65537)), "response_format.regex"),
+        (_by_schema("{"), "response_format.json_schema"),
+        (_by_schema("3"), "response_format.json_schema"),
+        (_by_schema("[" * 60000), "response_format.json_schema"),
+        (_by_schema('{"const": 9007199254740993}'), "response_format.json_schema"),
+        (_by_schema(" " * 65537), "response_format.json_schema"),
         (pb.GenerateRequest(prompt="a", adapter="a@x"), "adapter"),
         (pb.GenerateRequest(prompt="a", keep_alive=Duration(seconds=2**62)), "keep_alive"),
     ],

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.load import load
+from tests.tiny import CORPUS
 
 
 def fp32_base(folder: Path, name: str = "tiny") -> Base:
@@ -62,3 +64,30 @@ def generated_by_transformers(model: Any, tokenizer: Any, prompt: str, **options
     inputs = tokenizer(prompt, return_tensors="pt")
     ids: list[int] = model.generate(**inputs, **options)[0, inputs.input_ids.shape[1] :].tolist()
     return ids
+
+
+def llama_like_tokenizer() -> PreTrainedTokenizerFast:
+    """A BPE as Llama 2 and Mistral have it: spaces are U+2581, and what is not in the vocabulary falls back to its bytes."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += ["\u2581", *(chr(code) for code in range(33, 127))]
+    merges = [("t", "h"), ("th", "e"), ("\u2581", "the"), ("\u2581", "a"), ('"', ":"), ("{", '"'), ("a", "n"), ("1", "2")]
+    tokens += [left + right for left, right in merges]
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    bpe.decoder = decoders.Sequence(steps)
+    bpe.add_special_tokens([AddedToken(token, special=True) for token in tokens[:3]])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """A SentencePiece unigram model, as T5 and XGLM have it."""
+    unigram = Tokenizer(models.Unigram())
+    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    alphabet = [chr(code) for code in range(33, 127)]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=180, special_tokens=["<unk>", "</s>"], unk_token="<unk>", initial_alphabet=alphabet, show_progress=False
+    )
+    unigram.train_from_iterator([*CORPUS, *alphabet], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=unigram, eos_token="</s>", unk_token="<unk>")

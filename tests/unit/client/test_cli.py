@@ -234,6 +234,61 @@ async def test_generate_writes_the_answer_and_nothing_else(daemon: FakeDaemon, c
     assert (json.loads(out)["text"], json.loads(out)["outcome"]["finish_reason"]) == ("hi Grüße", "length")
 
 
+async def test_generate_sends_the_form_of_the_answer_and_shows_how_likely_each_token_was(
+    daemon: FakeDaemon, command: Command, tmp_path: Path
+) -> None:
+    top = generation_pb2.TopLogprob(token_id=8, token="\n", token_bytes=b"\n", logprob=-2)
+
+    async def generate(request: Any, context: Any) -> Any:
+        for piece in ("Grü", "ße"):
+            if request.logprobs:
+                said = generation_pb2.TokenLogprob(token_id=7, token=piece, token_bytes=piece.encode(), logprob=-0.5)
+                said.top_logprobs.extend([top] * request.top_logprobs)
+                yield generation_pb2.GenerateResponse(token_logprob=said)
+            yield generation_pb2.GenerateResponse(text=piece)
+        yield generation_pb2.GenerateResponse(outcome=generation_pb2.GenerateOutcome(finish_reason=1))
+
+    daemon.script["Generate"] = generate
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "string"}', encoding="utf-8")
+    flags = ("--json-schema", str(schema), "--logit-bias", "42=-100,7=2.5", "--bad-words", "a, b", "--min-new-tokens", "3")
+    assert await command.run("generate", "hi", *flags) == (0, "Grüße\n", "")
+    request = daemon.asked("Generate")[0]
+    assert request.response_format == generation_pb2.ResponseFormat(json_schema='{"type": "string"}')
+    assert (dict(request.sampling.logit_bias), list(request.sampling.bad_words)) == ({42: -100.0, 7: 2.5}, ["a, b"])
+    assert (request.sampling.min_tokens, request.logprobs) == (3, False)
+
+    code, out, _ = await command.run("generate", "hi", "--regex", "a+", "--top-logprobs", "2")
+    assert (code, daemon.asked("Generate")[1].response_format.regex) == (0, "a+")
+    assert out.splitlines() == [
+        "Grüße",
+        "token\tlogprob\tlikeliest",
+        '"Grü"\t-0.5000\t"\\n" -2.0000 "\\n" -2.0000',
+        '"ße"\t-0.5000\t"\\n" -2.0000 "\\n" -2.0000',
+    ]
+    _, out, _ = await command.run("generate", "hi", "--json-object", "--logprobs", "--json")
+    assert [list(one) for one in lines(out)] == [["token_logprob"], ["text"], ["token_logprob"], ["text"], ["outcome"]]
+    assert lines(out)[0]["token_logprob"]["token_bytes"] == list("Grü".encode())
+    assert daemon.asked("Generate")[2].response_format.json_object
+    _, out, _ = await command.run("generate", "hi", "--logprobs", "--json", "--no-stream")
+    assert [one["token"] for one in json.loads(out)["logprobs"]] == ["Grü", "ße"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--json-schema", "/nowhere/schema.json"], "/nowhere/schema.json cannot be read"),
+        (["--json-object", "--regex", "a"], "not allowed with argument"),
+        (["--logit-bias", "a=b"], "'a=b' is not a list like 42=-100,7=2.5"),
+    ],
+)
+def test_a_form_that_cannot_be_meant_is_a_usage_error(flags: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "hi", *flags])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
 async def test_jobs(daemon: FakeDaemon, command: Command) -> None:
     failed = job(jobs_pb2.JOB_STATE_FAILED, error=jobs_pb2.JobError(reason="NOT_FINITE", message="Lower the learning rate."))
 

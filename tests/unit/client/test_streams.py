@@ -79,8 +79,82 @@ async def test_generation_with_the_blocking_client(daemon: FakeDaemon) -> None:
 async def test_a_generation_has_one_prompt(aio: smolora.AsyncClient) -> None:
     with pytest.raises(smolora.InvalidRequest, match="exactly one of prompt and messages"):
         aio.generate()
-    with pytest.raises(smolora.InvalidRequest, match="two names of one setting"):
+    with pytest.raises(smolora.InvalidRequest, match="max_tokens and max_new_tokens are two names of one setting"):
         aio.generate("x", max_tokens=1, max_new_tokens=1)
+    with pytest.raises(smolora.InvalidRequest, match="min_tokens and min_new_tokens are two names of one setting"):
+        aio.generate("x", min_tokens=1, min_new_tokens=1)
+    with pytest.raises(smolora.InvalidRequest, match="three forms of an answer; give one"):
+        aio.generate("x", json_object=True, regex="a")
+
+
+async def test_how_tokens_are_chosen_is_sent_by_name(daemon: FakeDaemon, aio: smolora.AsyncClient) -> None:
+    daemon.script["Generate"] = answered("a")
+    await aio.generate(
+        "x",
+        presence_penalty=0.5,
+        frequency_penalty=-0.5,
+        typical_p=0.9,
+        no_repeat_ngram_size=3,
+        min_new_tokens=4,
+        logit_bias={"42": -100, 7: 2},  # type: ignore[dict-item]  # OpenAI's clients write the ids as text
+        bad_words=["one", "two, three"],
+        top_h=None,
+    ).text()
+    sampling = daemon.asked("Generate")[0].sampling
+    assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.typical_p) == (0.5, -0.5, 0.9)
+    assert (sampling.no_repeat_ngram_size, sampling.min_tokens, dict(sampling.logit_bias)) == (3, 4, {42: -100.0, 7: 2.0})
+    assert list(sampling.bad_words) == ["one", "two, three"]
+    assert not sampling.HasField("top_h")
+    for settings, says in (
+        ({"temprature": 1}, "generate\\(\\) has no setting 'temprature'; did you mean 'temperature'"),
+        ({"logit_bias": 3}, "logit_bias takes numbers by token id, not 3"),
+        ({"logit_bias": {"a": 3}}, "logit_bias takes numbers by token id"),
+        ({"top_k": 1.5}, "top_k takes a whole number, not 1.5"),
+    ):
+        with pytest.raises(TypeError, match=says):
+            aio.generate("x", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [
+        ({"json_schema": {"type": "null"}}, {"json_schema": '{"type": "null"}'}),
+        ({"json_schema": '{"type":"null"}'}, {"json_schema": '{"type":"null"}'}),
+        ({"json_object": True}, {"json_object": True}),
+        ({"regex": "a|b"}, {"regex": "a|b"}),
+    ],
+)
+async def test_the_form_of_an_answer_is_sent(
+    daemon: FakeDaemon, aio: smolora.AsyncClient, form: Any, sent: dict[str, Any]
+) -> None:
+    daemon.script["Generate"] = answered("a")
+    await aio.generate("x", **form).text()
+    await aio.generate("x").text()
+    formed, free = daemon.asked("Generate")
+    assert formed.response_format == generation_pb2.ResponseFormat(**sent)
+    assert not free.HasField("response_format")
+
+
+async def test_log_probabilities_are_collected_beside_the_text(daemon: FakeDaemon, aio: smolora.AsyncClient) -> None:
+    top = generation_pb2.TopLogprob(token_id=8, token="b", token_bytes=b"b", logprob=-2)
+
+    async def generate(request: Any, context: Any) -> Any:
+        for id, piece in ((7, "a"), (9, "")):
+            said = generation_pb2.TokenLogprob(token_id=id, token=piece, token_bytes=b"a", logprob=-0.5, top_logprobs=[top])
+            yield generation_pb2.GenerateResponse(token_logprob=said)
+            if piece:
+                yield generation_pb2.GenerateResponse(text=piece)
+        yield generation_pb2.GenerateResponse(outcome=generation_pb2.GenerateOutcome(finish_reason=1))
+
+    daemon.script["Generate"] = generate
+    stream = aio.generate("x", logprobs=True, top_logprobs=1)
+    seen = [(piece, len(stream.logprobs)) async for piece in stream]
+    assert seen == [("a", 1)]
+    likeliest = (smolora.TopLogprob(8, "b", b"b", -2.0),)
+    assert stream.logprobs[0] == smolora.TokenLogprob(7, "a", b"a", -0.5, likeliest)
+    assert [one.token_id for one in stream.logprobs] == [7, 9]
+    request = daemon.asked("Generate")[0]
+    assert (request.logprobs, request.top_logprobs) == (True, 1)
 
 
 async def test_a_break_cancels_though_the_stream_is_still_held(aio: smolora.AsyncClient, endless: asyncio.Event) -> None:

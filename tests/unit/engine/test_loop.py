@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ def generate(prompt: str = "", adapter: pb.AdapterFolder | None = None, **sampli
     return pb.Generate(request=generation_pb2.GenerateRequest(prompt=prompt, sampling=settings), adapter=adapter)
 
 
+def formed(prompt: str, **form: Any) -> pb.Generate:
+    command = generate(prompt)
+    command.request.response_format.CopyFrom(generation_pb2.ResponseFormat(**form))
+    return command
+
+
 def answer(engine: EngineProcess, command: pb.Generate) -> tuple[str, generation_pb2.GenerateOutcome]:
     *pieces, last = engine.events(engine.send(generate=command))
     return "".join(piece.text for piece in pieces), last.outcome
@@ -68,6 +75,41 @@ def test_a_stop_string_ends_it_and_is_no_part_of_it(engine: EngineProcess) -> No
     assert text == whole[: whole.index(stop)]
     assert outcome.finish_reason == common_pb2.FINISH_REASON_STOP
     assert outcome.usage.completion_tokens < 40
+
+
+def test_log_probabilities_come_before_the_text_that_they_are_part_of(engine: EngineProcess, llama: Base) -> None:
+    command = generate("The quick", max_tokens=20)
+    command.request.logprobs, command.request.top_logprobs = True, 2
+    *events, last = engine.events(engine.send(generate=command))
+    spoken, text = b"", ""
+    for event in events:
+        match event.WhichOneof("body"):
+            case "token_logprob":
+                spoken += event.token_logprob.token_bytes
+                assert len(event.token_logprob.top_logprobs) == 2
+            case "text":
+                text += event.text
+                assert spoken.decode(errors="replace").startswith(text)
+    told = [event.token_logprob.token_id for event in events if event.WhichOneof("body") == "token_logprob"]
+    assert told == list(last.outcome.token_ids)
+    assert text == finish(begin(llama, spec("The quick", max_tokens=20)))[0]
+
+
+def test_answers_of_a_form_and_free_ones_share_their_steps(engine: EngineProcess, llama: Base) -> None:
+    free = finish(begin(llama, spec("The quick", max_tokens=40)))[1].token_ids
+    calls = [engine.send(generate=generate("The quick", max_tokens=40))]
+    for regex in ("[a-z]{20}", "[0-9]{20}"):
+        calls.append(engine.send(generate=formed("The quick", regex=regex)))
+    texts, outcomes = dict.fromkeys(calls, ""), {}
+    while len(outcomes) < len(calls):
+        event = engine.receive()
+        if event.WhichOneof("body") == "outcome":
+            outcomes[event.call] = event.outcome
+        else:
+            texts[event.call] += event.text
+    assert tuple(outcomes[calls[0]].token_ids) == free
+    assert re.fullmatch("[a-z]{20}", texts[calls[1]])
+    assert re.fullmatch("[0-9]{20}", texts[calls[2]])
 
 
 def test_a_cancel_is_seen_before_the_next_token(engine: EngineProcess) -> None:
@@ -132,6 +174,7 @@ def test_what_fails_fails_alone(engine: EngineProcess, llama: Base, tmp_path: Pa
         engine.send(generate=generate("")): "INVALID_REQUEST",
         engine.send(generate=generate("A", pb.AdapterFolder(key="no@1", path=str(tmp_path / "no")))): "NOT_FOUND",
         engine.send(load=pb.Load(path=str(tmp_path), name="broken")): "UNSUPPORTED_MODEL",
+        engine.send(generate=formed("A", json_schema='{"not": {}}')): "INVALID_REQUEST",
         engine.send(): "INTERNAL",
     }
     seen: dict[int, str] = {}

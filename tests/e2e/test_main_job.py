@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import datasets
+import jsonschema
 import pytest
 import torch
 from peft import PeftModel
@@ -136,3 +137,21 @@ def test_an_adapter_does_not_fit_another_base(job: Job) -> None:
         assert "keeper-merged" in str(error.value)
     finally:
         job.client.load("starter", dtype="float32").result()
+
+
+@pytest.mark.parametrize("adapter", ["", "keeper"])
+def test_an_answer_has_the_form_that_was_asked_for(job: Job, adapter: str) -> None:
+    schema = json.loads((LIGHTHOUSE.parent / "person.schema.json").read_text())
+    question = [{"role": "user", "content": "Ann is 33 and lives in Oslo. Describe her as JSON."}]
+    answer = job.client.generate(messages=question, adapter=adapter, temperature=0, json_schema=schema, logprobs=True)
+    jsonschema.validate(json.loads(answer.text()), schema)
+    assert answer.outcome is not None
+    assert answer.outcome.finish_reason is smolora.FinishReason.STOP
+    assert tuple(one.token_id for one in answer.logprobs) == answer.outcome.token_ids
+    assert b"".join(one.token_bytes for one in answer.logprobs).decode() == answer.text()
+
+
+def test_a_form_that_cannot_be_held_is_refused_before_the_first_token(job: Job) -> None:
+    with pytest.raises(smolora.InvalidRequest, match="cannot be held") as refused:
+        job.client.generate("x", json_schema={"not": {}}).text()
+    assert [one.field for one in refused.value.violations] == ["response_format.json_schema"]

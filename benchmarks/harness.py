@@ -31,7 +31,7 @@ from smolorad.engine.starter import ensure_starter
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 60.0
 _DEAD = b"DEAD=1"
-_LIBRARIES = ("smolora", "torch", "transformers", "peft", "trl", "datasets", "grpcio", "protobuf")
+_LIBRARIES = ("smolora", "torch", "transformers", "peft", "trl", "datasets", "llguidance", "grpcio", "protobuf")
 
 
 class PeerMissing(Exception):

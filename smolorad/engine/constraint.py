@@ -41,10 +41,12 @@ class Constraint(LogitsProcessor):
         """`scores` (1, vocabulary) with -inf for each token that cannot come next; `input_ids` are not looked at."""
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._check()
-        allowed = np.unpackbits(self._bits.view(np.uint8), count=self._size, bitorder="little")
-        forbidden = np.ones(max(self._size, scores.shape[-1]), dtype=bool)  # also what the tokenizer does not know
-        np.equal(allowed, 0, out=forbidden[: self._size])
-        return scores.masked_fill(torch.from_numpy(forbidden[: scores.shape[-1]]), -torch.inf)
+        forbidden = np.unpackbits(~self._bits.view(np.uint8), count=self._size, bitorder="little").view(np.bool_)
+        # By numpy, in this thread: torch would wake others for a row so short, which takes longer than the work.
+        masked = scores.numpy().copy()
+        np.copyto(masked[:, : self._size], -np.inf, where=forbidden[: masked.shape[1]])
+        masked[:, self._size :] = -np.inf  # what the tokenizer does not know
+        return torch.from_numpy(masked)
 
     def advance(self, token_id: int) -> None:
         """The token that was chosen."""

@@ -141,9 +141,11 @@ class Sampler:
     def __init__(self, sampling: Sampling, around: Surroundings | None = None, logprobs: Logprobs | None = None) -> None:
         """`logprobs` takes down what is chosen."""
         self.sampling = sampling
-        self._constraint = around.constraint if around is not None else None
+        around = around or Surroundings()
+        self._constraint = around.constraint
         self._logprobs = logprobs
         self._processors = processors(sampling, around)
+        self._forbids = bool(around.constraint or around.bad_words or sampling.no_repeat_ngram_size)
         self._generator = torch.Generator()
         if sampling.seed is not None:
             self._generator.manual_seed(sampling.seed)
@@ -154,8 +156,10 @@ class Sampler:
         What it chose is what comes next: the form of the answer moves on. Where nothing is left that may come, because
         penalties forbid all that the form allows, the form alone counts.
         """
-        scores = self._processors(ids, logits)
-        if self._processors and scores.max() == -torch.inf:
+        scores = logits
+        for processor in self._processors:  # as the list itself does, which looks at each one's signature every time
+            scores = processor(ids, scores)
+        if self._forbids and scores.max() == -torch.inf:
             scores = logits if self._constraint is None else self._constraint(ids, logits)
         token = int(scores.argmax(dim=-1)) if self.sampling.temperature == 0.0 else self._draw(scores)
         if self._logprobs is not None:

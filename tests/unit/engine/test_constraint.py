@@ -23,7 +23,7 @@ from smolorad.engine.detokenise import Detokeniser
 from smolorad.engine.sampling import Sampler, Surroundings
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_model, tiny_tokenizer
 from tests.unit.engine.kit import begin, finish, fp32_base, llama_like_tokenizer, make_adapter, spec, unigram_tokenizer
 
 PERSON = {
@@ -275,6 +275,14 @@ def test_an_adapter_s_answer_has_its_form_too(llama: Base, llama_folder: Path, t
     VALIDATOR(PERSON).validate(json.loads(tuned))
     assert outcome.finish_reason is FinishReason.STOP
     assert tuned != finish(begin(llama, request))[0]
+
+
+def test_a_model_that_the_native_step_does_not_know_holds_its_form_too(tmp_path: Path) -> None:
+    base = fp32_base(tiny_model(tmp_path, "gpt2", vocab_size=450))  # with rows to spare for tokens that do not exist
+    assert base.native is None
+    text, outcome = finish(begin(base, formed(by_schema(PERSON), seed=2, max_tokens=300)))
+    VALIDATOR(PERSON).validate(json.loads(text))
+    assert outcome.finish_reason is FinishReason.STOP
 
 
 def test_without_a_form_nothing_is_compiled(llama_folder: Path) -> None:

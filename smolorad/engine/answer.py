@@ -12,7 +12,7 @@ from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.base import Base
 from smolorad.engine.decode import Native, Sequence
-from smolorad.engine.detokenise import Detokeniser
+from smolorad.engine.detokenise import Detokeniser, Verbatim
 from smolorad.engine.logprobs import Logprobs
 from smolorad.engine.native.step import NativeModel, Row
 from smolorad.engine.prompts import encode, room
@@ -39,7 +39,7 @@ class Answer:
         self._sampler = Sampler(self._sampling, around, self._logprobs)
         self._sequence = _sequence(base, adapter, prompt, self._sampler)
         self._end_ids = base.end_ids
-        self._text = Detokeniser(base.tokenizer)
+        self._text = Detokeniser(base.tokenizer) if constraint is None else Verbatim(base.vocabulary)
         self._stop = StopStrings(self._sampling.stop)
         self._names = {"model": base.name, "adapter": key}
         self._prompt_tokens = len(prompt)

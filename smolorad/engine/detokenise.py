@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any
+
+from smolorad.engine.vocabulary import Vocabulary
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
@@ -50,3 +53,24 @@ class Detokeniser:
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text
+
+
+class Verbatim:
+    """The text of one answer of a given form: the bytes of its tokens, as the form's parser counts them, and nothing else.
+
+    A decoder may drop a leading space, or tidy spaces before punctuation; what it makes of an answer need not have its form.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        """The text that is certain now; empty while a character is incomplete."""
+        if self._vocabulary.guided.is_special_token(token_id):  # the end, which the form allows where it is complete
+            return ""
+        return self._decoder.decode(self._vocabulary.bytes_of(token_id))
+
+    def flush(self) -> str:
+        """What was held back, at the end of the generation."""
+        return self._decoder.decode(b"", final=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from smolorad.domain import ChatMessage, FinishReason, GenerateSpec, ResponseFor
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
 from smolorad.engine.constraint import Constraints
-from smolorad.engine.detokenise import Detokeniser
+from smolorad.engine.detokenise import Verbatim
 from smolorad.engine.sampling import Sampler, Surroundings
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest
@@ -51,13 +52,14 @@ class Babbler:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.end_ids = frozenset({tokenizer.eos_token_id})
-        self.constraints = Constraints(Vocabulary(tokenizer, self.end_ids))
+        self.vocabulary = Vocabulary(tokenizer, self.end_ids)
+        self.constraints = Constraints(self.vocabulary)
 
     def say(self, form: ResponseFormat, seed: int, *, most: int = 600, **sampling: Any) -> str | None:
         """A complete answer; None where it was not complete after `most` tokens."""
         around = Surroundings(1, self.end_ids, constraint=self.constraints.of(form))
         sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": seed, **sampling}), around)
-        generator, text = torch.Generator().manual_seed(seed), Detokeniser(self.tokenizer)
+        generator, text = torch.Generator().manual_seed(seed), Verbatim(self.vocabulary)
         tokens, pieces = [1], []  # the prompt is one token
         while len(tokens) <= most:
             tokens.append(sampler.choose(torch.tensor([tokens]), self._logits(generator)))
@@ -266,6 +268,23 @@ def test_the_end_of_text_may_come_where_the_form_is_fulfilled_and_only_there(lla
     text, outcome = finish(begin(llama, GenerateSpec("A", sampling=wish, response_format=ResponseFormat(regex="[ab]{3,9}"))))
     assert re.fullmatch("[ab]{3}", text)
     assert outcome.token_ids[-1] == end
+
+
+@pytest.mark.parametrize("make", TOKENIZERS, ids=lambda make: make.__name__)
+def test_not_even_a_space_is_lost(make: Callable[[], Any], llama: Base) -> None:
+    """Whose decoder drops the leading space, or tidies spaces before a comma, leaves an answer of a form as it is."""
+    tokenizer = make()
+    tokenizer.clean_up_tokenization_spaces = True
+    vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
+    parts = {"vocabulary": vocabulary, "constraints": Constraints(vocabulary)}
+    base = dataclasses.replace(llama, tokenizer=tokenizer, end_ids=frozenset({tokenizer.eos_token_id}), **parts)
+    assert finish(begin(base, formed(ResponseFormat(regex=" the fox , don't"), temperature=0.0)))[0] == " the fox , don't"
+
+
+def test_an_answer_that_is_cut_off_within_a_character_tells_that_too(llama: Base) -> None:
+    form = ResponseFormat(regex="[🧪🧫]")
+    text, outcome = finish(begin(llama, formed(form, max_tokens=1)))
+    assert (text, outcome.finish_reason) == ("�", FinishReason.LENGTH)
 
 
 def test_an_adapter_s_answer_has_its_form_too(llama: Base, llama_folder: Path, tmp_path: Path) -> None:

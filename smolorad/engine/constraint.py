@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 LIMIT = 32
-# Each takes about 2 kB.
+# A state of the lexer takes about 2 kB. An item is a place in the form that the answer may have come to: where many properties
+# may be left out, there are thousands at once.
 _LEXER_STATES = 50_000
+_ITEMS = 10_000
 
 
 class Constraint(LogitsProcessor):
@@ -89,7 +91,7 @@ class Constraints:
         from llguidance import LLMatcher, LLParserLimits  # see Vocabulary.guided
 
         tokenizer = self._vocabulary.guided
-        limits = LLParserLimits(max_lexer_states=_LEXER_STATES, verbose_errors=False)
+        limits = LLParserLimits(max_lexer_states=_LEXER_STATES, max_items_in_row=_ITEMS, verbose_errors=False)
         field = next(f"response_format.{name}" for name in _FIELDS if getattr(wanted, name))
         try:
             matcher = LLMatcher(tokenizer, _grammar(wanted), log_level=0, limits=limits)

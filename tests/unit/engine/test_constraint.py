@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smolorad.domain import ChatMessage, FinishReason, GenerateSpec, ResponseFormat, Sampling
+from smolorad.engine import constraint
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
 from smolorad.engine.constraint import Constraints
@@ -140,6 +141,24 @@ def test_what_is_complete_is_valid_by_any_schema(schema: dict[str, Any], seed: i
     said = BYTE_LEVEL.say(by_schema(schema), seed)
     assert said is not None
     VALIDATOR(schema, format_checker=VALIDATOR.FORMAT_CHECKER).validate(json.loads(said))
+
+
+def _many_properties(count: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"p{n}": {"type": "boolean"} for n in range(count)}, "additionalProperties": False}
+
+
+def test_hundreds_of_properties_may_be_left_out() -> None:
+    schema = {"anyOf": [_many_properties(count) for count in (300, 400)]}
+    said = BYTE_LEVEL.say(by_schema(schema), 1)
+    assert said is not None
+    VALIDATOR(schema).validate(json.loads(said))
+
+
+def test_a_form_that_grows_beyond_all_bounds_ends_its_answer_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint, "_ITEMS", 100)
+    babbler = Babbler(tiny_tokenizer())
+    with pytest.raises(InvalidRequest, match=r"response_format: cannot be held any further \(.*100.*\); simplify it"):
+        babbler.say(by_schema(_many_properties(200)), 1)
 
 
 def test_a_json_object_may_have_any_shape(babbler: Babbler) -> None:

@@ -26,7 +26,18 @@ from smolorad.paths import check_socket_path
 LEAST_FREE_BYTES = 2 * 10**9
 DEVICE_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 3.0
-_LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "tokenizers", "safetensors", "grpcio", "protobuf")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "llguidance",
+    "grpcio",
+    "protobuf",
+)
 
 
 @dataclass(frozen=True, slots=True)

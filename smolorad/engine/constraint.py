@@ -6,6 +6,7 @@ the others get no chance. So what is complete is always valid, however the token
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ LIMIT = 32
 # may be left out, there are thousands at once.
 _LEXER_STATES = 50_000
 _ITEMS = 10_000
+_FIELDS = tuple(field.name for field in dataclasses.fields(ResponseFormat))
 
 
 class Constraint(LogitsProcessor):
@@ -102,9 +104,6 @@ class Constraints:
         if matcher.is_error():
             raise InvalidRequest.field(field, f"cannot be held ({_reason(matcher)}); simplify it")
         return matcher
-
-
-_FIELDS = ("json_schema", "json_object", "regex")
 
 
 def _grammar(wanted: ResponseFormat) -> str:

@@ -31,6 +31,7 @@ from transformers.generation import (
 )
 
 from smolorad.domain import Sampling
+from smolorad.engine.base import Base
 from smolorad.engine.constraint import Constraint
 from smolorad.engine.logprobs import Logprobs
 from smolorad.errors import InvalidRequest
@@ -51,7 +52,7 @@ class Surroundings:
     constraint: Constraint | None = None
 
     @classmethod
-    def of(cls, sampling: Sampling, base: Any, prompt_tokens: int, constraint: Constraint | None = None) -> Surroundings:
+    def of(cls, sampling: Sampling, base: Base, prompt_tokens: int, constraint: Constraint | None = None) -> Surroundings:
         """Those of an answer by `base`; raises InvalidRequest for a bias on a token that the model does not have."""
         vocabulary_size = base.model.config.get_text_config().vocab_size
         if (unknown := next((token for token in sampling.logit_bias if not 0 <= token < vocabulary_size), None)) is not None:

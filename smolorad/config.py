@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from smolora import _paths
-from smolorad.domain import Bounds, Device, Dtype
+from smolorad.domain import Bounds, Device, Dtype, Precision
 from smolorad.errors import InvalidRequest
 from smolorad.paths import Home
 
@@ -59,6 +59,9 @@ class Settings:
     )
     device: Device | None = _setting(None, "where models compute; default: chosen", choices=tuple(Device))
     dtype: Dtype | None = _setting(None, "the number format of weights in memory; default: chosen", choices=tuple(Dtype))
+    precision: Precision = _setting(
+        Precision.EXACT, "how generation reads the weights of a model that is loaded", choices=tuple(Precision)
+    )
     keep_alive: timedelta = _setting(
         timedelta(minutes=30), "how long an unused model stays loaded: 30m, 1h, 90 (seconds); -1: for ever; 0: not at all"
     )
@@ -246,6 +249,7 @@ _READERS: Mapping[Any, Callable[[Any], Any]] = {
     timedelta: read_duration,
     Device: lambda raw: Device(_text(raw)),
     Dtype: lambda raw: Dtype(_text(raw)),
+    Precision: lambda raw: Precision(_text(raw)),
     tuple[str, ...]: _names,
 }
 _WANTED: Mapping[Any, str] = {

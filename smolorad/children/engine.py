@@ -13,14 +13,13 @@ from smolorad.children.process import Child
 from smolorad.domain import (
     ChatMessage,
     Checkpoint,
-    Device,
-    Dtype,
     Evaluation,
     GenerateOutcome,
     GenerateSpec,
     LoadProgress,
     LoraSettings,
     Note,
+    Placing,
     ResidentModel,
     TokenLogprob,
     Trained,
@@ -37,11 +36,12 @@ TrainEvent = TrainProgress | Evaluation | Checkpoint | Note | Trained
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """A sign of life: seconds since the working thread finished a step, memory in bytes, adapters in memory."""
+    """A sign of life: seconds since the working thread finished a step, memory in bytes, adapters in memory, its late speed."""
 
-    busy_s: float
-    rss_bytes: int
-    adapters: tuple[str, ...]
+    busy_s: float = 0.0
+    rss_bytes: int = 0
+    adapters: tuple[str, ...] = ()
+    tokens_per_second: float = 0.0
 
 
 class Engine(Protocol):
@@ -56,7 +56,7 @@ class Engine(Protocol):
         """Its process id."""
 
     def load(
-        self, path: Path, name: str, device: Device | None, dtype: Dtype | None, trust_remote_code: bool
+        self, path: Path, name: str, placing: Placing, trust_remote_code: bool
     ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
         """Makes a model resident, in place of the one before once it stands."""
 
@@ -116,11 +116,11 @@ class EngineProcess:
         return self._child.pid
 
     async def load(
-        self, path: Path, name: str, device: Device | None, dtype: Dtype | None, trust_remote_code: bool
+        self, path: Path, name: str, placing: Placing, trust_remote_code: bool
     ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
         """See Engine."""
         command = pb.Load(path=str(path), name=name, trust_remote_code=trust_remote_code)
-        command.MergeFrom(to_message(pb.Load, _Where(device, dtype)))
+        command.MergeFrom(to_message(pb.Load, placing))
         async with aclosing(self._child.call(load=command)) as events:
             async for event in events:
                 if event.WhichOneof("body") == "resident":
@@ -211,12 +211,6 @@ class EngineProcess:
             async for event in events:
                 return getattr(event, kind)
         raise Internal("The engine gave no answer; please report it with the daemon's log.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Where:
-    device: Device | None
-    dtype: Dtype | None
 
 
 def _folder(key: str, path: Path) -> pb.AdapterFolder:

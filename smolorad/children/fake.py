@@ -33,6 +33,7 @@ from smolorad.domain import (
     ModelFacts,
     Note,
     PhaseProgress,
+    Placing,
     Prepared,
     PrepareSpec,
     ResidentModel,
@@ -97,10 +98,10 @@ class FakeEngine:
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def load(
-        self, path: Path, name: str, device: Device | None, dtype: Dtype | None, trust_remote_code: bool
+        self, path: Path, name: str, placing: Placing, trust_remote_code: bool
     ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
         """See Engine."""
-        self.script.calls.append(("load", (path, name, device, dtype, trust_remote_code)))
+        self.script.calls.append(("load", (path, name, placing, trust_remote_code)))
         default: list[Step] = [LoadProgress(LoadStage.READ, 1, 2), LoadProgress(LoadStage.WARM_UP)]
         async for step in self._play("load", _next(self.script.loads, default)):
             if isinstance(step, LoadProgress):
@@ -111,11 +112,12 @@ class FakeEngine:
             fingerprint=self.script.fingerprint,
             architecture="llama",
             parameters=1000,
-            device=device or Device.CPU,
-            dtype=dtype or Dtype.FLOAT32,
+            device=placing.device or Device.CPU,
+            dtype=placing.dtype or Dtype.FLOAT32,
             weight_bytes=4000,
             context_length=512,
             has_chat_template=True,
+            precision=placing.precision,
         )
         yield self.resident
 

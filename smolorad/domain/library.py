@@ -26,6 +26,23 @@ class Dtype(enum.StrEnum):
     FLOAT16 = "float16"
 
 
+class Precision(enum.StrEnum):
+    """How generation reads the weights. Training and merging always use exact ones."""
+
+    EXACT = "exact"  # as they are in memory
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How a model is to be loaded. None chooses."""
+
+    device: Device | None = None
+    dtype: Dtype | None = None
+    precision: Precision = Precision.EXACT
+
+
 class Origin(enum.StrEnum):
     """Where a model or an adapter came from."""
 
@@ -70,6 +87,9 @@ class ResidentModel:
     has_chat_template: bool
     self_test_notes: tuple[str, ...] = ()
     load_s: float = 0.0
+    precision: Precision = Precision.EXACT
+    token_bytes: int = 0  # of weights that generation reads for each token
+    decoder: str = ""  # who computes a token: `native`, `packed` or `torch`
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
     """Puts the adapter of a PEFT folder on a view of the base; raises as `Adapters.attach`."""
     config = read_config(folder)
     _check_promise(base, folder)
-    view = base.view(own_biases=config.bias != "none" or config.lora_bias)
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
     wrapped, parameters = wrap(view, base.name, config, folder)
     model = wrapped.get_base_model().eval().requires_grad_(False)
     lora = base.native.lora(model) if base.native is not None else None

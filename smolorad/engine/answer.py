@@ -14,7 +14,7 @@ from smolorad.engine.base import Base
 from smolorad.engine.decode import Native, Sequence
 from smolorad.engine.detokenise import Detokeniser, Verbatim
 from smolorad.engine.logprobs import Logprobs
-from smolorad.engine.native.step import NativeModel, Row
+from smolorad.engine.native.step import NativeModel, Part
 from smolorad.engine.prompts import encode, room
 from smolorad.engine.sampling import Sampler, Surroundings, with_seed
 from smolorad.engine.stop import StopStrings
@@ -47,33 +47,28 @@ class Answer:
         self._arrived = arrived
         self._began: float | None = None
         self._first: float | None = None
-        self._prefill_s = 0.0
 
     @property
     def native(self) -> NativeModel | None:
         """As `Sequence.native`."""
         return self._sequence.native
 
-    def row(self) -> Row:
-        """As `Sequence.row`."""
-        return self._sequence.row()
+    def part(self, most: int) -> Part:
+        """As `Sequence.part`."""
+        self._begin()
+        return self._sequence.part(most)
 
     def step(self, logits: Tensor | None = None) -> str:
         """Computes once; the text that is certain by then, perhaps none. At the end `outcome` is set.
 
         `logits`: as in `Sequence.step`.
         """
-        begin = time.monotonic()
-        if self._began is None:
-            self._began = begin
+        self._begin()
         token = self._sequence.step(logits)
-        now = time.monotonic()
-        if self._first is None:
-            self._prefill_s += now - begin
         if token is None:
             return ""
         if self._first is None:
-            self._first = now
+            self._first = time.monotonic()
         self._tokens.append(token)
         if token in self._end_ids:
             return self._end(FinishReason.STOP)
@@ -90,6 +85,10 @@ class Answer:
         """The tokens chosen since this was last asked; none unless the request wants them."""
         return self._logprobs.take() if self._logprobs is not None else ()
 
+    def _begin(self) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+
     def cancel(self) -> str:
         """Ends it where it is; the text that was held back."""
         return self._end(FinishReason.CANCELLED)
@@ -100,13 +99,14 @@ class Answer:
             reason = FinishReason.STOP
         held += self._stop.flush()
         now = time.monotonic()
+        began, first = self._began or now, self._first or now
         self.outcome = GenerateOutcome(
             finish_reason=reason,
             usage=Usage(self._prompt_tokens, len(self._tokens)),
             timings=Timings(
-                queued_s=(self._began or now) - self._arrived,
-                prefill_s=self._prefill_s,
-                decode_s=now - self._first if self._first is not None else 0.0,
+                queued_s=began - self._arrived,
+                prefill_s=first - began,
+                decode_s=now - first,
                 first_token_s=self._first - self._arrived if self._first is not None else 0.0,
             ),
             sampling=self._sampling,
@@ -119,4 +119,4 @@ class Answer:
 def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler) -> Sequence:
     if adapter is not None:
         return Sequence(adapter.model, prompt, sampler, adapter.native)
-    return Sequence(base.model, prompt, sampler, Native(base.native) if base.native is not None else None)
+    return Sequence(base.speaker, prompt, sampler, Native(base.native) if base.native is not None else None)

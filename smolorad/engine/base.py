@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from smolorad.domain import Device, Dtype, ResidentModel
+from smolorad.domain import Device, Dtype, Precision, ResidentModel
 from smolorad.engine.constraint import Constraints
+from smolorad.engine.native.linear import Packed
 from smolorad.engine.native.step import NativeModel
 from smolorad.engine.vocabulary import Vocabulary
 
@@ -32,18 +33,28 @@ class Base:
     constraints: Constraints  # the forms that answers were asked for
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
-    native: NativeModel | None = None  # one token in one call, where this machine and this model allow it
+    precision: Precision = Precision.EXACT
+    native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
+    packed: Packed | None = None  # the generic way, where there is no native one
 
-    def view(self, *, own_biases: bool = False) -> Any:
+    @property
+    def speaker(self) -> Any:
+        """The model as generation asks it."""
+        return self.packed.model if self.packed is not None else self.model
+
+    def view(self, *, own_biases: bool = False, speaks: bool = False) -> Any:
         """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.
 
-        `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases.
+        `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases. `speaks`: it is for
+        generation alone, in the precision that was chosen for it.
         """
-        return share(self.model, own_biases=own_biases)
+        return share(self.speaker if speaks else self.model, own_biases=own_biases)
 
     def resident(self, load_s: float) -> ResidentModel:
         """What others are told about it; `load_s` is how long it took to load."""
         parameters = list(self.model.parameters())
+        weight_bytes = sum(p.numel() * p.element_size() for p in parameters)
+        decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
         return ResidentModel(
             name=self.name,
             fingerprint=self.fingerprint,
@@ -51,11 +62,14 @@ class Base:
             parameters=sum(p.numel() for p in parameters),
             device=self.device,
             dtype=self.dtype,
-            weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+            weight_bytes=weight_bytes,
             context_length=self.context_length,
             has_chat_template=bool(self.tokenizer.chat_template),
             self_test_notes=self.notes,
             load_s=load_s,
+            precision=self.precision,
+            token_bytes=self.native.nbytes if self.native else self.packed.nbytes if self.packed else weight_bytes,
+            decoder=decoder,
         )
 
 

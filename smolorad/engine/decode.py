@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from smolorad.engine.native.step import Lora, NativeModel, Row
+from smolorad.domain import Precision
+from smolorad.engine.native.step import MAX_ROWS, Lora, NativeModel, Part
 from smolorad.engine.sampling import Sampler
 from smolorad.errors import NotFinite
 
@@ -31,7 +32,8 @@ class Sequence:
     """Prompt and answer as token ids, and the keys and values of those already computed.
 
     Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
-    So prefill and decode are the same operation; one token alone is computed by the native step, where there is one.
+    So prefill and decode are the same operation. The native step computes it, where there is one; but torch, with its larger
+    products, is faster for a long prompt on exact weights.
     """
 
     def __init__(self, model: Any, prompt: Ids[int], sampler: Sampler, native: Native | None = None) -> None:
@@ -49,24 +51,27 @@ class Sequence:
     @property
     def native(self) -> NativeModel | None:
         """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
-        alone = self._length - self._computed == 1
-        return self._native.model if self._native is not None and alone else None
+        if self._native is None:
+            return None
+        native, left = self._native.model, self._length - self._computed
+        return native if left <= MAX_ROWS or native.precision is not Precision.EXACT else None
 
-    def row(self) -> Row:
-        """The next step, for `native`."""
+    def part(self, most: int = MAX_ROWS) -> Part:
+        """The next step, for `native`: at most so many tokens."""
         assert self._native is not None
-        return Row(int(self._ids[0, self._computed]), self._cache, self._native.lora)
+        tokens = self._ids[0, self._computed : min(self._computed + most, self._length)].tolist()
+        return Part(tokens, self._cache, self._native.lora)
 
     def step(self, logits: Tensor | None = None) -> int | None:
         """Computes once; the token that was chosen, or None while the prompt is not yet through.
 
-        `logits` (1, vocabulary) come from `row`, where `native` has computed it already.
+        `logits` (1, vocabulary) come from `part`, where `native` has computed it already.
         Raises NotFinite if the logits stay NaN or infinite when everything is computed again, once.
         """
         if logits is None:
-            logits = self._compute(self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)])
-        else:
-            self._computed += 1
+            logits = self._compute()
+        if self._native is not None:
+            self._computed = self._cache.length
         if self._computed < self._length:
             return None
         if not torch.isfinite(logits.max()):  # NaN wins every max; a masked vocabulary's -inf does not
@@ -79,12 +84,11 @@ class Sequence:
         return token
 
     @torch.inference_mode()
-    def _compute(self, ids: Tensor) -> Tensor:
-        """The logits (1, vocabulary) after `ids` (1, tokens), in fp32 on the CPU: all choosing happens there."""
+    def _compute(self) -> Tensor:
+        """The logits (1, vocabulary) after the next step, in fp32 on the CPU: all choosing happens there."""
         if (native := self.native) is not None:
-            row = self.row()
-            self._computed += 1
-            return native.step([row])
+            return native.step([self.part()])
+        ids = self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)]
         self._computed += ids.shape[1]
         output = self._model(input_ids=ids.to(self._device), past_key_values=self._cache, **self._forward_options)
         logits: Tensor = output.logits[:, -1, :].to(device="cpu", dtype=torch.float32, copy=True)

@@ -6,20 +6,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from smolora._paths import cache_path
-from smolorad.domain import Device, Dtype, LoadProgress, LoadStage
-from smolorad.engine.base import Base
+from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
+from smolorad.engine.base import Base, share
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, Placement, ladder, place
 from smolorad.engine.facts import facts, read_config, weight_files
 from smolorad.engine.failure import first_line, is_out_of_memory
 from smolorad.engine.native.build import library
-from smolorad.engine.native.step import NativeModel
+from smolorad.engine.native.linear import Packed, pack_linears
+from smolorad.engine.native.step import NativeModel, knows
 from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Damaged, UnsupportedModel
@@ -39,6 +41,7 @@ def load(
     device: Device | None = None,
     dtype: Dtype | None = None,
     trust_remote_code: bool = False,
+    precision: Precision = Precision.EXACT,
     hardware: Hardware | None = None,
     report: Report = lambda progress: None,
 ) -> Base:
@@ -81,7 +84,7 @@ def load(
     vocabulary = Vocabulary(tokenizer, end_ids)
     report(LoadProgress(LoadStage.WARM_UP))
     trace(model, prompt_tokens=4, tokens=2)
-    native = NativeModel.of(library(cache_path()), model) if placement.device is Device.CPU else None
+    native, packed = _compiled(model, precision) if placement.device is Device.CPU else (None, None)
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -96,8 +99,20 @@ def load(
         constraints=Constraints(vocabulary),
         notes=notes,
         trust_remote_code=trust_remote_code,
+        precision=precision,
         native=native,
+        packed=packed,
     )
+
+
+def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None]:
+    """What our own library makes of the model: a native step, or packed linear layers, or nothing where it cannot be built."""
+    compiled = library(cache_path(), torch.get_num_threads())
+    if compiled is None:
+        return None, None
+    if knows(model, precision):
+        return NativeModel(compiled, model, precision), None
+    return None, pack_linears(share(model), compiled, precision)
 
 
 def _config(folder: Path, name: str, trust_remote_code: bool) -> Any:

@@ -37,7 +37,7 @@ from smolorad.engine.base import Base
 from smolorad.engine.device import release
 from smolorad.engine.failure import explain
 from smolorad.engine.load import load
-from smolorad.engine.native.step import MAX_SEQUENCES
+from smolorad.engine.native.step import MAX_ROWS, Part
 from smolorad.engine.prompts import decode, encode
 from smolorad.engine.schedule import Schedule
 from smolorad.errors import BadState, Cancelled, Internal, NoModel, OutOfMemory, ShuttingDown
@@ -124,7 +124,7 @@ class Loop:
             return
         logits: Sequence[Tensor | None]
         try:
-            logits = native.step([one.row() for one in company]).split(1)
+            logits = native.step(list(self._parts(company))).split(1)
         except MemoryError:
             company, logits = [answer], (None,)
         for one, own in zip(company, logits, strict=True):
@@ -134,7 +134,15 @@ class Loop:
     def _company(self, answer: Answer) -> list[Answer]:
         """The answer, and the others whose next step the same native step computes."""
         others = (one for one in self._schedule.all() if one is not answer and one.native is answer.native)
-        return [answer, *(one for one in others if not self._inbox.cancelled(one.call))][:MAX_SEQUENCES]
+        return [answer, *(one for one in others if not self._inbox.cancelled(one.call))][:MAX_ROWS]
+
+    def _parts(self, company: Sequence[Answer]) -> Iterator[Part]:
+        """Their tokens for one step: each has one at least, and who comes first has the most."""
+        room = MAX_ROWS
+        for after, one in zip(reversed(range(len(company))), company, strict=True):
+            part = one.part(room - after)
+            room -= len(part.tokens)
+            yield part
 
     def _step(self, answer: Answer, logits: Tensor | None = None) -> None:
         with self._answering(answer.call, answer):

@@ -36,6 +36,7 @@ class Inbox:
         self._process = psutil.Process()
         self._busy_since: float | None = None
         self._adapters: tuple[str, ...] = ()
+        self._tokens_per_second = 0.0
         self.draining = threading.Event()
 
     def start(self) -> None:
@@ -78,11 +79,13 @@ class Inbox:
         violations = [pb.Violation(field=v.field, description=v.description) for v in error.violations]
         self.emit(call, failure=pb.Failure(reason=error.reason, message=error.message, violations=violations))
 
-    def working(self, *, adapters: Sequence[str] | None = None) -> None:
+    def working(self, *, adapters: Sequence[str] | None = None, tokens_per_second: float | None = None) -> None:
         """The working thread tells that it has just finished a step and begins another: what Pong reports."""
         self._busy_since = time.monotonic()
         if adapters is not None:
             self._adapters = tuple(adapters)
+        if tokens_per_second is not None:
+            self._tokens_per_second = tokens_per_second
 
     def idle(self) -> None:
         """The working thread tells that it waits for commands."""
@@ -106,7 +109,13 @@ class Inbox:
     def _pong(self, nonce: int) -> pb.Pong:
         since = self._busy_since
         busy_s = 0.0 if since is None else time.monotonic() - since
-        return pb.Pong(nonce=nonce, busy_s=busy_s, rss_bytes=self._process.memory_info().rss, adapters=self._adapters)
+        return pb.Pong(
+            nonce=nonce,
+            busy_s=busy_s,
+            rss_bytes=self._process.memory_info().rss,
+            adapters=self._adapters,
+            tokens_per_second=self._tokens_per_second,
+        )
 
 
 def open_inbox(argv: Sequence[str]) -> Inbox:

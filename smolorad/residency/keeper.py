@@ -20,7 +20,7 @@ from typing import Any
 
 from smolorad.children.engine import Engine, EngineFactory
 from smolorad.config import Settings
-from smolorad.domain import Adapter, Device, Dtype, LoadProgress, ResidentModel
+from smolorad.domain import Adapter, Device, Dtype, LoadProgress, Placing, Precision, ResidentModel
 from smolorad.errors import BadState, Damaged, EngineUnavailable, NoModel, ShuttingDown, SmoloraError, WrongBase
 from smolorad.log import Log
 from smolorad.residency.keep_alive import KeepAlive
@@ -34,7 +34,7 @@ WAIT_S = 20.0  # how long a generation waits for a model that is on its way
 _UNLOAD_WAIT_S = 10.0  # how long an unloading waits for the generations under way
 _BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # before each try to start a dead engine again
 _CALM_S = 60.0  # an engine that lived this long starts the count of tries anew
-_RESIDENT_KEY, _LAST_KEY = "model.resident", "model.last"
+_RESIDENT_KEY, _LAST_KEY = "model.resident", "model.last_wish"
 
 
 _CLOSING = "The daemon is shutting down; start it again with `smolorad serve`."
@@ -57,6 +57,7 @@ class Wish:
     device: Device | None = None
     dtype: Dtype | None = None
     keep_alive: timedelta | None = None
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class _Loaded:
             wish.model == self.model.name
             and wish.device in (None, self.model.device)
             and wish.dtype in (None, self.model.dtype)
+            and wish.precision in (None, self.model.precision)
         )
 
 
@@ -152,7 +154,10 @@ class Residency:
     async def choose(self, reference: str = "") -> str:
         """The reference itself, or what an empty one means: the resident model, the last one, the default."""
         return (
-            reference or (self._loaded.model.name if self._loaded else "") or await self._last() or self._settings.default_model
+            reference
+            or (self._loaded.model.name if self._loaded else "")
+            or (await self._last()).model
+            or self._settings.default_model
         )
 
     # --- load, unload
@@ -270,10 +275,12 @@ class Residency:
             if loaded is None and self._is_busy():
                 await self._settled(None if training else WAIT_S)
                 continue
-            name = reference or await self._last() or (self._settings.default_model if training else "")
-            if not name:
+            wish = await self._last()
+            if not wish.model or reference not in ("", wish.model):
+                wish = Wish(reference or (self._settings.default_model if training else ""))
+            if not wish.model:
                 raise NoModel("No model is loaded. Type `smolora-client load starter`, or name another one.")
-            await _result(self._spawn(self._load(Wish(name), _ignore)))
+            await _result(self._spawn(self._load(wish, _ignore)))
 
     def _is_busy(self) -> bool:
         return self._recovery is not None or self._loading.locked() or self._changing.locked()
@@ -297,6 +304,7 @@ class Residency:
                 model=await self.choose(wish.model),
                 device=wish.device or self._settings.device,
                 dtype=wish.dtype or self._settings.dtype,
+                precision=wish.precision or self._settings.precision,
             )
             loaded = self._loaded
             if loaded is not None and loaded.answers(wish) and not await self._resolver.has_changed(loaded.base):
@@ -327,13 +335,13 @@ class Residency:
         self._loaded = _Loaded(engine, model, base, wish)
         self._ready_at = time.monotonic()
         await self._library.remember(_RESIDENT_KEY, _write_wish(wish))
-        await self._library.remember(_LAST_KEY, model.name)
+        await self._library.remember(_LAST_KEY, _write_wish(dataclasses.replace(wish, model=model.name)))
         self._count_down()
         return model
 
     async def _read(self, engine: Engine, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
         before, model = self._loaded, None
-        events = engine.load(base.path, base.name, wish.device, wish.dtype, base.trust_remote_code)
+        events = engine.load(base.path, base.name, _placing(wish), base.trust_remote_code)
         async with contextlib.aclosing(events):
             async for event in events:
                 if isinstance(event, ResidentModel):
@@ -417,8 +425,10 @@ class Residency:
         finally:
             self._recovery = None
 
-    async def _last(self) -> str:
-        return await self._library.recall(_LAST_KEY) or ""
+    async def _last(self) -> Wish:
+        """What was loaded last, and how."""
+        remembered = await self._library.recall(_LAST_KEY)
+        return _read_wish(remembered) if remembered else Wish()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -444,9 +454,21 @@ def _ignore(progress: LoadProgress) -> None:
     """Nobody watches this loading."""
 
 
+def _placing(wish: Wish) -> Placing:
+    return Placing(wish.device, wish.dtype, wish.precision or Precision.EXACT)
+
+
 def _write_wish(wish: Wish) -> str:
     keep_alive_s = None if wish.keep_alive is None else wish.keep_alive.total_seconds()
-    return json.dumps({"model": wish.model, "device": wish.device, "dtype": wish.dtype, "keep_alive_s": keep_alive_s})
+    return json.dumps(
+        {
+            "model": wish.model,
+            "device": wish.device,
+            "dtype": wish.dtype,
+            "precision": wish.precision,
+            "keep_alive_s": keep_alive_s,
+        }
+    )
 
 
 def _read_wish(text: str) -> Wish:
@@ -455,5 +477,6 @@ def _read_wish(text: str) -> Wish:
         model=found["model"],
         device=Device(found["device"]) if found["device"] else None,
         dtype=Dtype(found["dtype"]) if found["dtype"] else None,
+        precision=Precision(found["precision"]) if found.get("precision") else None,
         keep_alive=None if found["keep_alive_s"] is None else timedelta(seconds=found["keep_alive_s"]),
     )

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 import smolorad
 from smolora.v1 import models_pb2, system_pb2_grpc
 from smolora.v1 import system_pb2 as pb
+from smolorad.children.engine import Pong
 from smolorad.config import Settings
 from smolorad.errors import EngineUnavailable
 from smolorad.jobs.queue import Queue
@@ -54,7 +55,7 @@ class SystemService(system_pb2_grpc.SystemServiceServicer):
     @wire
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         engine, resident = self._residency.engine, self._residency.resident
-        rss_bytes, adapters = await self._ask_engine()
+        pong = await self._ask_engine()
         return pb.GetStatusResponse(
             version=smolorad.__version__,
             pid=os.getpid(),
@@ -65,14 +66,15 @@ class SystemService(system_pb2_grpc.SystemServiceServicer):
             engine_pid=engine.pid if engine else 0,
             engine_restarts=self._residency.restarts,
             resident=to_message(models_pb2.ResidentModel, resident) if resident else None,
-            adapters=adapters,
+            adapters=pong.adapters,
             unload_time=_timestamp(due) if (due := self._residency.unload_time()) else None,
             running_job=self._queue.on_engine,
             queued_jobs=self._queue.waiting,
             active_generations=self._generation.active,
             daemon_rss_bytes=self._process.memory_info().rss,
-            engine_rss_bytes=rss_bytes,
+            engine_rss_bytes=pong.rss_bytes,
             contract=CONTRACT,
+            tokens_per_second=pong.tokens_per_second,
         )
 
     @wire
@@ -80,17 +82,16 @@ class SystemService(system_pb2_grpc.SystemServiceServicer):
         self._end(check_duration(request.grace, "grace") if request.HasField("grace") else None)
         return pb.ShutdownResponse()
 
-    async def _ask_engine(self) -> tuple[int, tuple[str, ...]]:
-        """The engine's memory and its adapters; nothing where it does not answer at once."""
+    async def _ask_engine(self) -> Pong:
+        """What the engine tells of itself; nothing where it does not answer at once."""
         engine = self._residency.engine
         if engine is None:
-            return 0, ()
+            return Pong()
         try:
             async with asyncio.timeout(_PING_S):
-                pong = await engine.ping()
+                return await engine.ping()
         except (TimeoutError, EngineUnavailable):
-            return 0, ()
-        return pong.rss_bytes, tuple(pong.adapters)
+            return Pong()
 
 
 def _timestamp(when: datetime) -> Timestamp:

@@ -40,7 +40,7 @@ _ONLY_IN_CONTRACT = {
     "ImportModelRequest.request_id",
     "PrepareDatasetRequest.request_id",
 }
-_NOT_IN_CONTRACT = {"Bounds", "Ref"}  # how the domain speaks about its own values
+_NOT_IN_CONTRACT = {"Bounds", "Placing", "Ref"}  # how the domain speaks about its own values
 
 
 def _values() -> Iterator[tuple[str, type[Any]]]:

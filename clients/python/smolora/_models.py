@@ -38,6 +38,14 @@ class Device(enum.StrEnum):
     CUDA = "cuda"
 
 
+class Precision(enum.StrEnum):
+    """How generation reads a model's weights."""
+
+    EXACT = "exact"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
 class Dtype(enum.StrEnum):
     """The number format of weights."""
 
@@ -248,6 +256,9 @@ class ResidentModel:
     has_chat_template: bool
     self_test_notes: tuple[str, ...]
     load_s: float
+    precision: Precision
+    token_bytes: int
+    decoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,6 +484,7 @@ class Status:
     daemon_rss_bytes: int
     engine_rss_bytes: int
     contract: str
+    tokens_per_second: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
-"""Compiles step.c with the machine's own compiler, once, and keeps the library in the user's cache."""
+"""Compiles the C of this folder with the machine's own compiler, once, and keeps the library in the user's cache."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import platform
@@ -10,6 +9,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+from smolorad.engine.native.library import Library
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,11 @@ _OWN_MACHINE = {"x86_64": ("-march=native", "-mprefer-vector-width=512"), "arm64
 _TIMEOUT_S = 120.0
 
 
-def library(cache: Path) -> ctypes.CDLL | None:
-    """The compiled step, built below `cache` where it is not there yet; None where it cannot be, and the log says why."""
+def library(cache: Path, threads: int) -> Library | None:
+    """The compiled library on that many threads, built below `cache` where it is not there yet.
+
+    None where it cannot be, and the log says why.
+    """
     compiler = _compiler()
     if compiler is None:
         log.info("no C compiler, so torch decodes; install one for several times the speed")
@@ -29,7 +33,7 @@ def library(cache: Path) -> ctypes.CDLL | None:
     command = [compiler, *_FLAGS, *_OWN_MACHINE.get(platform.machine(), ())]
     path = cache / "native" / f"step-{_key(command)}.so"
     try:
-        return _open(path) or _open(_build(command, path))
+        return _open(path, threads) or _open(_build(command, path), threads)
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
         log.warning("the native step cannot be built, so torch decodes: %s", told.strip()[-500:])
@@ -41,8 +45,10 @@ def _compiler() -> str | None:
 
 
 def _key(command: list[str]) -> str:
-    """What the library depends on: the source, the command, and the processor, as a home may be shared by several machines."""
-    digest = hashlib.sha256(_SOURCE.read_bytes())
+    """What the library depends on: the sources, the command, and the processor, as a home may be shared by several machines."""
+    digest = hashlib.sha256()
+    for source in sorted(_SOURCE.parent.glob("*.[ch]")):
+        digest.update(source.read_bytes())
     digest.update("\0".join([*command, platform.platform(), _processor()]).encode())
     return digest.hexdigest()[:16]
 
@@ -55,10 +61,10 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _open(path: Path) -> ctypes.CDLL | None:
+def _open(path: Path, threads: int) -> Library | None:
     """None where it is not there, or damaged."""
     try:
-        return ctypes.CDLL(str(path))
+        return Library(str(path), threads)
     except OSError as error:
         if path.exists():
             log.warning("the native step is damaged (%s)", error)

@@ -1,44 +1,32 @@
-/* One decode step of a Llama-like model: one token of each of several sequences, in one call, on a few threads.
+/* One step of a Llama-like model: some tokens of each of several sequences, in one call, on a few threads.
  *
- * Weights are read where torch keeps them (row-major, out x in, bf16 or fp32) and are not copied. Activations and sums are
- * fp32. Keys and values lie in caches that torch's own forward pass fills too, [key-value head][capacity][head_dim].
+ * Activations and sums are fp32. Keys and values lie in caches that torch's own forward pass fills too,
+ * [key-value head][capacity][head_dim].
  *
  * Threads: each owns a range of every product's rows. What is small (norms, the inner products of LoRA) each thread computes
- * for itself, so that five barriers a layer are enough. Within a step threads spin; between steps they sleep.
+ * for itself, so that six barriers a layer are enough.
  */
 #define _GNU_SOURCE
-#include <math.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#define RELAX() _mm_pause()
-#elif defined(__aarch64__)
-#define RELAX() __asm__ __volatile__("yield")
-#else
-#define RELAX() ((void)0)
-#endif
+#include "matrix.h"
+#include "pack.h"
+#include "pool.h"
 
 enum { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };
-enum { FP32, BF16 };
-enum { MAX_SEQUENCES = 16, MAX_THREADS = 64, SPINS_BEFORE_YIELD = 2000, SPINS_BEFORE_SLEEP = 20000 };
+enum { MAX_ROWS = 64 };
 
 typedef struct {
-    const void *weight[PROJECTIONS];
+    Matrix weight[PROJECTIONS];
     const float *bias[PROJECTIONS]; /* or NULL */
     const float *attention_norm, *mlp_norm;
     const float *q_norm, *k_norm; /* over head_dim, or NULL */
 } Layer;
 
 typedef struct {
-    int32_t layers, hidden, heads, kv_heads, head_dim, inner, vocab, dtype;
+    int32_t layers, hidden, heads, kv_heads, head_dim, inner, vocab;
+    int32_t format; /* of embedding and caches: FP32 or BF16 */
     float eps, rope_scale, attention_scale;
-    const void *embedding, *head;
+    const void *embedding;
+    Matrix head;
     const float *final_norm;
     const float *inverse_frequencies; /* head_dim / 2 */
     const Layer *layer;
@@ -52,182 +40,64 @@ typedef struct {
 } Lora; /* rank 0: none */
 
 typedef struct {
-    int32_t token, position, capacity;
-    void *const *keys;   /* of each layer */
-    void *const *values; /* of each layer */
-    const Lora *lora;    /* layers x PROJECTIONS, or NULL */
-    float *logits;       /* vocab */
+    const int32_t *tokens;
+    int32_t count, position, capacity; /* how many tokens, and how many have keys and values already */
+    void *const *keys;                 /* of each layer */
+    void *const *values;               /* of each layer */
+    const Lora *lora;                  /* layers x PROJECTIONS, or NULL */
+    int32_t every;                     /* logits after every token, not only after the last */
 } Sequence;
 
-/* --- products ---------------------------------------------------------------------------------------------------------- */
+typedef struct {
+    Vectors vectors;   /* what this thread's next product is with: normed, or what all threads made */
+    float *normed;     /* MAX_ROWS x hidden */
+    float *part;       /* MAX_ROWS x hidden */
+    float *scores;     /* QUERIES x score_room, grown when needed */
+    int score_room;
+} Worker;
 
-static inline float widen(uint16_t value) {
+typedef struct {
+    Pool *pool;
+    const Model *model;
+    Worker worker[MAX_THREADS];
+    float *x, *rope, *qkv, *attended, *inner; /* of all rows */
+    const Sequence *sequences;
+    int rows, scored; /* tokens of all sequences together, and those of them whose logits are wanted */
+    struct {
+        int sequence, position, token, scored;
+    } row[MAX_ROWS];
+    float *logits; /* scored x vocab */
+    atomic_int failed;
+} Engine;
+
+/* --- small things ------------------------------------------------------------------------------------------------------ */
+
+/* e^x by 2^n times a polynomial, within 2 units in the last place (the coefficients are Cephes' expf's). Above 88 it stays what
+ * it is there. Below -60 it is 0: nobody who adds it to 1 would see it, and products with numbers so small take the processor a
+ * hundred times as long. */
+static inline float exponential(float x) {
+    int none = x < -60.0f;
+    x = none ? -60.0f : x > 88.0f ? 88.0f : x;
+    float n = NEAREST(x * 1.44269504f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
     union {
-        uint32_t bits;
+        int32_t bits;
         float number;
-    } both = {(uint32_t)value << 16};
-    return both.number;
-}
-
-static inline uint16_t narrow(float value) { /* to the nearest, ties to even, as torch does */
-    union {
-        float number;
-        uint32_t bits;
-    } both = {value};
-    if (value != value) return 0x7fc0;
-    return (uint16_t)((both.bits + 0x7fff + ((both.bits >> 16) & 1)) >> 16);
-}
-
-static float dot_f32(const float *restrict w, const float *restrict x, int n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++) sum += w[i] * x[i];
-    return sum;
-}
-
-static float dot_bf16(const uint16_t *restrict w, const float *restrict x, int n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++) sum += widen(w[i]) * x[i];
-    return sum;
-}
-
-/* Four rows at once: more of the memory's requests are under way. */
-static void dot4_f32(const float *restrict w, int stride, const float *restrict x, int n, float *restrict out) {
-    const float *restrict w1 = w + stride, *restrict w2 = w1 + stride, *restrict w3 = w2 + stride;
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-    for (int i = 0; i < n; i++) {
-        float value = x[i];
-        s0 += w[i] * value;
-        s1 += w1[i] * value;
-        s2 += w2[i] * value;
-        s3 += w3[i] * value;
-    }
-    out[0] = s0, out[1] = s1, out[2] = s2, out[3] = s3;
-}
-
-static void dot4_bf16(const uint16_t *restrict w, int stride, const float *restrict x, int n, float *restrict out) {
-    const uint16_t *restrict w1 = w + stride, *restrict w2 = w1 + stride, *restrict w3 = w2 + stride;
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-    for (int i = 0; i < n; i++) {
-        float value = x[i];
-        s0 += widen(w[i]) * value;
-        s1 += widen(w1[i]) * value;
-        s2 += widen(w2[i]) * value;
-        s3 += widen(w3[i]) * value;
-    }
-    out[0] = s0, out[1] = s1, out[2] = s2, out[3] = s3;
-}
-
-static inline float dot(int dtype, const void *w, const float *x, int n) {
-    return dtype == BF16 ? dot_bf16(w, x, n) : dot_f32(w, x, n);
-}
-
-/* out[s][row] = weight[row] . x[s] for rows first..last-1; `x` and `out` have a stride for each sequence. */
-static void rows(int dtype, const void *weight, int cols, int first, int last, const float *x, int x_stride, float *out,
-                 int out_stride, int sequences) {
-    size_t size = dtype == BF16 ? 2 : 4;
-    int row = first;
-    float four[4];
-    for (; row + 4 <= last; row += 4) {
-        const char *w = (const char *)weight + (size_t)row * cols * size;
-        for (int s = 0; s < sequences; s++) {
-            if (dtype == BF16)
-                dot4_bf16((const uint16_t *)w, cols, x + (size_t)s * x_stride, cols, four);
-            else
-                dot4_f32((const float *)w, cols, x + (size_t)s * x_stride, cols, four);
-            memcpy(out + (size_t)s * out_stride + row, four, sizeof four);
-        }
-    }
-    for (; row < last; row++)
-        for (int s = 0; s < sequences; s++)
-            out[(size_t)s * out_stride + row] =
-                dot(dtype, (const char *)weight + (size_t)row * cols * size, x + (size_t)s * x_stride, cols);
+    } power = {((int32_t)n + 127) << 23};
+    return none ? 0 : p * power.number;
 }
 
 static void rms_norm(const float *restrict x, const float *restrict weight, float eps, int n, float *restrict out) {
     float scale = 1.0f / sqrtf(dot_f32(x, x, n) / n + eps);
 #pragma omp simd
     for (int i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
-}
-
-/* --- threads ----------------------------------------------------------------------------------------------------------- */
-
-typedef struct Engine Engine;
-
-typedef struct {
-    Engine *engine;
-    int index;
-    pthread_t thread;
-    float *normed;   /* MAX_SEQUENCES x hidden: this thread's own, as the next two */
-    float *part;     /* MAX_SEQUENCES x hidden */
-    float *scores;   /* of one head, grown when needed */
-    int score_room;
-} Worker;
-
-struct Engine {
-    const Model *model;
-    int threads;
-    Worker worker[MAX_THREADS];
-    float *x, *rope, *qkv, *attended, *inner; /* of all sequences */
-    Sequence *sequences;
-    int count;
-    atomic_int arrived, phase, epoch, sleepers, ending, failed;
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
-};
-
-static void barrier(Engine *e) {
-    int phase = atomic_load_explicit(&e->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&e->arrived, 1, memory_order_acq_rel) + 1 == e->threads) {
-        atomic_store_explicit(&e->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&e->phase, phase + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&e->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < SPINS_BEFORE_YIELD)
-            RELAX();
-        else
-            sched_yield();
-    }
-}
-
-/* This thread's part of `n` units, in multiples of four. */
-static void share(const Engine *e, int index, int n, int *first, int *last) {
-    int blocks = (n + 3) / 4;
-    *first = (int)((int64_t)blocks * index / e->threads) * 4;
-    *last = (int)((int64_t)blocks * (index + 1) / e->threads) * 4;
-    if (*last > n) *last = n;
-}
-
-/* --- one layer --------------------------------------------------------------------------------------------------------- */
-
-static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int projection, int cols, int first, int last,
-                              const float *x, int x_stride, float *out, int out_stride) {
-    const float *bias = layer->bias[projection];
-    for (int s = 0; s < e->count; s++) {
-        float *to = out + (size_t)s * out_stride;
-        if (bias)
-            for (int row = first; row < last; row++) to[row] += bias[row];
-        const Lora *lora = e->sequences[s].lora ? &e->sequences[s].lora[l * PROJECTIONS + projection] : NULL;
-        if (!lora || !lora->rank) continue;
-        float middle[lora->rank];
-        for (int i = 0; i < lora->rank; i++)
-            middle[i] = lora->scale * dot_f32(lora->a + (size_t)i * cols, x + (size_t)s * x_stride, cols);
-        for (int row = first; row < last; row++)
-            to[row] += dot_f32(lora->b + (size_t)row * lora->rank, middle, lora->rank);
-    }
-}
-
-static void project(const Engine *e, int index, int l, int projection, int out_rows, int cols, const float *x, int x_stride,
-                    float *out, int out_stride) {
-    const Layer *layer = &e->model->layer[l];
-    int first, last;
-    share(e, index, out_rows, &first, &last);
-    rows(e->model->dtype, layer->weight[projection], cols, first, last, x, x_stride, out, out_stride, e->count);
-    add_bias_and_lora(e, layer, l, projection, cols, first, last, x, x_stride, out, out_stride);
 }
 
 /* `rope`: head_dim / 2 cosines, then as many sines. */
@@ -239,226 +109,394 @@ static void rotate(const float *rope, int half, float *x) {
     }
 }
 
-static void store(int dtype, void *cache, size_t at, const float *x, int n) {
-    if (dtype == BF16)
+static void store(int format, void *cache, size_t at, const float *x, int n) {
+    if (format == BF16)
         for (int i = 0; i < n; i++) ((uint16_t *)cache)[at + i] = narrow(x[i]);
     else
         memcpy((float *)cache + at, x, sizeof(float) * n);
 }
 
-/* One query head of one sequence. The new key and value are written by the first query head of their group; the others use
- * their own copy of them, so that nobody waits. */
-static void attend(const Model *m, const Layer *layer, int l, const Sequence *s, int head, const float *qkv,
-                   const float *rope, float *scores, float *out) {
-    int d = m->head_dim, group = m->heads / m->kv_heads, kv = head / group, position = s->position;
-    size_t width = m->dtype == BF16 ? 2 : 4, base = (size_t)kv * s->capacity * d;
-    float q[d], k[d];
-    memcpy(q, qkv + (size_t)head * d, sizeof q);
-    memcpy(k, qkv + (size_t)(m->heads + kv) * d, sizeof k);
-    const float *v = qkv + (size_t)(m->heads + m->kv_heads + kv) * d;
-    if (layer->q_norm) {
-        float raw[d];
-        memcpy(raw, q, sizeof q), rms_norm(raw, layer->q_norm, m->eps, d, q);
-        memcpy(raw, k, sizeof k), rms_norm(raw, layer->k_norm, m->eps, d, k);
-    }
-    rotate(rope, d / 2, q);
-    rotate(rope, d / 2, k);
-    if (head % group == 0) {
-        store(m->dtype, s->keys[l], base + (size_t)position * d, k, d);
-        store(m->dtype, s->values[l], base + (size_t)position * d, v, d);
-    }
-    const char *keys = (const char *)s->keys[l] + base * width, *values = (const char *)s->values[l] + base * width;
-    float most = scores[position] = m->attention_scale * dot_f32(q, k, d);
-    for (int t = 0; t < position; t++) {
-        scores[t] = m->attention_scale * dot(m->dtype, keys + (size_t)t * d * width, q, d);
-        if (scores[t] > most) most = scores[t];
-    }
-    float total = 0;
-    for (int t = 0; t <= position; t++) total += scores[t] = expf(scores[t] - most);
-    for (int i = 0; i < d; i++) out[i] = scores[position] * v[i];
-    for (int t = 0; t < position; t++) {
-        float weight = scores[t];
-        if (m->dtype == BF16) {
-            const uint16_t *row = (const uint16_t *)values + (size_t)t * d;
-#pragma omp simd
-            for (int i = 0; i < d; i++) out[i] += weight * widen(row[i]);
-        } else {
-            const float *row = (const float *)values + (size_t)t * d;
-#pragma omp simd
-            for (int i = 0; i < d; i++) out[i] += weight * row[i];
-        }
-    }
-    for (int i = 0; i < d; i++) out[i] /= total;
+/* --- products with weights ---------------------------------------------------------------------------------------------- */
+
+/* What this thread's next products are with: `rows` vectors of as many numbers as `weight` has columns. */
+static void take(Worker *w, const float *x, int rows, const Matrix *weight) {
+    w->vectors.x = x, w->vectors.stride = weight->cols, w->vectors.count = rows;
+    prepare(&w->vectors, weight);
 }
 
-static void norm_all(const Engine *e, Worker *w, const float *weight) {
-    int n = e->model->hidden;
-    for (int s = 0; s < e->count; s++)
-        rms_norm(e->x + (size_t)s * n, weight, e->model->eps, n, w->normed + (size_t)s * n);
+static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int projection, int first, int last,
+                              const Vectors *v, float *out, int out_stride) {
+    const float *bias = layer->bias[projection];
+    int cols = layer->weight[projection].cols;
+    for (int r = 0; r < e->rows; r++) {
+        float *to = out + (size_t)r * out_stride;
+        if (bias)
+            for (int i = first; i < last; i++) to[i] += bias[i];
+        const Lora *lora = e->sequences[e->row[r].sequence].lora;
+        if (!lora || !(lora += l * PROJECTIONS + projection)->rank) continue;
+        float middle[lora->rank];
+        for (int i = 0; i < lora->rank; i++)
+            middle[i] = lora->scale * dot_f32(lora->a + (size_t)i * cols, v->x + (size_t)r * v->stride, cols);
+        for (int i = first; i < last; i++) to[i] += dot_f32(lora->b + (size_t)i * lora->rank, middle, lora->rank);
+    }
 }
 
-static void add_projected(Engine *e, Worker *w, int l, int projection, int cols, const float *x) {
+/* This thread's rows of a projection of what it has taken. */
+static void project(Engine *e, int thread, int l, int projection, float *out, int out_stride) {
+    const Layer *layer = &e->model->layer[l];
+    const Matrix *weight = &layer->weight[projection];
+    const Vectors *v = &e->worker[thread].vectors;
+    int first, last;
+    share(e->pool, thread, weight->rows, BLOCK, &first, &last);
+    product(weight, first, last, v, out, out_stride);
+    add_bias_and_lora(e, layer, l, projection, first, last, v, out, out_stride);
+}
+
+static void add_projected(Engine *e, int thread, int l, int projection, const float *x) {
+    Worker *w = &e->worker[thread];
+    const Matrix *weight = &e->model->layer[l].weight[projection];
     int n = e->model->hidden, first, last;
-    project(e, w->index, l, projection, n, cols, x, cols, w->part, n);
-    share(e, w->index, n, &first, &last);
-    for (int s = 0; s < e->count; s++)
-        for (int i = first; i < last; i++) e->x[(size_t)s * n + i] += w->part[(size_t)s * n + i];
+    take(w, x, e->rows, weight);
+    project(e, thread, l, projection, w->part, n);
+    share(e->pool, thread, n, BLOCK, &first, &last);
+    for (int r = 0; r < e->rows; r++)
+        for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += w->part[(size_t)r * n + i];
 }
 
-static void layer_step(Engine *e, Worker *w, int l) {
+static void take_normed(Engine *e, int thread, const float *norm, const Matrix *weight) {
+    Worker *w = &e->worker[thread];
+    int n = e->model->hidden;
+    for (int r = 0; r < e->rows; r++) rms_norm(e->x + (size_t)r * n, norm, e->model->eps, n, w->normed + (size_t)r * n);
+    take(w, w->normed, e->rows, weight);
+}
+
+/* --- attention ---------------------------------------------------------------------------------------------------------- */
+
+/* One row's key and value of one key-value head, into the cache. */
+static void remember(const Engine *e, const Layer *layer, int l, int r, int kv, float *qkv) {
+    const Model *m = e->model;
+    const Sequence *s = &e->sequences[e->row[r].sequence];
+    int d = m->head_dim;
+    float *k = qkv + (size_t)(m->heads + kv) * d, *v = qkv + (size_t)(m->heads + m->kv_heads + kv) * d;
+    size_t at = ((size_t)kv * s->capacity + e->row[r].position) * d;
+    if (layer->k_norm) {
+        float raw[d];
+        memcpy(raw, k, sizeof raw), rms_norm(raw, layer->k_norm, m->eps, d, k);
+    }
+    rotate(e->rope + (size_t)r * d, d / 2, k);
+    store(m->format, s->keys[l], at, k, d);
+    store(m->format, s->values[l], at, v, d);
+}
+
+/* scores[0..n-1] = e^(scores - the most); their sum. */
+static float soften(float *scores, int n) {
+    float most = scores[0], total = 0;
+#pragma omp simd reduction(max : most)
+    for (int t = 0; t < n; t++) most = scores[t] > most ? scores[t] : most;
+#pragma omp simd reduction(+ : total)
+    for (int t = 0; t < n; t++) total += scores[t] = exponential(scores[t] - most);
+    return total;
+}
+
+/* out[s] (d numbers) = the sum of values[t] * weights[s][t], for t < n. */
+#define DEFINE_MIX(NAME, TYPE, LOAD, WIDEN)                                                                             \
+    INLINE void mix_some_##NAME(const TYPE *values, int d, int i, int wide, const float *weights, int stride, int n,    \
+                                int count, float *out, int out_stride) {                                                \
+        f16 sums[4][4] = {{{0}}};                                                                                       \
+        for (int t = 0; t < n; t++) {                                                                                   \
+            const TYPE *value = values + (size_t)t * d + i;                                                             \
+            for (int s = 0; s < count; s++)                                                                             \
+                for (int k = 0; k < wide; k++) sums[s][k] += LOAD(value + 16 * k) * all(weights[(size_t)s * stride + t]); \
+        }                                                                                                               \
+        for (int s = 0; s < count; s++)                                                                                 \
+            for (int k = 0; k < wide; k++)                                                                              \
+                memcpy(out + (size_t)s * out_stride + i + 16 * k, &sums[s][k], sizeof(f16));                            \
+    }                                                                                                                   \
+    static void mix_##NAME(const TYPE *values, int d, const float *weights, int stride, int n, int count, float *out,   \
+                           int out_stride) {                                                                            \
+        for (int s = 0; s < count; s += 4) {                                                                            \
+            const float *w = weights + (size_t)s * stride;                                                              \
+            float *to = out + (size_t)s * out_stride;                                                                   \
+            int i = 0;                                                                                                  \
+            for (; i + 64 <= d; i += 64) {                                                                              \
+                if (count - s >= 4)                                                                                     \
+                    mix_some_##NAME(values, d, i, 4, w, stride, n, 4, to, out_stride);                                  \
+                else                                                                                                    \
+                    for (int one = s; one < count; one++)                                                               \
+                        mix_some_##NAME(values, d, i, 4, weights + (size_t)one * stride, stride, n, 1,                  \
+                                        out + (size_t)one * out_stride, out_stride);                                    \
+            }                                                                                                           \
+            for (int one = s; one < count && one < s + 4; one++) {                                                      \
+                const float *weight = weights + (size_t)one * stride;                                                   \
+                float *sum = out + (size_t)one * out_stride;                                                            \
+                for (int at = i; at + 16 <= d; at += 16)                                                                \
+                    mix_some_##NAME(values, d, at, 1, weight, stride, n, 1, sum, out_stride);                           \
+                for (int at = d - d % 16 > i ? d - d % 16 : i; at < d; at++) {                                          \
+                    sum[at] = 0;                                                                                        \
+                    for (int t = 0; t < n; t++) sum[at] += WIDEN(values[(size_t)t * d + at]) * weight[t];               \
+                }                                                                                                       \
+            }                                                                                                           \
+        }                                                                                                               \
+    }
+
+DEFINE_MIX(f32, float, load_f32, AS_IS)
+DEFINE_MIX(bf16, uint16_t, widen16, widen)
+
+enum { QUERIES = 8 }; /* that go over the keys together */
+
+/* Some queries of one sequence that read the same key-value head: query i is head `heads[i]` of row `rows[i]`. */
+static void attend(const Engine *e, const Layer *layer, int l, int kv, const int *rows, const int *heads, int count, Worker *w) {
+    const Model *m = e->model;
+    const Sequence *s = &e->sequences[e->row[rows[0]].sequence];
+    int d = m->head_dim, q_rows = m->heads * d, width = q_rows + 2 * m->kv_heads * d, room = w->score_room;
+    size_t base = (size_t)kv * s->capacity * d;
+    int n = e->row[rows[count - 1]].position + 1; /* rows come in order */
+    float *scores = w->scores, q[QUERIES * d], out[QUERIES * d];
+    uint16_t rounded[QUERIES * d];
+    for (int i = 0; i < count; i++) {
+        const float *query = e->qkv + (size_t)rows[i] * width + (size_t)heads[i] * d;
+        if (layer->q_norm)
+            rms_norm(query, layer->q_norm, m->eps, d, q + i * d);
+        else
+            memcpy(q + i * d, query, sizeof(float) * d);
+        rotate(e->rope + (size_t)rows[i] * d, d / 2, q + i * d);
+        for (int k = 0; k < d; k++) q[i * d + k] *= m->attention_scale;
+    }
+    Vectors queries = {.x = q, .stride = d, .count = count, .rounded = rounded};
+    if (m->format == BF16) round_bf16(&queries, d), rows_bf16((const uint16_t *)s->keys[l] + base, d, 0, n, &queries, scores, room);
+    else rows_f32((const float *)s->keys[l] + base, d, 0, n, &queries, scores, room);
+    float totals[QUERIES];
+    for (int i = 0; i < count; i++) {
+        int seen = e->row[rows[i]].position + 1;
+        totals[i] = soften(scores + (size_t)i * room, seen);
+        memset(scores + (size_t)i * room + seen, 0, sizeof(float) * (n - seen));
+    }
+    if (m->format == BF16) mix_bf16((const uint16_t *)s->values[l] + base, d, scores, room, n, count, out, d);
+    else mix_f32((const float *)s->values[l] + base, d, scores, room, n, count, out, d);
+    for (int i = 0; i < count; i++) {
+        float *to = e->attended + (size_t)rows[i] * q_rows + (size_t)heads[i] * d;
+        for (int k = 0; k < d; k++) to[k] = out[i * d + k] / totals[i];
+    }
+}
+
+/* This thread's part of all queries. Those of one token each go one by one, so that the threads have equal parts. */
+static void attend_all(Engine *e, int thread, int l) {
+    const Model *m = e->model;
+    int group = m->heads / m->kv_heads, unit = 0, rows[QUERIES], heads[QUERIES];
+    for (int first = 0, end; first < e->rows; first = end) {
+        int sequence = e->row[first].sequence;
+        for (end = first; end < e->rows && e->row[end].sequence == sequence;) end++;
+        int most = end - first > 1 ? QUERIES : 1, queries = (end - first) * group;
+        for (int kv = 0; kv < m->kv_heads; kv++)
+            for (int from = 0; from < queries; from += most)
+                if (unit++ % e->pool->threads == thread) {
+                    int count = queries - from < most ? queries - from : most;
+                    for (int i = 0; i < count; i++)
+                        rows[i] = first + (from + i) / group, heads[i] = kv * group + (from + i) % group;
+                    attend(e, &m->layer[l], l, kv, rows, heads, count, &e->worker[thread]);
+                }
+    }
+}
+
+/* --- one layer, one step ------------------------------------------------------------------------------------------------ */
+
+static void attention(Engine *e, int thread, int l) {
     const Model *m = e->model;
     const Layer *layer = &m->layer[l];
     int q_rows = m->heads * m->head_dim, kv_rows = m->kv_heads * m->head_dim, width = q_rows + 2 * kv_rows;
-    norm_all(e, w, layer->attention_norm);
-    project(e, w->index, l, Q, q_rows, m->hidden, w->normed, m->hidden, e->qkv, width);
-    project(e, w->index, l, K, kv_rows, m->hidden, w->normed, m->hidden, e->qkv + q_rows, width);
-    project(e, w->index, l, V, kv_rows, m->hidden, w->normed, m->hidden, e->qkv + q_rows + kv_rows, width);
-    barrier(e);
-    for (int unit = w->index; unit < e->count * m->heads; unit += e->threads) {
-        int s = unit / m->heads, head = unit % m->heads;
-        attend(m, layer, l, &e->sequences[s], head, e->qkv + (size_t)s * width, e->rope + (size_t)s * m->head_dim,
-               w->scores, e->attended + (size_t)s * q_rows + (size_t)head * m->head_dim);
+    take_normed(e, thread, layer->attention_norm, &layer->weight[Q]);
+    project(e, thread, l, Q, e->qkv, width);
+    project(e, thread, l, K, e->qkv + q_rows, width);
+    project(e, thread, l, V, e->qkv + q_rows + kv_rows, width);
+    barrier(e->pool);
+    for (int unit = thread; unit < e->rows * m->kv_heads; unit += e->pool->threads) {
+        int r = unit / m->kv_heads;
+        remember(e, layer, l, r, unit % m->kv_heads, e->qkv + (size_t)r * width);
     }
-    barrier(e);
-    add_projected(e, w, l, O, q_rows, e->attended);
-    barrier(e);
-    norm_all(e, w, layer->mlp_norm);
-    float *up = e->inner + (size_t)MAX_SEQUENCES * m->inner;
-    project(e, w->index, l, GATE, m->inner, m->hidden, w->normed, m->hidden, e->inner, m->inner);
-    project(e, w->index, l, UP, m->inner, m->hidden, w->normed, m->hidden, up, m->inner);
-    int first, last;
-    share(e, w->index, m->inner, &first, &last);
-    for (int s = 0; s < e->count; s++) {
-        float *gate = e->inner + (size_t)s * m->inner;
-        for (int i = first; i < last; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[(size_t)s * m->inner + i];
-    }
-    barrier(e);
-    add_projected(e, w, l, DOWN, m->inner, e->inner);
-    barrier(e);
+    barrier(e->pool);
+    attend_all(e, thread, l);
+    barrier(e->pool);
+    add_projected(e, thread, l, O, e->attended);
+    barrier(e->pool);
 }
 
-static void begin(Engine *e, int s) {
+static void mlp(Engine *e, int thread, int l) {
+    const Model *m = e->model;
+    const Layer *layer = &m->layer[l];
+    take_normed(e, thread, layer->mlp_norm, &layer->weight[GATE]);
+    float *up = e->inner + (size_t)MAX_ROWS * m->inner;
+    project(e, thread, l, GATE, e->inner, m->inner);
+    project(e, thread, l, UP, up, m->inner);
+    int first, last;
+    share(e->pool, thread, m->inner, BLOCK, &first, &last);
+    for (int r = 0; r < e->rows; r++) {
+        float *restrict gate = e->inner + (size_t)r * m->inner, *restrict by = up + (size_t)r * m->inner;
+#pragma omp simd
+        for (int i = first; i < last; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * by[i];
+    }
+    barrier(e->pool);
+    add_projected(e, thread, l, DOWN, e->inner);
+    barrier(e->pool);
+}
+
+/* A row's embedding, and the rotation of its position. */
+static void begin(Engine *e, int r) {
     const Model *m = e->model;
     int half = m->head_dim / 2;
-    float *x = e->x + (size_t)s * m->hidden, *rope = e->rope + (size_t)s * m->head_dim;
-    size_t at = (size_t)e->sequences[s].token * m->hidden;
+    float *x = e->x + (size_t)r * m->hidden, *rope = e->rope + (size_t)r * m->head_dim;
+    size_t at = (size_t)e->row[r].token * m->hidden;
     for (int i = 0; i < m->hidden; i++)
-        x[i] = m->dtype == BF16 ? widen(((const uint16_t *)m->embedding)[at + i]) : ((const float *)m->embedding)[at + i];
+        x[i] = m->format == BF16 ? widen(((const uint16_t *)m->embedding)[at + i]) : ((const float *)m->embedding)[at + i];
     for (int i = 0; i < half; i++) {
-        float angle = e->sequences[s].position * m->inverse_frequencies[i];
+        float angle = (float)e->row[r].position * m->inverse_frequencies[i];
         rope[i] = cosf(angle) * m->rope_scale;
         rope[half + i] = sinf(angle) * m->rope_scale;
     }
 }
 
-static void run(Engine *e, Worker *w) {
+/* The logits of the rows where they are wanted. */
+static void predict(Engine *e, int thread) {
     const Model *m = e->model;
+    Worker *w = &e->worker[thread];
+    int first, last, n = m->hidden;
+    for (int r = 0, at = 0; r < e->rows; r++)
+        if (e->row[r].scored) rms_norm(e->x + (size_t)r * n, m->final_norm, m->eps, n, w->normed + (size_t)at++ * n);
+    take(w, w->normed, e->scored, &m->head);
+    share(e->pool, thread, m->vocab, BLOCK, &first, &last);
+    product(&m->head, first, last, &w->vectors, e->logits, m->vocab);
+}
+
+static void run(void *what, int thread) {
+    Engine *e = what;
+    Worker *w = &e->worker[thread];
     int most = 0;
-    for (int s = 0; s < e->count; s++)
-        if (e->sequences[s].position >= most) most = e->sequences[s].position + 1;
+    for (int r = 0; r < e->rows; r++) most = e->row[r].position >= most ? e->row[r].position + 1 : most;
     if (most > w->score_room) {
-        float *grown = realloc(w->scores, sizeof(float) * (size_t)(most + 1024));
+        float *grown = realloc(w->scores, sizeof(float) * QUERIES * (size_t)(most + 1024));
         if (grown)
             w->scores = grown, w->score_room = most + 1024;
         else
             atomic_store(&e->failed, 1);
     }
-    if (w->index == 0)
-        for (int s = 0; s < e->count; s++) begin(e, s);
-    barrier(e);
+    for (int r = thread; r < e->rows; r += e->pool->threads) begin(e, r);
+    barrier(e->pool);
     if (atomic_load(&e->failed)) return;
-    for (int l = 0; l < m->layers; l++) layer_step(e, w, l);
-    norm_all(e, w, m->final_norm);
-    int first, last;
-    share(e, w->index, m->vocab, &first, &last);
-    size_t size = m->dtype == BF16 ? 2 : 4;
-    for (int block = first; block < last; block += 4) {
-        int end = block + 4 < last ? block + 4 : last;
-        for (int s = 0; s < e->count; s++)
-            rows(m->dtype, (const char *)m->head + (size_t)block * m->hidden * size, m->hidden, 0, end - block,
-                 w->normed + (size_t)s * m->hidden, m->hidden, e->sequences[s].logits + block, 0, 1);
-    }
-    barrier(e);
+    for (int l = 0; l < e->model->layers; l++) attention(e, thread, l), mlp(e, thread, l);
+    predict(e, thread);
 }
 
-static void *work(void *argument) {
-    Worker *w = argument;
-    Engine *e = w->engine;
-    for (int seen = 0;;) {
-        int spins = 0;
-        while (atomic_load_explicit(&e->epoch, memory_order_acquire) == seen) {
-            if (++spins < SPINS_BEFORE_SLEEP) {
-                RELAX();
-                continue;
-            }
-            pthread_mutex_lock(&e->mutex);
-            while (atomic_load(&e->epoch) == seen) pthread_cond_wait(&e->wake, &e->mutex);
-            pthread_mutex_unlock(&e->mutex);
-        }
-        seen = atomic_load(&e->epoch);
-        if (atomic_load(&e->ending)) return NULL;
-        run(e, w);
-    }
-}
+/* --- what Python calls -------------------------------------------------------------------------------------------------- */
 
-/* --- what Python calls ------------------------------------------------------------------------------------------------- */
+/* Threads for all that follows; NULL where they cannot be had. */
+Pool *smolora_pool_open(int threads) { return pool_open(threads); }
+
+void smolora_pool_close(Pool *pool) { pool_close(pool); }
 
 void smolora_close(Engine *e) {
     if (!e) return;
-    pthread_mutex_lock(&e->mutex);
-    atomic_store(&e->ending, 1);
-    atomic_fetch_add(&e->epoch, 1);
-    pthread_cond_broadcast(&e->wake);
-    pthread_mutex_unlock(&e->mutex);
-    for (int i = 0; i < e->threads; i++) {
-        if (i) pthread_join(e->worker[i].thread, NULL);
-        free(e->worker[i].normed);
-        free(e->worker[i].part);
-        free(e->worker[i].scores);
+    for (int i = 0; i < e->pool->threads; i++) {
+        Worker *w = &e->worker[i];
+        free(w->normed), free(w->part), free(w->scores);
+        free(w->vectors.rounded), free(w->vectors.high), free(w->vectors.low);
+        free(w->vectors.scale), free(w->vectors.sum), free(w->vectors.surplus);
     }
     free(e->x), free(e->rope), free(e->qkv), free(e->attended), free(e->inner), free(e);
 }
 
-/* `model` must outlive what is returned; NULL where memory or threads cannot be had. */
-Engine *smolora_open(const Model *m, int threads) {
+static int worker_open(Worker *w, const Model *m) {
+    int q_rows = m->heads * m->head_dim, widest = m->inner > m->hidden ? m->inner : m->hidden;
+    widest = widest > q_rows ? widest : q_rows;
+    size_t groups = (size_t)MAX_ROWS * (widest / GROUP + 1);
+    w->vectors.rounded = calloc(groups * GROUP, sizeof(uint16_t));
+    w->normed = calloc((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    w->part = calloc((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    w->vectors.high = calloc(groups, GROUP);
+    w->vectors.low = calloc(groups, GROUP);
+    w->vectors.scale = calloc(groups, sizeof(float));
+    w->vectors.sum = calloc(groups, sizeof(float));
+    w->vectors.surplus = calloc(groups, sizeof(int32_t));
+    const Vectors *v = &w->vectors;
+    return w->normed && w->part && v->rounded && v->high && v->low && v->scale && v->sum && v->surplus;
+}
+
+/* `model` and `pool` must outlive what is returned; NULL where memory cannot be had. */
+Engine *smolora_open(const Model *m, Pool *pool) {
     Engine *e = calloc(1, sizeof *e);
     if (!e) return NULL;
-    e->model = m;
-    pthread_mutex_init(&e->mutex, NULL);
-    pthread_cond_init(&e->wake, NULL);
+    e->model = m, e->pool = pool;
     int q_rows = m->heads * m->head_dim;
-    e->x = calloc((size_t)MAX_SEQUENCES * m->hidden, sizeof(float));
-    e->rope = calloc((size_t)MAX_SEQUENCES * m->head_dim, sizeof(float));
-    e->qkv = calloc((size_t)MAX_SEQUENCES * (q_rows + 2 * m->kv_heads * m->head_dim), sizeof(float));
-    e->attended = calloc((size_t)MAX_SEQUENCES * q_rows, sizeof(float));
-    e->inner = calloc((size_t)MAX_SEQUENCES * 2 * m->inner, sizeof(float));
+    e->x = calloc((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    e->rope = calloc((size_t)MAX_ROWS * m->head_dim, sizeof(float));
+    e->qkv = calloc((size_t)MAX_ROWS * (q_rows + 2 * m->kv_heads * m->head_dim), sizeof(float));
+    e->attended = calloc((size_t)MAX_ROWS * q_rows, sizeof(float));
+    e->inner = calloc((size_t)MAX_ROWS * 2 * m->inner, sizeof(float));
     int whole = e->x && e->rope && e->qkv && e->attended && e->inner;
-    int wanted = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
-    for (int i = 0; whole && i < wanted; i++) {
-        Worker *w = &e->worker[i];
-        w->engine = e, w->index = i;
-        w->normed = calloc((size_t)MAX_SEQUENCES * m->hidden, sizeof(float));
-        w->part = calloc((size_t)MAX_SEQUENCES * m->hidden, sizeof(float));
-        if (!w->normed || !w->part || (i && pthread_create(&w->thread, NULL, work, w))) {
-            free(w->normed), free(w->part);
-            w->normed = w->part = NULL;
-            whole = 0;
-        } else
-            e->threads = i + 1;
-    }
+    for (int i = 0; whole && i < pool->threads; i++) whole = worker_open(&e->worker[i], m);
     if (whole) return e;
     smolora_close(e);
     return NULL;
 }
 
-/* One token of each sequence; writes its keys, values and logits. 0, or 1 where memory ran out. */
-int smolora_step(Engine *e, Sequence *sequences, int count) {
-    e->sequences = sequences, e->count = count;
+/* Computes the sequences' tokens, at most MAX_ROWS; writes their keys and values, and the logits that are wanted, one row of
+ * `vocab` after the other. 0, or 1 where memory ran out. */
+int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits) {
+    e->sequences = sequences, e->logits = logits, e->rows = e->scored = 0;
+    for (int s = 0; s < count; s++)
+        for (int i = 0; i < sequences[s].count; i++) {
+            int scored = sequences[s].every || i + 1 == sequences[s].count;
+            e->row[e->rows].sequence = s, e->row[e->rows].position = sequences[s].position + i;
+            e->row[e->rows].token = sequences[s].tokens[i], e->row[e->rows++].scored = scored;
+            e->scored += scored;
+        }
     atomic_store(&e->failed, 0);
-    pthread_mutex_lock(&e->mutex);
-    atomic_fetch_add(&e->epoch, 1);
-    pthread_cond_broadcast(&e->wake);
-    pthread_mutex_unlock(&e->mutex);
-    run(e, &e->worker[0]);
+    pool_run(e->pool, run, e);
     return atomic_load(&e->failed);
+}
+
+size_t smolora_packed_bytes(int format, int rows, int cols) { return packed_bytes(format, rows, cols); }
+
+typedef struct {
+    Pool *pool;
+    const Matrix *from;
+    int format;
+    uint8_t *to;
+} Packing;
+
+static void pack_part(void *what, int thread) {
+    Packing *p = what;
+    int first, last;
+    share(p->pool, thread, (p->from->rows + BLOCK - 1) / BLOCK, 1, &first, &last);
+    pack(p->from, p->format, first, last, p->to);
+}
+
+/* `from` (FP32 or BF16) as INT8 or INT4, into `to`. */
+void smolora_pack(Pool *pool, const Matrix *from, int format, uint8_t *to) {
+    Packing packing = {pool, from, format, to};
+    pool_run(pool, pack_part, &packing);
+}
+
+typedef struct {
+    Pool *pool;
+    const Matrix *weight;
+    Vectors vectors;
+    float *out;
+} Multiplying;
+
+static void multiply_part(void *what, int thread) {
+    Multiplying *m = what;
+    int first, last;
+    share(m->pool, thread, m->weight->rows, BLOCK, &first, &last);
+    product(m->weight, first, last, &m->vectors, m->out, m->weight->rows);
+}
+
+/* out (count x rows) = x (count x cols) times the weight's transpose. `room`: 2 bytes a number of x, and 12 a group. */
+void smolora_multiply(Pool *pool, const Matrix *weight, const float *x, int count, float *out, char *room) {
+    size_t numbers = (size_t)count * weight->cols, groups = numbers / GROUP;
+    Multiplying m = {pool, weight, {.x = x, .stride = weight->cols, .count = count}, out};
+    m.vectors.scale = (float *)room, m.vectors.sum = m.vectors.scale + groups;
+    m.vectors.surplus = (int32_t *)(m.vectors.sum + groups);
+    m.vectors.rounded = (uint16_t *)(m.vectors.surplus + groups);
+    m.vectors.high = (int8_t *)m.vectors.rounded, m.vectors.low = m.vectors.high + numbers; /* a format needs these or those */
+    prepare(&m.vectors, weight);
+    pool_run(pool, multiply_part, &m);
 }

@@ -1,8 +1,9 @@
-"""The native step as Python sees it: which models it knows, and one call a token."""
+"""The native step: which models it knows, and one call for the next tokens of some sequences."""
 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,48 +15,51 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from smolorad.domain import Precision
 from smolorad.engine.kvcache import KvCache
+from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer
 
-MAX_SEQUENCES = 16
+MAX_ROWS = 64  # tokens of all sequences together in one step
 _KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 # Their frequencies stay what they are while a sequence grows.
 _STEADY_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_Pointer = ctypes.c_void_p
 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        ("weight", _Pointer * len(_PROJECTIONS)),
-        ("bias", _Pointer * len(_PROJECTIONS)),
-        ("attention_norm", _Pointer),
-        ("mlp_norm", _Pointer),
-        ("q_norm", _Pointer),
-        ("k_norm", _Pointer),
+        ("weight", MatrixStruct * len(_PROJECTIONS)),
+        ("bias", Pointer * len(_PROJECTIONS)),
+        ("attention_norm", Pointer),
+        ("mlp_norm", Pointer),
+        ("q_norm", Pointer),
+        ("k_norm", Pointer),
     )
 
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab", "dtype")),
+        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab", "format")),
         *((name, ctypes.c_float) for name in ("eps", "rope_scale", "attention_scale")),
-        *((name, _Pointer) for name in ("embedding", "head", "final_norm", "inverse_frequencies")),
+        ("embedding", Pointer),
+        ("head", MatrixStruct),
+        *((name, Pointer) for name in ("final_norm", "inverse_frequencies")),
         ("layer", ctypes.POINTER(_Layer)),
     )
 
 
 class _Lora(ctypes.Structure):
-    _fields_ = (("a", _Pointer), ("b", _Pointer), ("rank", ctypes.c_int32), ("scale", ctypes.c_float))
+    _fields_ = (("a", Pointer), ("b", Pointer), ("rank", ctypes.c_int32), ("scale", ctypes.c_float))
 
 
 class _Sequence(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("token", "position", "capacity")),
-        ("keys", ctypes.POINTER(_Pointer)),
-        ("values", ctypes.POINTER(_Pointer)),
+        ("tokens", ctypes.POINTER(ctypes.c_int32)),
+        *((name, ctypes.c_int32) for name in ("count", "position", "capacity")),
+        ("keys", ctypes.POINTER(Pointer)),
+        ("values", ctypes.POINTER(Pointer)),
         ("lora", ctypes.POINTER(_Lora)),
-        ("logits", _Pointer),
+        ("every", ctypes.c_int32),
     )
 
 
@@ -68,28 +72,34 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One sequence's part in a step: the token to compute, and what came before; the cache is one token longer afterwards."""
+class Part:
+    """One sequence's part in a step: the tokens to compute, and what came before. The cache is as much longer afterwards."""
 
-    token: int
+    tokens: Sequence[int]
     cache: KvCache
     lora: Lora | None = None
+    every: bool = False  # logits after every token, not only after the last
 
 
 class NativeModel:
-    """A model's weights as the step reads them, where torch has them. For one thread at a time."""
+    """A model's weights as the step reads them: torch's own where they are exact, packed copies otherwise."""
 
-    def __init__(self, library: ctypes.CDLL, model: Any, threads: int) -> None:
-        """Use `NativeModel.of`, which knows whether this can be."""
+    def __init__(self, library: Library, model: Any, precision: Precision = Precision.EXACT) -> None:
+        """Raises MemoryError; `knows` says whether it can be."""
         config = model.config
+        self._library = library
         self._model = model  # whose tensors the pointers point at
-        self._kept: list[Tensor] = []
+        self._small_tensors: list[Tensor] = []
+        self._matrices: list[Matrix] = []
         self._layers = (_Layer * config.num_hidden_layers)()
         self.heads, self.head_dim = config.num_key_value_heads, model.model.layers[0].self_attn.head_dim
-        self.dtype, self._vocab = model.lm_head.weight.dtype, model.lm_head.weight.shape[0]
+        self.dtype, self.vocabulary = model.lm_head.weight.dtype, model.lm_head.weight.shape[0]
+        self.precision = precision
         for target, layer in zip(self._layers, model.model.layers, strict=True):
-            self._fill(target, layer)
+            self._fill(target, layer, precision)
         rope = model.model.rotary_emb
+        # Four bits are too few for the head: every logit is one of its products.
+        head = self._matrix(model.lm_head.weight, precision if precision is Precision.EXACT else Precision.INT8)
         self._described = _Model(
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
@@ -97,29 +107,26 @@ class NativeModel:
             kv_heads=self.heads,
             head_dim=self.head_dim,
             inner=config.intermediate_size,
-            vocab=self._vocab,
-            dtype=_DTYPES[self.dtype],
+            vocab=self.vocabulary,
+            format=FORMAT_OF[self.dtype],
             eps=config.rms_norm_eps,
             rope_scale=rope.attention_scaling,
             attention_scale=model.model.layers[0].self_attn.scaling,
             embedding=model.model.embed_tokens.weight.data_ptr(),
-            head=model.lm_head.weight.data_ptr(),
+            head=head,
             final_norm=self._small(model.model.norm.weight),
             inverse_frequencies=self._small(rope.inv_freq),
             layer=self._layers,
         )
-        self._open, self._step, self._close = library.smolora_open, library.smolora_step, library.smolora_close
-        self._open.restype, self._open.argtypes = _Pointer, (_Pointer, ctypes.c_int)
-        self._step.restype, self._step.argtypes = ctypes.c_int, (_Pointer, _Pointer, ctypes.c_int)
-        self._close.restype, self._close.argtypes = None, (_Pointer,)
-        self._engine = self._open(ctypes.byref(self._described), threads)
+        self._engine = library.open(ctypes.byref(self._described), library.pool)
         if not self._engine:
-            raise MemoryError("no memory or no threads for the native step")
+            raise MemoryError("no memory for the native step")
+        weakref.finalize(self, library.close, self._engine)
 
-    @classmethod
-    def of(cls, library: ctypes.CDLL | None, model: Any) -> NativeModel | None:
-        """The step for a transformers model; None where there is no library, or the step does not know the model."""
-        return cls(library, model, torch.get_num_threads()) if library is not None and knows(model) else None
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a step reads of weights."""
+        return sum(matrix.nbytes for matrix in self._matrices)
 
     def cache(self, capacity: int) -> KvCache:
         """Room for a sequence of `capacity` tokens."""
@@ -146,54 +153,63 @@ class NativeModel:
                 return None
         return None if adapted else Lora(table, tuple(kept))
 
-    def step(self, rows: Sequence[Row]) -> Tensor:
-        """Computes one token of each of at most MAX_SEQUENCES sequences; the logits after them, (rows, vocabulary) in fp32."""
-        logits = torch.empty((len(rows), self._vocab))
-        table = (_Sequence * len(rows))()
-        tables = []  # pointers to pointers, alive until the step is done
-        for at, row in enumerate(rows):
-            keys, values = self._addresses(row.cache)
-            tables.append((keys, values))
+    def step(self, parts: Sequence[Part]) -> Tensor:
+        """Computes at most MAX_ROWS tokens of some sequences.
+
+        The logits after each part's last token, or after every one where the part wants them, in order: (n, vocabulary), fp32.
+        """
+        logits = torch.empty((sum(len(part.tokens) if part.every else 1 for part in parts), self.vocabulary))
+        table = (_Sequence * len(parts))()
+        for at, part in enumerate(parts):
+            keys, values = self._addresses(part.cache)
             table[at] = _Sequence(
-                token=row.token,
-                position=row.cache.length,
-                capacity=row.cache.capacity,
+                tokens=(ctypes.c_int32 * len(part.tokens))(*part.tokens),
+                count=len(part.tokens),
+                position=part.cache.length,
+                capacity=part.cache.capacity,
                 keys=keys,
                 values=values,
-                lora=row.lora.table if row.lora is not None else None,
-                logits=logits[at].data_ptr(),
+                lora=part.lora.table if part.lora is not None else None,
+                every=part.every,
             )
-        if self._step(self._engine, table, len(rows)):
+        if self._library.step(self._engine, table, len(parts), logits.data_ptr()):
             raise MemoryError("no memory for the attention of a sequence so long")
-        for row in rows:
-            row.cache.advance(1)
+        for part in parts:
+            part.cache.advance(len(part.tokens))
         return logits
 
     def _addresses(self, cache: KvCache) -> tuple[Any, Any]:
         begin, layers = cache.tensor.data_ptr(), len(self._layers)
         half = cache.tensor.stride(1) * cache.tensor.element_size()
-        kind = _Pointer * layers
+        kind = Pointer * layers
         return kind(*(begin + 2 * half * i for i in range(layers))), kind(*(begin + half * (2 * i + 1) for i in range(layers)))
 
-    def _fill(self, target: _Layer, layer: Any) -> None:
+    def _fill(self, target: _Layer, layer: Any, precision: Precision) -> None:
         for at, linear in enumerate(_of_layer(layer)):
-            target.weight[at] = linear.weight.data_ptr()
+            target.weight[at] = self._matrix(linear.weight, precision)
             target.bias[at] = None if linear.bias is None else self._small(linear.bias)
         target.attention_norm = self._small(layer.input_layernorm.weight)
         target.mlp_norm = self._small(layer.post_attention_layernorm.weight)
         if (q_norm := getattr(layer.self_attn, "q_norm", None)) is not None:
             target.q_norm, target.k_norm = self._small(q_norm.weight), self._small(layer.self_attn.k_norm.weight)
 
+    def _matrix(self, weight: Tensor, precision: Precision) -> MatrixStruct:
+        match precision:
+            case Precision.EXACT:
+                matrix = Matrix.of(weight)
+            case Precision.INT8:
+                matrix = self._library.pack(weight, Format.INT8)
+            case Precision.INT4:
+                matrix = self._library.pack(weight, Format.INT4)
+        self._matrices.append(matrix)
+        return matrix.struct()
+
     def _small(self, tensor: Tensor) -> int:
-        self._kept.append(tensor.detach().to(torch.float32, copy=True).contiguous())
-        return self._kept[-1].data_ptr()
-
-    def __del__(self) -> None:
-        if getattr(self, "_engine", None):
-            self._close(self._engine)
+        self._small_tensors.append(tensor.detach().to(torch.float32, copy=True).contiguous())
+        return self._small_tensors[-1].data_ptr()
 
 
-def knows(model: Any) -> bool:
+def knows(model: Any, precision: Precision = Precision.EXACT) -> bool:
     """Whether the step computes what this model computes."""
     if type(model) not in _KNOWN:
         return False
@@ -205,8 +221,9 @@ def knows(model: Any) -> bool:
         config.hidden_act == "silu"
         and rope in _STEADY_ROPE
         and getattr(config, "sliding_window", None) is None
-        and dtype in _DTYPES
+        and dtype in FORMAT_OF
         and all(tensor.dtype is dtype and tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors)
+        and (precision is Precision.EXACT or all(tensor.shape[1] % GROUP == 0 for tensor in tensors))
         and model.lm_head.bias is None
         and all(type(linear) is nn.Linear for linear in _linears(model))
     )

@@ -97,18 +97,20 @@ class Event(_message.Message):
     def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("path", "name", "device", "dtype", "trust_remote_code")
+    __slots__ = ("path", "name", "device", "dtype", "trust_remote_code", "precision")
     PATH_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     TRUST_REMOTE_CODE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     path: str
     name: str
     device: _common_pb2.Device
     dtype: _common_pb2.Dtype
     trust_remote_code: bool
-    def __init__(self, path: _Optional[str] = ..., name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., trust_remote_code: _Optional[bool] = ...) -> None: ...
+    precision: _common_pb2.Precision
+    def __init__(self, path: _Optional[str] = ..., name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., trust_remote_code: _Optional[bool] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ...) -> None: ...
 
 class AdapterFolder(_message.Message):
     __slots__ = ("key", "path")
@@ -215,16 +217,18 @@ class Ready(_message.Message):
     def __init__(self, pid: _Optional[int] = ...) -> None: ...
 
 class Pong(_message.Message):
-    __slots__ = ("nonce", "busy_s", "rss_bytes", "adapters")
+    __slots__ = ("nonce", "busy_s", "rss_bytes", "adapters", "tokens_per_second")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     BUSY_S_FIELD_NUMBER: _ClassVar[int]
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     nonce: int
     busy_s: float
     rss_bytes: int
     adapters: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, nonce: _Optional[int] = ..., busy_s: _Optional[float] = ..., rss_bytes: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ...) -> None: ...
+    tokens_per_second: float
+    def __init__(self, nonce: _Optional[int] = ..., busy_s: _Optional[float] = ..., rss_bytes: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
 
 class Attached(_message.Message):
     __slots__ = ("parameters",)

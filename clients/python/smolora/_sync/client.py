@@ -240,17 +240,20 @@ class Client:
         *,
         device: str | None = None,
         dtype: str | None = None,
+        precision: str | None = None,
         keep_alive: float | timedelta | None = None,
     ) -> Loading:
         """Makes a model resident: a name of `models()`, `starter`, a hub id `owner/name`, or a folder (`./folder`, or a Path).
 
-        `device`: `cpu`, `mps` or `cuda`; `dtype`: `float32`, `bfloat16` or `float16`; both are chosen by default. `keep_alive`:
+        `device`: `cpu`, `mps` or `cuda`; `dtype`: `float32`, `bfloat16` or `float16`; both are chosen by default. `precision`:
+        `exact`, `int8` or `int4`, how generation reads the weights; by default the daemon's setting. `keep_alive`:
         seconds it stays when nobody asks, negative for ever. Iterate the answer for the stages, or call its `result()`.
         """
         request = models_pb2.LoadModelRequest(
             model=_place(model),
             device=enum_name(common_pb2.Device, device),
             dtype=enum_name(common_pb2.Dtype, dtype),
+            precision=enum_name(common_pb2.Precision, precision),
             keep_alive=duration(keep_alive),
         )
         return Loading(self._stream(models_pb2_grpc.ModelServiceStub, "LoadModel", request, idle=None))

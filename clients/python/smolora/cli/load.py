@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from smolora._models import Device, Dtype
+from smolora._models import Device, Dtype, Precision
 from smolora.cli.flags import duration
 from smolora.cli.output import Output
 from smolora.cli.progress import Progress, describe_loading
@@ -27,6 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=[device.value for device in Device], help="where it computes; by default chosen")
     parser.add_argument("--dtype", choices=[dtype.value for dtype in Dtype], help="its number format; by default chosen")
+    parser.add_argument(
+        "--precision",
+        choices=[precision.value for precision in Precision],
+        help="how generation reads its weights: int8 and int4 are faster; by default the daemon's setting",
+    )
     parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long it stays when nobody asks: 10m, 2h, -1")
 
 
@@ -35,7 +40,7 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     model = args.model
     if model.endswith("/") and os.path.isdir(model):  # what a shell's completion makes of a folder here
         model = os.path.abspath(model)
-    loading = client.load(model, device=args.device, dtype=args.dtype, keep_alive=args.keep_alive)
+    loading = client.load(model, device=args.device, dtype=args.dtype, precision=args.precision, keep_alive=args.keep_alive)
     with Progress(out) as progress:
         for stage in loading:
             if out.json:

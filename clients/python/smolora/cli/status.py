@@ -38,6 +38,7 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
             ("running job", status.running_job),
             ("waiting jobs", status.queued_jobs or ""),
             ("generations", status.active_generations or ""),
+            ("speed", f"{status.tokens_per_second:.0f} tokens a second" if status.tokens_per_second else ""),
         ]
     )
     return 0
@@ -52,7 +53,10 @@ def _engine(status: values.Status) -> str:
 
 def describe(model: values.ResidentModel) -> str:
     """The resident model on one line."""
+    exact = model.precision is values.Precision.EXACT
+    copy = "" if exact else f" and {size(model.token_bytes)} as {model.precision}"
     return (
         f"{model.name}, {model.architecture}, {number(model.parameters)} parameters, {model.dtype} on {model.device}, "
-        f"{size(model.weight_bytes)}, context {number(model.context_length)}, loaded in {span(model.load_s)}"
+        f"{size(model.weight_bytes)}{copy}, {model.decoder} decoder, context {number(model.context_length)}, "
+        f"loaded in {span(model.load_s)}"
     )

@@ -28,16 +28,18 @@ LOAD_STAGE_MOVE: LoadStage
 LOAD_STAGE_WARM_UP: LoadStage
 
 class LoadModelRequest(_message.Message):
-    __slots__ = ("model", "device", "dtype", "keep_alive")
+    __slots__ = ("model", "device", "dtype", "keep_alive", "precision")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     model: str
     device: _common_pb2.Device
     dtype: _common_pb2.Dtype
     keep_alive: _duration_pb2.Duration
-    def __init__(self, model: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., keep_alive: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    precision: _common_pb2.Precision
+    def __init__(self, model: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., keep_alive: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ...) -> None: ...
 
 class LoadProgress(_message.Message):
     __slots__ = ("stage", "done_bytes", "total_bytes", "detail")
@@ -60,7 +62,7 @@ class LoadModelResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[ResidentModel, _Mapping]] = ...) -> None: ...
 
 class ResidentModel(_message.Message):
-    __slots__ = ("name", "fingerprint", "architecture", "parameters", "device", "dtype", "weight_bytes", "context_length", "has_chat_template", "self_test_notes", "load_s")
+    __slots__ = ("name", "fingerprint", "architecture", "parameters", "device", "dtype", "weight_bytes", "context_length", "has_chat_template", "self_test_notes", "load_s", "precision", "token_bytes", "decoder")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +74,9 @@ class ResidentModel(_message.Message):
     HAS_CHAT_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     SELF_TEST_NOTES_FIELD_NUMBER: _ClassVar[int]
     LOAD_S_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     architecture: str
@@ -83,7 +88,10 @@ class ResidentModel(_message.Message):
     has_chat_template: bool
     self_test_notes: _containers.RepeatedScalarFieldContainer[str]
     load_s: float
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., has_chat_template: _Optional[bool] = ..., self_test_notes: _Optional[_Iterable[str]] = ..., load_s: _Optional[float] = ...) -> None: ...
+    precision: _common_pb2.Precision
+    token_bytes: int
+    decoder: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., has_chat_template: _Optional[bool] = ..., self_test_notes: _Optional[_Iterable[str]] = ..., load_s: _Optional[float] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., token_bytes: _Optional[int] = ..., decoder: _Optional[str] = ...) -> None: ...
 
 class UnloadModelRequest(_message.Message):
     __slots__ = ()

@@ -11,10 +11,10 @@ from smolorad.engine.native.build import library
 
 
 def test_it_is_built_once(tmp_path: Path) -> None:
-    assert library(tmp_path) is not None
+    assert library(tmp_path, 1) is not None
     (built,) = (tmp_path / "native").iterdir()
     before = built.stat()
-    assert library(tmp_path) is not None
+    assert library(tmp_path, 1) is not None
     assert built.stat() == before
 
 
@@ -23,7 +23,7 @@ def test_without_a_compiler_torch_decodes(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with caplog.at_level(logging.INFO):
-        assert library(tmp_path) is None
+        assert library(tmp_path, 1) is None
     assert "C compiler" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
@@ -36,15 +36,15 @@ def test_a_compiler_that_fails_is_told(
     compiler.write_text("#!/bin/sh\necho 'no such processor' >&2\nexit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", f"{compiler.parent}:/bin:/usr/bin")
-    assert library(tmp_path / "cache") is None
+    assert library(tmp_path / "cache", 1) is None
     assert "no such processor" in caplog.text
     assert list((tmp_path / "cache" / "native").iterdir()) == []
 
 
 def test_a_damaged_library_is_built_again(tmp_path: Path) -> None:
-    assert library(tmp_path / "one") is not None
+    assert library(tmp_path / "one", 1) is not None
     (built,) = (tmp_path / "one" / "native").iterdir()
     damaged = tmp_path / "other" / "native" / built.name
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"no library")
-    assert library(tmp_path / "other") is not None
+    assert library(tmp_path / "other", 1) is not None

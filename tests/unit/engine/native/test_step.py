@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from torch.nn.functional import cross_entropy, kl_div
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smolora._paths import cache_path
-from smolorad.domain import Device, Dtype
+from smolorad.domain import Device, Dtype, Precision
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
 from smolorad.engine.load import load
 from smolorad.engine.native.build import library
-from smolorad.engine.native.step import MAX_SEQUENCES, NativeModel, Row, knows
+from smolorad.engine.native.library import Format
+from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part, knows
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import make_adapter, plain_model
 
@@ -43,17 +46,17 @@ KNOWN = {
 TOKENS = torch.randint(0, 300, (40,), generator=torch.Generator().manual_seed(5)).tolist()
 
 
-def native_of(model: Any, threads: int = 2) -> NativeModel:
-    built = library(cache_path())
+def native_of(model: Any, threads: int = 2, precision: Precision = Precision.EXACT) -> NativeModel:
+    built = library(cache_path(), threads)
     assert built is not None, "these tests need a C compiler"
-    assert knows(model)
-    return NativeModel(built, model, threads)
+    assert knows(model, precision)
+    return NativeModel(built, model, precision)
 
 
 def by_steps(native: NativeModel, tokens: list[int], lora: Any = None) -> Tensor:
     """The logits after each token, one step each."""
     cache = native.cache(len(tokens))
-    return torch.cat([native.step([Row(token, cache, lora)]) for token in tokens])
+    return torch.cat([native.step([Part([token], cache, lora)]) for token in tokens])
 
 
 def by_transformers(model: Any, tokens: list[int]) -> Tensor:
@@ -68,16 +71,74 @@ def test_every_known_architecture(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(by_steps(native_of(model), TOKENS), by_transformers(model, TOKENS), rtol=2e-4, atol=2e-4)
 
 
-def test_in_bfloat16_it_is_nearer_to_the_truth_than_transformers(tmp_path: Path) -> None:
-    folder = tiny_model(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    truth = by_transformers(plain_model(folder), TOKENS).log_softmax(-1)
+@pytest.mark.model
+def test_quality_of_each_precision_on_the_starter(starter_model: Path) -> None:
+    text = "\n".join(Path("README.md").read_text(encoding="utf-8").split("\n")[:60])
+    tokens = AutoTokenizer.from_pretrained(starter_model)(text)["input_ids"][:320]
+    truth = by_transformers(plain_model(starter_model), tokens).log_softmax(-1)
+    model = AutoModelForCausalLM.from_pretrained(starter_model, dtype=torch.bfloat16).eval()
 
     def kl(logits: Tensor) -> float:
-        return float(torch.nn.functional.kl_div(logits.log_softmax(-1), truth, log_target=True, reduction="batchmean"))
+        return float(kl_div(logits.log_softmax(-1), truth, log_target=True, reduction="batchmean"))
 
-    # The weights of both are rounded alike; only transformers rounds what it computes, too.
-    assert kl(by_steps(native_of(model), TOKENS)) <= kl(by_transformers(model, TOKENS))
+    def perplexity(logits: Tensor) -> float:
+        return math.exp(cross_entropy(logits[:-1], torch.tensor(tokens[1:])))
+
+    plain = by_transformers(model, tokens)
+    exact, int8, int4 = (in_parts(native_of(model, precision=precision), tokens) for precision in Precision)
+    assert kl(exact) < kl(plain) / 2
+    assert kl(int8) < 0.01
+    assert kl(int4) < 0.05
+    assert perplexity(int8) < perplexity(plain) * 1.01
+    assert perplexity(int4) < perplexity(plain) * 1.04
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+def test_a_packed_model_computes_with_its_rounded_weights(name: str, precision: Precision, tmp_path: Path) -> None:
+    changes = {"hidden_size": 64, "tie_word_embeddings": False, "initializer_range": 0.1}
+    model = plain_model(tiny_model(tmp_path, name, **changes))
+    native = native_of(model, precision=precision)
+    found = in_parts(native, TOKENS)
+    with torch.no_grad():
+        for linear in [m for m in model.modules() if isinstance(m, torch.nn.Linear)]:
+            last = precision is Precision.INT8 or linear is model.lm_head
+            linear.weight.copy_(rounded(linear.weight, Precision.INT8 if last else precision))
+    torch.testing.assert_close(found, by_transformers(model, TOKENS), rtol=0.01, atol=0.02)
+
+
+def rounded(weight: Tensor, precision: Precision) -> Tensor:
+    """What a packed matrix holds, asked of its own products with the unit vectors."""
+    built = library(cache_path(), 1)
+    assert built is not None
+    packed = built.pack(weight.contiguous(), Format.INT8 if precision is Precision.INT8 else Format.INT4)
+    return built.multiply(torch.eye(weight.shape[1]), packed).T
+
+
+@pytest.mark.parametrize("most", [1, 7, MAX_ROWS])
+def test_a_prompt_in_parts_changes_nothing(most: int, tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path))
+    tokens = (TOKENS * 3)[:100]
+    torch.testing.assert_close(in_parts(native_of(model), tokens, most), by_transformers(model, tokens), rtol=2e-4, atol=2e-4)
+
+
+def in_parts(native: NativeModel, tokens: list[int], most: int = MAX_ROWS) -> Tensor:
+    """The logits after every token, some tokens a step."""
+    cache = native.cache(len(tokens))
+    parts = [tokens[i : i + most] for i in range(0, len(tokens), most)]
+    return torch.cat([native.step([Part(part, cache, every=True)]) for part in parts])
+
+
+def test_prompts_and_single_tokens_share_a_step(tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path))
+    native = native_of(model)
+    caches = [native.cache(40), native.cache(40), native.cache(40)]
+    native.step([Part(TOKENS[:9], caches[0])])
+    found = native.step([Part(TOKENS[9:10], caches[0]), Part(TOKENS[:30], caches[1]), Part(TOKENS[5:9], caches[2], every=True)])
+    whole = by_transformers(model, TOKENS)
+    other = by_transformers(model, TOKENS[5:9])
+    torch.testing.assert_close(found, torch.cat([whole[9:10], whole[29:30], other]), rtol=2e-4, atol=2e-4)
+    assert [cache.length for cache in caches] == [10, 30, 4]
 
 
 def test_it_goes_on_where_the_forward_pass_left_off_and_back(tmp_path: Path) -> None:
@@ -86,7 +147,7 @@ def test_it_goes_on_where_the_forward_pass_left_off_and_back(tmp_path: Path) -> 
     cache = native.cache(len(TOKENS))
     with torch.inference_mode():
         model(input_ids=torch.tensor([TOKENS[:20]]), past_key_values=cache)
-        stepped = torch.cat([native.step([Row(token, cache)]) for token in TOKENS[20:30]])
+        stepped = torch.cat([native.step([Part([token], cache)]) for token in TOKENS[20:30]])
         assert cache.length == 30
         rest = model(input_ids=torch.tensor([TOKENS[30:]]), past_key_values=cache).logits[0]
     torch.testing.assert_close(torch.cat([stepped, rest]), by_transformers(model, TOKENS)[20:], rtol=2e-4, atol=2e-4)
@@ -96,10 +157,10 @@ def test_it_goes_on_where_the_forward_pass_left_off_and_back(tmp_path: Path) -> 
 def test_threads_and_company_change_no_bit(threads: int, tmp_path: Path) -> None:
     model = plain_model(tiny_model(tmp_path))
     one, other = native_of(model), native_of(model, threads)
-    prompts = [TOKENS[i : i + 10] for i in range(MAX_SEQUENCES)]
+    prompts = [TOKENS[i % 30 : i % 30 + 10] for i in range(MAX_ROWS)]
     alone = torch.stack([by_steps(one, prompt) for prompt in prompts], 1)
     caches = [other.cache(10) for _ in prompts]
-    together = [other.step([Row(p[at], cache) for p, cache in zip(prompts, caches, strict=True)]) for at in range(10)]
+    together = [other.step([Part([p[at]], cache) for p, cache in zip(prompts, caches, strict=True)]) for at in range(10)]
     assert torch.equal(torch.stack(together), alone)
 
 
@@ -127,7 +188,7 @@ def test_sequences_with_different_adapters_share_a_step(base: Base, tmp_path: Pa
     native = base.native
     assert native is not None
     caches = [native.cache(10) for _ in loras]
-    together = [native.step([Row(t, cache, lora) for cache, lora in zip(caches, loras, strict=True)]) for t in TOKENS[:10]]
+    together = [native.step([Part([t], cache, lora) for cache, lora in zip(caches, loras, strict=True)]) for t in TOKENS[:10]]
     alone = torch.stack([by_steps(native, TOKENS[:10], lora) for lora in loras], 1)
     assert torch.equal(torch.stack(together), alone)
 
@@ -155,7 +216,6 @@ def test_what_is_more_than_plain_lora_is_left_to_torch(base: Base, lora: dict[st
 def test_models_it_does_not_know(architecture: str, changes: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, architecture, **changes), dtype=dtype)
     assert not knows(model)
-    assert NativeModel.of(library(cache_path()), model) is None
 
 
 def test_weights_are_read_where_they_are(base: Base) -> None:

@@ -86,6 +86,7 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    remembered_tokens: int = 0  # of the prompt: not computed, as an earlier prompt began alike
 
 
 @dataclass(frozen=True, slots=True)

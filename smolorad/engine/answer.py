@@ -11,10 +11,11 @@ from torch import Tensor
 from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings, TokenLogprob, Usage
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.base import Base
-from smolorad.engine.decode import Native, Sequence
+from smolorad.engine.decode import Memory, Native, Sequence
 from smolorad.engine.detokenise import Detokeniser, Verbatim
 from smolorad.engine.logprobs import Logprobs
 from smolorad.engine.native.step import NativeModel, Part
+from smolorad.engine.prefix import PrefixCache
 from smolorad.engine.prompts import encode, room
 from smolorad.engine.sampling import Sampler, Surroundings, with_seed
 from smolorad.engine.stop import StopStrings
@@ -23,7 +24,16 @@ from smolorad.engine.stop import StopStrings
 class Answer:
     """A generation in progress. It keeps the model it began with, also when another is loaded or its adapter is forgotten."""
 
-    def __init__(self, call: int, base: Base, adapter: Adapter | None, key: str, spec: GenerateSpec, arrived: float) -> None:
+    def __init__(
+        self,
+        call: int,
+        base: Base,
+        adapter: Adapter | None,
+        key: str,
+        spec: GenerateSpec,
+        arrived: float,
+        prefixes: PrefixCache,
+    ) -> None:
         """`key` names the adapter, if there is one; `arrived` is on the monotonic clock.
 
         Raises what `encode`, `room`, `Constraints.of` and `Surroundings.of` do.
@@ -37,7 +47,7 @@ class Answer:
         constraint = base.constraints.of(spec.response_format) if spec.response_format is not None else None
         around = Surroundings.of(self._sampling, base, len(prompt), constraint)
         self._sampler = Sampler(self._sampling, around, self._logprobs)
-        self._sequence = _sequence(base, adapter, prompt, self._sampler)
+        self._sequence = _sequence(base, adapter, prompt, self._sampler, Memory(prefixes, key))
         self._end_ids = base.end_ids
         self._text = Detokeniser(base.tokenizer) if constraint is None else Verbatim(base.vocabulary)
         self._stop = StopStrings(self._sampling.stop)
@@ -47,6 +57,11 @@ class Answer:
         self._arrived = arrived
         self._began: float | None = None
         self._first: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has made."""
+        return len(self._tokens)
 
     @property
     def native(self) -> NativeModel | None:
@@ -64,11 +79,17 @@ class Answer:
         `logits`: as in `Sequence.step`.
         """
         self._begin()
-        token = self._sequence.step(logits)
-        if token is None:
-            return ""
-        if self._first is None:
-            self._first = time.monotonic()
+        text = ""
+        for token in self._sequence.step(logits):
+            if self._first is None:
+                self._first = time.monotonic()
+            text += self._take(token)
+            if self.outcome is not None:
+                break
+        return text
+
+    def _take(self, token: int) -> str:
+        """One more token; the text that is certain by then."""
         self._tokens.append(token)
         if token in self._end_ids:
             return self._end(FinishReason.STOP)
@@ -94,6 +115,7 @@ class Answer:
         return self._end(FinishReason.CANCELLED)
 
     def _end(self, reason: FinishReason) -> str:
+        self._sequence.finish()
         held = self._stop.push(self._text.flush())
         if self._stop.met and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
@@ -102,7 +124,7 @@ class Answer:
         began, first = self._began or now, self._first or now
         self.outcome = GenerateOutcome(
             finish_reason=reason,
-            usage=Usage(self._prompt_tokens, len(self._tokens)),
+            usage=Usage(self._prompt_tokens, len(self._tokens), self._sequence.remembered),
             timings=Timings(
                 queued_s=began - self._arrived,
                 prefill_s=first - began,
@@ -116,7 +138,8 @@ class Answer:
         return held
 
 
-def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler) -> Sequence:
+def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler, memory: Memory) -> Sequence:
     if adapter is not None:
-        return Sequence(adapter.model, prompt, sampler, adapter.native)
-    return Sequence(base.speaker, prompt, sampler, Native(base.native) if base.native is not None else None)
+        return Sequence(adapter.model, prompt, sampler, adapter.native, memory, base.end_ids)
+    native = Native(base.native) if base.native is not None else None
+    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids)

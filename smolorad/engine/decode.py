@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from smolorad.domain import Precision
+from smolorad.engine.lookup import Lookup
 from smolorad.engine.native.step import MAX_ROWS, Lora, NativeModel, Part
+from smolorad.engine.prefix import PrefixCache, begin_with
 from smolorad.engine.sampling import Sampler
 from smolorad.errors import NotFinite
 
@@ -28,64 +29,110 @@ class Native:
     lora: Lora | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where beginnings are found and kept, and under which key."""
+
+    prefixes: PrefixCache
+    key: str
+
+
 class Sequence:
     """Prompt and answer as token ids, and the keys and values of those already computed.
 
     Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
     So prefill and decode are the same operation. The native step computes it, where there is one; but torch, with its larger
-    products, is faster for a long prompt on exact weights.
+    products, is faster for a long prompt. With the last token the native step computes what may follow it, as guessed from the
+    text: every guess that the choice confirms is a token more.
     """
 
-    def __init__(self, model: Any, prompt: Ids[int], sampler: Sampler, native: Native | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prompt: Ids[int],
+        sampler: Sampler,
+        native: Native | None = None,
+        memory: Memory | None = None,
+        end_ids: frozenset[int] = frozenset(),
+    ) -> None:
         self._model = model
         self._native = native
+        self._memory = memory
+        self._end_ids = end_ids
         self._device = next(model.parameters()).device
         self._sampler = sampler
+        self._lookup = Lookup()
         self._forward_options = {"use_cache": True} | _only_last_logits(model)
         self._ids = torch.empty((1, len(prompt) + sampler.sampling.max_tokens), dtype=torch.long)  # on the CPU
         self._ids[0, : len(prompt)] = torch.tensor(prompt)
         self._length = len(prompt)
+        self._computed = 0
+        self._guesses: list[int] = []  # tokens that the next step computes on trust
         self._again = False
         self._forget()
+        self.remembered = self._remember(prompt)
 
     @property
     def native(self) -> NativeModel | None:
         """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
-        if self._native is None:
-            return None
-        native, left = self._native.model, self._length - self._computed
-        return native if left <= MAX_ROWS or native.precision is not Precision.EXACT else None
+        few = self._length - self._computed <= MAX_ROWS
+        return self._native.model if self._native is not None and few else None
 
     def part(self, most: int = MAX_ROWS) -> Part:
         """The next step, for `native`: at most so many tokens."""
         assert self._native is not None
         tokens = self._ids[0, self._computed : min(self._computed + most, self._length)].tolist()
-        return Part(tokens, self._cache, self._native.lora)
+        if self._length - self._computed == 1:
+            room = min(most - 1, self._ids.shape[1] - self._length)
+            self._guesses = self._lookup.guess(self._ids[0, : self._length], room)
+        return Part([*tokens, *self._guesses], self._cache, self._native.lora, every=bool(self._guesses))
 
-    def step(self, logits: Tensor | None = None) -> int | None:
-        """Computes once; the token that was chosen, or None while the prompt is not yet through.
+    def step(self, logits: Tensor | None = None) -> list[int]:
+        """Computes once; the tokens chosen: none while the prompt is not yet through, several where guesses were right.
 
-        `logits` (1, vocabulary) come from `part`, where `native` has computed it already.
+        `logits` (n, vocabulary) come from `part`, where `native` has computed it already.
         Raises NotFinite if the logits stay NaN or infinite when everything is computed again, once.
         """
         if logits is None:
             logits = self._compute()
+        guesses, self._guesses = self._guesses, []
         if self._native is not None:
-            self._computed = self._cache.length
+            self._computed = self._cache.length - len(guesses)
         if self._computed < self._length:
-            return None
-        if not torch.isfinite(logits.max()):  # NaN wins every max; a masked vocabulary's -inf does not
+            return []
+        chosen = self._choose(logits, guesses)
+        if not chosen:
             self._compute_again()
-            return None
-        token = self._sampler.choose(self._ids[:, : self._length], logits)
-        if self._length < self._ids.shape[1]:
-            self._ids[0, self._length] = token
-        self._length += 1
-        return token
+            return []
+        if guesses:
+            self._computed += len(chosen) - 1
+            self._cache.crop(self._computed)
+        self._lookup.stepped(len(guesses), len(chosen))
+        return chosen
+
+    def finish(self) -> None:
+        """No step follows: what was computed is remembered for others."""
+        if self._memory is not None:
+            self._memory.prefixes.keep(self._memory.key, self._ids[0, : self._computed].tolist(), self._cache)
+
+    def _choose(self, logits: Tensor, guesses: Ids[int]) -> list[int]:
+        """A token after each row of logits, as long as they are what was guessed."""
+        chosen: list[int] = []
+        for row, guess in zip(logits.split(1), [*guesses, None], strict=True):
+            if not torch.isfinite(row.max()):  # NaN wins every max; a masked vocabulary's -inf does not
+                break
+            token = self._sampler.choose(self._ids[:, : self._length], row)
+            chosen.append(token)
+            if self._length < self._ids.shape[1]:
+                self._ids[0, self._length] = token
+            self._length += 1
+            if token != guess or token in self._end_ids or self._sampler.complete:
+                break
+        return chosen
 
     @torch.inference_mode()
     def _compute(self) -> Tensor:
-        """The logits (1, vocabulary) after the next step, in fp32 on the CPU: all choosing happens there."""
+        """The logits (n, vocabulary) after the next step, in fp32 on the CPU: all choosing happens there."""
         if (native := self.native) is not None:
             return native.step([self.part()])
         ids = self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)]
@@ -106,7 +153,16 @@ class Sequence:
         self._cache: Any = (
             DynamicCache(config=self._model.config) if self._native is None else self._native.model.cache(capacity)
         )
-        self._computed = 0
+        self._computed, self._guesses = 0, []
+
+    def _remember(self, prompt: Ids[int]) -> int:
+        """How many of the prompt's tokens need not be computed, as somebody began alike."""
+        beginning = self._memory.prefixes.find(self._memory.key, prompt) if self._memory is not None else None
+        if beginning is None:
+            return 0
+        begin_with(self._cache, beginning)
+        self._computed = beginning.length
+        return beginning.length
 
 
 def _only_last_logits(model: Any) -> dict[str, int]:

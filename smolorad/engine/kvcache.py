@@ -32,6 +32,16 @@ class KvCache(Cache):
         for layer in self.layers:
             layer.take(layer.keys.shape[-2] + tokens)
 
+    def begin_with(self, other: KvCache, tokens: int) -> None:
+        """Copies the first tokens of another one of the same model into this one, which is empty."""
+        self.tensor[..., :tokens, :].copy_(other.tensor[..., :tokens, :])
+        self.advance(tokens)
+
+    def crop(self, max_length: int) -> None:
+        """Forgets what comes after the first `max_length` tokens."""
+        for layer in self.layers:
+            layer.take(max_length)
+
 
 class _Layer(DynamicLayer):
     def __init__(self, room: Tensor) -> None:

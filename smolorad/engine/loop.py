@@ -37,7 +37,9 @@ from smolorad.engine.base import Base
 from smolorad.engine.device import release
 from smolorad.engine.failure import explain
 from smolorad.engine.load import load
-from smolorad.engine.native.step import MAX_ROWS, Part
+from smolorad.engine.lookup import Pace
+from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
+from smolorad.engine.prefix import PrefixCache
 from smolorad.engine.prompts import decode, encode
 from smolorad.engine.schedule import Schedule
 from smolorad.errors import BadState, Cancelled, Internal, NoModel, OutOfMemory, ShuttingDown
@@ -67,6 +69,8 @@ class Loop:
         self._inbox = inbox
         self._base: Base | None = None
         self._adapters: Adapters | None = None
+        self._prefixes = PrefixCache()
+        self._pace = Pace()
         self._schedule: Schedule[Answer] = Schedule()
         self._training: int | None = None
 
@@ -118,15 +122,24 @@ class Loop:
     def _turn(self, answer: Answer) -> None:
         """One step of an answer, and of those that the native step can compute with it: weights are read once for all."""
         native = answer.native
-        company = [] if native is None or self._inbox.cancelled(answer.call) else self._company(answer)
+        company = [answer] if native is None or self._inbox.cancelled(answer.call) else self._company(answer)
+        begin, before = time.monotonic(), [one.tokens for one in company]
         if native is None or len(company) < 2:
             self._step(answer)
-            return
+        else:
+            self._step_together(native, company)
+        made = sum(one.tokens for one in company) - sum(before)
+        if made and all(before):  # a prompt's time is not a token's
+            self._pace.add((time.monotonic() - begin) / made)
+        self._working()
+
+    def _step_together(self, native: NativeModel, company: list[Answer]) -> None:
         logits: Sequence[Tensor | None]
         try:
-            logits = native.step(list(self._parts(company))).split(1)
+            parts = list(self._parts(company))
+            logits = native.step(parts).split([len(part.tokens) if part.every else 1 for part in parts])
         except MemoryError:
-            company, logits = [answer], (None,)
+            company, logits = company[:1], (None,)
         for one, own in zip(company, logits, strict=True):
             self._schedule.went(one)
             self._step(one, own)
@@ -155,7 +168,6 @@ class Loop:
                 self._schedule.remove(answer)
                 self.emit(answer.call, outcome=to_message(generation_pb2.GenerateOutcome, answer.outcome))
                 self._inbox.forget(answer.call)
-        self._working()
 
     @contextlib.contextmanager
     def _answering(self, call: int, answer: Answer | None = None) -> Iterator[None]:
@@ -174,7 +186,8 @@ class Loop:
             self._inbox.forget(call)
 
     def _working(self) -> None:
-        self._inbox.working(adapters=self._adapters.keys() if self._adapters is not None else ())
+        adapters = self._adapters.keys() if self._adapters is not None else ()
+        self._inbox.working(adapters=adapters, tokens_per_second=1 / self._pace.seconds if self._pace.seconds else 0.0)
 
     def _refuse_the_rest(self) -> None:
         for answer in self._schedule.all():
@@ -202,6 +215,7 @@ class Loop:
             case "detach":
                 if self._adapters is not None:
                     self._adapters.detach(command.detach.key)
+                    self._prefixes.forget(command.detach.key)
                 self._working()
                 self.emit(call, done=pb.Done())
             case "count_tokens":
@@ -218,7 +232,7 @@ class Loop:
         base = self._resident()
         adapter = self._adapter(command.adapter) if command.HasField("adapter") else None
         spec = from_message(GenerateSpec, command.request)
-        return Answer(call, base, adapter, command.adapter.key, spec, self._inbox.arrived(call))
+        return Answer(call, base, adapter, command.adapter.key, spec, self._inbox.arrived(call), self._prefixes)
 
     def _load(self, call: int, command: pb.Load) -> None:
         self._refuse_while_training("loaded")
@@ -233,7 +247,7 @@ class Loop:
         wanted = from_message(_Wanted, command)
         base = load(Path(command.path), report=report, **dataclasses.asdict(wanted))
         # Only now does the one before go; answers that it has begun are still its own.
-        self._base, self._adapters = base, Adapters(base)
+        self._base, self._adapters, self._prefixes = base, Adapters(base), PrefixCache()
         release(base.device)
         self.emit(call, resident=to_message(models_pb2.ResidentModel, base.resident(time.monotonic() - begin)))
 

@@ -380,6 +380,7 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    remembered_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from smolorad.engine.adapters import Adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.load import load
+from smolorad.engine.prefix import PrefixCache
 from tests.tiny import CORPUS
 
 
@@ -46,9 +47,15 @@ def spec(prompt: str = "", *, messages: tuple[ChatMessage, ...] = (), **sampling
     return GenerateSpec(prompt=prompt, messages=messages, sampling=Sampling(**{"temperature": 0.0, **sampling}))
 
 
-def begin(base: Base, request: GenerateSpec, adapter: Adapter | None = None) -> Answer:
-    """An answer that has not made a step."""
-    return Answer(1, base, adapter, "", request, time.monotonic())
+def begin(
+    base: Base,
+    request: GenerateSpec,
+    adapter: Adapter | None = None,
+    key: str = "",
+    prefixes: PrefixCache | None = None,
+) -> Answer:
+    """An answer that has not made a step; it remembers nothing of others unless `prefixes` are given."""
+    return Answer(1, base, adapter, key, request, time.monotonic(), PrefixCache() if prefixes is None else prefixes)
 
 
 def finish(answer: Answer) -> tuple[str, GenerateOutcome]:

@@ -230,6 +230,8 @@ class Result:
     def line(self, ratios: Mapping[str, float | None], **project: object) -> str:
         """The one JSON line; `project` gives further facts, such as the dtype."""
         medians = {name: self._medians(name) for name in self.measured}
+        for name in [name for name in medians if name.startswith("project_")]:
+            project = {**project, name.removeprefix("project_"): medians.pop(name)}
         content = {
             "benchmark": self.bench.name,
             "quick": self.bench.quick,

@@ -30,7 +30,7 @@ from typing import Any
 from torch import Tensor
 
 from smolora.v1 import generation_pb2, models_pb2
-from smolorad.domain import Device, Dtype, GenerateSpec
+from smolorad.domain import Device, Dtype, GenerateSpec, Precision
 from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
@@ -60,6 +60,7 @@ class _Wanted:
     device: Device | None
     dtype: Dtype | None
     trust_remote_code: bool
+    precision: Precision
 
 
 class Loop:

@@ -315,9 +315,12 @@ class Residency:
                 self._refuse_while_training(f"load {wish.model}")
                 self._tries = 0
                 model = await self._take(base, wish, tell)
-        took_s = round(time.monotonic() - began, 3)
+            took_s = round(time.monotonic() - began, 3)
+            model = dataclasses.replace(model, load_s=took_s)
+            if self._loaded is not None:
+                self._loaded = dataclasses.replace(self._loaded, model=model)
         log.info("model loaded", model=model.name, device=model.device, dtype=model.dtype, seconds=took_s)
-        return dataclasses.replace(model, load_s=took_s)
+        return model
 
     async def _take(self, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
         """Has the engine load a base, and remembers it. A failure leaves the old one, and ends an engine that holds nothing."""

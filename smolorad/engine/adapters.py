@@ -19,6 +19,7 @@ from smolorad import publish
 from smolorad.engine.base import Base
 from smolorad.engine.decode import Native
 from smolorad.engine.failure import first_line
+from smolorad.engine.native.adapter import plain_lora
 from smolorad.errors import Damaged, NotFinite, NotFound, UnsupportedModel, WrongBase
 
 LIMIT = 16
@@ -58,7 +59,7 @@ PLAIN_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
 class Adapter:
     """The base with an adapter on it."""
 
-    model: Any  # a view of the base, of the base's own class
+    model: Any  # a view of the base, of the base's own class; None where the native step needs none
     parameters: int
     native: Native | None = None  # the base's native step with the adapter in it, if that can be
 
@@ -93,15 +94,15 @@ class Adapters:
 
 
 def read_adapter(base: Base, folder: Path) -> Adapter:
-    """Puts the adapter of a PEFT folder on a view of the base; raises as `Adapters.attach`."""
+    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `Adapters.attach`."""
     config = read_config(folder)
     _check_promise(base, folder)
+    weights = _weights(folder)
+    if base.native is not None and (lora := plain_lora(base.native, config, weights)) is not None:
+        return Adapter(None, _numbers(weights), Native(base.native, lora))
     view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
     wrapped, parameters = wrap(view, base.name, config, folder)
-    model = wrapped.get_base_model().eval().requires_grad_(False)
-    lora = base.native.lora(model) if base.native is not None else None
-    native = Native(base.native, lora) if base.native is not None and lora is not None else None
-    return Adapter(model, parameters, native)
+    return Adapter(wrapped.get_base_model().eval().requires_grad_(False), parameters)
 
 
 def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, int]:
@@ -118,7 +119,11 @@ def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftM
             raise WrongBase(f"The adapter in {folder} does not fit {name}: {first_line(error)}") from error
     weights = _of_adapter(name, wrapped, weights, folder)
     set_peft_model_state_dict(wrapped, weights)
-    return wrapped, sum(tensor.numel() for tensor in weights.values())
+    return wrapped, _numbers(weights)
+
+
+def _numbers(weights: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in weights.values())
 
 
 def read_config(folder: Path) -> LoraConfig:

@@ -42,13 +42,15 @@ class Sequence:
 
     Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
     So prefill and decode are the same operation. The native step computes it, where there is one; but torch, with its larger
-    products, is faster for a long prompt. With the last token the native step computes what may follow it, as guessed from the
-    text: every guess that the choice confirms is a token more.
+    products, is faster for a long prompt, where there is a model for it: an adapter may have the native step alone.
+
+    With the last token the native step computes what may follow it, as guessed from the text: every guess that the choice
+    confirms is a token more.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: Any | None,
         prompt: Ids[int],
         sampler: Sampler,
         native: Native | None = None,
@@ -59,10 +61,8 @@ class Sequence:
         self._native = native
         self._memory = memory
         self._end_ids = end_ids
-        self._device = next(model.parameters()).device
         self._sampler = sampler
         self._lookup = Lookup()
-        self._forward_options = {"use_cache": True} | _only_last_logits(model)
         self._ids = torch.empty((1, len(prompt) + sampler.sampling.max_tokens), dtype=torch.long)  # on the CPU
         self._ids[0, : len(prompt)] = torch.tensor(prompt)
         self._length = len(prompt)
@@ -75,8 +75,9 @@ class Sequence:
     @property
     def native(self) -> NativeModel | None:
         """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
-        few = self._length - self._computed <= MAX_ROWS
-        return self._native.model if self._native is not None and few else None
+        if self._native is None or (self._model is not None and self._length - self._computed > MAX_ROWS):
+            return None
+        return self._native.model
 
     def part(self, most: int = MAX_ROWS) -> Part:
         """The next step, for `native`: at most so many tokens."""
@@ -135,9 +136,11 @@ class Sequence:
         """The logits (n, vocabulary) after the next step, in fp32 on the CPU: all choosing happens there."""
         if (native := self.native) is not None:
             return native.step([self.part()])
+        assert self._model is not None
         ids = self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)]
         self._computed += ids.shape[1]
-        output = self._model(input_ids=ids.to(self._device), past_key_values=self._cache, **self._forward_options)
+        ids = ids.to(next(self._model.parameters()).device)
+        output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, **_only_last_logits(self._model))
         logits: Tensor = output.logits[:, -1, :].to(device="cpu", dtype=torch.float32, copy=True)
         return logits
 
@@ -149,10 +152,12 @@ class Sequence:
         self._forget()
 
     def _forget(self) -> None:
-        capacity = self._ids.shape[1]
-        self._cache: Any = (
-            DynamicCache(config=self._model.config) if self._native is None else self._native.model.cache(capacity)
-        )
+        self._cache: Any
+        if self._native is not None:
+            self._cache = self._native.model.cache(self._ids.shape[1])
+        else:
+            assert self._model is not None
+            self._cache = DynamicCache(config=self._model.config)
         self._computed, self._guesses = 0, []
 
     def _remember(self, prompt: Ids[int]) -> int:

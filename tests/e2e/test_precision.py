@@ -31,7 +31,7 @@ def test_each_precision_answers_and_is_told(client: smolora.Client, starter_mode
         assert status.tokens_per_second > 0
         assert resident.precision == precision
         told[precision] = (text, resident.token_bytes, resident.weight_bytes)
-    assert told["exact"][1] == told["exact"][2]
+    assert told["exact"][1] == pytest.approx(told["exact"][2], rel=0.001)  # the norms are not among them
     assert told["int8"][1] < 0.54 * told["exact"][1]
     assert told["int4"][1] < 0.37 * told["exact"][1]
     assert "Paris" in told["exact"][0]

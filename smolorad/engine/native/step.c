@@ -34,7 +34,7 @@ typedef struct {
 
 typedef struct {
     const float *a; /* rank x in */
-    const float *b; /* out x rank */
+    const float *b; /* rank x out */
     int32_t rank;
     float scale;
 } Lora; /* rank 0: none */
@@ -129,7 +129,7 @@ static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int pr
     const float *bias = layer->bias[projection];
     int cols = layer->weight[projection].cols;
     for (int r = 0; r < e->rows; r++) {
-        float *to = out + (size_t)r * out_stride;
+        float *restrict to = out + (size_t)r * out_stride;
         if (bias)
             for (int i = first; i < last; i++) to[i] += bias[i];
         const Lora *lora = e->sequences[e->row[r].sequence].lora;
@@ -137,7 +137,12 @@ static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int pr
         float middle[lora->rank];
         for (int i = 0; i < lora->rank; i++)
             middle[i] = lora->scale * dot_f32(lora->a + (size_t)i * cols, v->x + (size_t)r * v->stride, cols);
-        for (int i = first; i < last; i++) to[i] += dot_f32(lora->b + (size_t)i * lora->rank, middle, lora->rank);
+        for (int k = 0; k < lora->rank; k++) {
+            const float *restrict b = lora->b + (size_t)k * layer->weight[projection].rows;
+            float weight = middle[k];
+#pragma omp simd
+            for (int i = first; i < last; i++) to[i] += weight * b[i];
+        }
     }
 }
 

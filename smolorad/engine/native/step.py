@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLinear
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
@@ -95,6 +92,10 @@ class NativeModel:
         self.heads, self.head_dim = config.num_key_value_heads, model.model.layers[0].self_attn.head_dim
         self.dtype, self.vocabulary = model.lm_head.weight.dtype, model.lm_head.weight.shape[0]
         self.precision = precision
+        self.module_names = tuple(name for name, _ in model.named_modules())
+        names = {id(module): name for name, module in model.named_modules()}
+        # (out, in) of each, in the order of the layers and of _PROJECTIONS.
+        self.projections = {names[id(linear)]: tuple(linear.weight.shape) for linear in _linears(model)}
         for target, layer in zip(self._layers, model.model.layers, strict=True):
             self._fill(target, layer, precision)
         rope = model.model.rotary_emb
@@ -132,26 +133,17 @@ class NativeModel:
         """Room for a sequence of `capacity` tokens."""
         return KvCache(len(self._layers), self.heads, capacity, self.head_dim, self.dtype)
 
-    def lora(self, view: Any) -> Lora | None:
-        """The adapter on a view of this model, as PEFT put it there; None where it is more than plain LoRA on projections."""
-        adapted = {
-            name for name, module in view.named_modules() if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
-        }
-        table = (_Lora * (len(self._layers) * len(_PROJECTIONS)))()
+    def lora_of(self, products: Mapping[str, tuple[Tensor, Tensor, float]]) -> Lora:
+        """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""
+        table = (_Lora * len(self.projections))()
         kept: list[Tensor] = []
-        for at, (base, (name, module)) in enumerate(zip(_linears(self._model), _named_linears(view), strict=True)):
-            if name in adapted:
-                adapted.discard(name)
-                tensors = _plain_lora(module)
-                if tensors is None:
-                    return None
-                a, b, scale = tensors
-                kept += (a, b)
-                table[at] = _Lora(a.data_ptr(), b.data_ptr(), a.shape[0], scale)
-                module = module.base_layer
-            if module.weight is not base.weight or module.bias is not base.bias:
-                return None
-        return None if adapted else Lora(table, tuple(kept))
+        for at, name in enumerate(self.projections):
+            if name in products:
+                a, b, scale = products[name]
+                pair = (a.detach().float().contiguous(), b.detach().float().T.contiguous())
+                kept += pair
+                table[at] = _Lora(pair[0].data_ptr(), pair[1].data_ptr(), a.shape[0], scale)
+        return Lora(table, tuple(kept))
 
     def step(self, parts: Sequence[Part]) -> Tensor:
         """Computes at most MAX_ROWS tokens of some sequences.
@@ -237,24 +229,3 @@ def _of_layer(layer: Any) -> Iterator[Any]:
 def _linears(model: Any) -> Iterator[Any]:
     for layer in model.model.layers:
         yield from _of_layer(layer)
-
-
-def _named_linears(model: Any) -> Iterator[tuple[str, Any]]:
-    names = {id(module): name for name, module in model.named_modules()}
-    for linear in _linears(model):
-        yield names[id(linear)], linear
-
-
-def _plain_lora(module: Any) -> tuple[Tensor, Tensor, float] | None:
-    """A (rank, in), B (out, rank) and the scale of a projection's one adapter; None where it is more than that."""
-    if type(module) is not LoraLinear or len(module.active_adapters) != 1 or module.merged or module.fan_in_fan_out:
-        return None
-    name = module.active_adapters[0]
-    a, b = module.lora_A[name], module.lora_B[name]
-    if name in module.lora_variant or b.bias is not None or set(module.lora_A) != {name}:
-        return None
-    return _fp32(a.weight), _fp32(b.weight), float(module.scaling[name])
-
-
-def _fp32(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float32).contiguous()

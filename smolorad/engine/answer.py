@@ -54,6 +54,7 @@ class Answer:
         self._names = {"model": base.name, "adapter": key}
         self._prompt_tokens = len(prompt)
         self._tokens: list[int] = []
+        self._told = 0  # of these, in log-probabilities
         self._arrived = arrived
         self._began: float | None = None
         self._first: float | None = None
@@ -104,7 +105,11 @@ class Answer:
 
     def logprobs(self) -> tuple[TokenLogprob, ...]:
         """The tokens chosen since this was last asked; none unless the request wants them."""
-        return self._logprobs.take() if self._logprobs is not None else ()
+        if self._logprobs is None:
+            return ()
+        fresh = self._logprobs.take()[: len(self._tokens) - self._told]  # not of tokens after a stop string
+        self._told += len(fresh)
+        return fresh
 
     def _begin(self) -> None:
         if self._began is None:

@@ -84,7 +84,7 @@ class Sequence:
         assert self._native is not None
         tokens = self._ids[0, self._computed : min(self._computed + most, self._length)].tolist()
         if self._length - self._computed == 1:
-            room = min(most - 1, self._ids.shape[1] - self._length)
+            room = min(most, self._ids.shape[1] - self._length) - 1  # a step makes one token more than it guesses
             self._guesses = self._lookup.guess(self._ids[0, : self._length], room)
         return Part([*tokens, *self._guesses], self._cache, self._native.lora, every=bool(self._guesses))
 

@@ -60,7 +60,7 @@ class _Wanted:
     device: Device | None
     dtype: Dtype | None
     trust_remote_code: bool
-    precision: Precision
+    precision: Precision = Precision.EXACT
 
 
 class Loop:

@@ -59,6 +59,7 @@ typedef struct {
 typedef struct {
     Pool *pool;
     const Model *model;
+    int workers; /* as many as the pool has threads; it may be gone before this is */
     Worker worker[MAX_THREADS];
     float *x, *rope, *qkv, *attended, *inner; /* of all rows */
     const Sequence *sequences;
@@ -399,7 +400,7 @@ void smolora_pool_close(Pool *pool) { pool_close(pool); }
 
 void smolora_close(Engine *e) {
     if (!e) return;
-    for (int i = 0; i < e->pool->threads; i++) {
+    for (int i = 0; i < e->workers; i++) {
         Worker *w = &e->worker[i];
         free(w->normed), free(w->part), free(w->scores);
         free(w->vectors.rounded), free(w->vectors.high), free(w->vectors.low);
@@ -428,7 +429,7 @@ static int worker_open(Worker *w, const Model *m) {
 Engine *smolora_open(const Model *m, Pool *pool) {
     Engine *e = calloc(1, sizeof *e);
     if (!e) return NULL;
-    e->model = m, e->pool = pool;
+    e->model = m, e->pool = pool, e->workers = pool->threads;
     int q_rows = m->heads * m->head_dim;
     e->x = calloc((size_t)MAX_ROWS * m->hidden, sizeof(float));
     e->rope = calloc((size_t)MAX_ROWS * m->head_dim, sizeof(float));

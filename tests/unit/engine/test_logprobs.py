@@ -29,7 +29,7 @@ def told(base: Base, top: int = 3, form: ResponseFormat | None = None, **samplin
     while answer.outcome is None:
         answer.step()
         fresh = answer.logprobs()
-        assert len(fresh) == 1
+        assert fresh
         tokens += fresh
     assert answer.logprobs() == ()
     return tokens, answer.outcome

@@ -18,7 +18,9 @@ from trl import SFTConfig, SFTTrainer
 from smolora.v1 import settings_pb2
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
 from smolorad.engine.base import Base
+from smolorad.engine.constraint import Constraints
 from smolorad.engine.train import train
+from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Cancelled
 from smolorad.link.convert import to_message
 from smolorad.link.v1 import link_pb2 as pb
@@ -45,6 +47,8 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
     """A model folder as the engine holds it: in eval mode, frozen."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    end_ids = frozenset({tokenizer.eos_token_id})
+    vocabulary = Vocabulary(tokenizer, end_ids)
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -54,7 +58,9 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
         device=Device.CPU,
         dtype=Dtype(str(dtype).removeprefix("torch.")),
         context_length=model.config.max_position_embeddings,
-        end_ids=frozenset({tokenizer.eos_token_id}),
+        end_ids=end_ids,
+        vocabulary=vocabulary,
+        constraints=Constraints(vocabulary),
     )
 
 

@@ -84,7 +84,7 @@ def test_a_value_survives_the_way_there_and_back(cls: type, message: type[Messag
 
 
 def test_every_value_of_the_domain_is_in_the_list() -> None:
-    kept_out = {"Bounds", "Job", "JobEvent", "Ref"}  # made by hand, or not sent
+    kept_out = {"Bounds", "Job", "JobEvent", "Placing", "Ref"}  # made by hand, or not sent
     classes = {name for name in domain.__all__ if dataclasses.is_dataclass(getattr(domain, name))}
     assert classes - kept_out == {cls.__name__ for cls, _ in PAIRS}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,16 @@ def test_weights_are_read_where_they_are(base: Base) -> None:
     with torch.no_grad():
         base.model.model.layers[0].mlp.up_proj.weight.mul_(2.0)
     assert not torch.equal(by_steps(native, TOKENS[:5]), before)
+
+
+def test_it_goes_with_its_library_in_any_order(tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path))
+    for _ in range(20):
+        built = library(cache_path(), 2)
+        assert built is not None
+        native = NativeModel(built, model)
+        ring: list[object] = [native, built]
+        ring.append(ring)  # so that the collector decides who goes first
+        native.step([Part(TOKENS[:3], native.cache(8))])
+        del native, built, ring
+    gc.collect()

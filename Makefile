@@ -27,7 +27,7 @@ demo: setup ## the whole job on the starter model: prepare, train, merge, load, 
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: setup ## every test, the ones on the real model included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: setup types ## ruff, mypy and the fence between the rooms
 	$(BIN)/ruff check .

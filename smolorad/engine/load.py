@@ -24,7 +24,7 @@ from smolorad.engine.native.linear import Packed, pack_linears
 from smolorad.engine.native.step import NativeModel, knows
 from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
 from smolorad.engine.vocabulary import Vocabulary
-from smolorad.errors import Damaged, UnsupportedModel
+from smolorad.errors import Damaged, InvalidRequest, UnsupportedModel
 
 # Where neither the config nor the tokenizer tells.
 _CONTEXT_LENGTH = 2048
@@ -85,6 +85,12 @@ def load(
     report(LoadProgress(LoadStage.WARM_UP))
     trace(model, prompt_tokens=4, tokens=2)
     native, packed = _compiled(model, precision) if placement.device is Device.CPU else (None, None)
+    if precision is not Precision.EXACT and native is None and packed is None:
+        raise InvalidRequest.field(
+            "precision",
+            f"is {precision}, but {name} on {placement.device} can only be read exactly: int8 and int4 need the CPU and a C "
+            "compiler; load it with `--precision exact`, or with `--device cpu` where there is a compiler",
+        )
     return Base(
         model=model,
         tokenizer=tokenizer,

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from smolorad.domain import Device, Dtype, LoadProgress, LoadStage
+from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.device import Hardware
 from smolorad.engine.load import load
-from smolorad.errors import Damaged, NotFound, SmoloraError, UnsupportedModel
+from smolorad.errors import Damaged, InvalidRequest, NotFound, SmoloraError, UnsupportedModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, spec
 
@@ -118,3 +118,29 @@ def test_a_device_that_fails_gives_way_to_the_cpu_and_the_notes_say_so(tmp_path:
 def test_the_fingerprint_is_of_the_weights_alone(tmp_path: Path) -> None:
     one, same, other = (tiny_model(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert fp32_base(one).fingerprint == fp32_base(same, "another").fingerprint != fp32_base(other).fingerprint
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_a_precision_that_cannot_be_had_is_refused(
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InvalidRequest, match="--precision exact"):
+        load(tiny_model(tmp_path), "tiny", precision=precision)
+
+
+@pytest.mark.parametrize(("architecture", "decoder"), [("llama", "native"), ("gpt_neox", "packed"), ("gpt2", "packed")])
+def test_who_computes_a_token_is_told(architecture: str, decoder: str, tmp_path: Path) -> None:
+    base = load(tiny_model(tmp_path, architecture, **WIDE[architecture]), "tiny", dtype=Dtype.FLOAT32)
+    assert base.resident(0.0).decoder == decoder
+    packed = load(tmp_path, "tiny", dtype=Dtype.FLOAT32, precision=Precision.INT8).resident(0.0)
+    assert packed.decoder == ("native" if architecture == "llama" else "packed")
+    assert packed.precision is Precision.INT8
+    assert packed.token_bytes < packed.weight_bytes / 3
+
+
+WIDE: dict[str, dict[str, int]] = {
+    "llama": {"hidden_size": 64},
+    "gpt_neox": {"hidden_size": 64, "num_hidden_layers": 8},
+    "gpt2": {"n_embd": 64, "n_layer": 8},
+}

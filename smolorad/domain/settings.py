@@ -56,4 +56,5 @@ class TrainerSettings:
     per_device_eval_batch_size: int = within(8, least=1, most=1024)
     eval_rows: int = within(256, least=0, most=10_000_000)
     save_steps: int = within(50, least=1, most=10_000_000)
+    save_seconds: float = within(30.0, least=0.0, most=86_400)
     trainer: str = one_of("plain", "plain", "fast")

@@ -12,7 +12,7 @@ from smolorad.domain import TrainerSettings
 
 # These mean something else there, or nothing; every other field goes over under its own name.
 _TRANSLATED = frozenset(
-    {"max_steps", "num_train_epochs", "neftune_noise_alpha", "eval_steps", "eval_rows", "max_length", "trainer"}
+    {"max_steps", "num_train_epochs", "neftune_noise_alpha", "eval_steps", "eval_rows", "max_length", "save_seconds", "trainer"}
 )
 
 

@@ -117,6 +117,7 @@ def _trainer(
             call=call,
             checkpoints=checkpoints,
             held_out_rows=rows.held_out_rows,
+            settings=settings,
         )
 
     if settings.trainer == "fast":

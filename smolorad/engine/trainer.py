@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTTrainer
 
 from smolora.v1 import jobs_pb2
-from smolorad.domain import Checkpoint, Evaluation, TrainProgress
+from smolorad.domain import Checkpoint, Evaluation, TrainerSettings, TrainProgress
 from smolorad.engine.checkpoint import Checkpoints, RunState
 from smolorad.engine.lora import adapter_tensors, write_adapter
 from smolorad.errors import NotFinite, ShuttingDown
@@ -60,7 +60,16 @@ class LoraTrainer(SFTTrainer):
     measuring does not change what is trained. (Plain Trainer draws one number from torch's generator for each evaluation.)
     """
 
-    def __init__(self, *args: Any, host: Host, call: int, checkpoints: Checkpoints, held_out_rows: int, **more: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        host: Host,
+        call: int,
+        checkpoints: Checkpoints,
+        held_out_rows: int,
+        settings: TrainerSettings,
+        **more: Any,
+    ) -> None:
         super().__init__(*args, **more)
         self._host = host
         self._call = call
@@ -69,7 +78,7 @@ class LoraTrainer(SFTTrainer):
         self._mark: _Mark | None = None
         self._nats, self._scored = 0.0, 0
         self.run = RunState()
-        self.add_callback(_Flow(self))
+        self.add_callback(_Flow(self, settings.save_seconds))
         self.remove_callback(PrinterCallback)
 
     @property
@@ -210,13 +219,21 @@ class LoraTrainer(SFTTrainer):
 
 
 class _Flow(TrainerCallback):
-    """What happens at the end of a step, besides what the settings ask for."""
+    """What happens at the end of a step, besides what Trainer's own settings ask for."""
 
-    def __init__(self, trainer: LoraTrainer) -> None:
+    def __init__(self, trainer: LoraTrainer, save_seconds: float) -> None:
         self._trainer = trainer
+        self._save_seconds = save_seconds
+        self._saved_s = time.monotonic()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The time to the next checkpoint begins."""
+        self._saved_s = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the last step: report and evaluate. When the engine is to end: checkpoint and stop."""
+        """When it is time, a checkpoint; after the last step, a report and an evaluation; if the engine is to end, the end."""
+        if self._save_seconds and time.monotonic() - self._saved_s >= self._save_seconds:
+            control.should_save = True
         if state.global_step >= state.max_steps:
             control.should_log = True
             control.should_evaluate = self._trainer.eval_dataset is not None

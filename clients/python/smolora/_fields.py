@@ -59,6 +59,7 @@ TRAINER: tuple[Field, ...] = (
     Field("eval_rows", "int", "Held-out rows to evaluate on at most, the first ones; 0: all. Default 256."),
     Field("save_steps", "int", "Write a checkpoint every so many steps; at least 1. Default 50."),
     Field("trainer", "str", "`plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`."),
+    Field("save_seconds", "float", "Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30."),
 )
 
 SAMPLING: tuple[Field, ...] = (
@@ -121,3 +122,4 @@ class TrainKeywords(TypedDict, total=False):
     eval_rows: int  # Held-out rows to evaluate on at most, the first ones; 0: all. Default 256.
     save_steps: int  # Write a checkpoint every so many steps; at least 1. Default 50.
     trainer: str  # `plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`.
+    save_seconds: float  # Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30.

@@ -130,6 +130,7 @@ class TrainerSettings:
     per_device_eval_batch_size: int
     eval_rows: int
     save_steps: int
+    save_seconds: float
     trainer: str
 
 

@@ -70,7 +70,8 @@ TRAINER: dict[str, tuple[Any, str, Any]] = {
     "per_device_eval_batch_size": (2, "per_device_eval_batch_size", 2),
     "save_steps": (8, "save_steps", 8),
 }
-NOT_TRLS = {"eval_rows", "trainer"}  # rows.py and train.py apply them; test_train.py and fast/test_trainer.py have their tests
+# rows.py, trainer.py and train.py apply them; test_train.py and fast/test_trainer.py have their tests.
+NOT_TRLS = {"eval_rows", "save_seconds", "trainer"}
 
 
 def sft(settings: TrainerSettings, **changes: Any) -> Any:

@@ -112,7 +112,13 @@ class Job:
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(r=4))
     trainer: TrainerSettings = field(
         default_factory=lambda: TrainerSettings(
-            max_steps=6, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=2, save_steps=2, trainer="plain"
+            max_steps=6,
+            gradient_accumulation_steps=2,
+            learning_rate=1e-2,
+            logging_steps=2,
+            save_steps=2,
+            save_seconds=0,
+            trainer="plain",
         )
     )
 

@@ -35,6 +35,16 @@ TrainEvent = TrainProgress | Evaluation | Checkpoint | Note | Trained
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """What a training is made of."""
+
+    dataset: Path  # a published folder
+    lora: LoraSettings
+    trainer: TrainerSettings
+    parent: Path | None = None  # the published folder of the adapter that it goes on from
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """A sign of life: seconds since the working thread finished a step, memory in bytes, adapters in memory."""
 
@@ -74,9 +84,7 @@ class Engine(Protocol):
     async def detach(self, key: str) -> None:
         """Forgets an adapter."""
 
-    def train(
-        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
-    ) -> AsyncGenerator[TrainEvent, None]:
+    def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """Trains an adapter into the job's output folder."""
 
     async def ping(self) -> Pong:
@@ -158,15 +166,14 @@ class EngineProcess:
         """See Engine."""
         await self._answer("done", detach=pb.AdapterFolder(key=key))
 
-    async def train(
-        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
-    ) -> AsyncGenerator[TrainEvent, None]:
+    async def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """See Engine."""
         command = pb.Train(
             job_id=job_id,
-            dataset_path=str(dataset_path),
-            lora=to_message(settings_pb2.LoraSettings, lora),
-            trainer=to_message(settings_pb2.TrainerSettings, trainer),
+            dataset_path=str(training.dataset),
+            lora=to_message(settings_pb2.LoraSettings, training.lora),
+            trainer=to_message(settings_pb2.TrainerSettings, training.trainer),
+            parent_path="" if training.parent is None else str(training.parent),
             checkpoints_path=str(folders.checkpoints),
             stage_path=str(folders.stage),
             output_path=str(folders.output),

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smolorad.children.engine import Pong, TrainEvent
+from smolorad.children.engine import Pong, TrainEvent, Training
 from smolorad.domain import (
     ChatMessage,
     Checkpoint,
@@ -27,7 +27,6 @@ from smolorad.domain import (
     GenerateSpec,
     LoadProgress,
     LoadStage,
-    LoraSettings,
     Merged,
     MergeProof,
     ModelFacts,
@@ -38,7 +37,6 @@ from smolorad.domain import (
     ResidentModel,
     Timings,
     Trained,
-    TrainerSettings,
     TrainProgress,
     Usage,
 )
@@ -157,11 +155,9 @@ class FakeEngine:
         self._check_alive()
         self.adapters.pop(key, None)
 
-    async def train(
-        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
-    ) -> AsyncGenerator[TrainEvent, None]:
+    async def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """See Engine."""
-        self.script.calls.append(("train", (job_id, dataset_path, lora, trainer, folders)))
+        self.script.calls.append(("train", (job_id, training, folders)))
         default: list[Step] = [
             Evaluation(0, 3.0, 20.1, 1, 0.1),
             TrainProgress(1, 2, loss=3.0),
@@ -175,7 +171,7 @@ class FakeEngine:
         folders.output.mkdir(parents=True)
         (folders.output / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
         (folders.output / "adapter_model.safetensors").write_bytes(b"weights")
-        yield Trained(2, 2.5, 3.0, 2.0, 10, lora)
+        yield Trained(2, 2.5, 3.0, 2.0, 10, training.lora)
 
     async def ping(self) -> Pong:
         """See Engine."""

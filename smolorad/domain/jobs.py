@@ -53,6 +53,7 @@ class TrainSpec:
     model: str = ""
     lora: LoraSettings = field(default_factory=LoraSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    parent: str = ""  # the adapter that it goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ class TrainProgress:
     tokens_per_second: float = 0.0
     eta_s: float = 0.0
     tokens: int = 0
+    scored_tokens: int = 0
+    reward_accuracy: float | None = None  # of preference pairs
 
 
 @dataclass(frozen=True, slots=True)

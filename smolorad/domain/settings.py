@@ -57,4 +57,8 @@ class TrainerSettings:
     eval_rows: int = within(256, least=0, most=10_000_000)
     save_steps: int = within(50, least=1, most=10_000_000)
     save_seconds: float = within(30.0, least=0.0, most=86_400)
+    completion_only_loss: bool = True
+    assistant_only_loss: bool = True
+    early_stopping_patience: int = within(0, least=0, most=10_000)
+    beta: float = within(0.1, above=0.0, most=10.0)
     trainer: str = one_of("plain", "plain", "fast")

@@ -121,6 +121,15 @@ def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftM
     return wrapped, sum(tensor.numel() for tensor in weights.values())
 
 
+def adapter_weights(base: Base, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a PEFT folder, checked against the base as `wrap` checks them; raises the same."""
+    config = read_config(folder)
+    _check_promise(base, folder)
+    with torch.random.fork_rng(devices=[]):
+        wrapped = PeftModel(base.view(own_biases=config.bias != "none" or config.lora_bias), config)
+    return _of_adapter(base.name, wrapped, _weights(folder), folder)
+
+
 def read_config(folder: Path) -> LoraConfig:
     """The shape of a PEFT folder's adapter; raises NotFound, Damaged, UnsupportedModel."""
     path = folder / CONFIG

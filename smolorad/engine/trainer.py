@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, with the places where a training breathes, reports, checkpoints and stops."""
+"""TRL's trainers, with the places where a training breathes, reports, checkpoints and stops."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback, TrainerState
-from trl import SFTTrainer
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
+from trl import DPOTrainer, SFTTrainer
 
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Checkpoint, Evaluation, TrainerSettings, TrainProgress
 from smolorad.engine.checkpoint import Checkpoints, RunState
-from smolorad.engine.lora import adapter_tensors, write_adapter
+from smolorad.engine.lora import adapter_tensors, changes_base, write_adapter
+from smolorad.engine.tokenise import UNSCORED
 from smolorad.errors import NotFinite, ShuttingDown
 from smolorad.link.convert import to_message
 
@@ -53,10 +54,10 @@ class _Drained(Exception):
     """An evaluation was given up, because the engine is to end."""
 
 
-class LoraTrainer(SFTTrainer):
-    """SFTTrainer for one call of one host.
+class HostedTrainer(Trainer):
+    """A trainer for one call of one host; what it computes is its other parent's.
 
-    It computes what SFTTrainer computes, with one exception: an evaluation leaves the random numbers where they were, so that
+    It computes what that one computes, with one exception: an evaluation leaves the random numbers where they were, so that
     measuring does not change what is trained. (Plain Trainer draws one number from torch's generator for each evaluation.)
     """
 
@@ -76,8 +77,12 @@ class LoraTrainer(SFTTrainer):
         self._checkpoints = checkpoints
         self._held_out_rows = held_out_rows
         self._mark: _Mark | None = None
-        self._nats, self._scored = 0.0, 0
+        self._nats, self._measured = 0.0, 0
+        self._patience = settings.early_stopping_patience
         self.run = RunState()
+        # A start that was taken out of the base's weights is needed at the end, to give it back.
+        config = self.model.peft_config["default"]
+        self.start = adapter_tensors(self.model) if changes_base(config) else {}
         self.add_callback(_Flow(self, settings.save_seconds))
         self.remove_callback(PrinterCallback)
 
@@ -90,7 +95,12 @@ class LoraTrainer(SFTTrainer):
     def finished(self) -> bool:
         """Whether every step is done and measured."""
         measured = self.eval_dataset is None or self.run.eval_loss_after is not None
-        return self.state.max_steps > 0 and self.state.global_step >= self.state.max_steps and measured
+        return (self.state.max_steps > 0 and self.state.global_step >= self.state.max_steps and measured) or self.gave_up
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether so many evaluations have brought no lower loss that no more steps are taken."""
+        return 0 < self._patience <= self.run.evaluations_in_vain
 
     def take_up(self, checkpoint: Path, state: TrainerState) -> None:
         """Takes a checkpoint whose steps are all done, and measures it if that is still to do."""
@@ -99,12 +109,13 @@ class LoraTrainer(SFTTrainer):
         if not self.finished:
             self.evaluate()
 
-    def training_step(self, *args: Any, **more: Any) -> Tensor:
+    def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
         """One micro-step, after a breath. Raises NotFinite."""
         self._breathe()
         if self._mark is None:
             self._mark = _Mark(time.monotonic(), self.state.global_step, self.state.num_input_tokens_seen)
-        loss: Tensor = super().training_step(*args, **more)
+        loss: Tensor = super().training_step(model, inputs, *args, **more)
+        self.run.scored_tokens += self._scored_tokens(inputs)
         # TRL divides by the scored tokens of the whole step, so the losses of its micro-steps add up to the step's.
         self.run.loss_sum += self._finite(loss.item(), "loss")
         return loss
@@ -114,15 +125,15 @@ class LoraTrainer(SFTTrainer):
         if self._host.draining():
             raise _Drained
         self._breathe()
-        scored = int((inputs["labels"][..., 1:] != -100).sum())
+        weight = self._weight(inputs)
         result = super().prediction_step(model, inputs, *args, **more)
-        self._nats += result[0].item() * scored
-        self._scored += scored
+        self._nats += result[0].item() * weight
+        self._measured += weight
         return result
 
     def evaluate(self, *args: Any, **more: Any) -> dict[str, float]:
         """Mean loss per scored token on the held-out rows. Trainer's own mean is over batches, and changes with their size."""
-        self._nats, self._scored = 0.0, 0
+        self._nats, self._measured = 0.0, 0
         started = time.monotonic()
         try:
             with untouched_random():
@@ -133,7 +144,7 @@ class LoraTrainer(SFTTrainer):
             self.control.should_save = self.control.should_training_stop = True
             return {}
         self._mark = None
-        loss = self._nats / max(self._scored, 1)
+        loss = self._nats / max(self._measured, 1)
         self._tell_evaluation(loss, time.monotonic() - started)
         return metrics | {"eval_loss": loss}
 
@@ -175,6 +186,14 @@ class LoraTrainer(SFTTrainer):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         return self._finite(norm.item() if isinstance(norm, Tensor) else norm, "gradient")
 
+    def _scored_tokens(self, inputs: Any) -> int:
+        """How many tokens of a batch are scored."""
+        return int((inputs["labels"][..., 1:] != UNSCORED).sum())
+
+    def _weight(self, inputs: Any) -> int:
+        """What the mean loss of an evaluation batch counts for."""
+        return self._scored_tokens(inputs)
+
     def _breathe(self) -> None:
         with untouched_random():
             self._host.breathe(self._call)
@@ -201,6 +220,8 @@ class LoraTrainer(SFTTrainer):
             tokens_per_second=(state.num_input_tokens_seen - mark.tokens) / seconds,
             eta_s=seconds / (state.global_step - mark.step) * (state.max_steps - state.global_step),
             tokens=state.num_input_tokens_seen,
+            scored_tokens=run.scored_tokens,
+            reward_accuracy=logs.get("rewards/accuracies"),
         )
         run.reported_loss_sum, run.reported_step = run.loss_sum, state.global_step
         self._mark = None
@@ -211,17 +232,49 @@ class LoraTrainer(SFTTrainer):
         self._finite(loss, "held-out loss")
         if step == 0:
             self.run.eval_loss_before = loss
-        if step >= self.state.max_steps:
-            self.run.eval_loss_after = loss
+        else:
+            self._compare(loss)
+        if step >= self.state.max_steps or self.gave_up:
+            self.run.eval_loss_after = self.run.best_eval_loss if self._patience else loss
         perplexity = math.exp(min(loss, 700.0))  # a double ends there
         evaluation = Evaluation(step, loss, perplexity, self._held_out_rows, seconds)
         self._host.emit(self._call, evaluation=to_message(jobs_pb2.Evaluation, evaluation))
+
+    def _compare(self, loss: float) -> None:
+        """Where the run may stop early: keeps the adapter of the lowest held-out loss, and ends what brings no lower one."""
+        run, step = self.run, self.state.global_step
+        if not self._patience:
+            return
+        if run.best_eval_loss is None or loss < run.best_eval_loss:
+            run.best_eval_loss, run.best_step, run.evaluations_in_vain = loss, step, 0
+            self._checkpoints.keep_best(adapter_tensors(self.model), step)
+            return
+        run.evaluations_in_vain += 1
+        if self.gave_up:
+            self.control.should_training_stop = self.control.should_save = True
+
+
+class LoraTrainer(HostedTrainer, SFTTrainer):
+    """SFTTrainer for one call of one host."""
+
+
+class PreferenceTrainer(HostedTrainer, DPOTrainer):
+    """DPOTrainer for one call of one host; what the adapter began from is the reference, so no second model is in memory."""
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **more: Any) -> Any:
+        return dataset  # rows.py has done it
+
+    def _scored_tokens(self, inputs: Any) -> int:
+        return int(inputs["completion_mask"].sum())
+
+    def _weight(self, inputs: Any) -> int:
+        return len(inputs["completion_mask"]) // 2  # pairs
 
 
 class _Flow(TrainerCallback):
     """What happens at the end of a step, besides what Trainer's own settings ask for."""
 
-    def __init__(self, trainer: LoraTrainer, save_seconds: float) -> None:
+    def __init__(self, trainer: HostedTrainer, save_seconds: float) -> None:
         self._trainer = trainer
         self._save_seconds = save_seconds
         self._saved_s = time.monotonic()

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolorad.children.engine import Training
 from smolorad.domain import Job, LoraSettings, Ref, ResidentModel, Trained, TrainSpec, check, check_name
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.machine import Tell
@@ -45,20 +46,40 @@ class Train:
         check_name(spec.adapter, "adapter")
         check(spec.trainer, "trainer.")
         _check_lora(spec.lora)
+        if spec.trainer.early_stopping_patience and not spec.trainer.eval_steps:
+            raise InvalidRequest.field("trainer.early_stopping_patience", "needs evaluations to compare; give eval_steps too")
         dataset = await self._library.dataset(Ref.parse(spec.dataset, "dataset"))
         if dataset.train_rows < 1:
             raise InvalidRequest.field("dataset", f"{dataset.ref} has no row to train on; prepare it with less validation")
+        if spec.trainer.early_stopping_patience and dataset.validation_rows < 1:
+            raise InvalidRequest.field(
+                "trainer.early_stopping_patience",
+                f"needs held-out rows, and {dataset.ref} has none; prepare it with validation",
+            )
+        spec = dataclasses.replace(spec, dataset=str(dataset.ref))
+        if spec.parent:
+            spec = await self._from_parent(spec)
         model = await self._residency.choose(spec.model)
         await self._resolver.check(model)
-        return dataclasses.replace(spec, dataset=str(dataset.ref), model=model)
+        return dataclasses.replace(spec, model=model)
+
+    async def _from_parent(self, spec: TrainSpec) -> TrainSpec:
+        """The request with the parent as a full reference, its shape, and its base where none is named."""
+        parent = await self._library.adapter(Ref.parse(spec.parent, "parent"))
+        if spec.lora != LoraSettings():
+            raise InvalidRequest.field("lora", f"is given, but {parent.ref} keeps its own shape; leave it out")
+        return dataclasses.replace(spec, parent=str(parent.ref), lora=parent.lora, model=spec.model or parent.base_model)
 
     async def work(self, job: Job, tell: Tell) -> Made:
         """Makes the base resident and trains on it."""
         spec = _spec(job)
         dataset = await self._library.dataset(Ref.parse(spec.dataset))
-        folders = self._home.job(job.id)
+        parent = await self._library.adapter(Ref.parse(spec.parent)) if spec.parent else None
         async with self._residency.hold(spec.model, training=True) as held:
-            events = held.engine.train(job.id, Path(dataset.path), spec.lora, spec.trainer, folders)
+            if parent is not None:
+                held.check_base(parent)
+            wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None)
+            events = held.engine.train(job.id, wanted, self._home.job(job.id))
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, Trained):

@@ -60,6 +60,10 @@ TRAINER: tuple[Field, ...] = (
     Field("save_steps", "int", "Write a checkpoint every so many steps; at least 1. Default 50."),
     Field("trainer", "str", "`plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`."),
     Field("save_seconds", "float", "Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30."),
+    Field("completion_only_loss", "bool", "Of rows with a prompt and a completion, learn the completion alone. Default true."),
+    Field("assistant_only_loss", "bool", "Of conversations, learn the assistant's turns alone. Default true."),
+    Field("early_stopping_patience", "int", "Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0."),
+    Field("beta", "float", "Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1."),
 )
 
 SAMPLING: tuple[Field, ...] = (
@@ -123,3 +127,7 @@ class TrainKeywords(TypedDict, total=False):
     save_steps: int  # Write a checkpoint every so many steps; at least 1. Default 50.
     trainer: str  # `plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`.
     save_seconds: float  # Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30.
+    completion_only_loss: bool  # Of rows with a prompt and a completion, learn the completion alone. Default true.
+    assistant_only_loss: bool  # Of conversations, learn the assistant's turns alone. Default true.
+    early_stopping_patience: int  # Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0.
+    beta: float  # Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1.

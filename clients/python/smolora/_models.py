@@ -131,6 +131,10 @@ class TrainerSettings:
     eval_rows: int
     save_steps: int
     save_seconds: float
+    completion_only_loss: bool
+    assistant_only_loss: bool
+    early_stopping_patience: int
+    beta: float
     trainer: str
 
 
@@ -232,6 +236,8 @@ class Adapter:
     parameters: int
     size_bytes: int
     path: str
+    parent: str
+    scored_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +296,8 @@ class TrainProgress:
     tokens_per_second: float
     eta_s: float
     tokens: int
+    scored_tokens: int = 0
+    reward_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

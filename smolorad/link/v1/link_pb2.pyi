@@ -125,7 +125,7 @@ class Generate(_message.Message):
     def __init__(self, request: _Optional[_Union[_generation_pb2.GenerateRequest, _Mapping]] = ..., adapter: _Optional[_Union[AdapterFolder, _Mapping]] = ...) -> None: ...
 
 class Train(_message.Message):
-    __slots__ = ("job_id", "dataset_path", "lora", "trainer", "checkpoints_path", "stage_path", "output_path")
+    __slots__ = ("job_id", "dataset_path", "lora", "trainer", "checkpoints_path", "stage_path", "output_path", "parent_path")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_PATH_FIELD_NUMBER: _ClassVar[int]
     LORA_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,7 @@ class Train(_message.Message):
     CHECKPOINTS_PATH_FIELD_NUMBER: _ClassVar[int]
     STAGE_PATH_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_PATH_FIELD_NUMBER: _ClassVar[int]
+    PARENT_PATH_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     dataset_path: str
     lora: _settings_pb2.LoraSettings
@@ -140,7 +141,8 @@ class Train(_message.Message):
     checkpoints_path: str
     stage_path: str
     output_path: str
-    def __init__(self, job_id: _Optional[str] = ..., dataset_path: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., checkpoints_path: _Optional[str] = ..., stage_path: _Optional[str] = ..., output_path: _Optional[str] = ...) -> None: ...
+    parent_path: str
+    def __init__(self, job_id: _Optional[str] = ..., dataset_path: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., checkpoints_path: _Optional[str] = ..., stage_path: _Optional[str] = ..., output_path: _Optional[str] = ..., parent_path: _Optional[str] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("files_path", "request", "tokenizer_path", "output_path")
@@ -235,20 +237,22 @@ class Done(_message.Message):
     def __init__(self) -> None: ...
 
 class Trained(_message.Message):
-    __slots__ = ("steps", "train_loss", "eval_loss_before", "eval_loss_after", "parameters", "lora")
+    __slots__ = ("steps", "train_loss", "eval_loss_before", "eval_loss_after", "parameters", "lora", "scored_share")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
     EVAL_LOSS_BEFORE_FIELD_NUMBER: _ClassVar[int]
     EVAL_LOSS_AFTER_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     LORA_FIELD_NUMBER: _ClassVar[int]
+    SCORED_SHARE_FIELD_NUMBER: _ClassVar[int]
     steps: int
     train_loss: float
     eval_loss_before: float
     eval_loss_after: float
     parameters: int
     lora: _settings_pb2.LoraSettings
-    def __init__(self, steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ...) -> None: ...
+    scored_share: float
+    def __init__(self, steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., scored_share: _Optional[float] = ...) -> None: ...
 
 class Prepared(_message.Message):
     __slots__ = ("train_rows", "validation_rows", "report")

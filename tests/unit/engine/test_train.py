@@ -396,7 +396,7 @@ class TestRefused:
         from datasets import Dataset, DatasetDict
 
         DatasetDict({"train": Dataset.from_dict({"story": ["a"]})}).save_to_disk(str(tmp_path / "set"))
-        with pytest.raises(BadData, match="no split train with a column text"):
+        with pytest.raises(BadData, match="Nothing can be learned of a dataset with the columns story"):
             Job(tmp_path / "job", tmp_path / "set").run(base)
 
     def test_no_dataset(self, base: Base, tmp_path: Path) -> None:

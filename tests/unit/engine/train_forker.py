@@ -1,9 +1,9 @@
 """A process that trains over and over, each time in a fork of its own, and has some of them killed.
 
 `python -m tests.unit.engine.train_forker MODEL DATASET TRAINER` reads lines `ROOT MOMENT` and answers each with `killed`
-or with the number of moments that the run had. A moment is a call of what a training passes on its way: a loss, an optimiser's step,
-a file written, flushed, renamed, removed. At the moment named (0: at none) the fork kills itself with SIGKILL, before the call;
-a file that is being written is then half there. Forks, so that fifty runs import torch once.
+or with the number of moments that the run had. A moment is a call of what a training passes on its way: a loss, an optimiser's
+step, a file written, flushed, renamed, removed. At the moment named (0: at none) the fork kills itself with SIGKILL, before the
+call; a file that is being written is then half there. Forks, so that fifty runs import torch once.
 """
 
 from __future__ import annotations

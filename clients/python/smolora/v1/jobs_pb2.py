@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15smolora/v1/jobs.proto\x12\nsmolora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xaf\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.smolora.v1.JobKind\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.smolora.v1.JobState\x12\x0e\n\x06target\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12\x16\n\x0equeue_position\x18\t \x01(\x05\x12\x10\n\x08\x61ttempts\x18\n \x01(\x05\x12#\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x14.smolora.v1.JobError\x12\x0e\n\x06result\x18\x0c \x01(\t\x12+\n\x08progress\x18\r \x01(\x0b\x32\x19.smolora.v1.TrainProgress\x12\x12\n\nrequest_id\x18\x0e \x01(\t\"?\n\x0bStateChange\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.smolora.v1.JobState\x12\x0b\n\x03why\x18\x02 \x01(\t\"\xb1\x01\n\rTrainProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x11\n\tmax_steps\x18\x02 \x01(\x05\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x11\n\tgrad_norm\x18\x06 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x07 \x01(\x01\x12\r\n\x05\x65ta_s\x18\x08 \x01(\x01\x12\x0e\n\x06tokens\x18\t \x01(\x03\"[\n\nEvaluation\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x12\n\nperplexity\x18\x03 \x01(\x01\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x1a\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x05\"I\n\rPhaseProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x0c\n\x04unit\x18\x04 \x01(\t\"\x14\n\x04Note\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x0b\n\tHeartbeat\"\x8a\x03\n\x08JobEvent\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05state\x18\x04 \x01(\x0b\x32\x17.smolora.v1.StateChangeH\x00\x12*\n\x05train\x18\x05 \x01(\x0b\x32\x19.smolora.v1.TrainProgressH\x00\x12,\n\nevaluation\x18\x06 \x01(\x0b\x32\x16.smolora.v1.EvaluationH\x00\x12,\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x16.smolora.v1.CheckpointH\x00\x12*\n\x05phase\x18\x08 \x01(\x0b\x32\x19.smolora.v1.PhaseProgressH\x00\x12 \n\x04note\x18\t \x01(\x0b\x32\x10.smolora.v1.NoteH\x00\x12*\n\theartbeat\x18\n \x01(\x0b\x32\x15.smolora.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"J\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.smolora.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.smolora.v1.Job\"5\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"f\n\x10WatchJobResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x0f.smolora.v1.JobH\x00\x42\x07\n\x05\x65vent\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.smolora.v1.Job\"\x1e\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x11ResumeJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.smolora.v1.Job*v\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_KIND_PREPARE\x10\x01\x12\x12\n\x0eJOB_KIND_TRAIN\x10\x02\x12\x12\n\x0eJOB_KIND_MERGE\x10\x03\x12\x13\n\x0fJOB_KIND_IMPORT\x10\x04*\xb5\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x19\n\x15JOB_STATE_INTERRUPTED\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x32\xf1\x02\n\nJobService\x12\x45\n\x08ListJobs\x12\x1b.smolora.v1.ListJobsRequest\x1a\x1c.smolora.v1.ListJobsResponse\x12?\n\x06GetJob\x12\x19.smolora.v1.GetJobRequest\x1a\x1a.smolora.v1.GetJobResponse\x12G\n\x08WatchJob\x12\x1b.smolora.v1.WatchJobRequest\x1a\x1c.smolora.v1.WatchJobResponse0\x01\x12H\n\tCancelJob\x12\x1c.smolora.v1.CancelJobRequest\x1a\x1d.smolora.v1.CancelJobResponse\x12H\n\tResumeJob\x12\x1c.smolora.v1.ResumeJobRequest\x1a\x1d.smolora.v1.ResumeJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15smolora/v1/jobs.proto\x12\nsmolora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xaf\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.smolora.v1.JobKind\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.smolora.v1.JobState\x12\x0e\n\x06target\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12\x16\n\x0equeue_position\x18\t \x01(\x05\x12\x10\n\x08\x61ttempts\x18\n \x01(\x05\x12#\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x14.smolora.v1.JobError\x12\x0e\n\x06result\x18\x0c \x01(\t\x12+\n\x08progress\x18\r \x01(\x0b\x32\x19.smolora.v1.TrainProgress\x12\x12\n\nrequest_id\x18\x0e \x01(\t\"?\n\x0bStateChange\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.smolora.v1.JobState\x12\x0b\n\x03why\x18\x02 \x01(\t\"\xfa\x01\n\rTrainProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x11\n\tmax_steps\x18\x02 \x01(\x05\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x11\n\tgrad_norm\x18\x06 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x07 \x01(\x01\x12\r\n\x05\x65ta_s\x18\x08 \x01(\x01\x12\x0e\n\x06tokens\x18\t \x01(\x03\x12\x15\n\rscored_tokens\x18\n \x01(\x03\x12\x1c\n\x0freward_accuracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x42\x12\n\x10_reward_accuracy\"[\n\nEvaluation\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x12\n\nperplexity\x18\x03 \x01(\x01\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x1a\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x05\"I\n\rPhaseProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x0c\n\x04unit\x18\x04 \x01(\t\"\x14\n\x04Note\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x0b\n\tHeartbeat\"\x8a\x03\n\x08JobEvent\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05state\x18\x04 \x01(\x0b\x32\x17.smolora.v1.StateChangeH\x00\x12*\n\x05train\x18\x05 \x01(\x0b\x32\x19.smolora.v1.TrainProgressH\x00\x12,\n\nevaluation\x18\x06 \x01(\x0b\x32\x16.smolora.v1.EvaluationH\x00\x12,\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x16.smolora.v1.CheckpointH\x00\x12*\n\x05phase\x18\x08 \x01(\x0b\x32\x19.smolora.v1.PhaseProgressH\x00\x12 \n\x04note\x18\t \x01(\x0b\x32\x10.smolora.v1.NoteH\x00\x12*\n\theartbeat\x18\n \x01(\x0b\x32\x15.smolora.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"J\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.smolora.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.smolora.v1.Job\"5\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"f\n\x10WatchJobResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12\x1e\n\x03job\x18\x02 \x01(\x0b\x32\x0f.smolora.v1.JobH\x00\x42\x07\n\x05\x65vent\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.smolora.v1.Job\"\x1e\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"1\n\x11ResumeJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.smolora.v1.Job*v\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_KIND_PREPARE\x10\x01\x12\x12\n\x0eJOB_KIND_TRAIN\x10\x02\x12\x12\n\x0eJOB_KIND_MERGE\x10\x03\x12\x13\n\x0fJOB_KIND_IMPORT\x10\x04*\xb5\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x19\n\x15JOB_STATE_INTERRUPTED\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x32\xf1\x02\n\nJobService\x12\x45\n\x08ListJobs\x12\x1b.smolora.v1.ListJobsRequest\x1a\x1c.smolora.v1.ListJobsResponse\x12?\n\x06GetJob\x12\x19.smolora.v1.GetJobRequest\x1a\x1a.smolora.v1.GetJobResponse\x12G\n\x08WatchJob\x12\x1b.smolora.v1.WatchJobRequest\x1a\x1c.smolora.v1.WatchJobResponse0\x01\x12H\n\tCancelJob\x12\x1c.smolora.v1.CancelJobRequest\x1a\x1d.smolora.v1.CancelJobResponse\x12H\n\tResumeJob\x12\x1c.smolora.v1.ResumeJobRequest\x1a\x1d.smolora.v1.ResumeJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smolora.v1.jobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBKIND']._serialized_start=1958
-  _globals['_JOBKIND']._serialized_end=2076
-  _globals['_JOBSTATE']._serialized_start=2079
-  _globals['_JOBSTATE']._serialized_end=2260
+  _globals['_JOBKIND']._serialized_start=2031
+  _globals['_JOBKIND']._serialized_end=2149
+  _globals['_JOBSTATE']._serialized_start=2152
+  _globals['_JOBSTATE']._serialized_end=2333
   _globals['_JOBERROR']._serialized_start=70
   _globals['_JOBERROR']._serialized_end=113
   _globals['_JOB']._serialized_start=116
@@ -43,39 +43,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATECHANGE']._serialized_start=549
   _globals['_STATECHANGE']._serialized_end=612
   _globals['_TRAINPROGRESS']._serialized_start=615
-  _globals['_TRAINPROGRESS']._serialized_end=792
-  _globals['_EVALUATION']._serialized_start=794
-  _globals['_EVALUATION']._serialized_end=885
-  _globals['_CHECKPOINT']._serialized_start=887
-  _globals['_CHECKPOINT']._serialized_end=913
-  _globals['_PHASEPROGRESS']._serialized_start=915
-  _globals['_PHASEPROGRESS']._serialized_end=988
-  _globals['_NOTE']._serialized_start=990
-  _globals['_NOTE']._serialized_end=1010
-  _globals['_HEARTBEAT']._serialized_start=1012
-  _globals['_HEARTBEAT']._serialized_end=1023
-  _globals['_JOBEVENT']._serialized_start=1026
-  _globals['_JOBEVENT']._serialized_end=1420
-  _globals['_LISTJOBSREQUEST']._serialized_start=1422
-  _globals['_LISTJOBSREQUEST']._serialized_end=1478
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1480
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1554
-  _globals['_GETJOBREQUEST']._serialized_start=1556
-  _globals['_GETJOBREQUEST']._serialized_end=1583
-  _globals['_GETJOBRESPONSE']._serialized_start=1585
-  _globals['_GETJOBRESPONSE']._serialized_end=1631
-  _globals['_WATCHJOBREQUEST']._serialized_start=1633
-  _globals['_WATCHJOBREQUEST']._serialized_end=1686
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1688
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1790
-  _globals['_CANCELJOBREQUEST']._serialized_start=1792
-  _globals['_CANCELJOBREQUEST']._serialized_end=1822
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1824
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1873
-  _globals['_RESUMEJOBREQUEST']._serialized_start=1875
-  _globals['_RESUMEJOBREQUEST']._serialized_end=1905
-  _globals['_RESUMEJOBRESPONSE']._serialized_start=1907
-  _globals['_RESUMEJOBRESPONSE']._serialized_end=1956
-  _globals['_JOBSERVICE']._serialized_start=2263
-  _globals['_JOBSERVICE']._serialized_end=2632
+  _globals['_TRAINPROGRESS']._serialized_end=865
+  _globals['_EVALUATION']._serialized_start=867
+  _globals['_EVALUATION']._serialized_end=958
+  _globals['_CHECKPOINT']._serialized_start=960
+  _globals['_CHECKPOINT']._serialized_end=986
+  _globals['_PHASEPROGRESS']._serialized_start=988
+  _globals['_PHASEPROGRESS']._serialized_end=1061
+  _globals['_NOTE']._serialized_start=1063
+  _globals['_NOTE']._serialized_end=1083
+  _globals['_HEARTBEAT']._serialized_start=1085
+  _globals['_HEARTBEAT']._serialized_end=1096
+  _globals['_JOBEVENT']._serialized_start=1099
+  _globals['_JOBEVENT']._serialized_end=1493
+  _globals['_LISTJOBSREQUEST']._serialized_start=1495
+  _globals['_LISTJOBSREQUEST']._serialized_end=1551
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1553
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1627
+  _globals['_GETJOBREQUEST']._serialized_start=1629
+  _globals['_GETJOBREQUEST']._serialized_end=1656
+  _globals['_GETJOBRESPONSE']._serialized_start=1658
+  _globals['_GETJOBRESPONSE']._serialized_end=1704
+  _globals['_WATCHJOBREQUEST']._serialized_start=1706
+  _globals['_WATCHJOBREQUEST']._serialized_end=1759
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1761
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1863
+  _globals['_CANCELJOBREQUEST']._serialized_start=1865
+  _globals['_CANCELJOBREQUEST']._serialized_end=1895
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1897
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1946
+  _globals['_RESUMEJOBREQUEST']._serialized_start=1948
+  _globals['_RESUMEJOBREQUEST']._serialized_end=1978
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=1980
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=2029
+  _globals['_JOBSERVICE']._serialized_start=2336
+  _globals['_JOBSERVICE']._serialized_end=2705
 # @@protoc_insertion_point(module_scope)

@@ -89,7 +89,7 @@ class StateChange(_message.Message):
     def __init__(self, state: _Optional[_Union[JobState, str]] = ..., why: _Optional[str] = ...) -> None: ...
 
 class TrainProgress(_message.Message):
-    __slots__ = ("step", "max_steps", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "eta_s", "tokens")
+    __slots__ = ("step", "max_steps", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "eta_s", "tokens", "scored_tokens", "reward_accuracy")
     STEP_FIELD_NUMBER: _ClassVar[int]
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,8 @@ class TrainProgress(_message.Message):
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     ETA_S_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SCORED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     step: int
     max_steps: int
     epoch: float
@@ -108,7 +110,9 @@ class TrainProgress(_message.Message):
     tokens_per_second: float
     eta_s: float
     tokens: int
-    def __init__(self, step: _Optional[int] = ..., max_steps: _Optional[int] = ..., epoch: _Optional[float] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., grad_norm: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., eta_s: _Optional[float] = ..., tokens: _Optional[int] = ...) -> None: ...
+    scored_tokens: int
+    reward_accuracy: float
+    def __init__(self, step: _Optional[int] = ..., max_steps: _Optional[int] = ..., epoch: _Optional[float] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., grad_norm: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., eta_s: _Optional[float] = ..., tokens: _Optional[int] = ..., scored_tokens: _Optional[int] = ..., reward_accuracy: _Optional[float] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("step", "loss", "perplexity", "rows", "seconds")

@@ -99,7 +99,7 @@ class Rooms:
         }
         machine = Machine(home, store, library, events, kinds)
         self._queue = queue = Queue(home, store, events, machine, settings.max_queue)
-        views = JobViews(store, events, queue)
+        views = JobViews(store, events, queue, lambda: residency.resident.name if residency.resident else "")
         uploads = Uploads(home)
         generation = GenerationService(residency, library, settings.max_generations)
         self._datasets = DatasetService(uploads, library, shelf, workers, queue, views, prepare)

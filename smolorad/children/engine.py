@@ -15,6 +15,7 @@ from smolorad.domain import (
     Checkpoint,
     Device,
     Dtype,
+    Estimate,
     Evaluation,
     GenerateOutcome,
     GenerateSpec,
@@ -22,6 +23,7 @@ from smolorad.domain import (
     LoraSettings,
     Note,
     ResidentModel,
+    Sample,
     Trained,
     TrainerSettings,
     TrainProgress,
@@ -31,7 +33,7 @@ from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 from smolorad.paths import JobFolders
 
-TrainEvent = TrainProgress | Evaluation | Checkpoint | Note | Trained
+TrainEvent = TrainProgress | Evaluation | Checkpoint | Sample | Estimate | Note | Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Training:
     lora: LoraSettings
     trainer: TrainerSettings
     parent: Path | None = None  # the published folder of the adapter that it goes on from
+    tensorboard: Path | None = None  # where its TensorBoard files go
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,9 @@ class Engine(Protocol):
     def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """Trains an adapter into the job's output folder."""
 
+    async def pause_training(self) -> bool:
+        """Has the training under way checkpoint at its next step and end with ShuttingDown; false where none has begun."""
+
     async def ping(self) -> Pong:
         """Asks for a sign of life; the caller sets the time limit."""
 
@@ -108,6 +114,7 @@ class EngineProcess:
 
     def __init__(self, child: Child) -> None:
         self._child = child
+        self._training: int | None = None  # the call of the training under way
 
     @classmethod
     async def start(cls, environ: Mapping[str, str]) -> EngineProcess:
@@ -174,6 +181,7 @@ class EngineProcess:
             lora=to_message(settings_pb2.LoraSettings, training.lora),
             trainer=to_message(settings_pb2.TrainerSettings, training.trainer),
             parent_path="" if training.parent is None else str(training.parent),
+            tensorboard_path=str(training.tensorboard or ""),
             checkpoints_path=str(folders.checkpoints),
             stage_path=str(folders.stage),
             output_path=str(folders.output),
@@ -183,12 +191,25 @@ class EngineProcess:
             "evaluation": Evaluation,
             "checkpoint": Checkpoint,
             "note": Note,
+            "sample": Sample,
+            "estimate": Estimate,
             "trained": Trained,
         }
-        async with aclosing(self._child.call(train=command)) as events:
-            async for event in events:
-                kind = event.WhichOneof("body") or ""
-                yield from_message(kinds[kind], getattr(event, kind))
+        try:
+            async with aclosing(self._child.call(train=command)) as events:
+                async for event in events:
+                    self._training = event.call
+                    kind = event.WhichOneof("body") or ""
+                    yield from_message(kinds[kind], getattr(event, kind))
+        finally:
+            self._training = None
+
+    async def pause_training(self) -> bool:
+        """See Engine."""
+        if self._training is None:
+            return False
+        await self._child.send(pb.Command(call=self._training, pause=pb.Pause()))
+        return True
 
     async def ping(self) -> Pong:
         """See Engine."""

@@ -20,6 +20,7 @@ from smolorad.domain import (
     DatasetReport,
     Device,
     Dtype,
+    Estimate,
     Evaluation,
     Fetched,
     FinishReason,
@@ -35,6 +36,7 @@ from smolorad.domain import (
     Prepared,
     PrepareSpec,
     ResidentModel,
+    Sample,
     Timings,
     Trained,
     TrainProgress,
@@ -166,12 +168,17 @@ class FakeEngine:
             Evaluation(2, 2.0, 7.4, 1, 0.1),
         ]
         async for step in self._play("train", _next(self.script.trainings, default)):
-            if isinstance(step, TrainProgress | Evaluation | Checkpoint | Note | Trained):
+            if isinstance(step, TrainProgress | Evaluation | Checkpoint | Sample | Estimate | Note | Trained):
                 yield step
         folders.output.mkdir(parents=True)
         (folders.output / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
         (folders.output / "adapter_model.safetensors").write_bytes(b"weights")
         yield Trained(2, 2.5, 3.0, 2.0, 10, training.lora)
+
+    async def pause_training(self) -> bool:
+        """See Engine."""
+        self.script.calls.append(("pause_training", None))
+        return False
 
     async def ping(self) -> Pong:
         """See Engine."""

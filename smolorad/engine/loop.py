@@ -97,8 +97,12 @@ class Loop:
             raise Cancelled("The training was cancelled.")
 
     def draining(self) -> bool:
-        """Whether the engine is to end: checkpoint, then raise ShuttingDown."""
+        """Whether the engine is to end."""
         return self._inbox.draining.is_set()
+
+    def stopping(self, call: int) -> bool:
+        """Whether training `call` is to checkpoint, then raise ShuttingDown."""
+        return self.draining() or self._inbox.paused(call)
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""

@@ -26,6 +26,10 @@ _TRANSLATED = frozenset(
         "early_stopping_patience",
         "beta",
         "packing",
+        "sample_prompts",
+        "sample_steps",
+        "sample_max_tokens",
+        "tensorboard",
         "trainer",
     }
 )

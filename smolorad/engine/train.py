@@ -90,7 +90,7 @@ def _run(trainer: HostedTrainer, saved: Saved | None) -> tuple[dict[str, Tensor]
         else:
             trainer.take_up(saved.path, state)
     if not trainer.finished:
-        raise ShuttingDown("The engine is shutting down; the training goes on from its checkpoint when it is back.")
+        raise ShuttingDown("The training was stopped; it goes on from its checkpoint when it is its turn again.")
     return peft_lora.adapter_tensors(trainer.model), trainer.model.peft_config["default"]
 
 

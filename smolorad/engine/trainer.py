@@ -34,8 +34,8 @@ class Host(Protocol):
     def breathe(self, call: int) -> None:
         """Serves what is pending for a bounded slice; raises Cancelled if the call was cancelled."""
 
-    def draining(self) -> bool:
-        """Whether the engine is to end."""
+    def stopping(self, call: int) -> bool:
+        """Whether the training is to checkpoint and end."""
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
@@ -50,8 +50,8 @@ class _Mark:
     tokens: int
 
 
-class _Drained(Exception):
-    """An evaluation was given up, because the engine is to end."""
+class _Stopped(Exception):
+    """An evaluation was given up, because the training is to end."""
 
 
 class HostedTrainer(Trainer):
@@ -87,9 +87,9 @@ class HostedTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     @property
-    def draining(self) -> bool:
+    def stopping(self) -> bool:
         """Whether the run is to end at this step."""
-        return self._host.draining()
+        return self._host.stopping(self._call)
 
     @property
     def finished(self) -> bool:
@@ -122,8 +122,8 @@ class HostedTrainer(Trainer):
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
         """One evaluation batch, after a breath."""
-        if self._host.draining():
-            raise _Drained
+        if self.stopping:
+            raise _Stopped
         self._breathe()
         weight = self._weight(inputs)
         result = super().prediction_step(model, inputs, *args, **more)
@@ -138,9 +138,9 @@ class HostedTrainer(Trainer):
         try:
             with untouched_random():
                 metrics: dict[str, float] = super().evaluate(*args, **more)
-        except _Drained:
+        except _Stopped:
             if self.state.global_step == 0:
-                raise ShuttingDown("The engine is shutting down; the training starts when it is back.") from None
+                raise ShuttingDown("The training was stopped before its first step; it starts with its next turn.") from None
             self.control.should_save = self.control.should_training_stop = True
             return {}
         self._mark = None
@@ -290,7 +290,7 @@ class _Flow(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_log = True
             control.should_evaluate = self._trainer.eval_dataset is not None
-        if self._trainer.draining:
+        if self._trainer.stopping:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
 

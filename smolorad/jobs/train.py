@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.children.engine import Training
+from smolorad.children.engine import Engine, Training
 from smolorad.domain import Job, LoraSettings, Ref, ResidentModel, Trained, TrainSpec, check, check_name
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.machine import Tell
@@ -40,6 +40,7 @@ class Train:
         self._shelf = shelf
         self._residency = residency
         self._resolver = resolver
+        self._engines: dict[str, Engine] = {}  # by the job that trains on them
 
     async def plan(self, spec: TrainSpec) -> TrainSpec:
         """The request with `dataset` and `model` as full references; raises InvalidRequest or NotFound."""
@@ -79,13 +80,22 @@ class Train:
             if parent is not None:
                 held.check_base(parent)
             wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None)
-            events = held.engine.train(job.id, wanted, self._home.job(job.id))
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Trained):
-                        return Made(event, held.model)
-                    await tell(event)
+            self._engines[job.id] = held.engine
+            try:
+                events = held.engine.train(job.id, wanted, self._home.job(job.id))
+                async with aclosing(events):
+                    async for event in events:
+                        if isinstance(event, Trained):
+                            return Made(event, held.model)
+                        await tell(event)
+            finally:
+                del self._engines[job.id]
         raise AssertionError("a training ends with its result or raises")
+
+    async def pause(self, job_id: str) -> bool:
+        """Has its training checkpoint at its next step and end; false where it has not begun."""
+        engine = self._engines.get(job_id)
+        return engine is not None and await engine.pause_training()
 
     async def publish(self, job: Job, made: Made) -> str:
         """Publishes the revision and has it in memory: the next Generate may name it."""

@@ -113,6 +113,23 @@ async def test_cancel_ends_it_and_resume_goes_on(house: House, script: Script) -
     assert (again.code, again.reason) == (PRECONDITION, "BAD_STATE")
 
 
+async def test_a_held_job_says_so_and_a_waiting_one_says_why(house: House, script: Script) -> None:
+    call, job_id, gate = await running(house, script)
+    second = house.training.Train(pb.TrainRequest(dataset="verses", adapter="other", model="owner/other"))
+    waiting = (await until(second, lambda message: message.job_event.HasField("state"))).job_event.job_id
+    job = (await house.jobs.GetJob(jobs_pb2.GetJobRequest(id=waiting))).job
+    assert job.waiting_for == f"job {job_id} runs; then owner/other is loaded in place of starter"
+    await house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id=job_id))
+    await until(call, lambda message: message.job_event.state.state == jobs_pb2.JOB_STATE_PAUSED)
+    await until(second, lambda message: message.HasField("adapter"))
+    assert (await house.jobs.GetJob(jobs_pb2.GetJobRequest(id=job_id))).job.state == jobs_pb2.JOB_STATE_PAUSED
+    gate.set()
+    assert (await house.jobs.ResumeJob(jobs_pb2.ResumeJobRequest(id=job_id))).job.state == jobs_pb2.JOB_STATE_QUEUED
+    assert (await watched(house, job_id))[-1].job.state == SUCCEEDED
+    assert (await refused(house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id=job_id)))).code == PRECONDITION
+    assert (await refused(house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id="nosuch")))).code == grpc.StatusCode.NOT_FOUND
+
+
 async def test_a_failure_is_the_stream_s_and_the_job_s(house: House, script: Script) -> None:
     await prepared(house)
     script.trainings.append([OutOfMemory("Memory does not suffice; use a smaller batch.")])

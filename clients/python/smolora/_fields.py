@@ -64,6 +64,10 @@ TRAINER: tuple[Field, ...] = (
     Field("assistant_only_loss", "bool", "Of conversations, learn the assistant's turns alone. Default true."),
     Field("early_stopping_patience", "int", "Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0."),
     Field("beta", "float", "Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1."),
+    Field("sample_prompts", "strs", "Prompts that the adapter answers while it learns, as events; at most 16. Default none."),
+    Field("sample_steps", "int", "Answer them every so many steps, and after the last; at least 1. Default 50."),
+    Field("sample_max_tokens", "int", "Tokens of such an answer at most; 1 to 1024. Default 48."),
+    Field("tensorboard", "bool", "Write TensorBoard files; a note tells where. Default false."),
 )
 
 SAMPLING: tuple[Field, ...] = (
@@ -131,3 +135,7 @@ class TrainKeywords(TypedDict, total=False):
     assistant_only_loss: bool  # Of conversations, learn the assistant's turns alone. Default true.
     early_stopping_patience: int  # Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0.
     beta: float  # Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1.
+    sample_prompts: Iterable[str]  # Prompts that the adapter answers while it learns, as events; at most 16. Default none.
+    sample_steps: int  # Answer them every so many steps, and after the last; at least 1. Default 50.
+    sample_max_tokens: int  # Tokens of such an answer at most; 1 to 1024. Default 48.
+    tensorboard: bool  # Write TensorBoard files; a note tells where. Default false.

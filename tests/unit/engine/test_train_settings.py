@@ -79,6 +79,10 @@ NOT_TRLS = {
     "assistant_only_loss",
     "early_stopping_patience",
     "beta",
+    "sample_prompts",
+    "sample_steps",
+    "sample_max_tokens",
+    "tensorboard",
 }
 
 

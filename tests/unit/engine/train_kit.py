@@ -92,7 +92,8 @@ class RecordingHost:
         self.breaths += 1
         self.on_breath(self.breaths)
 
-    def draining(self) -> bool:
+    def stopping(self, call: int) -> bool:
+        assert call == CALL
         return self.is_draining
 
     def emit(self, call: int, **body: Any) -> None:

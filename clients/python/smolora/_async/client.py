@@ -244,8 +244,13 @@ class AsyncClient:
         answer = await self._call(jobs_pb2_grpc.JobServiceStub, "CancelJob", jobs_pb2.CancelJobRequest(id=job_id))
         return from_message(values.Job, answer.job)
 
+    async def pause(self, job_id: str) -> values.Job:
+        """Holds a job until it is resumed; training writes a checkpoint at its next step first."""
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "PauseJob", jobs_pb2.PauseJobRequest(id=job_id))
+        return from_message(values.Job, answer.job)
+
     async def resume(self, job_id: str) -> values.Job:
-        """Puts a failed, cancelled or interrupted job back into the queue; training goes on from its last checkpoint."""
+        """Puts a job that is paused or has ended without a result back into the queue; training goes on from its checkpoint."""
         answer = await self._call(jobs_pb2_grpc.JobServiceStub, "ResumeJob", jobs_pb2.ResumeJobRequest(id=job_id))
         return from_message(values.Job, answer.job)
 

@@ -241,8 +241,13 @@ class Client:
         answer = self._call(jobs_pb2_grpc.JobServiceStub, "CancelJob", jobs_pb2.CancelJobRequest(id=job_id))
         return from_message(values.Job, answer.job)
 
+    def pause(self, job_id: str) -> values.Job:
+        """Holds a job until it is resumed; training writes a checkpoint at its next step first."""
+        answer = self._call(jobs_pb2_grpc.JobServiceStub, "PauseJob", jobs_pb2.PauseJobRequest(id=job_id))
+        return from_message(values.Job, answer.job)
+
     def resume(self, job_id: str) -> values.Job:
-        """Puts a failed, cancelled or interrupted job back into the queue; training goes on from its last checkpoint."""
+        """Puts a job that is paused or has ended without a result back into the queue; training goes on from its checkpoint."""
         answer = self._call(jobs_pb2_grpc.JobServiceStub, "ResumeJob", jobs_pb2.ResumeJobRequest(id=job_id))
         return from_message(values.Job, answer.job)
 

@@ -72,8 +72,10 @@ class Engine(Protocol):
     ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
         """Makes a model resident, in place of the one before once it stands."""
 
-    def generate(self, spec: GenerateSpec, adapter: tuple[str, Path] | None) -> AsyncGenerator[str | GenerateOutcome, None]:
-        """Answers, with the adapter of that key and folder or without one."""
+    def generate(
+        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
+    ) -> AsyncGenerator[str | GenerateOutcome, None]:
+        """Answers, with the adapter of that key and folder or without one; no folder: what the training that runs has now."""
 
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
         """The ids of a prompt or a conversation."""
@@ -141,7 +143,7 @@ class EngineProcess:
                     yield from_message(LoadProgress, event.load_progress)
 
     async def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
     ) -> AsyncGenerator[str | GenerateOutcome, None]:
         """See Engine."""
         command = pb.Generate(request=to_message(generation_pb2.GenerateRequest, spec))
@@ -241,5 +243,5 @@ class _Where:
     dtype: Dtype | None
 
 
-def _folder(key: str, path: Path) -> pb.AdapterFolder:
-    return pb.AdapterFolder(key=key, path=str(path))
+def _folder(key: str, path: Path | None) -> pb.AdapterFolder:
+    return pb.AdapterFolder(key=key, path="" if path is None else str(path))

@@ -117,7 +117,7 @@ class FakeEngine:
         yield self.resident
 
     async def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
     ) -> AsyncGenerator[str | GenerateOutcome, None]:
         """See Engine."""
         self.script.calls.append(("generate", (spec, adapter)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -98,6 +99,21 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
     _check_promise(base, folder)
     view = base.view(own_biases=config.bias != "none" or config.lora_bias)
     wrapped, parameters = wrap(view, base.name, config, folder)
+    return _attached(base, wrapped, parameters)
+
+
+def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
+    """Puts an adapter's tensors, under the names that PEFT gives them in a file, on a view of the base."""
+    config = copy.deepcopy(config)
+    config.inference_mode, config.init_lora_weights = True, False
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias)
+    with torch.random.fork_rng(devices=[]):
+        wrapped = PeftModel(view, config)
+    set_peft_model_state_dict(wrapped, dict(tensors))
+    return _attached(base, wrapped, sum(tensor.numel() for tensor in tensors.values()))
+
+
+def _attached(base: Base, wrapped: PeftModel, parameters: int) -> Adapter:
     model = wrapped.get_base_model().eval().requires_grad_(False)
     lora = base.native.lora(model) if base.native is not None else None
     native = Native(base.native, lora) if base.native is not None and lora is not None else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +17,17 @@ from torch import Tensor
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Device, LoraSettings, Note, TrainerSettings
 from smolorad.engine import lora as peft_lora
+from smolorad.engine import need
 from smolorad.engine.adapters import adapter_weights, read_config
 from smolorad.engine.base import Base
+from smolorad.engine.board import Board
 from smolorad.engine.checkpoint import Checkpoints
 from smolorad.engine.fast.fit import misfit
 from smolorad.engine.fast.trainer import FastTrainer
+from smolorad.engine.live import Live
 from smolorad.engine.rows import Rows, read_rows
 from smolorad.engine.sft import Setting, dpo_config, sft_config
+from smolorad.engine.tokenise import CHAT
 from smolorad.engine.trainer import Host, HostedTrainer, LoraTrainer, PreferenceTrainer
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from smolorad.link.convert import to_message
@@ -39,14 +45,15 @@ class Run:
     dataset: Path
     stage: Path
     parent: Path | None  # the PEFT folder that it goes on from
+    tensorboard: Path | None  # where its curves go
 
     def note(self, text: str) -> None:
         """Tells the user something."""
         self.host.emit(self.call, note=to_message(jobs_pb2.Note, Note(text)))
 
 
-def assemble(run: Run, checkpoints: Checkpoints, *, starts: bool) -> HostedTrainer:
-    """The trainer of a run; `starts` is whether it begins at step 0.
+def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedTrainer:
+    """The trainer of a run; `done` is how many steps its checkpoint has, None where it begins.
 
     Raises InvalidRequest for settings that fit neither the model nor the rows, and what reading rows and adapters raises.
     """
@@ -61,10 +68,12 @@ def assemble(run: Run, checkpoints: Checkpoints, *, starts: bool) -> HostedTrain
     _check(run, rows, start)
     for text in _notes(rows):
         run.note(text)
+    settings = _fitting(run, rows, start.config, done or 0)
     stage = run.stage / "trainer"
     shutil.rmtree(stage, ignore_errors=True)
     held_out = rows.held_out is not None
-    setting = Setting(stage, max_length, held_out, held_out and starts, base.device is Device.CPU)
+    setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU)
+    live, board = Live(base, settings, as_chat=rows.shape is CHAT), Board(run.tensorboard, done or 0)
 
     def build(kind: type[HostedTrainer], args: Any) -> HostedTrainer:
         return kind(
@@ -78,6 +87,8 @@ def assemble(run: Run, checkpoints: Checkpoints, *, starts: bool) -> HostedTrain
             checkpoints=checkpoints,
             held_out_rows=rows.held_out_rows,
             settings=settings,
+            live=live,
+            board=board,
             **start.peft(),
         )
 
@@ -129,6 +140,28 @@ class _Start:
             return base.model
         model: PeftModel = self.model(base)
         return model.get_base_model().eval()
+
+
+def _fitting(run: Run, rows: Rows, config: LoraConfig, done: int) -> TrainerSettings:
+    """The settings, with layers computed again where memory asks for it; tells the estimate, and raises OutOfMemory.
+
+    Whether layers are computed again changes no result, so a run may go on either way.
+    """
+    settings, pairs = run.settings, rows.shape.is_preference
+    work = need.Workload.of(rows.train, settings, fast=settings.trainer == "fast" and not pairs, pairs=pairs)
+    steps = settings.max_steps
+    if settings.num_train_epochs is not None:
+        steps = math.ceil(len(rows.train) / work.rows * settings.num_train_epochs)
+    trained, again = peft_lora.count(config, run.base.model), settings.gradient_checkpointing
+    needed = need.estimate(run.base.model, trained, work, steps - done, checkpointing=again)
+    if not again and needed.memory_bytes > needed.available_bytes:
+        again = True
+        needed = need.estimate(run.base.model, trained, work, steps - done, checkpointing=True)
+        run.note("Memory is short, so activations are computed again in the backward pass, which is slower.")
+    run.host.emit(run.call, estimate=to_message(jobs_pb2.Estimate, needed))
+    if needed.memory_bytes > needed.available_bytes:
+        raise need.refuse(needed, run.base.name)
+    return dataclasses.replace(settings, gradient_checkpointing=again)
 
 
 def _check(run: Run, rows: Rows, start: _Start) -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from peft import LoraConfig
@@ -50,15 +50,17 @@ def train(command: pb.Train, call: int, base: Base, host: Host) -> pb.Trained:
 
 def _train(command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings) -> pb.Trained:
     dataset, parent = Path(command.dataset_path), Path(command.parent_path) if command.parent_path else None
-    run = Run(call, base, host, lora, settings, dataset, Path(command.stage_path), parent)
+    board = Path(command.tensorboard_path) if settings.tensorboard and command.tensorboard_path else None
+    run = Run(call, base, host, lora, settings, dataset, Path(command.stage_path), parent, board)
     identity = Identity.of(lora, settings, dataset, base.fingerprint, parent)
     now = environment(base.device, base.dtype)
     checkpoints = Checkpoints(Path(command.checkpoints_path), identity, now)
     saved = checkpoints.newest()
     for text in _notes(base, settings, saved, now):
         run.note(text)
-    trainer = assemble(run, checkpoints, starts=saved is None)
-    tensors, config = _run(trainer, saved)
+    trainer = assemble(run, checkpoints, done=None if saved is None else saved.step)
+    with closing(trainer.board):
+        tensors, config = _run(trainer, saved)
     state = trainer.run
     if settings.early_stopping_patience:
         tensors = checkpoints.best()

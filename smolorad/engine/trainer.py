@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +17,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from trl import DPOTrainer, SFTTrainer
 
 from smolora.v1 import jobs_pb2
-from smolorad.domain import Checkpoint, Evaluation, TrainerSettings, TrainProgress
+from smolorad.domain import Checkpoint, Evaluation, Sample, TrainerSettings, TrainProgress
+from smolorad.engine.adapters import Adapter
+from smolorad.engine.board import Board
 from smolorad.engine.checkpoint import Checkpoints, RunState
+from smolorad.engine.live import Live
 from smolorad.engine.lora import adapter_tensors, changes_base, write_adapter
+from smolorad.engine.pace import Pace
 from smolorad.engine.tokenise import UNSCORED
 from smolorad.errors import NotFinite, ShuttingDown
 from smolorad.link.convert import to_message
@@ -37,17 +40,11 @@ class Host(Protocol):
     def stopping(self, call: int) -> bool:
         """Whether the training is to checkpoint and end."""
 
+    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]]) -> None:
+        """Lets others have the training's adapter as it is after a step, with the number of the step."""
+
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """Where a stretch of training began that a rate is measured over."""
-
-    time_s: float  # monotonic
-    step: int
-    tokens: int
 
 
 class _Stopped(Exception):
@@ -69,6 +66,8 @@ class HostedTrainer(Trainer):
         checkpoints: Checkpoints,
         held_out_rows: int,
         settings: TrainerSettings,
+        live: Live,
+        board: Board,
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
@@ -76,14 +75,16 @@ class HostedTrainer(Trainer):
         self._call = call
         self._checkpoints = checkpoints
         self._held_out_rows = held_out_rows
-        self._mark: _Mark | None = None
+        self._pace = Pace()
         self._nats, self._measured = 0.0, 0
+        self._live, self.board = live, board
+        self._snapshot: tuple[int, Adapter] | None = None
         self._patience = settings.early_stopping_patience
         self.run = RunState()
         # A start that was taken out of the base's weights is needed at the end, to give it back.
         config = self.model.peft_config["default"]
         self.start = adapter_tensors(self.model) if changes_base(config) else {}
-        self.add_callback(_Flow(self, settings.save_seconds))
+        self.add_callback(_Flow(self, settings))
         self.remove_callback(PrinterCallback)
 
     @property
@@ -109,11 +110,32 @@ class HostedTrainer(Trainer):
         if not self.finished:
             self.evaluate()
 
+    def begins(self) -> None:
+        """The first step is next: from now on others may ask for the adapter."""
+        self._host.offer(self._call, self.snapshot)
+
+    def snapshot(self) -> tuple[int, Adapter]:
+        """The adapter after the last step, and that step's number; a copy that training does not change."""
+        step = self.state.global_step
+        if self._snapshot is None or self._snapshot[0] != step:
+            config = self.model.peft_config["default"]
+            self._snapshot = step, self._live.adapter(adapter_tensors(self.model), self.start, config)
+        return self._snapshot
+
+    def show(self, prompts: Sequence[str]) -> None:
+        """Tells what the adapter now answers to some prompts."""
+        with self._pace.aside(), untouched_random():
+            step, adapter = self.snapshot()
+            for prompt in prompts:
+                text = self._live.answer(adapter, prompt, lambda: self._host.breathe(self._call))
+                sample = Sample(step, prompt, text)
+                self.board.sample(sample)
+                self._host.emit(self._call, sample=to_message(jobs_pb2.Sample, sample))
+
     def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
         """One micro-step, after a breath. Raises NotFinite."""
         self._breathe()
-        if self._mark is None:
-            self._mark = _Mark(time.monotonic(), self.state.global_step, self.state.num_input_tokens_seen)
+        self._pace.start(self.state.global_step, self.state.num_input_tokens_seen)
         loss: Tensor = super().training_step(model, inputs, *args, **more)
         self.run.scored_tokens += self._scored_tokens(inputs)
         # TRL divides by the scored tokens of the whole step, so the losses of its micro-steps add up to the step's.
@@ -143,7 +165,6 @@ class HostedTrainer(Trainer):
                 raise ShuttingDown("The training was stopped before its first step; it starts with its next turn.") from None
             self.control.should_save = self.control.should_training_stop = True
             return {}
-        self._mark = None
         loss = self._nats / max(self._measured, 1)
         self._tell_evaluation(loss, time.monotonic() - started)
         return metrics | {"eval_loss": loss}
@@ -207,9 +228,10 @@ class HostedTrainer(Trainer):
         return value
 
     def _tell_progress(self, logs: dict[str, float]) -> None:
-        state, mark, run = self.state, self._mark, self.run
-        assert mark is not None  # a report follows a step
-        seconds = max(time.monotonic() - mark.time_s, 1e-9)
+        state, run = self.state, self.run
+        left = state.max_steps - state.global_step
+        evaluations = int(left > 0) + (left - 1) // self.args.eval_steps if self.args.eval_steps and left else int(left > 0)
+        rate, left_s = self._pace.report(state.global_step, state.num_input_tokens_seen, left, evaluations)
         progress = TrainProgress(
             step=state.global_step,
             max_steps=state.max_steps,
@@ -217,14 +239,14 @@ class HostedTrainer(Trainer):
             loss=(run.loss_sum - run.reported_loss_sum) / (state.global_step - run.reported_step),
             learning_rate=logs["learning_rate"],
             grad_norm=logs["grad_norm"],
-            tokens_per_second=(state.num_input_tokens_seen - mark.tokens) / seconds,
-            eta_s=seconds / (state.global_step - mark.step) * (state.max_steps - state.global_step),
+            tokens_per_second=rate,
+            eta_s=left_s,
             tokens=state.num_input_tokens_seen,
             scored_tokens=run.scored_tokens,
             reward_accuracy=logs.get("rewards/accuracies"),
         )
         run.reported_loss_sum, run.reported_step = run.loss_sum, state.global_step
-        self._mark = None
+        self.board.progress(progress)
         self._host.emit(self._call, train=to_message(jobs_pb2.TrainProgress, progress))
 
     def _tell_evaluation(self, loss: float, seconds: float) -> None:
@@ -238,6 +260,8 @@ class HostedTrainer(Trainer):
             self.run.eval_loss_after = self.run.best_eval_loss if self._patience else loss
         perplexity = math.exp(min(loss, 700.0))  # a double ends there
         evaluation = Evaluation(step, loss, perplexity, self._held_out_rows, seconds)
+        self._pace.evaluated(seconds)
+        self.board.evaluation(evaluation)
         self._host.emit(self._call, evaluation=to_message(jobs_pb2.Evaluation, evaluation))
 
     def _compare(self, loss: float) -> None:
@@ -274,20 +298,27 @@ class PreferenceTrainer(HostedTrainer, DPOTrainer):
 class _Flow(TrainerCallback):
     """What happens at the end of a step, besides what Trainer's own settings ask for."""
 
-    def __init__(self, trainer: HostedTrainer, save_seconds: float) -> None:
+    def __init__(self, trainer: HostedTrainer, settings: TrainerSettings) -> None:
         self._trainer = trainer
-        self._save_seconds = save_seconds
+        self._settings = settings
         self._saved_s = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Whatever a checkpoint held is in place."""
+        self._trainer.begins()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The time to the next checkpoint begins."""
         self._saved_s = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """When it is time, a checkpoint; after the last step, a report and an evaluation; if the engine is to end, the end."""
-        if self._save_seconds and time.monotonic() - self._saved_s >= self._save_seconds:
+        """When it is time, a checkpoint and samples; after the last step, a report too; if it is to stop, the end."""
+        limit_s, last = self._settings.save_seconds, state.global_step >= state.max_steps
+        if limit_s and time.monotonic() - self._saved_s >= limit_s:
             control.should_save = True
-        if state.global_step >= state.max_steps:
+        if last or state.global_step % self._settings.sample_steps == 0:
+            self._trainer.show(self._settings.sample_prompts)
+        if last:
             control.should_log = True
             control.should_evaluate = self._trainer.eval_dataset is not None
         if self._trainer.stopping:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smolorad.children.engine import Engine, Training
-from smolorad.domain import Job, LoraSettings, Ref, ResidentModel, Trained, TrainSpec, check, check_name
+from smolorad.domain import Job, LoraSettings, Note, Ref, ResidentModel, Trained, TrainSpec, check, check_name
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
@@ -20,6 +20,7 @@ from smolorad.store.library import Library
 
 log = Log(__name__)
 
+_SAMPLES = 16
 _INIT = re.compile(r"true|gaussian|olora|pissa|pissa_niter_[1-9][0-9]{0,3}")
 
 
@@ -49,6 +50,8 @@ class Train:
         _check_lora(spec.lora)
         if spec.trainer.early_stopping_patience and not spec.trainer.eval_steps:
             raise InvalidRequest.field("trainer.early_stopping_patience", "needs evaluations to compare; give eval_steps too")
+        if len(spec.trainer.sample_prompts) > _SAMPLES or "" in spec.trainer.sample_prompts:
+            raise InvalidRequest.field("trainer.sample_prompts", f"must be at most {_SAMPLES} texts, none of them empty")
         dataset = await self._library.dataset(Ref.parse(spec.dataset, "dataset"))
         if dataset.train_rows < 1:
             raise InvalidRequest.field("dataset", f"{dataset.ref} has no row to train on; prepare it with less validation")
@@ -76,10 +79,13 @@ class Train:
         spec = _spec(job)
         dataset = await self._library.dataset(Ref.parse(spec.dataset))
         parent = await self._library.adapter(Ref.parse(spec.parent)) if spec.parent else None
+        board = self._home.tensorboard / f"{spec.adapter}-{job.id}" if spec.trainer.tensorboard else None
+        if board is not None and job.attempts == 1:
+            await tell(Note(f"The curves are in {board}; type `tensorboard --logdir {self._home.tensorboard}` to see them."))
         async with self._residency.hold(spec.model, training=True) as held:
             if parent is not None:
                 held.check_base(parent)
-            wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None)
+            wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None, board)
             self._engines[job.id] = held.engine
             try:
                 events = held.engine.train(job.id, wanted, self._home.job(job.id))

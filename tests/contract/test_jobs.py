@@ -226,6 +226,8 @@ async def test_a_parent_stays_while_a_job_needs_it(house: House, script: Script)
         ({"trainer": settings_pb2.TrainerSettings(max_steps=5, num_train_epochs=1)}, "trainer.num_train_epochs"),
         ({"trainer": settings_pb2.TrainerSettings(early_stopping_patience=1)}, "trainer.early_stopping_patience"),
         ({"trainer": settings_pb2.TrainerSettings(beta=0)}, "trainer.beta"),
+        ({"trainer": settings_pb2.TrainerSettings(sample_prompts=["a", ""])}, "trainer.sample_prompts"),
+        ({"trainer": settings_pb2.TrainerSettings(sample_prompts=["a"] * 17)}, "trainer.sample_prompts"),
         ({"parent": "No Name"}, "parent"),
         ({"request_id": "x" * 129}, "request_id"),
         ({"model": "No Model"}, "model"),

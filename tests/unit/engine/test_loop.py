@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,10 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
             pass
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
         assert answer(engine, generate("The quick", adapter, max_tokens=30))[1].adapter == "a@1"
+        now = answer(engine, generate("The quick", pb.AdapterFolder(key="b@latest#job"), max_tokens=3))[1].adapter
+        assert re.fullmatch(r"b@step-[1-9][0-9]*", now)
+        past = engine.call(generate=generate("The quick", pb.AdapterFolder(key="b@step-0#job"), max_tokens=3))
+        assert past.failure.reason == "NOT_FOUND"
         assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
         assert engine.load(llama_folder).failure.reason == "BAD_STATE"
         assert engine.call(train=train).failure.reason == "BAD_STATE"
@@ -190,6 +195,8 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
         *_, last = engine.events(training)
         assert last.failure.reason == "CANCELLED"
         assert not (tmp_path / "checkpoints").exists()
+        live = generate("The quick", pb.AdapterFolder(key="b@latest#job"), max_tokens=3)
+        assert engine.call(generate=live).failure.reason == "NOT_FOUND"
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
         training = engine.send(train=train)
         while engine.receive().WhichOneof("body") != "train":

@@ -86,6 +86,7 @@ class RecordingHost:
     events: list[tuple[str, Any]] = field(default_factory=list)
     breaths: int = 0
     is_draining: bool = False
+    snapshot: Callable[[], Any] | None = None
 
     def breathe(self, call: int) -> None:
         assert call == CALL
@@ -95,6 +96,10 @@ class RecordingHost:
     def stopping(self, call: int) -> bool:
         assert call == CALL
         return self.is_draining
+
+    def offer(self, call: int, snapshot: Callable[[], Any]) -> None:
+        assert call == CALL
+        self.snapshot = snapshot
 
     def emit(self, call: int, **body: Any) -> None:
         assert call == CALL
@@ -135,6 +140,7 @@ class Job:
     )
 
     parent: Path | None = None
+    board: Path | None = None
 
     @property
     def micro_steps(self) -> int:
@@ -160,6 +166,7 @@ class Job:
             stage_path=str(self.root / "stage"),
             output_path=str(self.output),
             parent_path=str(self.parent or ""),
+            tensorboard_path=str(self.board or ""),
         )
 
     def run(self, base: Base, host: RecordingHost | None = None) -> pb.Trained:

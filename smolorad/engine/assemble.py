@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
 
     if rows.shape.is_preference:
         return build(PreferenceTrainer, dpo_config(settings, setting))
-    if settings.trainer == "fast":
+    if settings.trainer == "fast" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        run.note("The plain trainer takes this run, as the fast one does not share its steps between processes.")
+    elif settings.trainer == "fast":
         trainer = build(FastTrainer, sft_config(settings, setting, whole_steps=True))
         if not (reason := misfit(trainer, start.parent_model(base), settings, max_length)):
             return trainer

@@ -111,8 +111,8 @@ class Loop:
         """Sends one event of a call."""
         self._inbox.emit(call, **body)
 
-    def offer(self, call: int, snapshot: Snapshot) -> None:
-        """Lets generations have the adapter of training `call` as it is after a step."""
+    def offer(self, call: int, snapshot: Snapshot | None) -> None:
+        """Lets generations have the adapter of training `call` as it is after a step; None takes that back."""
         self._offered = snapshot
 
     # One step.
@@ -250,7 +250,7 @@ class Loop:
         try:
             trained = train(command, call, base, self)
         finally:
-            self._training = self._offered = None
+            self._training = None
             release(base.device)
         self.emit(call, trained=trained)
 

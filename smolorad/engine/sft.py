@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from trl import DPOConfig, SFTConfig
 
 from smolorad.domain import TrainerSettings
+from smolorad.errors import InvalidRequest
 
 # These mean something else there, or nothing, or not for every trainer; all others go over under their own names.
 _TRANSLATED = frozenset(
@@ -71,6 +73,7 @@ def dpo_config(settings: TrainerSettings, setting: Setting) -> DPOConfig:
 def _common(settings: TrainerSettings, setting: Setting) -> dict[str, Any]:
     by_epochs = settings.num_train_epochs is not None
     every = settings.eval_steps if setting.evaluates else 0
+    settings = _for_each(settings, int(os.environ.get("WORLD_SIZE", "1")))
     same = {f.name for f in dataclasses.fields(settings)} - _TRANSLATED
     return {name: getattr(settings, name) for name in sorted(same)} | {
         "output_dir": str(setting.output_dir),
@@ -95,3 +98,16 @@ def _common(settings: TrainerSettings, setting: Setting) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _for_each(settings: TrainerSettings, processes: int) -> TrainerSettings:
+    """The settings of one of several processes, such that together they take the same rows a step as one would.
+
+    Raises InvalidRequest where those rows cannot be shared out.
+    """
+    for name in ("gradient_accumulation_steps", "per_device_train_batch_size"):
+        if getattr(settings, name) % processes == 0:
+            return dataclasses.replace(settings, **{name: getattr(settings, name) // processes})
+    raise InvalidRequest.field(
+        "trainer.gradient_accumulation_steps", f"cannot be shared by {processes} processes; make it a multiple of {processes}"
+    )

@@ -45,7 +45,10 @@ def train(command: pb.Train, call: int, base: Base, host: Host) -> pb.Trained:
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
     with _own_errors(), _as_it_was(base):
-        return _train(command, call, base, host, lora, settings)
+        try:
+            return _train(command, call, base, host, lora, settings)
+        finally:
+            host.offer(call, None)
 
 
 def _train(command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings) -> pb.Trained:
@@ -62,12 +65,14 @@ def _train(command: pb.Train, call: int, base: Base, host: Host, lora: LoraSetti
     with closing(trainer.board):
         tensors, config = _run(trainer, saved)
     state = trainer.run
+    trainer.accelerator.wait_for_everyone()
     if settings.early_stopping_patience:
         tensors = checkpoints.best()
         run.note(f"The adapter is the one of step {state.best_step:,}, whose held-out loss was the lowest.")
     if peft_lora.changes_base(config):
         tensors, config = peft_lora.as_plain_lora(tensors, trainer.start, config)
-    _write(Path(command.output_path), tensors, config, base)
+    if trainer.is_world_process_zero():
+        _write(Path(command.output_path), tensors, config, base)
     trained = Trained(
         steps=state.best_step or trainer.state.global_step,
         train_loss=state.loss_sum / trainer.state.global_step,

@@ -40,8 +40,8 @@ class Host(Protocol):
     def stopping(self, call: int) -> bool:
         """Whether the training is to checkpoint and end."""
 
-    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]]) -> None:
-        """Lets others have the training's adapter as it is after a step, with the number of the step."""
+    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None) -> None:
+        """Lets others have the training's adapter as it is after a step, with the number of the step; None takes that back."""
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
@@ -78,6 +78,7 @@ class HostedTrainer(Trainer):
         self._pace = Pace()
         self._nats, self._measured = 0.0, 0
         self._live, self.board = live, board
+        self._step_loss, self._step_scored = 0.0, 0
         self._snapshot: tuple[int, Adapter] | None = None
         self._patience = settings.early_stopping_patience
         self.run = RunState()
@@ -137,14 +138,26 @@ class HostedTrainer(Trainer):
         self._breathe()
         self._pace.start(self.state.global_step, self.state.num_input_tokens_seen)
         loss: Tensor = super().training_step(model, inputs, *args, **more)
-        self.run.scored_tokens += self._scored_tokens(inputs)
+        self._step_scored += self._scored_tokens(inputs)
         # TRL divides by the scored tokens of the whole step, so the losses of its micro-steps add up to the step's.
-        self.run.loss_sum += self._finite(loss.item(), "loss")
+        self._step_loss += self._finite(loss.item(), "loss")
         return loss
+
+    def settle(self) -> None:
+        """A step is done: what this process and the others have of it is added up."""
+        loss, scored = self._together(self._step_loss, self._step_scored)
+        self.run.loss_sum += loss / self.accelerator.num_processes
+        self.run.scored_tokens += int(scored)
+        self._step_loss, self._step_scored = 0.0, 0
+
+    def stops_now(self) -> bool:
+        """Whether the run is to end at this step, which all processes decide together."""
+        (asked,) = self._together(float(self.stopping))
+        return asked > 0
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
         """One evaluation batch, after a breath."""
-        if self.stopping:
+        if self.accelerator.num_processes == 1 and self.stopping:
             raise _Stopped
         self._breathe()
         weight = self._weight(inputs)
@@ -165,7 +178,8 @@ class HostedTrainer(Trainer):
                 raise ShuttingDown("The training was stopped before its first step; it starts with its next turn.") from None
             self.control.should_save = self.control.should_training_stop = True
             return {}
-        loss = self._nats / max(self._measured, 1)
+        nats, measured = self._together(self._nats, self._measured)
+        loss = nats / max(measured, 1)
         self._tell_evaluation(loss, time.monotonic() - started)
         return metrics | {"eval_loss": loss}
 
@@ -178,6 +192,8 @@ class HostedTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """What resuming needs of the model: the adapter. Trainer would add the tokenizer and its pickled arguments."""
         assert output_dir is not None
+        if not self.is_world_process_zero():
+            return
         config = self.model.peft_config["default"]
         write_adapter(Path(output_dir), adapter_tensors(self.model), config)
 
@@ -190,7 +206,9 @@ class HostedTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         step = self.state.global_step
-        self._checkpoints.publish(Path(self.args.output_dir, f"checkpoint-{step}"), step, self.run)
+        self.accelerator.wait_for_everyone()  # each process writes its random numbers
+        if self.is_world_process_zero():
+            self._checkpoints.publish(Path(self.args.output_dir, f"checkpoint-{step}"), step, self.run)
         self._host.emit(self._call, checkpoint=to_message(jobs_pb2.Checkpoint, Checkpoint(step)))
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -218,6 +236,13 @@ class HostedTrainer(Trainer):
     def _breathe(self) -> None:
         with untouched_random():
             self._host.breathe(self._call)
+
+    def _together(self, *values: float) -> list[float]:
+        """Sums over all processes of a run; one alone has them already."""
+        if self.accelerator.num_processes == 1:
+            return list(values)
+        sums = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.args.device), "sum")
+        return [float(value) for value in sums]
 
     def _finite(self, value: float, what: str) -> float:
         if not math.isfinite(value):
@@ -271,7 +296,8 @@ class HostedTrainer(Trainer):
             return
         if run.best_eval_loss is None or loss < run.best_eval_loss:
             run.best_eval_loss, run.best_step, run.evaluations_in_vain = loss, step, 0
-            self._checkpoints.keep_best(adapter_tensors(self.model), step)
+            if self.is_world_process_zero():
+                self._checkpoints.keep_best(adapter_tensors(self.model), step)
             return
         run.evaluations_in_vain += 1
         if self.gave_up:
@@ -313,15 +339,17 @@ class _Flow(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """When it is time, a checkpoint and samples; after the last step, a report too; if it is to stop, the end."""
+        self._trainer.settle()
         limit_s, last = self._settings.save_seconds, state.global_step >= state.max_steps
-        if limit_s and time.monotonic() - self._saved_s >= limit_s:
+        # Processes that share a run have no clock in common: they save by step alone.
+        if limit_s and self._trainer.accelerator.num_processes == 1 and time.monotonic() - self._saved_s >= limit_s:
             control.should_save = True
-        if last or state.global_step % self._settings.sample_steps == 0:
+        if self._trainer.is_world_process_zero() and (last or state.global_step % self._settings.sample_steps == 0):
             self._trainer.show(self._settings.sample_prompts)
         if last:
             control.should_log = True
             control.should_evaluate = self._trainer.eval_dataset is not None
-        if self._trainer.stopping:
+        if self._trainer.stops_now():
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
 

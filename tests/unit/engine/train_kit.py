@@ -97,7 +97,7 @@ class RecordingHost:
         assert call == CALL
         return self.is_draining
 
-    def offer(self, call: int, snapshot: Callable[[], Any]) -> None:
+    def offer(self, call: int, snapshot: Callable[[], Any] | None) -> None:
         assert call == CALL
         self.snapshot = snapshot
 

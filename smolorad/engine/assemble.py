@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ class Run:
     stage: Path
     parent: Path | None  # the PEFT folder that it goes on from
     tensorboard: Path | None  # where its curves go
+    processes: int = 1  # that share it
 
     def note(self, text: str) -> None:
         """Tells the user something."""
@@ -73,7 +73,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     stage = run.stage / "trainer"
     shutil.rmtree(stage, ignore_errors=True)
     held_out = rows.held_out is not None
-    setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU)
+    setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
     live, board = Live(base, settings, as_chat=rows.shape is CHAT), Board(run.tensorboard, done or 0)
 
     def build(kind: type[HostedTrainer], args: Any) -> HostedTrainer:
@@ -95,7 +95,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
 
     if rows.shape.is_preference:
         return build(PreferenceTrainer, dpo_config(settings, setting))
-    if settings.trainer == "fast" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if settings.trainer == "fast" and run.processes > 1:
         run.note("The plain trainer takes this run, as the fast one does not share its steps between processes.")
     elif settings.trainer == "fast":
         trainer = build(FastTrainer, sft_config(settings, setting, whole_steps=True))

@@ -98,7 +98,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         model, command = read(Path(argv[0]))
         host = Console(speaks=environ.get("RANK", "0") == "0")
         base = load(model, model.name)
-        host.emit(1, trained=train(command, 1, base, host))
+        host.emit(1, trained=train(command, 1, base, host, int(environ.get("WORLD_SIZE", "1"))))
     except SmoloraError as error:
         print(f"smolorad: {error.message}", file=sys.stderr)
         return 1

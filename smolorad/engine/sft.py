@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ class Setting:
     evaluates: bool  # whether rows were held out
     evaluates_first: bool  # whether they are also measured before the first step
     on_cpu: bool
+    processes: int = 1  # that share the run
 
 
 def sft_config(settings: TrainerSettings, setting: Setting, *, whole_steps: bool = False) -> SFTConfig:
@@ -73,7 +73,7 @@ def dpo_config(settings: TrainerSettings, setting: Setting) -> DPOConfig:
 def _common(settings: TrainerSettings, setting: Setting) -> dict[str, Any]:
     by_epochs = settings.num_train_epochs is not None
     every = settings.eval_steps if setting.evaluates else 0
-    settings = _for_each(settings, int(os.environ.get("WORLD_SIZE", "1")))
+    settings = _for_each(settings, setting.processes)
     same = {f.name for f in dataclasses.fields(settings)} - _TRANSLATED
     return {name: getattr(settings, name) for name in sorted(same)} | {
         "output_dir": str(setting.output_dir),

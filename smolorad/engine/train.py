@@ -31,11 +31,11 @@ from smolorad.link.v1 import link_pb2 as pb
 __all__ = ["Host", "train"]
 
 
-def train(command: pb.Train, call: int, base: Base, host: Host) -> pb.Trained:
+def train(command: pb.Train, call: int, base: Base, host: Host, processes: int = 1) -> pb.Trained:
     """Trains an adapter and writes it to `command.output_path`; goes on from the newest complete checkpoint, if there is one.
 
     Emits TrainProgress, Evaluation, Checkpoint and Note events. The base is left as it was, also when the training fails; then
-    nothing is at `output_path`.
+    nothing is at `output_path`. `processes` is how many share the run, this one among them; the first one writes.
 
     Raises InvalidRequest for settings that do not fit the model, BadData and Damaged for the dataset, BadState for a checkpoint
     of another run, NotFinite, Cancelled, ShuttingDown (after a checkpoint), OutOfMemory, NoSpace.
@@ -46,15 +46,17 @@ def train(command: pb.Train, call: int, base: Base, host: Host) -> pb.Trained:
     shutil.rmtree(command.output_path, ignore_errors=True)
     with _own_errors(), _as_it_was(base):
         try:
-            return _train(command, call, base, host, lora, settings)
+            return _train(command, call, base, host, lora, settings, processes)
         finally:
             host.offer(call, None)
 
 
-def _train(command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings) -> pb.Trained:
+def _train(
+    command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings, processes: int
+) -> pb.Trained:
     dataset, parent = Path(command.dataset_path), Path(command.parent_path) if command.parent_path else None
     board = Path(command.tensorboard_path) if settings.tensorboard and command.tensorboard_path else None
-    run = Run(call, base, host, lora, settings, dataset, Path(command.stage_path), parent, board)
+    run = Run(call, base, host, lora, settings, dataset, Path(command.stage_path), parent, board, processes)
     identity = Identity.of(lora, settings, dataset, base.fingerprint, parent)
     now = environment(base.device, base.dtype)
     checkpoints = Checkpoints(Path(command.checkpoints_path), identity, now)

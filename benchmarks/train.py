@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import psutil
@@ -32,7 +33,8 @@ def project(client: Client, served: Daemon, dataset: str, steps: int) -> Figures
     """One training job, from its events."""
     seconds, tokens, losses = 0.0, 0, []
     begin, first = time.perf_counter(), 0.0
-    run = client.train(dataset, "bench", trainer="fast", max_steps=steps, lora_dropout=0.0, logging_steps=1, save_steps=10_000)
+    settings: Any = {"max_steps": steps, "lora_dropout": 0.0, "logging_steps": 1, "save_steps": 10_000, "save_seconds": 0}
+    run = client.train(dataset, "bench", trainer="fast", **settings)
     for event in run:
         if isinstance(event.body, TrainProgress):
             took = (event.body.tokens - tokens) / event.body.tokens_per_second

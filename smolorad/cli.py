@@ -1,4 +1,4 @@
-"""`smolorad`: serve, install, uninstall, doctor.
+"""`smolorad`: serve, install, uninstall, doctor, train-job.
 
 The script exists without the daemon extra too, so this module needs the standard library alone; each command imports what it
 needs when it runs.
@@ -64,6 +64,17 @@ def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
     uninstall.set_defaults(command=_uninstall)
     for one in (install, uninstall):
         one.add_argument("-n", "--dry-run", action="store_true", help="tell the file and the commands, and change nothing")
+
+    train_job = commands.add_parser(
+        "train-job",
+        help="train from a file, without the daemon",
+        description=(
+            "Train from a JSON file, without the daemon; `accelerate launch` or `torchrun` may start it several times. It "
+            "names the folders model, dataset and output, and has the settings lora and trainer as the contract names them."
+        ),
+    )
+    train_job.add_argument("file", help="the JSON file; its paths are relative to it")
+    train_job.set_defaults(command=_train_job)
 
     doctor = commands.add_parser(
         "doctor", help="look whether all is well", description="Look whether all is well; exits with 1 if something is not."
@@ -136,7 +147,12 @@ def _doctor(given: argparse.Namespace) -> int:
     return 0 if well else 1
 
 
-_NEED_EXTRA = ("serve", "install", "doctor")
+def _train_job(given: argparse.Namespace) -> int:
+    # This process becomes the training: launchers watch the one that they have started.
+    os.execv(sys.executable, [sys.executable, "-m", "smolorad.engine.job_file", given.file])
+
+
+_NEED_EXTRA = ("serve", "install", "doctor", "train-job")
 
 if __name__ == "__main__":
     sys.exit(main())

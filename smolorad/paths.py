@@ -77,6 +77,11 @@ class Home:
         """What jobs keep between runs: ID/."""
         return self.root / "jobs"
 
+    @property
+    def tensorboard(self) -> Path:
+        """Curves of trainings: NAME-JOB_ID/."""
+        return self.root / "tensorboard"
+
     def job(self, job_id: str) -> JobFolders:
         """The files of one job."""
         return JobFolders(self.jobs / job_id)

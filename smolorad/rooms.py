@@ -29,6 +29,7 @@ from smolorad.config import Settings
 from smolorad.domain import JobKind
 from smolorad.jobs.events import Events
 from smolorad.jobs.import_ import Import
+from smolorad.jobs.live import LiveAdapters
 from smolorad.jobs.machine import Kind, Machine
 from smolorad.jobs.merge import Merge
 from smolorad.jobs.prepare import Prepare
@@ -99,9 +100,9 @@ class Rooms:
         }
         machine = Machine(home, store, library, events, kinds)
         self._queue = queue = Queue(home, store, events, machine, settings.max_queue)
-        views = JobViews(store, events, queue)
+        views = JobViews(store, events, queue, lambda: residency.resident.name if residency.resident else "")
         uploads = Uploads(home)
-        generation = GenerationService(residency, library, settings.max_generations)
+        generation = GenerationService(residency, library, LiveAdapters(home, store), settings.max_generations)
         self._datasets = DatasetService(uploads, library, shelf, workers, queue, views, prepare)
         self._training = TrainingService(library, queue, views, train, merge)
         self._jobs = JobService(store, queue, views)

@@ -45,6 +45,10 @@ class EngineProcess:
         """Asks that a call end early."""
         self._frames.send(pb.Command(call=call, cancel=pb.Cancel()))
 
+    def pause(self, call: int) -> None:
+        """Asks that a training checkpoint and end."""
+        self._frames.send(pb.Command(call=call, pause=pb.Pause()))
+
     def drain(self) -> None:
         """Asks the engine to end."""
         self._frames.send(pb.Command(drain=pb.Drain()))

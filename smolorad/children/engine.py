@@ -13,6 +13,7 @@ from smolorad.children.process import Child
 from smolorad.domain import (
     ChatMessage,
     Checkpoint,
+    Estimate,
     Evaluation,
     GenerateOutcome,
     GenerateSpec,
@@ -21,6 +22,7 @@ from smolorad.domain import (
     Note,
     Placing,
     ResidentModel,
+    Sample,
     TokenLogprob,
     Trained,
     TrainerSettings,
@@ -31,7 +33,18 @@ from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 from smolorad.paths import JobFolders
 
-TrainEvent = TrainProgress | Evaluation | Checkpoint | Note | Trained
+TrainEvent = TrainProgress | Evaluation | Checkpoint | Sample | Estimate | Note | Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a training is made of."""
+
+    dataset: Path  # a published folder
+    lora: LoraSettings
+    trainer: TrainerSettings
+    parent: Path | None = None  # the published folder of the adapter that it goes on from
+    tensorboard: Path | None = None  # where its TensorBoard files go
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +74,9 @@ class Engine(Protocol):
         """Makes a model resident, in place of the one before once it stands."""
 
     def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
-        """Answers, with the adapter of that key and folder or without one."""
+        """Answers, with the adapter of that key and folder or without one; no folder: what the training that runs has now."""
 
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
         """The ids of a prompt or a conversation."""
@@ -77,10 +90,11 @@ class Engine(Protocol):
     async def detach(self, key: str) -> None:
         """Forgets an adapter."""
 
-    def train(
-        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
-    ) -> AsyncGenerator[TrainEvent, None]:
+    def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """Trains an adapter into the job's output folder."""
+
+    async def pause_training(self) -> bool:
+        """Has the training under way checkpoint at its next step and end with ShuttingDown; false where none has begun."""
 
     async def ping(self) -> Pong:
         """Asks for a sign of life; the caller sets the time limit."""
@@ -103,6 +117,7 @@ class EngineProcess:
 
     def __init__(self, child: Child) -> None:
         self._child = child
+        self._training: int | None = None  # the call of the training under way
 
     @classmethod
     async def start(cls, environ: Mapping[str, str]) -> EngineProcess:
@@ -129,7 +144,7 @@ class EngineProcess:
                     yield from_message(LoadProgress, event.load_progress)
 
     async def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """See Engine."""
         command = pb.Generate(request=to_message(generation_pb2.GenerateRequest, spec))
@@ -164,15 +179,15 @@ class EngineProcess:
         """See Engine."""
         await self._answer("done", detach=pb.AdapterFolder(key=key))
 
-    async def train(
-        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
-    ) -> AsyncGenerator[TrainEvent, None]:
+    async def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """See Engine."""
         command = pb.Train(
             job_id=job_id,
-            dataset_path=str(dataset_path),
-            lora=to_message(settings_pb2.LoraSettings, lora),
-            trainer=to_message(settings_pb2.TrainerSettings, trainer),
+            dataset_path=str(training.dataset),
+            lora=to_message(settings_pb2.LoraSettings, training.lora),
+            trainer=to_message(settings_pb2.TrainerSettings, training.trainer),
+            parent_path="" if training.parent is None else str(training.parent),
+            tensorboard_path=str(training.tensorboard or ""),
             checkpoints_path=str(folders.checkpoints),
             stage_path=str(folders.stage),
             output_path=str(folders.output),
@@ -182,12 +197,25 @@ class EngineProcess:
             "evaluation": Evaluation,
             "checkpoint": Checkpoint,
             "note": Note,
+            "sample": Sample,
+            "estimate": Estimate,
             "trained": Trained,
         }
-        async with aclosing(self._child.call(train=command)) as events:
-            async for event in events:
-                kind = event.WhichOneof("body") or ""
-                yield from_message(kinds[kind], getattr(event, kind))
+        try:
+            async with aclosing(self._child.call(train=command)) as events:
+                async for event in events:
+                    self._training = event.call
+                    kind = event.WhichOneof("body") or ""
+                    yield from_message(kinds[kind], getattr(event, kind))
+        finally:
+            self._training = None
+
+    async def pause_training(self) -> bool:
+        """See Engine."""
+        if self._training is None:
+            return False
+        await self._child.send(pb.Command(call=self._training, pause=pb.Pause()))
+        return True
 
     async def ping(self) -> Pong:
         """See Engine."""
@@ -213,5 +241,5 @@ class EngineProcess:
         raise Internal("The engine gave no answer; please report it with the daemon's log.")
 
 
-def _folder(key: str, path: Path) -> pb.AdapterFolder:
-    return pb.AdapterFolder(key=key, path=str(path))
+def _folder(key: str, path: Path | None) -> pb.AdapterFolder:
+    return pb.AdapterFolder(key=key, path="" if path is None else str(path))

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smolorad.children.engine import Pong, TrainEvent
+from smolorad.children.engine import Pong, TrainEvent, Training
 from smolorad.domain import (
     ChatMessage,
     Checkpoint,
@@ -20,6 +20,7 @@ from smolorad.domain import (
     DatasetReport,
     Device,
     Dtype,
+    Estimate,
     Evaluation,
     Fetched,
     FinishReason,
@@ -27,7 +28,6 @@ from smolorad.domain import (
     GenerateSpec,
     LoadProgress,
     LoadStage,
-    LoraSettings,
     Merged,
     MergeProof,
     ModelFacts,
@@ -37,10 +37,10 @@ from smolorad.domain import (
     Prepared,
     PrepareSpec,
     ResidentModel,
+    Sample,
     Timings,
     TokenLogprob,
     Trained,
-    TrainerSettings,
     TrainProgress,
     Usage,
 )
@@ -122,7 +122,7 @@ class FakeEngine:
         yield self.resident
 
     async def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path] | None
+        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """See Engine."""
         self.script.calls.append(("generate", (spec, adapter)))
@@ -162,11 +162,9 @@ class FakeEngine:
         self._check_alive()
         self.adapters.pop(key, None)
 
-    async def train(
-        self, job_id: str, dataset_path: Path, lora: LoraSettings, trainer: TrainerSettings, folders: JobFolders
-    ) -> AsyncGenerator[TrainEvent, None]:
+    async def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """See Engine."""
-        self.script.calls.append(("train", (job_id, dataset_path, lora, trainer, folders)))
+        self.script.calls.append(("train", (job_id, training, folders)))
         default: list[Step] = [
             Evaluation(0, 3.0, 20.1, 1, 0.1),
             TrainProgress(1, 2, loss=3.0),
@@ -175,12 +173,17 @@ class FakeEngine:
             Evaluation(2, 2.0, 7.4, 1, 0.1),
         ]
         async for step in self._play("train", _next(self.script.trainings, default)):
-            if isinstance(step, TrainProgress | Evaluation | Checkpoint | Note | Trained):
+            if isinstance(step, TrainProgress | Evaluation | Checkpoint | Sample | Estimate | Note | Trained):
                 yield step
         folders.output.mkdir(parents=True)
         (folders.output / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
         (folders.output / "adapter_model.safetensors").write_bytes(b"weights")
-        yield Trained(2, 2.5, 3.0, 2.0, 10, lora)
+        yield Trained(2, 2.5, 3.0, 2.0, 10, training.lora)
+
+    async def pause_training(self) -> bool:
+        """See Engine."""
+        self.script.calls.append(("pause_training", None))
+        return False
 
     async def ping(self) -> Pong:
         """See Engine."""

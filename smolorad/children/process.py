@@ -117,7 +117,7 @@ class Child:
         events = self._calls[number] = asyncio.Queue()
         ended = False
         try:
-            await self._send(pb.Command(call=number, **body))
+            await self.send(pb.Command(call=number, **body))
             while not ended:
                 event = await events.get()
                 if event is None:
@@ -143,7 +143,7 @@ class Child:
         nonce = next(self._numbers)
         pong = self._pongs[nonce] = asyncio.get_running_loop().create_future()
         try:
-            await self._send(pb.Command(ping=pb.Ping(nonce=nonce)))
+            await self.send(pb.Command(ping=pb.Ping(nonce=nonce)))
             answer: pb.Pong = await pong
             return answer
         finally:
@@ -154,7 +154,7 @@ class Child:
         began = time.monotonic()
         try:
             async with asyncio.timeout(grace_s):
-                await self._send(pb.Command(drain=pb.Drain()))
+                await self.send(pb.Command(drain=pb.Drain()))
                 await self._gone.wait()
         except (TimeoutError, EngineUnavailable):
             log.info("child drained", child=self.name, pid=self.pid, seconds=round(time.monotonic() - began, 3))
@@ -178,7 +178,8 @@ class Child:
         await asyncio.shield(self._reading)
         return self.returncode
 
-    async def _send(self, command: pb.Command) -> None:
+    async def send(self, command: pb.Command) -> None:
+        """Sends a command that opens no call, or one that does; raises EngineUnavailable where the child is gone."""
         if self._gone.is_set():
             raise await self._death()
         try:

@@ -31,12 +31,16 @@ class JobState(enum.StrEnum):
     SUCCEEDED = "succeeded"  # ended, with a result
     FAILED = "failed"  # ended, with an error
     CANCELLED = "cancelled"  # ended, as somebody asked
+    PAUSED = "paused"  # held, as somebody asked, until it is resumed
 
 
 MOVES: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED}),
-    JobState.INTERRUPTED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED, JobState.PAUSED}
+    ),
+    JobState.INTERRUPTED: frozenset({JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.FAILED: frozenset({JobState.QUEUED}),
     JobState.CANCELLED: frozenset({JobState.QUEUED}),
     JobState.SUCCEEDED: frozenset(),
@@ -53,6 +57,7 @@ class TrainSpec:
     model: str = ""
     lora: LoraSettings = field(default_factory=LoraSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    parent: str = ""  # the adapter that it goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,8 @@ class TrainProgress:
     tokens_per_second: float = 0.0
     eta_s: float = 0.0
     tokens: int = 0
+    scored_tokens: int = 0
+    reward_accuracy: float | None = None  # of preference pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +150,39 @@ class PhaseProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """The adapter's answer, after `step`, to a prompt of the settings."""
+
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a training is expected to take."""
+
+    memory_bytes: int  # besides the resident model
+    available_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth telling."""
 
     text: str
 
 
-EventBody = StateChange | TrainProgress | Evaluation | Checkpoint | PhaseProgress | Note
+EventBody = StateChange | TrainProgress | Evaluation | Checkpoint | PhaseProgress | Sample | Estimate | Note
 EVENT_KINDS: Mapping[str, type[EventBody]] = {
     "state": StateChange,
     "train": TrainProgress,
     "evaluation": Evaluation,
     "checkpoint": Checkpoint,
     "phase": PhaseProgress,
+    "sample": Sample,
+    "estimate": Estimate,
     "note": Note,
 }
 

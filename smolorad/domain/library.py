@@ -150,6 +150,8 @@ class Adapter:
     size_bytes: int
     path: str
     base_dtype: Dtype | None = None  # the number format of the base in memory while it was trained
+    parent: str = ""  # the adapter that it goes on from
+    scored_share: float = 0.0
 
     @property
     def ref(self) -> Ref:
@@ -167,6 +169,7 @@ class Trained:
     eval_loss_after: float | None
     parameters: int
     lora: LoraSettings
+    scored_share: float = 0.0  # of the tokens read
 
 
 class FileType(enum.StrEnum):

@@ -56,4 +56,13 @@ class TrainerSettings:
     per_device_eval_batch_size: int = within(8, least=1, most=1024)
     eval_rows: int = within(256, least=0, most=10_000_000)
     save_steps: int = within(50, least=1, most=10_000_000)
+    save_seconds: float = within(30.0, least=0.0, most=86_400)
+    completion_only_loss: bool = True
+    assistant_only_loss: bool = True
+    early_stopping_patience: int = within(0, least=0, most=10_000)
+    beta: float = within(0.1, above=0.0, most=10.0)
+    sample_prompts: tuple[str, ...] = ()
+    sample_steps: int = within(50, least=1, most=10_000_000)
+    sample_max_tokens: int = within(48, least=1, most=1024)
+    tensorboard: bool = False
     trainer: str = one_of("plain", "plain", "fast")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -102,6 +103,23 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
         return Adapter(None, _numbers(weights), Native(base.native, lora))
     view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
     wrapped, parameters = wrap(view, base.name, config, folder)
+    return _attached(wrapped, parameters)
+
+
+def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
+    """An adapter of tensors under the names that PEFT gives them in a file: for the native step, or else on a view of the base."""
+    if base.native is not None and (lora := plain_lora(base.native, config, tensors)) is not None:
+        return Adapter(None, _numbers(tensors), Native(base.native, lora))
+    config = copy.deepcopy(config)
+    config.inference_mode, config.init_lora_weights = True, False
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
+    with torch.random.fork_rng(devices=[]):
+        wrapped = PeftModel(view, config)
+    set_peft_model_state_dict(wrapped, dict(tensors))
+    return _attached(wrapped, _numbers(tensors))
+
+
+def _attached(wrapped: PeftModel, parameters: int) -> Adapter:
     return Adapter(wrapped.get_base_model().eval().requires_grad_(False), parameters)
 
 
@@ -124,6 +142,15 @@ def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftM
 
 def _numbers(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in weights.values())
+
+
+def adapter_weights(base: Base, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a PEFT folder, checked against the base as `wrap` checks them; raises the same."""
+    config = read_config(folder)
+    _check_promise(base, folder)
+    with torch.random.fork_rng(devices=[]):
+        wrapped = PeftModel(base.view(own_biases=config.bias != "none" or config.lora_bias), config)
+    return _of_adapter(base.name, wrapped, _weights(folder), folder)
 
 
 def read_config(folder: Path) -> LoraConfig:

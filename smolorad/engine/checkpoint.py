@@ -17,11 +17,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from smolorad import publish
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.errors import BadState, Damaged
 
 KEPT = 2
+_BEST, _BEST_FILE = "best", "adapter_model.safetensors"
 _LIBRARIES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 _log = logging.getLogger(__name__)
 
@@ -35,6 +39,11 @@ class RunState:
     reported_step: int = 0
     eval_loss_before: float | None = None
     eval_loss_after: float | None = None
+    scored_tokens: int = 0
+    # Only where the run may stop early:
+    best_eval_loss: float | None = None
+    best_step: int = 0
+    evaluations_in_vain: int = 0  # since then
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +55,13 @@ class Identity:
     base: str
 
     @classmethod
-    def of(cls, lora: LoraSettings, trainer: TrainerSettings, dataset: Path, base_fingerprint: str) -> Identity:
-        """The identity of a run; raises Damaged where a file of the dataset is not as it was published."""
-        settings = json.dumps([dataclasses.asdict(lora), dataclasses.asdict(trainer)], sort_keys=True)
-        return cls(hashlib.sha256(settings.encode()).hexdigest(), _dataset_fingerprint(dataset), base_fingerprint)
+    def of(
+        cls, lora: LoraSettings, trainer: TrainerSettings, dataset: Path, base_fingerprint: str, parent: Path | None = None
+    ) -> Identity:
+        """The identity of a run, which may go on from an adapter; raises Damaged where a file is not as it was published."""
+        start = "" if parent is None else _fingerprint(parent)
+        settings = json.dumps([dataclasses.asdict(lora), dataclasses.asdict(trainer), start], sort_keys=True)
+        return cls(hashlib.sha256(settings.encode()).hexdigest(), _fingerprint(dataset), base_fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,23 @@ class Checkpoints:
         for path in self._published()[:-KEPT]:
             publish.remove(path)
 
+    def keep_best(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Keeps an adapter apart from the checkpoints, in place of the one kept before.
+
+        A run that is killed in between comes by here again, from the checkpoint before.
+        """
+        stage = self._folder / ".best-stage"
+        with publish.fresh(stage):
+            save_file(dict(tensors), stage / _BEST_FILE)
+            publish.remove(self._folder / _BEST)
+            publish.publish(stage, self._folder / _BEST, {"step": step})
+
+    def best(self) -> dict[str, Tensor]:
+        """The adapter that was kept; raises Damaged."""
+        publish.verify(self._folder / _BEST)
+        tensors: dict[str, Tensor] = load_file(self._folder / _BEST / _BEST_FILE)
+        return tensors
+
     def _published(self) -> list[Path]:
         """Oldest first; by number, since clocks can be set back."""
         if not self._folder.is_dir():
@@ -123,6 +152,6 @@ def environment(device: str, dtype: str) -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES} | {"device": device, "dtype": dtype}
 
 
-def _dataset_fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path) -> str:
     there = (folder / publish.MANIFEST).exists()
     return publish.fingerprint(publish.verify(folder) if there else {"files": publish.describe(folder)})

@@ -22,7 +22,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,14 @@ from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
 from smolorad.engine.prefix import PrefixCache
 from smolorad.engine.prompts import decode, encode
 from smolorad.engine.schedule import Schedule
-from smolorad.errors import BadState, Cancelled, Internal, NoModel, OutOfMemory, ShuttingDown
+from smolorad.errors import BadState, Cancelled, Internal, NoModel, NotFound, OutOfMemory, ShuttingDown
 from smolorad.link.child import Inbox
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 
 log = logging.getLogger("smolorad.engine")
+
+Snapshot = Callable[[], tuple[int, Adapter]]
 
 _STOPPING = "The daemon is shutting down; ask again when it is back."
 
@@ -74,6 +76,7 @@ class Loop:
         self._pace = Pace()
         self._schedule: Schedule[Answer] = Schedule()
         self._training: int | None = None
+        self._offered: Snapshot | None = None
 
     def run(self) -> None:
         """Works until the daemon drains the engine."""
@@ -102,12 +105,20 @@ class Loop:
             raise Cancelled("The training was cancelled.")
 
     def draining(self) -> bool:
-        """Whether the engine is to end: checkpoint, then raise ShuttingDown."""
+        """Whether the engine is to end."""
         return self._inbox.draining.is_set()
+
+    def stopping(self, call: int) -> bool:
+        """Whether training `call` is to checkpoint, then raise ShuttingDown."""
+        return self.draining() or self._inbox.paused(call)
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
         self._inbox.emit(call, **body)
+
+    def offer(self, call: int, snapshot: Snapshot | None) -> None:
+        """Lets generations have the adapter of training `call` as it is after a step; None takes that back."""
+        self._offered = snapshot
 
     # One step.
 
@@ -231,9 +242,11 @@ class Loop:
 
     def _answer(self, call: int, command: pb.Generate) -> Answer:
         base = self._resident()
-        adapter = self._adapter(command.adapter) if command.HasField("adapter") else None
+        adapter, key = self._adapter(command.adapter) if command.HasField("adapter") else None, command.adapter.key
+        if adapter is not None and not command.adapter.path:
+            key = f"{key.partition('@')[0]}@step-{self._live()[0]}"
         spec = from_message(GenerateSpec, command.request)
-        return Answer(call, base, adapter, command.adapter.key, spec, self._inbox.arrived(call), self._prefixes)
+        return Answer(call, base, adapter, key, spec, self._inbox.arrived(call), self._prefixes)
 
     def _load(self, call: int, command: pb.Load) -> None:
         self._refuse_while_training("loaded")
@@ -276,8 +289,20 @@ class Loop:
             raise NoModel("No model is loaded; load one with `smolora-client load MODEL`.")
         return self._base
 
+    def _live(self) -> tuple[int, Adapter]:
+        """What the training that runs has to offer; raises NotFound where there is none."""
+        if self._offered is None:
+            raise NotFound("No training has come to its first step yet; ask again in a moment, or name a finished adapter.")
+        return self._offered()
+
     def _adapter(self, folder: pb.AdapterFolder) -> Adapter:
         self._resident()
+        if not folder.path:
+            step, adapter = self._live()
+            wanted = folder.key.partition("@")[2].partition("#")[0]
+            if wanted not in ("latest", f"step-{step}"):
+                raise NotFound(f"The training is at step {step}, and {wanted} is no checkpoint; ask for it as @latest.")
+            return adapter
         assert self._adapters is not None
         return self._adapters.attach(folder.key, Path(folder.path))
 

@@ -81,6 +81,13 @@ def adapted_modules(config: LoraConfig, model: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if check_target_module_exists(config, name)}
 
 
+def count(config: LoraConfig, model: Any) -> int:
+    """About how many parameters an adapter has on a model, and the modules that are trained whole with it."""
+    pairs: int = sum(config.r * sum(cast(Tensor, module.weight).shape) for module in adapted_modules(config, model).values())
+    whole = [module for name in config.modules_to_save or () for module in _named(name, model)]
+    return pairs + sum(parameter.numel() for module in whole for parameter in module.parameters())
+
+
 def linear_names(model: Any) -> list[str]:
     """Last parts of the names of the model's linear modules, without the output head; sorted."""
     head = model.get_output_embeddings()

@@ -7,7 +7,7 @@ import re
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from peft import LoraConfig
@@ -16,30 +16,26 @@ from torch import Tensor
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from smolora.v1 import jobs_pb2
-from smolorad.domain import Device, Dtype, LoraSettings, Note, Trained, TrainerSettings, check
+from smolorad.domain import Dtype, LoraSettings, Trained, TrainerSettings, check
 from smolorad.engine import lora as peft_lora
+from smolorad.engine.assemble import Run, assemble
 from smolorad.engine.base import Base
 from smolorad.engine.checkpoint import Checkpoints, Identity, Saved, environment
 from smolorad.engine.device import release
 from smolorad.engine.failure import is_out_of_memory
-from smolorad.engine.fast.fit import misfit
-from smolorad.engine.fast.trainer import FastTrainer
-from smolorad.engine.rows import read_rows
-from smolorad.engine.sft import sft_config
-from smolorad.engine.trainer import Host, LoraTrainer
-from smolorad.errors import NoSpace, OutOfMemory, ShuttingDown, UnsupportedModel, is_disk_full
+from smolorad.engine.trainer import Host, HostedTrainer
+from smolorad.errors import NoSpace, OutOfMemory, ShuttingDown, is_disk_full
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 
 __all__ = ["Host", "train"]
 
 
-def train(command: pb.Train, call: int, base: Base, host: Host) -> pb.Trained:
+def train(command: pb.Train, call: int, base: Base, host: Host, processes: int = 1) -> pb.Trained:
     """Trains an adapter and writes it to `command.output_path`; goes on from the newest complete checkpoint, if there is one.
 
     Emits TrainProgress, Evaluation, Checkpoint and Note events. The base is left as it was, also when the training fails; then
-    nothing is at `output_path`.
+    nothing is at `output_path`. `processes` is how many share the run, this one among them; the first one writes.
 
     Raises InvalidRequest for settings that do not fit the model, BadData and Damaged for the dataset, BadState for a checkpoint
     of another run, NotFinite, Cancelled, ShuttingDown (after a checkpoint), OutOfMemory, NoSpace.
@@ -49,103 +45,62 @@ def train(command: pb.Train, call: int, base: Base, host: Host) -> pb.Trained:
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
     with _own_errors(), _as_it_was(base):
-        return _train(command, call, base, host, lora, settings)
+        try:
+            return _train(command, call, base, host, lora, settings, processes)
+        finally:
+            host.offer(call, None)
 
 
-def _train(command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings) -> pb.Trained:
-    identity = Identity.of(lora, settings, Path(command.dataset_path), base.fingerprint)
+def _train(
+    command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings, processes: int
+) -> pb.Trained:
+    dataset, parent = Path(command.dataset_path), Path(command.parent_path) if command.parent_path else None
+    board = Path(command.tensorboard_path) if settings.tensorboard and command.tensorboard_path else None
+    run = Run(call, base, host, lora, settings, dataset, Path(command.stage_path), parent, board, processes)
+    identity = Identity.of(lora, settings, dataset, base.fingerprint, parent)
     now = environment(base.device, base.dtype)
     checkpoints = Checkpoints(Path(command.checkpoints_path), identity, now)
     saved = checkpoints.newest()
     for text in _notes(base, settings, saved, now):
-        host.emit(call, note=to_message(jobs_pb2.Note, Note(text)))
-    trainer = _trainer(command, call, base, host, lora, settings, checkpoints, starts=saved is None)
-    tensors, config = _run(trainer, saved)
-    _write(Path(command.output_path), tensors, config, base)
+        run.note(text)
+    trainer = assemble(run, checkpoints, done=None if saved is None else saved.step)
+    with closing(trainer.board):
+        tensors, config = _run(trainer, saved)
+    state = trainer.run
+    trainer.accelerator.wait_for_everyone()
+    if settings.early_stopping_patience:
+        tensors = checkpoints.best()
+        run.note(f"The adapter is the one of step {state.best_step:,}, whose held-out loss was the lowest.")
+    if peft_lora.changes_base(config):
+        tensors, config = peft_lora.as_plain_lora(tensors, trainer.start, config)
+    if trainer.is_world_process_zero():
+        _write(Path(command.output_path), tensors, config, base)
     trained = Trained(
-        steps=trainer.state.global_step,
-        train_loss=trainer.run.loss_sum / trainer.state.global_step,
-        eval_loss_before=trainer.run.eval_loss_before,
-        eval_loss_after=trainer.run.eval_loss_after,
+        steps=state.best_step or trainer.state.global_step,
+        train_loss=state.loss_sum / trainer.state.global_step,
+        eval_loss_before=state.eval_loss_before,
+        eval_loss_after=state.eval_loss_after,
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         lora=peft_lora.resolved(lora, config),
+        scored_share=state.scored_tokens / max(trainer.state.num_input_tokens_seen, 1),
     )
     return to_message(pb.Trained, trained)
 
 
-def _trainer(
-    command: pb.Train,
-    call: int,
-    base: Base,
-    host: Host,
-    lora: LoraSettings,
-    settings: TrainerSettings,
-    checkpoints: Checkpoints,
-    *,
-    starts: bool,
-) -> LoraTrainer:
-    config = peft_lora.lora_config(lora, base.model)
-    # TRL gives the tokenizer a padding token where it has none.
-    tokenizer = copy.deepcopy(base.tokenizer)
-    if tokenizer.eos_token is None:
-        raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
-    max_length = min(settings.max_length, base.context_length)
-    rows = read_rows(Path(command.dataset_path), tokenizer, settings, max_length, lambda: host.breathe(call))
-    stage = Path(command.stage_path, "trainer")
-    shutil.rmtree(stage, ignore_errors=True)
-
-    def build(kind: type[LoraTrainer]) -> LoraTrainer:
-        view = base.view(own_biases=lora.bias != "none")
-        if peft_lora.changes_base(config):
-            peft_lora.own_adapted_weights(config, view)
-        return kind(
-            model=view,
-            args=sft_config(
-                settings,
-                output_dir=stage,
-                max_length=max_length,
-                evaluates=rows.held_out is not None,
-                evaluates_first=rows.held_out is not None and starts,
-                on_cpu=base.device is Device.CPU,
-                whole_steps=kind is FastTrainer,
-            ),
-            train_dataset=rows.train,
-            eval_dataset=rows.held_out,
-            processing_class=tokenizer,
-            peft_config=copy.deepcopy(config),
-            host=host,
-            call=call,
-            checkpoints=checkpoints,
-            held_out_rows=rows.held_out_rows,
-        )
-
-    if settings.trainer == "fast":
-        trainer = build(FastTrainer)
-        if not (reason := misfit(trainer, base.model, settings, max_length)):
-            return trainer
-        host.emit(
-            call, note=to_message(jobs_pb2.Note, Note(f"The plain trainer takes this run, as the fast one cannot: {reason}."))
-        )
-    return build(LoraTrainer)
-
-
-def _run(trainer: LoraTrainer, saved: Saved | None) -> tuple[dict[str, Tensor], LoraConfig]:
+def _run(trainer: HostedTrainer, saved: Saved | None) -> tuple[dict[str, Tensor], LoraConfig]:
     """Takes the steps that are left; the adapter's tensors and config. Raises ShuttingDown if the engine is to end before."""
-    config = trainer.model.peft_config["default"]
-    start = peft_lora.adapter_tensors(trainer.model) if peft_lora.changes_base(config) else None
     if saved is None:
         trainer.train()
     else:
         trainer.run = saved.run
         state = TrainerState.load_from_json(str(saved.path / TRAINER_STATE_NAME))
-        if state.global_step < state.max_steps:
+        if state.global_step < state.max_steps and not trainer.gave_up:
             trainer.train(resume_from_checkpoint=str(saved.path))
         else:
             trainer.take_up(saved.path, state)
     if not trainer.finished:
-        raise ShuttingDown("The engine is shutting down; the training goes on from its checkpoint when it is back.")
-    tensors = peft_lora.adapter_tensors(trainer.model)
-    return (tensors, config) if start is None else peft_lora.as_plain_lora(tensors, start, config)
+        raise ShuttingDown("The training was stopped; it goes on from its checkpoint when it is its turn again.")
+    return peft_lora.adapter_tensors(trainer.model), trainer.model.peft_config["default"]
 
 
 def _write(output: Path, tensors: dict[str, Tensor], config: LoraConfig, base: Base) -> None:

@@ -69,6 +69,6 @@ def _counted(starts: int, body: EventBody) -> int:
     match body:
         case StateChange(state=JobState.RUNNING):
             return starts + 1
-        case Checkpoint() | StateChange(state=JobState.FAILED | JobState.CANCELLED):
+        case Checkpoint() | StateChange(state=JobState.FAILED | JobState.CANCELLED | JobState.PAUSED):
             return 0
     return starts

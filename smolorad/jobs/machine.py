@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from smolorad.domain import EventBody, Job, JobError, JobKind, JobState, Note
 from smolorad.errors import (
@@ -41,6 +41,14 @@ class Kind(Protocol):
 
     async def publish(self, job: Job, made: Any) -> str:
         """Makes it visible and records it; never cancelled. Returns the result's name, with its revision where it has one."""
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A kind whose runs can end early with what they have done kept."""
+
+    async def pause(self, job_id: str) -> bool:
+        """Has the job's run end soon, with ShuttingDown; false where it has nothing to keep yet."""
 
 
 @dataclass(slots=True)
@@ -83,10 +91,21 @@ class Machine:
             if run.task is not None:
                 run.task.cancel()
 
+    async def pause(self, job_id: str) -> None:
+        """Has a run end with what it has done kept, if it can, or else at once; the job becomes paused."""
+        if (run := self._runs.get(job_id)) is None:
+            return
+        run.wish, run.why = JobState.PAUSED, "somebody asked"
+        kind = self._kinds[(await self._store.get(job_id)).kind]
+        if isinstance(kind, Pausable) and await kind.pause(job_id):
+            return
+        if run.task is not None:
+            run.task.cancel()
+
     def stop_all(self, to: JobState, why: str) -> None:
-        """Ends every run."""
-        for job_id in tuple(self._runs):
-            self.stop(job_id, to, why)
+        """Ends every run; one that somebody has asked to end otherwise ends so."""
+        for job_id, run in tuple(self._runs.items()):
+            self.stop(job_id, run.wish or to, run.why or why)
 
     async def _run(self, job: Job, run: _Run) -> Job:
         try:
@@ -98,7 +117,7 @@ class Machine:
         except Cancelled:
             return await self._end(job, JobState.CANCELLED)
         except ShuttingDown as error:
-            return await self._end(job, JobState.INTERRUPTED, error.message)
+            return await self._end(job, run.wish or JobState.INTERRUPTED, run.why or error.message)
         except EngineUnavailable as error:
             return await self._again(job, error)
         except SmoloraError as error:

@@ -85,6 +85,8 @@ class Queue:
         """Takes up what an earlier daemon left, throws away what nobody needs, and begins to run jobs."""
         unfinished = await self._store.unfinished()
         for job in unfinished:
+            if job.state is JobState.PAUSED:
+                continue
             if job.state is JobState.RUNNING:
                 await self._events.move(job.id, JobState.INTERRUPTED, "the daemon ended while it ran")
             if job.state is not JobState.QUEUED:
@@ -142,10 +144,29 @@ class Queue:
             return job
         return job
 
+    async def pause(self, job_id: str) -> Job:
+        """Holds a job: at once while it waits, at its next step while it trains. Raises BadState if it has ended."""
+        while (job := await self._store.get(job_id)).state is not JobState.PAUSED:
+            if job.state is JobState.RUNNING:
+                await self._machine.pause(job_id)
+                return job
+            if job.state in TERMINAL:
+                raise BadState(f"Job {job_id} has ended ({job.state}), so it cannot be paused.")
+            try:
+                job = await self._events.move(job_id, JobState.PAUSED, "somebody asked")
+            except BadState:
+                continue  # it has just begun to run, or ended
+            self._unline(job)
+            return job
+        return job
+
     async def resume(self, job_id: str) -> Job:
-        """Lines a failed or cancelled job up again; one that waits or runs stays as it is. Raises BadState if it succeeded."""
+        """Lines a paused, failed or cancelled job up again; one that waits or runs stays as it is.
+
+        Raises BadState if it succeeded.
+        """
         job = await self._store.get(job_id)
-        if job.state not in TERMINAL:
+        if job.state not in TERMINAL | {JobState.PAUSED}:
             return job
         if job.state is JobState.SUCCEEDED:
             raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
@@ -157,6 +178,16 @@ class Queue:
     def position(self, job_id: str) -> int:
         """How many run before it; 0 for one that is next, or does not wait."""
         return next((lane.waiting.index(job_id) for lane in self._lanes.values() if job_id in lane.waiting), 0)
+
+    def waiting_for(self, job_id: str) -> str:
+        """What a job waits for, in one sentence; empty where it does not wait."""
+        lane = next((lane for lane in self._lanes.values() if job_id in lane.waiting), None)
+        if lane is None:
+            return ""
+        ahead = lane.waiting.index(job_id)
+        before = [f"job {lane.running} runs"] if lane.running else []
+        before += [f"{ahead} {'waits' if ahead == 1 else 'wait'} before it"] if ahead else []
+        return ", ".join(before) or "it is next"
 
     @property
     def waiting(self) -> int:

@@ -89,6 +89,8 @@ class Shelf:
                 size_bytes=await asyncio.to_thread(publish.size_of, stage),
                 path=str(self._home.adapter(ref)),
                 base_dtype=base.dtype,
+                parent=spec.parent,
+                scored_share=made.scored_share,
             )
             await self._put_adapter(stage, adapter)
         return adapter
@@ -174,7 +176,8 @@ class Shelf:
     async def remove_adapter(self, ref: Ref) -> list[str]:
         """Takes a revision, or all, of an adapter away; returns which. Raises NotFound; BadState where a job needs one."""
         for job in await self._store.unfinished():
-            if isinstance(job.spec, MergeSpec) and _covers(ref, Ref.parse(job.spec.adapter)):
+            needed = job.spec.adapter if isinstance(job.spec, MergeSpec) else getattr(job.spec, "parent", "")
+            if needed and _covers(ref, Ref.parse(needed)):
                 raise BadState(_needed(job))
         async with self._one_at_a_time:
             removed = await self._library.remove_adapter(ref)

@@ -8,7 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.domain import Job, LoraSettings, Ref, ResidentModel, Trained, TrainSpec, check, check_name
+from smolorad.children.engine import Engine, Training
+from smolorad.domain import Job, LoraSettings, Note, Ref, ResidentModel, Trained, TrainSpec, check, check_name
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
@@ -19,6 +20,7 @@ from smolorad.store.library import Library
 
 log = Log(__name__)
 
+_SAMPLES = 16
 _INIT = re.compile(r"true|gaussian|olora|pissa|pissa_niter_[1-9][0-9]{0,3}")
 
 
@@ -39,32 +41,67 @@ class Train:
         self._shelf = shelf
         self._residency = residency
         self._resolver = resolver
+        self._engines: dict[str, Engine] = {}  # by the job that trains on them
 
     async def plan(self, spec: TrainSpec) -> TrainSpec:
         """The request with `dataset` and `model` as full references; raises InvalidRequest or NotFound."""
         check_name(spec.adapter, "adapter")
         check(spec.trainer, "trainer.")
         _check_lora(spec.lora)
+        if spec.trainer.early_stopping_patience and not spec.trainer.eval_steps:
+            raise InvalidRequest.field("trainer.early_stopping_patience", "needs evaluations to compare; give eval_steps too")
+        if len(spec.trainer.sample_prompts) > _SAMPLES or "" in spec.trainer.sample_prompts:
+            raise InvalidRequest.field("trainer.sample_prompts", f"must be at most {_SAMPLES} texts, none of them empty")
         dataset = await self._library.dataset(Ref.parse(spec.dataset, "dataset"))
         if dataset.train_rows < 1:
             raise InvalidRequest.field("dataset", f"{dataset.ref} has no row to train on; prepare it with less validation")
+        if spec.trainer.early_stopping_patience and dataset.validation_rows < 1:
+            raise InvalidRequest.field(
+                "trainer.early_stopping_patience",
+                f"needs held-out rows, and {dataset.ref} has none; prepare it with validation",
+            )
+        spec = dataclasses.replace(spec, dataset=str(dataset.ref))
+        if spec.parent:
+            spec = await self._from_parent(spec)
         model = await self._residency.choose(spec.model)
         await self._resolver.check(model)
-        return dataclasses.replace(spec, dataset=str(dataset.ref), model=model)
+        return dataclasses.replace(spec, model=model)
+
+    async def _from_parent(self, spec: TrainSpec) -> TrainSpec:
+        """The request with the parent as a full reference, its shape, and its base where none is named."""
+        parent = await self._library.adapter(Ref.parse(spec.parent, "parent"))
+        if spec.lora != LoraSettings():
+            raise InvalidRequest.field("lora", f"is given, but {parent.ref} keeps its own shape; leave it out")
+        return dataclasses.replace(spec, parent=str(parent.ref), lora=parent.lora, model=spec.model or parent.base_model)
 
     async def work(self, job: Job, tell: Tell) -> Made:
         """Makes the base resident and trains on it."""
         spec = _spec(job)
         dataset = await self._library.dataset(Ref.parse(spec.dataset))
-        folders = self._home.job(job.id)
+        parent = await self._library.adapter(Ref.parse(spec.parent)) if spec.parent else None
+        board = self._home.tensorboard / f"{spec.adapter}-{job.id}" if spec.trainer.tensorboard else None
+        if board is not None and job.attempts == 1:
+            await tell(Note(f"The curves are in {board}; type `tensorboard --logdir {self._home.tensorboard}` to see them."))
         async with self._residency.hold(spec.model, training=True) as held:
-            events = held.engine.train(job.id, Path(dataset.path), spec.lora, spec.trainer, folders)
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Trained):
-                        return Made(event, held.model)
-                    await tell(event)
+            if parent is not None:
+                held.check_base(parent)
+            wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None, board)
+            self._engines[job.id] = held.engine
+            try:
+                events = held.engine.train(job.id, wanted, self._home.job(job.id))
+                async with aclosing(events):
+                    async for event in events:
+                        if isinstance(event, Trained):
+                            return Made(event, held.model)
+                        await tell(event)
+            finally:
+                del self._engines[job.id]
         raise AssertionError("a training ends with its result or raises")
+
+    async def pause(self, job_id: str) -> bool:
+        """Has its training checkpoint at its next step and end; false where it has not begun."""
+        engine = self._engines.get(job_id)
+        return engine is not None and await engine.pause_training()
 
     async def publish(self, job: Job, made: Made) -> str:
         """Publishes the revision and has it in memory: the next Generate may name it."""

@@ -32,6 +32,7 @@ class Inbox:
         self._frames = frames
         self._queue: queue.SimpleQueue[pb.Command] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
+        self._paused: set[int] = set()
         self._arrived: dict[int, float] = {}
         self._process = psutil.Process()
         self._busy_since: float | None = None
@@ -58,6 +59,10 @@ class Inbox:
         """Whether the daemon wants this call to end early."""
         return call in self._cancelled
 
+    def paused(self, call: int) -> bool:
+        """Whether the daemon wants this training to checkpoint and end."""
+        return call in self._paused
+
     def arrived(self, call: int) -> float:
         """When the call came in, on the monotonic clock; now, for one that is not known."""
         return self._arrived.get(call, time.monotonic())
@@ -65,6 +70,7 @@ class Inbox:
     def forget(self, call: int) -> None:
         """The call has ended; what was noted about it is no longer needed."""
         self._cancelled.discard(call)
+        self._paused.discard(call)
         self._arrived.pop(call, None)
 
     def emit(self, call: int, **body: Any) -> None:
@@ -98,6 +104,8 @@ class Inbox:
                     self.emit(0, pong=self._pong(command.ping.nonce))
                 case "cancel":
                     self._cancelled.add(command.call)
+                case "pause":
+                    self._paused.add(command.call)
                 case "drain":
                     self.draining.set()
                     self._queue.put(command)

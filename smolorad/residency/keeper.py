@@ -70,10 +70,18 @@ class Held:
     def check_base(self, adapter: Adapter) -> None:
         """Raises WrongBase if the adapter was trained on another base."""
         if adapter.base_fingerprint and adapter.base_fingerprint != self.model.fingerprint:
-            raise WrongBase(
-                f"The adapter {adapter.ref} belongs to {adapter.base_model}, but {self.model.name} is loaded; "
-                f"type `smolora-client load {adapter.base_model}` first."
-            )
+            raise self._wrong_base(str(adapter.ref), adapter.base_model)
+
+    def check_model(self, model: str, adapter: str) -> None:
+        """Raises WrongBase if the model of an adapter, both by name, is not the one that is loaded."""
+        if model != self.model.name:
+            raise self._wrong_base(adapter.partition("#")[0], model)
+
+    def _wrong_base(self, adapter: str, model: str) -> WrongBase:
+        return WrongBase(
+            f"The adapter {adapter} belongs to {model}, but {self.model.name} is loaded; "
+            f"type `smolora-client load {model}` first."
+        )
 
 
 @dataclass(frozen=True, slots=True)

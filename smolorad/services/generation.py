@@ -11,11 +11,14 @@ from smolora.v1 import generation_pb2 as pb
 from smolora.v1 import generation_pb2_grpc
 from smolorad.domain import Adapter, GenerateOutcome, GenerateSpec, Ref
 from smolorad.errors import EngineUnavailable, InvalidRequest, QueueFull
+from smolorad.jobs.live import LiveAdapter, LiveAdapters
 from smolorad.link.convert import from_message, to_message
 from smolorad.residency import Residency
 from smolorad.services.questions import check_prompt, parse_question
 from smolorad.services.wire import Context, wire
 from smolorad.store.library import Library
+
+_AnyAdapter = Adapter | LiveAdapter | None
 
 _TOKEN_IDS_LIMIT = 2**20
 
@@ -23,8 +26,9 @@ _TOKEN_IDS_LIMIT = 2**20
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """See the contract, proto/smolora/v1/generation.proto."""
 
-    def __init__(self, residency: Residency, library: Library, max_generations: int) -> None:
+    def __init__(self, residency: Residency, library: Library, live: LiveAdapters, max_generations: int) -> None:
         self._residency = residency
+        self._live = live
         self._library = library
         self._max_generations = max_generations
         self.active = 0
@@ -32,7 +36,11 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     @wire
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         spec = parse_question(request)
-        adapter = await self._library.adapter(Ref.parse(spec.adapter, "adapter")) if spec.adapter else None
+        adapter: _AnyAdapter = None
+        if self._live.names_one(spec.adapter):
+            adapter = await self._live.find(spec.adapter)
+        elif spec.adapter:
+            adapter = await self._library.adapter(Ref.parse(spec.adapter, "adapter"))
         if self.active >= self._max_generations:
             raise QueueFull(f"{self.active} generations are under way already; try again when one has ended.")
         self.active += 1
@@ -59,7 +67,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             text = await held.engine.decode_tokens(request.token_ids, skip_special_tokens=request.skip_special_tokens)
         return pb.DecodeTokensResponse(text=text)
 
-    async def _answer(self, spec: GenerateSpec, adapter: Adapter | None) -> AsyncGenerator[pb.GenerateResponse, None]:
+    async def _answer(self, spec: GenerateSpec, adapter: _AnyAdapter) -> AsyncGenerator[pb.GenerateResponse, None]:
         """Asks once more where the engine died before its first word: nobody has seen anything of that answer."""
         restarts, told = self._residency.restarts, False
         try:
@@ -75,10 +83,13 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             async for message in messages:
                 yield message
 
-    async def _ask(self, spec: GenerateSpec, adapter: Adapter | None) -> AsyncGenerator[pb.GenerateResponse, None]:
+    async def _ask(self, spec: GenerateSpec, adapter: _AnyAdapter) -> AsyncGenerator[pb.GenerateResponse, None]:
         async with self._residency.hold(spec.model, keep_alive=spec.keep_alive) as held:
-            folder = None
-            if adapter is not None:
+            folder: tuple[str, Path | None] | None = None
+            if isinstance(adapter, LiveAdapter):
+                held.check_model(adapter.model, adapter.key)
+                folder = (adapter.key, adapter.path)
+            elif adapter is not None:
                 held.check_base(adapter)
                 folder = (str(adapter.ref), Path(adapter.path))
             async with aclosing(held.engine.generate(spec, folder)) as events:
@@ -86,7 +97,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     if isinstance(event, str):
                         yield pb.GenerateResponse(text=event)
                     elif isinstance(event, GenerateOutcome):
-                        told = dataclasses.replace(event, model=held.model.name, adapter=folder[0] if folder else "")
+                        told = dataclasses.replace(event, model=held.model.name, adapter=event.adapter.partition("#")[0])
                         yield pb.GenerateResponse(outcome=to_message(pb.GenerateOutcome, told))
                     else:
                         yield pb.GenerateResponse(token_logprob=to_message(pb.TokenLogprob, event))

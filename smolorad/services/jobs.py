@@ -47,5 +47,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return pb.CancelJobResponse(job=self._views.job(await self._queue.cancel(request.id)))
 
     @wire
+    async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> pb.PauseJobResponse:
+        return pb.PauseJobResponse(job=self._views.job(await self._queue.pause(request.id)))
+
+    @wire
     async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> pb.ResumeJobResponse:
         return pb.ResumeJobResponse(job=self._views.job(await self._queue.resume(request.id)))

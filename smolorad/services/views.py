@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from smolora.v1 import jobs_pb2, models_pb2
-from smolorad.domain import EVENT_KINDS, TERMINAL, Job, JobEvent, JobState, Model
+from smolorad.domain import EVENT_KINDS, TERMINAL, Job, JobEvent, JobState, Model, TrainSpec
 from smolorad.errors import BadState, Cancelled, by_reason
 from smolorad.jobs.events import Events
 from smolorad.jobs.queue import Queue
@@ -23,15 +23,20 @@ _KIND_OF = {cls: kind for kind, cls in EVENT_KINDS.items()}
 class JobViews:
     """Streams of a job's events, as every service that starts a job shows them."""
 
-    def __init__(self, store: JobStore, events: Events, queue: Queue) -> None:
+    def __init__(self, store: JobStore, events: Events, queue: Queue, resident: Callable[[], str]) -> None:
+        self._resident = resident
         self._store = store
         self._events = events
         self._queue = queue
 
     def job(self, job: Job) -> jobs_pb2.Job:
         """The job as it stands."""
-        waits = job.state is JobState.QUEUED
-        return to_message(jobs_pb2.Job, job, queue_position=self._queue.position(job.id) if waits else 0)
+        if job.state is not JobState.QUEUED:
+            return to_message(jobs_pb2.Job, job)
+        waiting_for, resident = self._queue.waiting_for(job.id), self._resident()
+        if isinstance(job.spec, TrainSpec) and resident and job.spec.model != resident:
+            waiting_for += f"; then {job.spec.model} is loaded in place of {resident}"
+        return to_message(jobs_pb2.Job, job, queue_position=self._queue.position(job.id), waiting_for=waiting_for)
 
     async def events(self, job_id: str, after: int = 0) -> AsyncGenerator[jobs_pb2.JobEvent, None]:
         """The job's events after a number, to its end, with a heartbeat while nothing happens."""

@@ -86,7 +86,7 @@ class JobStore:
         return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["jobs"], values)])
 
     async def unfinished(self) -> list[Job]:
-        """Queued, running and interrupted jobs, oldest first."""
+        """Queued, running, interrupted and paused jobs, oldest first."""
         return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["unfinished_jobs"])])
 
     async def move(

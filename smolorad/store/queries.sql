@@ -15,8 +15,8 @@ SELECT * FROM jobs
 WHERE :before IS NULL OR number < (SELECT number FROM jobs WHERE id = :before)
 ORDER BY number DESC LIMIT :limit;
 
--- unfinished_jobs: those that wait or run, oldest first
-SELECT * FROM jobs WHERE state IN ('queued', 'running', 'interrupted') ORDER BY number;
+-- unfinished_jobs: those that wait, run or are held, oldest first
+SELECT * FROM jobs WHERE state IN ('queued', 'running', 'interrupted', 'paused') ORDER BY number;
 
 -- update_job: the next state of a job
 UPDATE jobs

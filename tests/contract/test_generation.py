@@ -8,10 +8,10 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from smolora.v1 import common_pb2, models_pb2, system_pb2
+from smolora.v1 import common_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from smolora.v1 import generation_pb2 as pb
 from smolorad.children.fake import Death, Script, Wait
-from smolorad.domain import ResponseFormat, TokenLogprob, TopLogprob
+from smolorad.domain import ResponseFormat, TokenLogprob, TopLogprob, TrainProgress
 from smolorad.errors import EngineUnavailable, NotFinite, PromptTooLong, UnsupportedModel
 from smolorad.rooms import Seams
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until
@@ -264,3 +264,34 @@ async def test_those_who_wait_for_a_model_too_long_are_sent_away(
     assert (answer.code, answer.reason) == (grpc.StatusCode.UNAVAILABLE, EngineUnavailable.reason)
     gate.set()
     await loading
+
+
+async def test_an_adapter_is_asked_while_it_is_trained(house: House, script: Script) -> None:
+    await prepared(house)
+    gate = asyncio.Event()
+    script.trainings.append([TrainProgress(2, 10, loss=3.0), Wait(gate)])
+    training = house.training.Train(training_pb2.TrainRequest(dataset="verses", adapter="support", model="starter"))
+    job_id = (await until(training, lambda message: message.job_event.HasField("train"))).job_event.job_id
+
+    async def ask(adapter: str) -> pb.GenerateOutcome:
+        return (await everything(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter=adapter))))[-1].outcome
+
+    assert (await ask("support@latest")).adapter == "support@latest"  # the engine itself tells the step
+    assert (await ask("support@step-2")).adapter == "support@step-2"
+    checkpoint = house.settings.places.job(job_id).checkpoints / "1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    await ask("support@step-1")
+    asked = [details[1] for name, details in script.calls if name == "generate"]  # type: ignore[index]
+    keys = [f"support@{step}#{job_id}" for step in ("latest", "step-2", "step-1")]
+    assert asked == [(keys[0], None), (keys[1], None), (keys[2], checkpoint)]
+    await house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id=job_id))
+    await until(training, lambda message: message.job_event.state.state == jobs_pb2.JOB_STATE_PAUSED)
+    assert (await ask("support@latest")).adapter == "support@step-1"
+    gone = await refused(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter="support@step-7")))
+    assert (gone.code, "there is support@step-1" in gone.message) == (grpc.StatusCode.NOT_FOUND, True)
+    await loaded(house, "owner/other")
+    wrong = await refused(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter="support@latest")))
+    assert (wrong.code, wrong.reason) == (PRECONDITION, "WRONG_BASE")
+    nobody = await refused(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter="nosuch@latest")))
+    assert (nobody.code, nobody.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")

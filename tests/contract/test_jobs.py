@@ -55,8 +55,9 @@ async def test_what_a_job_was_asked_is_written_down_in_full(house: House, script
     trainer = settings_pb2.TrainerSettings(max_steps=7, learning_rate=1e-3)
     await trained(house, trainer=trainer, lora=settings_pb2.LoraSettings(r=4, target_modules=["q_proj"]))
     (asked,) = [details for name, details in script.calls if name == "train"]
-    _, dataset, lora, settings, _ = asked  # type: ignore[misc]
-    assert dataset.parts[-2:] == ("verses", "1")
+    _, training, _ = asked  # type: ignore[misc]
+    lora, settings = training.lora, training.trainer
+    assert training.dataset.parts[-2:] == ("verses", "1")
     assert (lora.r, lora.target_modules, lora.lora_alpha) == (4, ("q_proj",), 16)
     assert (settings.max_steps, settings.learning_rate, settings.save_steps) == (7, 1e-3, 50)
 
@@ -110,6 +111,23 @@ async def test_cancel_ends_it_and_resume_goes_on(house: House, script: Script) -
     assert (ended.state, ended.result, ended.attempts) == (SUCCEEDED, "support@1", 2)
     again = await refused(house.jobs.ResumeJob(jobs_pb2.ResumeJobRequest(id=job_id)))
     assert (again.code, again.reason) == (PRECONDITION, "BAD_STATE")
+
+
+async def test_a_held_job_says_so_and_a_waiting_one_says_why(house: House, script: Script) -> None:
+    call, job_id, gate = await running(house, script)
+    second = house.training.Train(pb.TrainRequest(dataset="verses", adapter="other", model="owner/other"))
+    waiting = (await until(second, lambda message: message.job_event.HasField("state"))).job_event.job_id
+    job = (await house.jobs.GetJob(jobs_pb2.GetJobRequest(id=waiting))).job
+    assert job.waiting_for == f"job {job_id} runs; then owner/other is loaded in place of starter"
+    await house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id=job_id))
+    await until(call, lambda message: message.job_event.state.state == jobs_pb2.JOB_STATE_PAUSED)
+    await until(second, lambda message: message.HasField("adapter"))
+    assert (await house.jobs.GetJob(jobs_pb2.GetJobRequest(id=job_id))).job.state == jobs_pb2.JOB_STATE_PAUSED
+    gate.set()
+    assert (await house.jobs.ResumeJob(jobs_pb2.ResumeJobRequest(id=job_id))).job.state == jobs_pb2.JOB_STATE_QUEUED
+    assert (await watched(house, job_id))[-1].job.state == SUCCEEDED
+    assert (await refused(house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id=job_id)))).code == PRECONDITION
+    assert (await refused(house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id="nosuch")))).code == grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_failure_is_the_stream_s_and_the_job_s(house: House, script: Script) -> None:
@@ -168,6 +186,29 @@ async def test_a_base_that_has_changed_is_not_merged_with(house: House, script: 
     assert (answer.code, answer.reason) == (PRECONDITION, "WRONG_BASE")
 
 
+async def test_an_adapter_goes_on_from_another_in_its_shape(house: House, script: Script) -> None:
+    await prepared(house)
+    await trained(house, model="starter", lora=settings_pb2.LoraSettings(r=4))
+    second = await trained(house, "wiser", parent="support")
+    assert (second.parent, second.lora.r, second.base_model) == ("support@1", 4, "starter")
+    _, training, _ = [details for name, details in script.calls if name == "train"][-1]  # type: ignore[misc]
+    assert training.parent.parts[-2:] == ("support", "1")
+    shaped = pb.TrainRequest(dataset="verses", adapter="a", parent="support", lora=settings_pb2.LoraSettings(r=16))
+    assert (await refused(house.training.Train(shaped))).fields == ("lora",)
+
+
+async def test_a_parent_stays_while_a_job_needs_it(house: House, script: Script) -> None:
+    await prepared(house)
+    await trained(house, model="starter")
+    gate = asyncio.Event()
+    script.trainings.append([Wait(gate)])
+    call = house.training.Train(pb.TrainRequest(dataset="verses", adapter="wiser", parent="support"))
+    await until(call, lambda message: message.job_event.state.state == jobs_pb2.JOB_STATE_RUNNING)
+    answer = await refused(house.models.DeleteAdapter(models_pb2.DeleteAdapterRequest(name="support")))
+    assert (answer.code, answer.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BAD_STATE")
+    gate.set()
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -183,6 +224,11 @@ async def test_a_base_that_has_changed_is_not_merged_with(house: House, script: 
         ({"trainer": settings_pb2.TrainerSettings(learning_rate=float("inf"))}, "trainer.learning_rate"),
         ({"trainer": settings_pb2.TrainerSettings(optim="adamw_8bit")}, "trainer.optim"),
         ({"trainer": settings_pb2.TrainerSettings(max_steps=5, num_train_epochs=1)}, "trainer.num_train_epochs"),
+        ({"trainer": settings_pb2.TrainerSettings(early_stopping_patience=1)}, "trainer.early_stopping_patience"),
+        ({"trainer": settings_pb2.TrainerSettings(beta=0)}, "trainer.beta"),
+        ({"trainer": settings_pb2.TrainerSettings(sample_prompts=["a", ""])}, "trainer.sample_prompts"),
+        ({"trainer": settings_pb2.TrainerSettings(sample_prompts=["a"] * 17)}, "trainer.sample_prompts"),
+        ({"parent": "No Name"}, "parent"),
         ({"request_id": "x" * 129}, "request_id"),
         ({"model": "No Model"}, "model"),
     ],
@@ -202,6 +248,7 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
         house.training.Train(pb.TrainRequest(dataset="verses@9", adapter="a")),
         house.training.Train(pb.TrainRequest(dataset="verses", adapter="a", model="nosuch")),
         house.training.Train(pb.TrainRequest(dataset="verses", adapter="a", model="/no/such/folder")),
+        house.training.Train(pb.TrainRequest(dataset="verses", adapter="a", model="starter", parent="nosuch")),
         house.training.Merge(pb.MergeRequest(adapter="nosuch", name="m")),
         house.jobs.GetJob(jobs_pb2.GetJobRequest(id="nosuch")),
         house.jobs.WatchJob(jobs_pb2.WatchJobRequest(id="nosuch")),

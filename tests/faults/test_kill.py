@@ -86,6 +86,21 @@ def test_sigterm_checkpoints_and_the_next_daemon_goes_on(daemon: DaemonProcess, 
     assert weights(struck) == weights(undisturbed)
 
 
+def test_paused_and_resumed_a_job_loses_no_step(client: smolora.Client) -> None:
+    undisturbed = client.train("rows", "calm", **SETTINGS).result()
+    run, steps = client.train("rows", "held", **SETTINGS), []
+    for event in run:
+        if isinstance(event.body, smolora.TrainProgress):
+            steps.append(event.body.step)
+            if steps == [1, 3]:
+                client.pause(run.job_id)
+        if isinstance(event.body, smolora.StateChange) and event.body.state is smolora.JobState.PAUSED:
+            assert client.job(run.job_id).state is smolora.JobState.PAUSED
+            client.resume(run.job_id)
+    assert weights(run.result()) == weights(undisturbed)
+    assert steps == [1, *range(3, STEPS + 1, 3)]
+
+
 def test_a_model_is_resident_again_after_its_engine_died(client: smolora.Client) -> None:
     expected = client.generate("In the beginning", max_tokens=8, temperature=0).text()
     kill_engine(client)

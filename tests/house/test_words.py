@@ -33,7 +33,8 @@ _ONLY_IN_DOMAIN = {
     "JobError.violations",  # sent as the BadRequest of the status that ends the job's stream
 }
 _ONLY_IN_CONTRACT = {
-    "Job.queue_position",  # counted when it is asked for
+    "Job.queue_position",
+    "Job.waiting_for",  # counted when it is asked for
     "Model.resident",  # the same
     "TrainRequest.request_id",  # of the request, not of the work
     "MergeRequest.request_id",

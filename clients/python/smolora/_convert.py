@@ -28,6 +28,8 @@ _BODIES: Mapping[str, type[models.EventBody]] = {
     "evaluation": models.Evaluation,
     "checkpoint": models.Checkpoint,
     "phase": models.PhaseProgress,
+    "sample": models.Sample,
+    "estimate": models.Estimate,
     "note": models.Note,
 }
 

@@ -59,6 +59,15 @@ TRAINER: tuple[Field, ...] = (
     Field("eval_rows", "int", "Held-out rows to evaluate on at most, the first ones; 0: all. Default 256."),
     Field("save_steps", "int", "Write a checkpoint every so many steps; at least 1. Default 50."),
     Field("trainer", "str", "`plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`."),
+    Field("save_seconds", "float", "Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30."),
+    Field("completion_only_loss", "bool", "Of rows with a prompt and a completion, learn the completion alone. Default true."),
+    Field("assistant_only_loss", "bool", "Of conversations, learn the assistant's turns alone. Default true."),
+    Field("early_stopping_patience", "int", "Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0."),
+    Field("beta", "float", "Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1."),
+    Field("sample_prompts", "strs", "Prompts that the adapter answers while it learns, as events; at most 16. Default none."),
+    Field("sample_steps", "int", "Answer them every so many steps, and after the last; at least 1. Default 50."),
+    Field("sample_max_tokens", "int", "Tokens of such an answer at most; 1 to 1024. Default 48."),
+    Field("tensorboard", "bool", "Write TensorBoard files; a note tells where. Default false."),
 )
 
 SAMPLING: tuple[Field, ...] = (
@@ -131,6 +140,15 @@ class TrainKeywords(TypedDict, total=False):
     eval_rows: int  # Held-out rows to evaluate on at most, the first ones; 0: all. Default 256.
     save_steps: int  # Write a checkpoint every so many steps; at least 1. Default 50.
     trainer: str  # `plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`.
+    save_seconds: float  # Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30.
+    completion_only_loss: bool  # Of rows with a prompt and a completion, learn the completion alone. Default true.
+    assistant_only_loss: bool  # Of conversations, learn the assistant's turns alone. Default true.
+    early_stopping_patience: int  # Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0.
+    beta: float  # Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1.
+    sample_prompts: Iterable[str]  # Prompts that the adapter answers while it learns, as events; at most 16. Default none.
+    sample_steps: int  # Answer them every so many steps, and after the last; at least 1. Default 50.
+    sample_max_tokens: int  # Tokens of such an answer at most; 1 to 1024. Default 48.
+    tensorboard: bool  # Write TensorBoard files; a note tells where. Default false.
 
 
 class SamplingKeywords(TypedDict, total=False):

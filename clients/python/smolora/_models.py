@@ -72,6 +72,7 @@ class JobState(enum.StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PAUSED = "paused"  # held until it is resumed
 
 
 class LoadStage(enum.StrEnum):
@@ -138,6 +139,15 @@ class TrainerSettings:
     per_device_eval_batch_size: int
     eval_rows: int
     save_steps: int
+    save_seconds: float
+    completion_only_loss: bool
+    assistant_only_loss: bool
+    early_stopping_patience: int
+    beta: float
+    sample_prompts: tuple[str, ...]
+    sample_steps: int
+    sample_max_tokens: int
+    tensorboard: bool
     trainer: str
 
 
@@ -239,6 +249,8 @@ class Adapter:
     parameters: int
     size_bytes: int
     path: str
+    parent: str
+    scored_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +312,8 @@ class TrainProgress:
     tokens_per_second: float
     eta_s: float
     tokens: int
+    scored_tokens: int = 0
+    reward_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,20 +345,39 @@ class PhaseProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """The adapter's answer, after `step`, to one of `sample_prompts`."""
+
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a training is expected to take; memory besides the resident model."""
+
+    memory_bytes: int
+    available_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth telling."""
 
     text: str
 
 
-EventBody = StateChange | TrainProgress | Evaluation | Checkpoint | PhaseProgress | Note
+EventBody = StateChange | TrainProgress | Evaluation | Checkpoint | PhaseProgress | Sample | Estimate | Note
 
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
     """Something that happened to a job; `sequence` counts from 1 within the job.
 
-    `kind` names the body as the contract does: `state`, `train`, `evaluation`, `checkpoint`, `phase` or `note`.
+    `kind` names the body as the contract does: `state`, `train`, `evaluation`, `checkpoint`, `phase`, `sample`,
+    `estimate` or `note`.
     """
 
     job_id: str
@@ -372,6 +405,7 @@ class Job:
     result: str
     progress: TrainProgress | None
     request_id: str
+    waiting_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ pass, so memory grows with the tokens, not with their square.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,7 +72,7 @@ def _blocks(q: Tensor, k: Tensor, shared: int) -> Iterator[tuple[slice, int, Ten
     """For each block of queries: its rows, the keys it sees, and its probabilities (batch, rows, keys)."""
     length = k.shape[1]
     block = min(_BLOCK, length)
-    later = torch.full((block, block), -torch.inf, dtype=q.dtype, device=q.device).triu(1).repeat_interleave(shared, 0)
+    later = _later(block, shared, q.dtype, q.device)
     for begin in range(0, length, block):
         end = min(begin + block, length)
         size = end - begin
@@ -79,6 +80,12 @@ def _blocks(q: Tensor, k: Tensor, shared: int) -> Iterator[tuple[slice, int, Ten
         scores = torch.bmm(q[:, rows], k[:, :end].transpose(1, 2))
         scores[:, :, begin:].add_(later[: size * shared, :size])
         yield rows, end, torch.softmax(scores, -1)
+
+
+@functools.lru_cache(maxsize=16)
+def _later(block: int, shared: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What hides the keys after each query of a block: (block * shared, block)."""
+    return torch.full((block, block), -torch.inf, dtype=dtype, device=device).triu(1).repeat_interleave(shared, 0)
 
 
 def _rows(tokens: Tensor, group: Group, shared: int, *, pad_with_zero: bool = False) -> Tensor:

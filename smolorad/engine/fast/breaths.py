@@ -7,6 +7,7 @@ or backward, as well as between two micro-steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +26,9 @@ class Breaths:
     def attach(self, layers: Any) -> None:
         """Watches decoder layers whose output is one tensor (1, tokens, width), or a tuple that begins with it."""
         for layer in layers:
-            layer.register_forward_hook(self._after)
+            # Forward and backward each take two operations a weight and token; attention's own are few beside them.
+            flop_a_token = 2.0 * sum(parameter.numel() for parameter in layer.parameters())
+            layer.register_forward_hook(partial(self._after, flop_a_token))
 
     def work(self, flop: float) -> None:
         """So much was computed."""
@@ -34,10 +37,9 @@ class Breaths:
             self._done_flop = 0.0
             self._breathe()
 
-    def _after(self, layer: Any, _: Any, output: Any) -> None:
+    def _after(self, flop_a_token: float, _layer: Any, _inputs: Any, output: Any) -> None:
         states: Tensor = output[0] if isinstance(output, tuple) else output
-        # Forward and backward each take two operations a weight and token; attention's own are few beside them.
-        flop = 2.0 * states.shape[1] * sum(parameter.numel() for parameter in layer.parameters())
+        flop = flop_a_token * states.shape[1]
         self.work(flop)
         if states.requires_grad:
             states.register_hook(lambda _: self.work(flop))

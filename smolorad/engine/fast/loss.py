@@ -39,12 +39,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
             out, p = logits[: len(rows)], exact[: len(rows)]
             torch.mm(rows, weight.t(), out=out)
             p.copy_(out)
-            largest, right = p.amax(-1, keepdim=True), p.gather(1, target)
-            p.sub_(largest).exp_()
-            norm = p.sum(-1, keepdim=True)
-            total += (norm.log() + largest - right).sum()
+            largest, right = out.amax(-1, keepdim=True).float(), p.gather(1, target)
+            torch._softmax(p, -1, False, out=p)
+            # The likeliest token's probability is one over the norm; the target's own may be too small for a number.
+            total += (largest - p.amax(-1, keepdim=True).log() - right).sum()
             if gradient is not None:
-                p.div_(norm).scatter_add_(1, target, torch.full_like(right, -1.0))
+                p.scatter_add_(1, target, torch.full_like(right, -1.0))
                 torch.mm(out.copy_(p), weight, out=gradient[begin : begin + block])
             worked((2.0 if gradient is None else 4.0) * rows.numel() * vocabulary)
         if gradient is not None:

@@ -140,7 +140,7 @@ class NativeModel:
         for at, name in enumerate(self.projections):
             if name in products:
                 a, b, scale = products[name]
-                pair = (a.detach().float().contiguous(), b.detach().float().T.contiguous())
+                pair = (a.detach().to(torch.float32, copy=True).contiguous(), b.detach().float().T.contiguous())
                 kept += pair
                 table[at] = _Lora(pair[0].data_ptr(), pair[1].data_ptr(), a.shape[0], scale)
         return Lora(table, tuple(kept))

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens")
+    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause")
     CALL_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Command(_message.Message):
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     DECODE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     call: int
     load: Load
     generate: Generate
@@ -44,10 +45,11 @@ class Command(_message.Message):
     drain: Drain
     ping: Ping
     decode_tokens: _generation_pb2.DecodeTokensRequest
-    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ...) -> None: ...
+    pause: Pause
+    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob")
+    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob", "sample", "estimate")
     CALL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOAD_PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +73,8 @@ class Event(_message.Message):
     PONG_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
     TOKEN_LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     call: int
     ready: Ready
     load_progress: _models_pb2.LoadProgress
@@ -94,7 +98,9 @@ class Event(_message.Message):
     pong: Pong
     decoded: _generation_pb2.DecodeTokensResponse
     token_logprob: _generation_pb2.TokenLogprob
-    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ...) -> None: ...
+    sample: _jobs_pb2.Sample
+    estimate: _jobs_pb2.Estimate
+    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ..., sample: _Optional[_Union[_jobs_pb2.Sample, _Mapping]] = ..., estimate: _Optional[_Union[_jobs_pb2.Estimate, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("path", "name", "device", "dtype", "trust_remote_code", "precision")
@@ -129,7 +135,7 @@ class Generate(_message.Message):
     def __init__(self, request: _Optional[_Union[_generation_pb2.GenerateRequest, _Mapping]] = ..., adapter: _Optional[_Union[AdapterFolder, _Mapping]] = ...) -> None: ...
 
 class Train(_message.Message):
-    __slots__ = ("job_id", "dataset_path", "lora", "trainer", "checkpoints_path", "stage_path", "output_path")
+    __slots__ = ("job_id", "dataset_path", "lora", "trainer", "checkpoints_path", "stage_path", "output_path", "parent_path", "tensorboard_path")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_PATH_FIELD_NUMBER: _ClassVar[int]
     LORA_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +143,8 @@ class Train(_message.Message):
     CHECKPOINTS_PATH_FIELD_NUMBER: _ClassVar[int]
     STAGE_PATH_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_PATH_FIELD_NUMBER: _ClassVar[int]
+    PARENT_PATH_FIELD_NUMBER: _ClassVar[int]
+    TENSORBOARD_PATH_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     dataset_path: str
     lora: _settings_pb2.LoraSettings
@@ -144,7 +152,9 @@ class Train(_message.Message):
     checkpoints_path: str
     stage_path: str
     output_path: str
-    def __init__(self, job_id: _Optional[str] = ..., dataset_path: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., checkpoints_path: _Optional[str] = ..., stage_path: _Optional[str] = ..., output_path: _Optional[str] = ...) -> None: ...
+    parent_path: str
+    tensorboard_path: str
+    def __init__(self, job_id: _Optional[str] = ..., dataset_path: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., checkpoints_path: _Optional[str] = ..., stage_path: _Optional[str] = ..., output_path: _Optional[str] = ..., parent_path: _Optional[str] = ..., tensorboard_path: _Optional[str] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("files_path", "request", "tokenizer_path", "output_path")
@@ -200,6 +210,10 @@ class Cancel(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Pause(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Drain(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -241,20 +255,22 @@ class Done(_message.Message):
     def __init__(self) -> None: ...
 
 class Trained(_message.Message):
-    __slots__ = ("steps", "train_loss", "eval_loss_before", "eval_loss_after", "parameters", "lora")
+    __slots__ = ("steps", "train_loss", "eval_loss_before", "eval_loss_after", "parameters", "lora", "scored_share")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
     EVAL_LOSS_BEFORE_FIELD_NUMBER: _ClassVar[int]
     EVAL_LOSS_AFTER_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     LORA_FIELD_NUMBER: _ClassVar[int]
+    SCORED_SHARE_FIELD_NUMBER: _ClassVar[int]
     steps: int
     train_loss: float
     eval_loss_before: float
     eval_loss_after: float
     parameters: int
     lora: _settings_pb2.LoraSettings
-    def __init__(self, steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ...) -> None: ...
+    scored_share: float
+    def __init__(self, steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., scored_share: _Optional[float] = ...) -> None: ...
 
 class Prepared(_message.Message):
     __slots__ = ("train_rows", "validation_rows", "report")

@@ -203,18 +203,22 @@ def test_a_failed_load_leaves_the_old_model_answering(engine: EngineProcess, lla
     assert (text, outcome.model) == (before[0], "tiny")
 
 
+def endless_training(root: Path) -> pb.Train:
+    return pb.Train(
+        job_id="job",
+        dataset_path=str(write_dataset(root / "data")),
+        lora=to_message(settings_pb2.LoraSettings, LoraSettings()),
+        trainer=to_message(settings_pb2.TrainerSettings, TrainerSettings(max_steps=100_000, logging_steps=1)),
+        checkpoints_path=str(root / "checkpoints"),
+        stage_path=str(root / "stage"),
+        output_path=str(root / "output"),
+    )
+
+
 def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, llama: Base, tmp_path: Path) -> None:
     expected = finish(begin(llama, spec("The quick", max_tokens=30)))[1].token_ids
     adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
-    train = pb.Train(
-        job_id="job",
-        dataset_path=str(write_dataset(tmp_path / "data")),
-        lora=to_message(settings_pb2.LoraSettings, LoraSettings()),
-        trainer=to_message(settings_pb2.TrainerSettings, TrainerSettings(max_steps=100_000, logging_steps=1)),
-        checkpoints_path=str(tmp_path / "checkpoints"),
-        stage_path=str(tmp_path / "stage"),
-        output_path=str(tmp_path / "output"),
-    )
+    train = endless_training(tmp_path)
     with engine_process(OMP_NUM_THREADS="1") as engine:
         engine.load(llama_folder, **FP32)
         training = engine.send(train=train)
@@ -222,12 +226,27 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
             pass
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
         assert answer(engine, generate("The quick", adapter, max_tokens=30))[1].adapter == "a@1"
+        now = answer(engine, generate("The quick", pb.AdapterFolder(key="b@latest#job"), max_tokens=3))[1].adapter
+        assert re.fullmatch(r"b@step-[1-9][0-9]*", now)
+        past = engine.call(generate=generate("The quick", pb.AdapterFolder(key="b@step-0#job"), max_tokens=3))
+        assert past.failure.reason == "NOT_FOUND"
         assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
         assert engine.load(llama_folder).failure.reason == "BAD_STATE"
         assert engine.call(train=train).failure.reason == "BAD_STATE"
         engine.cancel(training)
         *_, last = engine.events(training)
         assert last.failure.reason == "CANCELLED"
+        assert not (tmp_path / "checkpoints").exists()
+        live = generate("The quick", pb.AdapterFolder(key="b@latest#job"), max_tokens=3)
+        assert engine.call(generate=live).failure.reason == "NOT_FOUND"
+        assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
+        training = engine.send(train=train)
+        while engine.receive().WhichOneof("body") != "train":
+            pass
+        engine.pause(training)
+        *_, told, last = engine.events(training)
+        assert (last.failure.reason, told.WhichOneof("body")) == ("SHUTTING_DOWN", "checkpoint")
+        assert (tmp_path / "checkpoints" / str(told.checkpoint.step)).is_dir()
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
 
 

@@ -174,8 +174,35 @@ def test_generation_between_micro_steps_changes_nothing(job: Job, base: Base, tm
     assert equal(job.adapter(), disturbed.adapter())
 
 
+def test_twenty_jobs_leave_the_base_as_it_was(job: Job, base: Base, tmp_path: Path) -> None:
+    before = weights_of(base)
+    shapes = [
+        LoraSettings(),
+        LoraSettings(target_modules=("all-linear",)),
+        LoraSettings(use_rslora=True),
+        LoraSettings(use_dora=True),
+        LoraSettings(bias="all"),
+        LoraSettings(modules_to_save=("norm",)),
+        LoraSettings(layers_to_transform=(1,)),
+        LoraSettings(lora_dropout=0.0),
+        LoraSettings(init_lora_weights="pissa"),
+        LoraSettings(init_lora_weights="olora"),
+    ]
+    for number, lora in enumerate(shapes):
+        for trainer in ("fast", "plain"):
+            settings = dataclasses.replace(SHORT, max_steps=1, trainer=trainer)
+            dataclasses.replace(job, root=tmp_path / f"{trainer}{number}", lora=lora, trainer=settings).run(base)
+            assert weights_of(base) == before, (trainer, lora)
+
+
 class TestEvents:
     """What is told on the way."""
+
+    def test_a_checkpoint_when_it_is_time(self, job: Job, base: Base) -> None:
+        settings = dataclasses.replace(SHORT, save_steps=1000, save_seconds=1e-9)
+        host = RecordingHost()
+        dataclasses.replace(job, trainer=settings).run(base, host)
+        assert [checkpoint.step for checkpoint in host.of("checkpoint")] == [1, 2, 3]
 
     def test_of_a_whole_run(self, job: Job, base: Base) -> None:
         host = RecordingHost()
@@ -369,7 +396,7 @@ class TestRefused:
         from datasets import Dataset, DatasetDict
 
         DatasetDict({"train": Dataset.from_dict({"story": ["a"]})}).save_to_disk(str(tmp_path / "set"))
-        with pytest.raises(BadData, match="no split train with a column text"):
+        with pytest.raises(BadData, match="Nothing can be learned of a dataset with the columns story"):
             Job(tmp_path / "job", tmp_path / "set").run(base)
 
     def test_no_dataset(self, base: Base, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.base import Base
 from smolorad.engine.lora import linear_names, lora_config, resolved
-from smolorad.engine.sft import sft_config
+from smolorad.engine.sft import Setting, sft_config
 from smolorad.errors import InvalidRequest
 from tests.tiny import tiny_model
 from tests.unit.engine.train_kit import read_base
@@ -70,12 +70,29 @@ TRAINER: dict[str, tuple[Any, str, Any]] = {
     "per_device_eval_batch_size": (2, "per_device_eval_batch_size", 2),
     "save_steps": (8, "save_steps", 8),
 }
-NOT_TRLS = {"eval_rows", "trainer"}  # rows.py and train.py apply them; test_train.py and fast/test_trainer.py have their tests
+# Ours, or another trainer's; test_train.py, test_tokenise.py, test_preference.py and fast/test_trainer.py have their tests.
+NOT_TRLS = {
+    "eval_rows",
+    "save_seconds",
+    "trainer",
+    "completion_only_loss",
+    "assistant_only_loss",
+    "early_stopping_patience",
+    "beta",
+    "sample_prompts",
+    "sample_steps",
+    "sample_max_tokens",
+    "tensorboard",
+}
 
 
 def sft(settings: TrainerSettings, **changes: Any) -> Any:
-    more = {"output_dir": Path("out"), "evaluates": True, "evaluates_first": True, "on_cpu": True}
-    return sft_config(settings, **({"max_length": settings.max_length} | more | changes))
+    return sft_config(settings, setting(settings, **changes))
+
+
+def setting(settings: TrainerSettings, **changes: Any) -> Setting:
+    given = Setting(Path("out"), settings.max_length, evaluates=True, evaluates_first=True, on_cpu=True)
+    return dataclasses.replace(given, **changes)
 
 
 def test_the_tables_have_every_field() -> None:
@@ -101,7 +118,8 @@ def test_a_trainer_setting_reaches_trl(name: str) -> None:
 
 
 def test_a_step_in_one_batch_has_the_same_rows() -> None:
-    config = sft(TrainerSettings(per_device_train_batch_size=3, gradient_accumulation_steps=4), whole_steps=True)
+    settings = TrainerSettings(per_device_train_batch_size=3, gradient_accumulation_steps=4)
+    config = sft_config(settings, setting(settings), whole_steps=True)
     assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (12, 1)
 
 

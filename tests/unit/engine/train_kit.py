@@ -43,6 +43,17 @@ def write_dataset(folder: Path, *, train_rows: int = 10, held_out_rows: int = 5)
     return folder
 
 
+def write_columns(folder: Path, held_out_rows: int = 0, **columns: list[Any]) -> Path:
+    """A prepared dataset of another shape; its last rows are held out."""
+    whole = Dataset.from_dict(columns)
+    cut = len(whole) - held_out_rows
+    splits = {"train": whole.select(range(cut))}
+    if held_out_rows:
+        splits["validation"] = whole.select(range(cut, len(whole)))
+    DatasetDict(splits).save_to_disk(str(folder))
+    return folder
+
+
 def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
     """A model folder as the engine holds it: in eval mode, frozen."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().requires_grad_(False)
@@ -81,14 +92,20 @@ class RecordingHost:
     events: list[tuple[str, Any]] = field(default_factory=list)
     breaths: int = 0
     is_draining: bool = False
+    snapshot: Callable[[], Any] | None = None
 
     def breathe(self, call: int) -> None:
         assert call == CALL
         self.breaths += 1
         self.on_breath(self.breaths)
 
-    def draining(self) -> bool:
+    def stopping(self, call: int) -> bool:
+        assert call == CALL
         return self.is_draining
+
+    def offer(self, call: int, snapshot: Callable[[], Any] | None) -> None:
+        assert call == CALL
+        self.snapshot = snapshot
 
     def emit(self, call: int, **body: Any) -> None:
         assert call == CALL
@@ -118,9 +135,18 @@ class Job:
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(r=4))
     trainer: TrainerSettings = field(
         default_factory=lambda: TrainerSettings(
-            max_steps=6, gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=2, save_steps=2, trainer="plain"
+            max_steps=6,
+            gradient_accumulation_steps=2,
+            learning_rate=1e-2,
+            logging_steps=2,
+            save_steps=2,
+            save_seconds=0,
+            trainer="plain",
         )
     )
+
+    parent: Path | None = None
+    board: Path | None = None
 
     @property
     def micro_steps(self) -> int:
@@ -145,6 +171,8 @@ class Job:
             checkpoints_path=str(self.checkpoints),
             stage_path=str(self.root / "stage"),
             output_path=str(self.output),
+            parent_path=str(self.parent or ""),
+            tensorboard_path=str(self.board or ""),
         )
 
     def run(self, base: Base, host: RecordingHost | None = None) -> pb.Trained:
@@ -167,7 +195,9 @@ def last_parts(names: Sequence[str]) -> set[str]:
     return {name.split(".lora_")[0].rpartition(".")[2] for name in names if ".lora_" in name}
 
 
-def plain_sft(model: Path, rows: list[str], out: Path, lora: dict[str, Any], **settings: Any) -> dict[str, torch.Tensor]:
+def plain_sft(
+    model: Path, rows: list[str] | Dataset, out: Path, lora: dict[str, Any], **settings: Any
+) -> dict[str, torch.Tensor]:
     """What anybody would write with TRL: the adapter after training."""
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
@@ -181,7 +211,7 @@ def plain_sft(model: Path, rows: list[str], out: Path, lora: dict[str, Any], **s
             disable_tqdm=True,
             **({"gradient_checkpointing": False} | settings),
         ),
-        train_dataset=Dataset.from_dict({"text": rows}),
+        train_dataset=rows if isinstance(rows, Dataset) else Dataset.from_dict({"text": rows}),
         processing_class=AutoTokenizer.from_pretrained(model),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **lora),
     )

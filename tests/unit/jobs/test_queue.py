@@ -225,3 +225,75 @@ async def test_an_unknown_job_is_not_found(desk: Desk) -> None:
     for call in (desk.queue.cancel, desk.queue.resume):
         with pytest.raises(NotFound):
             await call("nosuch")
+
+
+async def test_a_waiting_job_is_held_and_others_pass(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.train.script.append([gate])
+    first = await desk.train_job("a")
+    await desk.train.running.wait()
+    held, last = await desk.train_job("b"), await desk.train_job("c")
+    assert desk.queue.waiting_for(held.id) == f"job {first.id} runs"
+    assert desk.queue.waiting_for(last.id) == f"job {first.id} runs, 1 waits before it"
+    assert desk.queue.waiting_for(first.id) == ""
+    assert (await desk.queue.pause(held.id)).state is JobState.PAUSED
+    assert (await desk.queue.pause(held.id)).state is JobState.PAUSED
+    assert desk.queue.waiting_for(last.id) == f"job {first.id} runs"
+    gate.set()
+    assert (await desk.ended(last.id)).state is JobState.SUCCEEDED
+    assert (await desk.store.get(held.id)).state is JobState.PAUSED
+    assert (await desk.queue.resume(held.id)).state is JobState.QUEUED
+    assert (await desk.ended(held.id)).state is JobState.SUCCEEDED
+    assert await desk.states(held.id) == ["queued", "paused", "queued", "running", "succeeded"]
+    with pytest.raises(BadState, match="has ended"):
+        await desk.queue.pause(held.id)
+
+
+async def test_a_running_job_is_held_cancelled_or_resumed(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.merge.script += [[gate], [gate]]
+    job = await desk.merge_job()
+    await desk.merge.running.wait()
+    desk.merge.running.clear()
+    await desk.queue.pause(job.id)
+    await _reached(desk, job.id, JobState.PAUSED)
+    await desk.queue.resume(job.id)
+    await desk.merge.running.wait()
+    await desk.queue.pause(job.id)
+    await _reached(desk, job.id, JobState.PAUSED)
+    assert (await desk.queue.cancel(job.id)).state is JobState.CANCELLED
+
+
+async def test_what_can_keep_its_work_ends_by_itself(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.train.script.append([gate, ShuttingDown("It has checkpointed.")])
+
+    async def pause(job_id: str) -> bool:
+        gate.set()
+        return True
+
+    desk.train.pause = pause  # type: ignore[attr-defined]
+    job = await desk.train_job()
+    await desk.train.running.wait()
+    await desk.queue.pause(job.id)
+    await _reached(desk, job.id, JobState.PAUSED)
+
+
+async def test_a_held_job_stays_held_when_the_daemon_ends(database: Database, job_home: Home) -> None:
+    desk = desk_over(database, job_home)
+    job = await desk.train_job()
+    await desk.queue.pause(job.id)
+    again = desk_over(database, job_home)
+    await again.queue.start()
+    other = await again.train_job("b")
+    assert (await again.ended(other.id)).state is JobState.SUCCEEDED
+    assert (await again.store.get(job.id)).state is JobState.PAUSED
+    await again.queue.close()
+
+
+async def _reached(desk: Desk, job_id: str, state: JobState) -> None:
+    """Returns once the job has reached a state."""
+    async with asyncio.timeout(10):
+        async for event in desk.events.follow(job_id):
+            if getattr(event.body, "state", None) is state and (await desk.store.get(job_id)).state is state:
+                return

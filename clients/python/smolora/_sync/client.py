@@ -180,16 +180,30 @@ class Client:
     # Training
 
     def train(
-        self, dataset: str, adapter: str, *, model: str = "", request_id: str = "", **settings: Unpack[TrainKeywords]
+        self,
+        dataset: str,
+        adapter: str,
+        *,
+        model: str = "",
+        parent: str = "",
+        request_id: str = "",
+        **settings: Unpack[TrainKeywords],
     ) -> JobRun[values.Adapter]:
         """Trains an adapter on the resident model, or on `model`, which is loaded where it is not resident.
 
+        `parent` is an adapter to go on from, in its shape: `name` or `name@revision`.
         `settings`: those of LoraSettings and TrainerSettings by name: `max_steps=200, learning_rate=1e-4, r=16`. What is left
         out takes the contract's default. The result is the Adapter. Cancel it with `cancel(run.job_id)`, never by leaving.
         """
         lora, trainer = train_settings(settings)
         request = training_pb2.TrainRequest(
-            dataset=dataset, adapter=adapter, model=model, lora=lora, trainer=trainer, request_id=request_id or _new_id()
+            dataset=dataset,
+            adapter=adapter,
+            model=model,
+            parent=parent,
+            lora=lora,
+            trainer=trainer,
+            request_id=request_id or _new_id(),
         )
         return self._run_job(training_pb2_grpc.TrainingServiceStub, "Train", request, values.Adapter, self.adapter)
 
@@ -227,8 +241,13 @@ class Client:
         answer = self._call(jobs_pb2_grpc.JobServiceStub, "CancelJob", jobs_pb2.CancelJobRequest(id=job_id))
         return from_message(values.Job, answer.job)
 
+    def pause(self, job_id: str) -> values.Job:
+        """Holds a job until it is resumed; training writes a checkpoint at its next step first."""
+        answer = self._call(jobs_pb2_grpc.JobServiceStub, "PauseJob", jobs_pb2.PauseJobRequest(id=job_id))
+        return from_message(values.Job, answer.job)
+
     def resume(self, job_id: str) -> values.Job:
-        """Puts a failed, cancelled or interrupted job back into the queue; training goes on from its last checkpoint."""
+        """Puts a job that is paused or has ended without a result back into the queue; training goes on from its checkpoint."""
         answer = self._call(jobs_pb2_grpc.JobServiceStub, "ResumeJob", jobs_pb2.ResumeJobRequest(id=job_id))
         return from_message(values.Job, answer.job)
 

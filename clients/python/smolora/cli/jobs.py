@@ -1,4 +1,4 @@
-"""`smolora-client jobs`: list, show, watch, cancel, resume."""
+"""`smolora-client jobs`: list, show, watch, cancel, pause, resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     watch = actions.add("watch", "show a job's events, past and future, until it ends", "id")
     watch.add_argument("--after", type=int, default=0, metavar="N", help="only events after this number")
     actions.add("cancel", "end a job", "id")
-    actions.add("resume", "put a failed, cancelled or interrupted job back into the queue", "id")
+    actions.add("pause", "hold a job until it is resumed; training writes a checkpoint first", "id")
+    actions.add("resume", "put a paused, failed, cancelled or interrupted job back into the queue", "id")
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     elif args.action == "watch":
         _watch(client, args.id, args.after, out)
     else:
-        job = {"show": client.job, "cancel": client.cancel, "resume": client.resume}[args.action](args.id)
+        actions = {"show": client.job, "cancel": client.cancel, "pause": client.pause, "resume": client.resume}
+        job = actions[args.action](args.id)
         if out.json:
             out.emit(job=job)
         else:
@@ -72,7 +74,7 @@ def show(job: values.Job, out: Output) -> None:
             ("kind", job.kind),
             ("target", job.target),
             ("state", job.state),
-            ("before it", job.queue_position or ""),
+            ("waits for", job.waiting_for),
             ("progress", _how_far(job)),
             ("result", job.result),
             ("error", f"{job.error.reason}: {job.error.message}" if job.error else ""),

@@ -24,6 +24,13 @@ def describe(event: values.JobEvent) -> str:
         return f"{body.phase}  {_amount(body.done, body.total, body.unit)}".rstrip()
     if isinstance(body, values.Checkpoint):
         return f"checkpoint at step {body.step}"
+    if isinstance(body, values.Sample):
+        return f"after step {body.step}  {body.prompt!r} -> {body.text!r}"
+    if isinstance(body, values.Estimate):
+        return (
+            f"needs about {size(body.memory_bytes)} of memory, {size(body.available_bytes)} are free; "
+            f"about {span(body.seconds)} in all"
+        )
     if isinstance(body, values.StateChange):
         return f"{body.state}: {body.why}" if body.why else str(body.state)
     return body.text

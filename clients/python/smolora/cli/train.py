@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--adapter", required=True, metavar="NAME", help="the adapter's name; one that exists gets a new revision"
     )
     parser.add_argument("--model", default="", metavar="NAME", help="the base model; by default the resident one")
+    parser.add_argument("--parent", default="", metavar="NAME", help="an adapter to go on from, in its shape")
     parser.add_argument("--detach", action="store_true", help="start the job, print its id, and leave")
     add_flags(parser.add_argument_group("the adapter (peft.LoraConfig)"), LORA)
     run_flags = parser.add_argument_group("the run (trl.SFTConfig)")
@@ -30,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     """Trains, and shows how it goes."""
-    training = client.train(args.dataset, args.adapter, model=args.model, **given(args, (*LORA, *TRAINER)))
+    training = client.train(args.dataset, args.adapter, model=args.model, parent=args.parent, **given(args, (*LORA, *TRAINER)))
     if args.detach:
         training.close()
         if out.json:
@@ -51,9 +52,11 @@ def show(adapter: values.Adapter, out: Output) -> None:
         [
             ("adapter", f"{adapter.name}@{adapter.revision}"),
             ("base", adapter.base_model),
+            ("goes on from", adapter.parent),
             ("dataset", adapter.dataset),
             ("steps", adapter.steps or ""),
             ("training loss", f"{adapter.train_loss:.4f}" if adapter.steps else ""),
+            ("learned", f"{adapter.scored_share:.0%} of the tokens" if 0 < adapter.scored_share < 0.995 else ""),
             ("held-out loss", losses(adapter)),
             ("rank", f"{adapter.lora.r}, alpha {adapter.lora.lora_alpha}, on {', '.join(adapter.lora.target_modules)}"),
             ("parameters", f"{adapter.parameters:,}"),

@@ -60,6 +60,11 @@ class JobServiceStub:
                 request_serializer=smolora_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
                 response_deserializer=smolora_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/smolora.v1.JobService/PauseJob',
+                request_serializer=smolora_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=smolora_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -96,7 +101,14 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Puts a failed, cancelled or interrupted job back into the queue; training goes on from its last checkpoint.
+        """Puts a failed, cancelled, interrupted or paused job back into the queue; training goes on from its last checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJob(self, request, context):
+        """Holds a job that waits or runs until it is resumed. Training writes a checkpoint at its next step and loses nothing; other work starts anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +141,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ResumeJob,
                     request_deserializer=smolora_dot_v1_dot_jobs__pb2.ResumeJobRequest.FromString,
                     response_serializer=smolora_dot_v1_dot_jobs__pb2.ResumeJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=smolora_dot_v1_dot_jobs__pb2.PauseJobRequest.FromString,
+                    response_serializer=smolora_dot_v1_dot_jobs__pb2.PauseJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +284,33 @@ class JobService:
             '/smolora.v1.JobService/ResumeJob',
             smolora_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
             smolora_dot_v1_dot_jobs__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/smolora.v1.JobService/PauseJob',
+            smolora_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+            smolora_dot_v1_dot_jobs__pb2.PauseJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

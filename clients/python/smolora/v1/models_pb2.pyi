@@ -144,7 +144,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., origin: _Optional[_Union[_common_pb2.Origin, str]] = ..., source: _Optional[str] = ..., fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., size_bytes: _Optional[int] = ..., path: _Optional[str] = ..., merge_proof: _Optional[_Union[MergeProof, _Mapping]] = ..., job_id: _Optional[str] = ..., resident: _Optional[bool] = ...) -> None: ...
 
 class Adapter(_message.Message):
-    __slots__ = ("name", "revision", "create_time", "origin", "base_model", "base_fingerprint", "dataset", "job_id", "lora", "trainer", "steps", "train_loss", "eval_loss_before", "eval_loss_after", "parameters", "size_bytes", "path", "base_dtype")
+    __slots__ = ("name", "revision", "create_time", "origin", "base_model", "base_fingerprint", "dataset", "job_id", "lora", "trainer", "steps", "train_loss", "eval_loss_before", "eval_loss_after", "parameters", "size_bytes", "path", "base_dtype", "parent", "scored_share")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,8 @@ class Adapter(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     BASE_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    SCORED_SHARE_FIELD_NUMBER: _ClassVar[int]
     name: str
     revision: int
     create_time: _timestamp_pb2.Timestamp
@@ -181,7 +183,9 @@ class Adapter(_message.Message):
     size_bytes: int
     path: str
     base_dtype: _common_pb2.Dtype
-    def __init__(self, name: _Optional[str] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., origin: _Optional[_Union[_common_pb2.Origin, str]] = ..., base_model: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., job_id: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., size_bytes: _Optional[int] = ..., path: _Optional[str] = ..., base_dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ...) -> None: ...
+    parent: str
+    scored_share: float
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., origin: _Optional[_Union[_common_pb2.Origin, str]] = ..., base_model: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., job_id: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., size_bytes: _Optional[int] = ..., path: _Optional[str] = ..., base_dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., parent: _Optional[str] = ..., scored_share: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

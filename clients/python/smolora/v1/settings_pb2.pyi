@@ -51,7 +51,7 @@ class LoraSettings(_message.Message):
     def __init__(self, r: _Optional[int] = ..., lora_alpha: _Optional[int] = ..., lora_dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., exclude_modules: _Optional[_Iterable[str]] = ..., bias: _Optional[str] = ..., use_rslora: _Optional[bool] = ..., use_dora: _Optional[bool] = ..., modules_to_save: _Optional[_Iterable[str]] = ..., layers_to_transform: _Optional[_Iterable[int]] = ..., init_lora_weights: _Optional[str] = ..., rank_pattern: _Optional[_Mapping[str, int]] = ..., alpha_pattern: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class TrainerSettings(_message.Message):
-    __slots__ = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "max_length", "packing", "gradient_checkpointing", "neftune_noise_alpha", "seed", "logging_steps", "eval_steps", "per_device_eval_batch_size", "eval_rows", "save_steps", "trainer")
+    __slots__ = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "max_length", "packing", "gradient_checkpointing", "neftune_noise_alpha", "seed", "logging_steps", "eval_steps", "per_device_eval_batch_size", "eval_rows", "save_steps", "trainer", "save_seconds", "completion_only_loss", "assistant_only_loss", "early_stopping_patience", "beta", "sample_prompts", "sample_steps", "sample_max_tokens", "tensorboard")
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     NUM_TRAIN_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     PER_DEVICE_TRAIN_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,15 @@ class TrainerSettings(_message.Message):
     EVAL_ROWS_FIELD_NUMBER: _ClassVar[int]
     SAVE_STEPS_FIELD_NUMBER: _ClassVar[int]
     TRAINER_FIELD_NUMBER: _ClassVar[int]
+    SAVE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_ONLY_LOSS_FIELD_NUMBER: _ClassVar[int]
+    ASSISTANT_ONLY_LOSS_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TENSORBOARD_FIELD_NUMBER: _ClassVar[int]
     max_steps: int
     num_train_epochs: float
     per_device_train_batch_size: int
@@ -100,4 +109,13 @@ class TrainerSettings(_message.Message):
     eval_rows: int
     save_steps: int
     trainer: str
-    def __init__(self, max_steps: _Optional[int] = ..., num_train_epochs: _Optional[float] = ..., per_device_train_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler_type: _Optional[str] = ..., warmup_steps: _Optional[float] = ..., optim: _Optional[str] = ..., weight_decay: _Optional[float] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., max_length: _Optional[int] = ..., packing: _Optional[bool] = ..., gradient_checkpointing: _Optional[bool] = ..., neftune_noise_alpha: _Optional[float] = ..., seed: _Optional[int] = ..., logging_steps: _Optional[int] = ..., eval_steps: _Optional[int] = ..., per_device_eval_batch_size: _Optional[int] = ..., eval_rows: _Optional[int] = ..., save_steps: _Optional[int] = ..., trainer: _Optional[str] = ...) -> None: ...
+    save_seconds: float
+    completion_only_loss: bool
+    assistant_only_loss: bool
+    early_stopping_patience: int
+    beta: float
+    sample_prompts: _containers.RepeatedScalarFieldContainer[str]
+    sample_steps: int
+    sample_max_tokens: int
+    tensorboard: bool
+    def __init__(self, max_steps: _Optional[int] = ..., num_train_epochs: _Optional[float] = ..., per_device_train_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler_type: _Optional[str] = ..., warmup_steps: _Optional[float] = ..., optim: _Optional[str] = ..., weight_decay: _Optional[float] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., max_length: _Optional[int] = ..., packing: _Optional[bool] = ..., gradient_checkpointing: _Optional[bool] = ..., neftune_noise_alpha: _Optional[float] = ..., seed: _Optional[int] = ..., logging_steps: _Optional[int] = ..., eval_steps: _Optional[int] = ..., per_device_eval_batch_size: _Optional[int] = ..., eval_rows: _Optional[int] = ..., save_steps: _Optional[int] = ..., trainer: _Optional[str] = ..., save_seconds: _Optional[float] = ..., completion_only_loss: _Optional[bool] = ..., assistant_only_loss: _Optional[bool] = ..., early_stopping_patience: _Optional[int] = ..., beta: _Optional[float] = ..., sample_prompts: _Optional[_Iterable[str]] = ..., sample_steps: _Optional[int] = ..., sample_max_tokens: _Optional[int] = ..., tensorboard: _Optional[bool] = ...) -> None: ...

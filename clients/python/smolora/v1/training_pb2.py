@@ -28,7 +28,7 @@ from smolora.v1 import models_pb2 as smolora_dot_v1_dot_models__pb2
 from smolora.v1 import settings_pb2 as smolora_dot_v1_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19smolora/v1/training.proto\x12\nsmolora.v1\x1a\x17smolora/v1/common.proto\x1a\x15smolora/v1/jobs.proto\x1a\x17smolora/v1/models.proto\x1a\x19smolora/v1/settings.proto\"\xa9\x01\n\x0cTrainRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12&\n\x04lora\x18\x04 \x01(\x0b\x32\x18.smolora.v1.LoraSettings\x12,\n\x07trainer\x18\x05 \x01(\x0b\x32\x1b.smolora.v1.TrainerSettings\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"k\n\rTrainResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12&\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x13.smolora.v1.AdapterH\x00\x42\x07\n\x05\x65vent\"c\n\x0cMergeRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12 \n\x05\x64type\x18\x04 \x01(\x0e\x32\x11.smolora.v1.Dtype\"g\n\rMergeResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x11.smolora.v1.ModelH\x00\x42\x07\n\x05\x65vent2\x91\x01\n\x0fTrainingService\x12>\n\x05Train\x12\x18.smolora.v1.TrainRequest\x1a\x19.smolora.v1.TrainResponse0\x01\x12>\n\x05Merge\x12\x18.smolora.v1.MergeRequest\x1a\x19.smolora.v1.MergeResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19smolora/v1/training.proto\x12\nsmolora.v1\x1a\x17smolora/v1/common.proto\x1a\x15smolora/v1/jobs.proto\x1a\x17smolora/v1/models.proto\x1a\x19smolora/v1/settings.proto\"\xb9\x01\n\x0cTrainRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12&\n\x04lora\x18\x04 \x01(\x0b\x32\x18.smolora.v1.LoraSettings\x12,\n\x07trainer\x18\x05 \x01(\x0b\x32\x1b.smolora.v1.TrainerSettings\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06parent\x18\x07 \x01(\t\"k\n\rTrainResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12&\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x13.smolora.v1.AdapterH\x00\x42\x07\n\x05\x65vent\"c\n\x0cMergeRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12 \n\x05\x64type\x18\x04 \x01(\x0e\x32\x11.smolora.v1.Dtype\"g\n\rMergeResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x11.smolora.v1.ModelH\x00\x42\x07\n\x05\x65vent2\x91\x01\n\x0fTrainingService\x12>\n\x05Train\x12\x18.smolora.v1.TrainRequest\x1a\x19.smolora.v1.TrainResponse0\x01\x12>\n\x05Merge\x12\x18.smolora.v1.MergeRequest\x1a\x19.smolora.v1.MergeResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smolora.v1.training_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAINREQUEST']._serialized_start=142
-  _globals['_TRAINREQUEST']._serialized_end=311
-  _globals['_TRAINRESPONSE']._serialized_start=313
-  _globals['_TRAINRESPONSE']._serialized_end=420
-  _globals['_MERGEREQUEST']._serialized_start=422
-  _globals['_MERGEREQUEST']._serialized_end=521
-  _globals['_MERGERESPONSE']._serialized_start=523
-  _globals['_MERGERESPONSE']._serialized_end=626
-  _globals['_TRAININGSERVICE']._serialized_start=629
-  _globals['_TRAININGSERVICE']._serialized_end=774
+  _globals['_TRAINREQUEST']._serialized_end=327
+  _globals['_TRAINRESPONSE']._serialized_start=329
+  _globals['_TRAINRESPONSE']._serialized_end=436
+  _globals['_MERGEREQUEST']._serialized_start=438
+  _globals['_MERGEREQUEST']._serialized_end=537
+  _globals['_MERGERESPONSE']._serialized_start=539
+  _globals['_MERGERESPONSE']._serialized_end=642
+  _globals['_TRAININGSERVICE']._serialized_start=645
+  _globals['_TRAININGSERVICE']._serialized_end=790
 # @@protoc_insertion_point(module_scope)

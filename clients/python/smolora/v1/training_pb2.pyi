@@ -10,20 +10,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainRequest(_message.Message):
-    __slots__ = ("dataset", "adapter", "model", "lora", "trainer", "request_id")
+    __slots__ = ("dataset", "adapter", "model", "lora", "trainer", "request_id", "parent")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LORA_FIELD_NUMBER: _ClassVar[int]
     TRAINER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     adapter: str
     model: str
     lora: _settings_pb2.LoraSettings
     trainer: _settings_pb2.TrainerSettings
     request_id: str
-    def __init__(self, dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., model: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    parent: str
+    def __init__(self, dataset: _Optional[str] = ..., adapter: _Optional[str] = ..., model: _Optional[str] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., trainer: _Optional[_Union[_settings_pb2.TrainerSettings, _Mapping]] = ..., request_id: _Optional[str] = ..., parent: _Optional[str] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
     __slots__ = ("job_event", "adapter")

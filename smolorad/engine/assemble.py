@@ -1,0 +1,186 @@
+"""Puts a training together: the adapter on a view of the base, the rows, and the trainer that fits both."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from torch import Tensor
+
+from smolora.v1 import jobs_pb2
+from smolorad.domain import Device, LoraSettings, Note, TrainerSettings
+from smolorad.engine import lora as peft_lora
+from smolorad.engine import need
+from smolorad.engine.adapters import adapter_weights, read_config
+from smolorad.engine.base import Base
+from smolorad.engine.board import Board
+from smolorad.engine.checkpoint import Checkpoints
+from smolorad.engine.fast.fit import misfit
+from smolorad.engine.fast.trainer import FastTrainer
+from smolorad.engine.live import Live
+from smolorad.engine.rows import Rows, read_rows
+from smolorad.engine.sft import Setting, dpo_config, sft_config
+from smolorad.engine.tokenise import CHAT
+from smolorad.engine.trainer import Host, HostedTrainer, LoraTrainer, PreferenceTrainer
+from smolorad.errors import InvalidRequest, UnsupportedModel
+from smolorad.link.convert import to_message
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training, as it was asked for."""
+
+    call: int
+    base: Base
+    host: Host
+    lora: LoraSettings
+    settings: TrainerSettings
+    dataset: Path
+    stage: Path
+    parent: Path | None  # the PEFT folder that it goes on from
+    tensorboard: Path | None  # where its curves go
+    processes: int = 1  # that share it
+
+    def note(self, text: str) -> None:
+        """Tells the user something."""
+        self.host.emit(self.call, note=to_message(jobs_pb2.Note, Note(text)))
+
+
+def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedTrainer:
+    """The trainer of a run; `done` is how many steps its checkpoint has, None where it begins.
+
+    Raises InvalidRequest for settings that fit neither the model nor the rows, and what reading rows and adapters raises.
+    """
+    base, settings = run.base, run.settings
+    # TRL gives the tokenizer a padding token where it has none.
+    tokenizer = copy.deepcopy(base.tokenizer)
+    if tokenizer.eos_token is None:
+        raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
+    start = _Start.of(run)
+    max_length = min(settings.max_length, base.context_length)
+    rows = read_rows(run.dataset, tokenizer, settings, max_length, lambda: run.host.breathe(run.call))
+    _check(run, rows, start)
+    for text in _notes(rows):
+        run.note(text)
+    settings = _fitting(run, rows, start.config, done or 0)
+    stage = run.stage / "trainer"
+    shutil.rmtree(stage, ignore_errors=True)
+    held_out = rows.held_out is not None
+    setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
+    live, board = Live(base, settings, as_chat=rows.shape is CHAT), Board(run.tensorboard, done or 0)
+
+    def build(kind: type[HostedTrainer], args: Any) -> HostedTrainer:
+        return kind(
+            model=start.model(base),
+            args=args,
+            train_dataset=rows.train,
+            eval_dataset=rows.held_out,
+            processing_class=tokenizer,
+            host=run.host,
+            call=run.call,
+            checkpoints=checkpoints,
+            held_out_rows=rows.held_out_rows,
+            settings=settings,
+            live=live,
+            board=board,
+            **start.peft(),
+        )
+
+    if rows.shape.is_preference:
+        return build(PreferenceTrainer, dpo_config(settings, setting))
+    if settings.trainer == "fast" and run.processes > 1:
+        run.note("The plain trainer takes this run, as the fast one does not share its steps between processes.")
+    elif settings.trainer == "fast":
+        trainer = build(FastTrainer, sft_config(settings, setting, whole_steps=True))
+        if not (reason := misfit(trainer, start.parent_model(base), settings, max_length)):
+            return trainer
+        run.note(f"The plain trainer takes this run, as the fast one cannot: {reason}.")
+    return build(LoraTrainer, sft_config(settings, setting))
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What the adapter begins as: its shape, and where it goes on from another one, that one's weights."""
+
+    config: LoraConfig
+    weights: dict[str, Tensor] | None
+
+    @classmethod
+    def of(cls, run: Run) -> _Start:
+        if run.parent is None:
+            return cls(peft_lora.lora_config(run.lora, run.base.model), None)
+        config = read_config(run.parent)
+        config.inference_mode, config.init_lora_weights = False, True
+        config.task_type = "CAUSAL_LM"
+        weights = adapter_weights(run.base, run.parent)
+        return cls(config, weights)
+
+    def model(self, base: Base) -> Any:
+        """A view of the base, for TRL to put the adapter on; with the adapter on it where that is another one's."""
+        view = base.view(own_biases=self.config.bias != "none" or self.config.lora_bias)
+        if peft_lora.changes_base(self.config):
+            peft_lora.own_adapted_weights(self.config, view)
+        if self.weights is None:
+            return view
+        model = get_peft_model(view, copy.deepcopy(self.config))
+        set_peft_model_state_dict(model, self.weights)
+        return model
+
+    def peft(self) -> dict[str, Any]:
+        """What the trainer is told of the adapter that it is to make."""
+        return {"peft_config": copy.deepcopy(self.config)} if self.weights is None else {}
+
+    def parent_model(self, base: Base) -> Any:
+        """The model that training begins with, computed as everybody computes it."""
+        if self.weights is None:
+            return base.model
+        model: PeftModel = self.model(base)
+        return model.get_base_model().eval()
+
+
+def _fitting(run: Run, rows: Rows, config: LoraConfig, done: int) -> TrainerSettings:
+    """The settings, with layers computed again where memory asks for it; tells the estimate, and raises OutOfMemory.
+
+    Whether layers are computed again changes no result, so a run may go on either way.
+    """
+    settings, pairs = run.settings, rows.shape.is_preference
+    work = need.Workload.of(rows.train, settings, fast=settings.trainer == "fast" and not pairs, pairs=pairs)
+    steps = settings.max_steps
+    if settings.num_train_epochs is not None:
+        steps = math.ceil(len(rows.train) / work.rows * settings.num_train_epochs)
+    trained, again = peft_lora.count(config, run.base.model), settings.gradient_checkpointing
+    needed = need.estimate(run.base.model, trained, work, steps - done, checkpointing=again)
+    if not again and needed.memory_bytes > needed.available_bytes:
+        again = True
+        needed = need.estimate(run.base.model, trained, work, steps - done, checkpointing=True)
+        run.note("Memory is short, so activations are computed again in the backward pass, which is slower.")
+    run.host.emit(run.call, estimate=to_message(jobs_pb2.Estimate, needed))
+    if needed.memory_bytes > needed.available_bytes:
+        raise need.refuse(needed, run.base.name)
+    return dataclasses.replace(settings, gradient_checkpointing=again)
+
+
+def _check(run: Run, rows: Rows, start: _Start) -> None:
+    if rows.shape.is_preference and peft_lora.changes_base(start.config):
+        raise InvalidRequest.field(
+            "lora.init_lora_weights",
+            f"{start.config.init_lora_weights} does not go with preference pairs, which compare with the base; choose true",
+        )
+    if run.settings.early_stopping_patience and rows.held_out is None:
+        raise InvalidRequest.field(
+            "trainer.early_stopping_patience", "needs held-out rows, and the dataset has none; prepare it with validation"
+        )
+
+
+def _notes(rows: Rows) -> Iterator[str]:
+    if rows.scored_share is not None:
+        yield f"Learns the {rows.shape.unit}: {rows.scored_share:.0%} of the tokens; the rest is context."
+    if rows.left_out:
+        yield f"{rows.left_out:,} rows are left out, as nothing of them would be learned within trainer.max_length."

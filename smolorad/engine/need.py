@@ -1,0 +1,115 @@
+"""What a training needs of memory and time, reckoned before its first step.
+
+Activations are counted as Korthikanti et al. count them ("Reducing Activation Recomputation in Large Transformer Models",
+2022): values kept for the backward pass, a token and layer. How many those are differs between the two trainers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import psutil
+import torch
+
+from smolorad.domain import Estimate, TrainerSettings
+from smolorad.engine.fast.trainer import BUDGET
+from smolorad.errors import OutOfMemory
+
+_ROWS_READ = 64  # as a sample of the lengths
+_MARGIN = 1.15
+_AROUND_BYTES = 120e6  # what the libraries of training and their caches take
+# Bytes a logit, in the formats of the pass, and how many logits are there at once.
+_FAST_LOGITS, _PLAIN_LOGITS_WIDTH, _BYTES_A_LOGIT = 16e6, 32_768, 14
+# Of the measured speed of a large product, which a step reaches as a whole.
+_FAST_SHARE, _PLAIN_SHARE = 0.30, 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a step computes."""
+
+    longest: int  # tokens of the longest row seen
+    mean: float  # tokens a row
+    rows: int  # a step
+    rows_at_once: int  # a micro-step, with its padding
+    fast: bool
+    answers: int = 1  # rows that one row becomes: two for a pair
+
+    @classmethod
+    def of(cls, rows: Any, settings: TrainerSettings, *, fast: bool, pairs: bool) -> Workload:
+        """Of a sample of the tokenised rows."""
+        lengths = [_length(row) for row in rows.select(range(min(_ROWS_READ, len(rows))))]
+        at_once = settings.per_device_train_batch_size
+        rows_a_step = at_once * settings.gradient_accumulation_steps
+        return cls(max(lengths), fmean(lengths), rows_a_step, at_once, fast, 2 if pairs else 1)
+
+    @property
+    def tokens_at_once(self) -> float:
+        """Tokens of a micro-step."""
+        if self.fast:
+            return max(min(BUDGET, self.rows * self.mean), self.longest)
+        return self.rows_at_once * self.longest * self.answers
+
+    @property
+    def tokens_a_step(self) -> float:
+        """Tokens of an optimiser step."""
+        return self.rows * self.mean * self.answers
+
+
+def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpointing: bool) -> Estimate:
+    """What a training takes of so many parameters on a model in memory, and what of memory is free now."""
+    config = model.config.get_text_config()
+    layers, width = config.num_hidden_layers, config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    size = next(model.parameters()).element_size()
+    a_layer = (8 * width + 4 * inner if work.fast else 24 * width + 7 * inner) * size
+    kept = layers * width * size + a_layer if checkpointing else layers * a_layer
+    logits = _FAST_LOGITS if work.fast else work.tokens_at_once * min(config.vocab_size, _PLAIN_LOGITS_WIDTH)
+    # Weights, gradients and Adam's two moments, in fp32.
+    memory = _MARGIN * (work.tokens_at_once * kept + logits * _BYTES_A_LOGIT) + 16 * trained + _AROUND_BYTES
+    parameters = sum(p.numel() for p in model.parameters())
+    # Two operations a weight and token forward, two backward, and where layers are computed again, two more.
+    flop = (6.0 if checkpointing else 4.0) * parameters * work.tokens_a_step * steps
+    seconds = flop / (_product_flop_s(model) * (_FAST_SHARE if work.fast else _PLAIN_SHARE))
+    return Estimate(int(memory), available_bytes(next(model.parameters()).device), seconds)
+
+
+def refuse(needed: Estimate, name: str) -> OutOfMemory:
+    """Why a training that does not fit is not begun."""
+    return OutOfMemory(
+        f"This training on {name} needs about {needed.memory_bytes / 1e9:.1f} GB besides the model, and "
+        f"{needed.available_bytes / 1e9:.1f} GB are free; lower trainer.max_length or trainer.per_device_train_batch_size, "
+        "train a smaller model, or close other programs."
+    )
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that a training can have now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    if device.type == "mps":
+        return min(free, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return free
+
+
+def _length(row: Any) -> int:
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def _product_flop_s(model: Any) -> float:
+    """How fast this machine multiplies in the model's format, measured in some 20 ms."""
+    parameter = next(model.parameters())
+    left = torch.ones(256, 512, dtype=parameter.dtype, device=parameter.device)
+    right = torch.ones(512, 1024, dtype=parameter.dtype, device=parameter.device)
+    (left @ right).sum().item()
+    begin, rounds = time.perf_counter(), 8
+    for _ in range(rounds):
+        product = left @ right
+    product.sum().item()
+    return rounds * 2.0 * 256 * 512 * 1024 / max(time.perf_counter() - begin, 1e-9)

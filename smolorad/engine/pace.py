@@ -1,0 +1,48 @@
+"""How fast a training goes, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Pace:
+    """Seconds of training, reports apart and pauses left out.
+
+    A rate is measured since the last report, as it changes with the rows; what is left is reckoned with all steps so far, as
+    that is steadier, and with the evaluations still to come.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begin: float | None = None
+        self._step, self._tokens = 0, 0
+        self._seconds, self._steps = 0.0, 0
+        self._aside_s = 0.0
+
+    def start(self, step: int, tokens: int) -> None:
+        """Training goes on now, with so many steps done and tokens seen; nothing happens while it is under way."""
+        if self._begin is None:
+            self._begin, self._step, self._tokens = self._clock(), step, tokens
+
+    def report(self, step: int, tokens: int, steps_left: int, evaluations_left: int = 0) -> tuple[float, float]:
+        """Tokens a second since the last report, and the seconds that are left."""
+        assert self._begin is not None, "a report follows a step"
+        seconds, self._begin = max(self._clock() - self._begin, 1e-9), None
+        self._seconds += seconds
+        self._steps += step - self._step
+        left_s = self._seconds / max(self._steps, 1) * steps_left + self._aside_s * evaluations_left
+        return (tokens - self._tokens) / seconds, left_s
+
+    def evaluated(self, seconds: float) -> None:
+        """An evaluation took so long; it counts to no step."""
+        self._aside_s, self._begin = seconds, None
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What happens inside is no training."""
+        begin = self._clock()
+        yield
+        if self._begin is not None:
+            self._begin += self._clock() - begin

@@ -1,0 +1,73 @@
+"""Adapters that are still being trained, by name and step: `support@latest`, `support@step-120`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolorad import publish
+from smolorad.domain import Job, JobState, TrainSpec, check_name
+from smolorad.errors import NotFound
+from smolorad.paths import Home
+from smolorad.store.jobs import JobStore
+
+_STEP = re.compile(r"latest|step-(0|[1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAdapter:
+    """Where what was asked for is: in a checkpoint, or with the training that runs."""
+
+    key: str  # `name@step-N` or `name@latest`, and the job's id, since the next job of this name has steps too
+    path: Path | None  # the checkpoint; None: what the training has now
+    model: str  # its base
+
+
+class LiveAdapters:
+    """Finds them."""
+
+    def __init__(self, home: Home, store: JobStore) -> None:
+        self._home = home
+        self._store = store
+
+    @staticmethod
+    def names_one(reference: str) -> bool:
+        """Whether a reference means an adapter that is being trained, whoever it is."""
+        return bool(_STEP.fullmatch(reference.partition("@")[2]))
+
+    async def find(self, reference: str) -> LiveAdapter:
+        """The adapter of a reference that `names_one`; raises InvalidRequest for the name, NotFound."""
+        name, _, wanted = reference.partition("@")
+        check_name(name, "adapter")
+        job, model = await self._job(name)
+        saved = self._saved(job)
+        step = wanted.removeprefix("step-")
+        if step in saved:
+            return LiveAdapter(f"{name}@{wanted}#{job.id}", saved[step], model)
+        if job.state is JobState.RUNNING:
+            return LiveAdapter(f"{name}@{wanted}#{job.id}", None, model)
+        if wanted == "latest" and saved:
+            newest = max(saved, key=int)
+            return LiveAdapter(f"{name}@step-{newest}#{job.id}", saved[newest], model)
+        steps = ", ".join(f"{name}@step-{step}" for step in sorted(saved, key=int)) or "nothing yet"
+        raise NotFound(f"Job {job.id} trains {name} but does not run, and has no {wanted}; there is {steps}.")
+
+    async def _job(self, name: str) -> tuple[Job, str]:
+        """The newest unfinished training of an adapter, one that runs first; and its base."""
+        jobs = [
+            (job.state is JobState.RUNNING, number, job, job.spec.model)
+            for number, job in enumerate(await self._store.unfinished())
+            if isinstance(job.spec, TrainSpec) and job.spec.adapter == name
+        ]
+        if not jobs:
+            raise NotFound(f"No training of {name} is under way; leave the step out to ask the finished adapter.")
+        _, _, job, model = max(jobs, key=lambda found: found[:2])
+        return job, model
+
+    def _saved(self, job: Job) -> dict[str, Path]:
+        """The complete checkpoints, by step."""
+        folder = self._home.job(job.id).checkpoints
+        if not folder.is_dir():
+            return {}
+        return {path.name: path for path in folder.iterdir() if path.name.isdecimal() and (path / publish.MANIFEST).is_file()}

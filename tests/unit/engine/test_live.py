@@ -1,0 +1,181 @@
+"""A training can be watched: samples, curves, its adapter at any step, and what it will take."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event
+
+from smolorad.domain import GenerateSpec, LoraSettings, Sampling
+from smolorad.engine import need
+from smolorad.engine.adapters import read_adapter
+from smolorad.engine.answer import Answer
+from smolorad.engine.base import Base
+from smolorad.engine.pace import Pace
+from smolorad.errors import InvalidRequest, OutOfMemory
+from tests.tiny import tiny_model
+from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, write_columns, write_dataset
+
+PROMPTS = ("the river", "bread and")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return read_base(tiny_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path / "job", write_dataset(tmp_path / "set"))
+
+
+def with_settings(job: Job, **changes: Any) -> Job:
+    return dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, **changes))
+
+
+def greedy(base: Base, folder: Path, prompt: str, tokens: int) -> str:
+    sampling = Sampling(max_tokens=tokens, temperature=0.0)
+    answer, text = Answer(0, base, read_adapter(base, folder), "", GenerateSpec(prompt=prompt, sampling=sampling), 0.0), ""
+    while answer.outcome is None:
+        text += answer.step()
+    return text
+
+
+@pytest.mark.parametrize("trainer", ["fast", "plain"])
+@pytest.mark.parametrize("init", ["true", "pissa"])
+def test_samples_are_the_adapters_own_answers_and_change_nothing(
+    job: Job, base: Base, tmp_path: Path, trainer: str, init: str
+) -> None:
+    job = dataclasses.replace(with_settings(job, trainer=trainer), lora=LoraSettings(r=4, init_lora_weights=init))
+    silent = dataclasses.replace(job, root=tmp_path / "silent")
+    silent.run(base)
+    host = RecordingHost()
+    job = with_settings(job, sample_prompts=PROMPTS, sample_steps=4, sample_max_tokens=6)
+    job.run(base, host)
+    assert equal(job.adapter(), silent.adapter())
+    samples = host.of("sample")
+    assert [(sample.step, sample.prompt) for sample in samples] == [(step, prompt) for step in (4, 6) for prompt in PROMPTS]
+    assert [sample.text for sample in samples[2:]] == [greedy(base, job.output, prompt, 6) for prompt in PROMPTS]
+
+
+def test_a_prompt_that_cannot_be_answered_is_refused_before_the_first_step(job: Job, base: Base) -> None:
+    with pytest.raises(InvalidRequest, match="sample_prompts"):
+        with_settings(job, sample_prompts=("river " * 2000,)).run(base, host := RecordingHost())
+    assert not host.of("train")
+
+
+def test_whoever_asks_between_two_steps_gets_the_adapter_of_the_last_one(job: Job, base: Base) -> None:
+    seen: dict[int, Any] = {}
+    host = RecordingHost()
+
+    def ask(count: int) -> None:
+        if host.snapshot is not None:
+            step, adapter = host.snapshot()
+            ids = torch.tensor([[1, 2, 3, 4]])
+            seen.setdefault(step, adapter.model(input_ids=ids).logits.detach().clone())
+            assert torch.equal(seen[step], adapter.model(input_ids=ids).logits)
+
+    host.on_breath = ask
+    job.run(base, host)
+    assert sorted(seen) == [*range(6), 6]  # the last while the held-out rows are measured
+    last = read_adapter(base, job.output).model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits
+    assert torch.equal(seen[6], last)
+    saved = read_adapter(base, job.checkpoints / "4").model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits
+    assert torch.equal(seen[4], saved)
+
+
+class TestBoard:
+    """TensorBoard files."""
+
+    def test_curves(self, job: Job, base: Base, tmp_path: Path) -> None:
+        job = dataclasses.replace(with_settings(job, tensorboard=True, sample_prompts=PROMPTS[:1]), board=tmp_path / "board")
+        host = RecordingHost()
+        job.run(base, host)
+        (path,) = (tmp_path / "board").iterdir()
+        told = [(value.tag, event.step) for event in read_events(path) for value in event.summary.value]
+        assert [step for tag, step in told if tag == "train/loss"] == [p.step for p in host.of("train")]
+        assert [step for tag, step in told if tag == "eval/perplexity"] == [0, 6]
+        assert [step for tag, step in told if tag.startswith("sample/")] == [6]
+
+    def test_none_unless_asked_for(self, job: Job, base: Base, tmp_path: Path) -> None:
+        dataclasses.replace(job, board=tmp_path / "board").run(base)
+        assert not (tmp_path / "board").exists()
+
+
+def read_events(path: Path) -> list[Event]:
+    """A TensorBoard file: records of length (8 bytes), checksum (4), data, checksum (4)."""
+    data, place, events = path.read_bytes(), 0, []
+    while place < len(data):
+        size = int.from_bytes(data[place : place + 8], "little")
+        events.append(Event.FromString(data[place + 12 : place + 12 + size]))
+        place += 16 + size
+    return events
+
+
+class TestNeed:
+    """Will it fit, and how long."""
+
+    def test_is_told_before_the_first_step(self, job: Job, base: Base) -> None:
+        host = RecordingHost()
+        job.run(base, host)
+        kinds = [kind for kind, _ in host.events]
+        assert kinds.index("estimate") < kinds.index("evaluation")
+        told = host.of("estimate")[0]
+        assert 0 < told.memory_bytes < told.available_bytes
+        assert told.seconds > 0
+
+    def test_more_to_compute_needs_more(self, base: Base) -> None:
+        def of(tokens: int, **more: Any) -> Any:
+            work = need.Workload(longest=tokens, mean=tokens, rows=8, rows_at_once=8, fast=False)
+            return need.estimate(base.model, 1000, work, 10, **({"checkpointing": False} | more))
+
+        assert of(100).memory_bytes < of(1000).memory_bytes
+        assert of(1000, checkpointing=True).memory_bytes < of(1000).memory_bytes
+
+    def test_where_memory_is_short_layers_are_computed_again(
+        self, job: Job, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = dataclasses.replace(job, root=tmp_path / "whole")
+        whole.run(base)
+        rows = {"text": ["river " * 150] * 4}
+        short = dataclasses.replace(with_settings(job, max_steps=1), dataset=write_columns(tmp_path / "long", **rows))
+        host = RecordingHost()
+        short.run(base, host)
+        monkeypatch.setattr(need, "available_bytes", lambda device: host.of("estimate")[0].memory_bytes - 1)
+        again = dataclasses.replace(short, root=tmp_path / "again")
+        told = RecordingHost()
+        again.run(base, told)
+        assert any("computed again" in note.text for note in told.of("note"))
+        assert equal(again.adapter(), short.adapter())
+
+    def test_what_cannot_fit_is_refused_with_advice(self, job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(need, "available_bytes", lambda device: 1_000_000)
+        host = RecordingHost()
+        with pytest.raises(OutOfMemory, match=r"needs about .* lower trainer\.max_length"):
+            job.run(base, host)
+        assert not host.of("train")
+        assert host.of("estimate")
+
+
+def test_pace() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    pace.start(0, 0)
+    now = 20.0
+    assert pace.report(1, 100, 99) == (5.0, 1980.0)
+    pace.start(1, 100)
+    now = 25.0
+    with pace.aside():
+        now = 1000.0
+    pace.start(5, 999)  # it is under way already
+    now = 1005.0
+    rate, left = pace.report(11, 1100, 89, evaluations_left=2)
+    assert (rate, left) == (100.0, pytest.approx(30 / 11 * 89))
+    pace.evaluated(7.0)
+    pace.start(11, 1100)
+    now = 1015.0
+    assert pace.report(21, 2100, 79, evaluations_left=2) == (100.0, pytest.approx(40 / 21 * 79 + 14))

@@ -49,6 +49,7 @@ from smolorad.domain.library import (
     PrepareSpec,
     ResidentModel,
     RowProblem,
+    Shape,
     Trained,
 )
 from smolorad.domain.settings import LoraSettings, TrainerSettings
@@ -99,6 +100,7 @@ __all__ = [
     "ResidentModel",
     "RowProblem",
     "Sampling",
+    "Shape",
     "StateChange",
     "Timings",
     "TrainProgress",

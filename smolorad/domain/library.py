@@ -158,6 +158,18 @@ class FileType(enum.StrEnum):
     SAVED_DATASET = "saved_dataset"
 
 
+class Shape(enum.StrEnum):
+    """What the rows of a dataset are. Its folder has the columns that TRL calls standard, and no others.
+
+    A turn of a conversation is a struct of `role` and `content`, both text.
+    """
+
+    TEXT = "text"  # text
+    PROMPT_COMPLETION = "prompt_completion"  # prompt, completion: both text
+    CHAT = "chat"  # messages: a list of turns
+    PREFERENCE = "preference"  # prompt, chosen, rejected: all text, or all lists of turns
+
+
 class OnError(enum.StrEnum):
     """What to do with a malformed row."""
 
@@ -229,6 +241,7 @@ class Dataset:
     fingerprint: str
     job_id: str
     path: str
+    shape: Shape = Shape.TEXT
 
     @property
     def ref(self) -> Ref:
@@ -243,6 +256,7 @@ class Prepared:
     train_rows: int
     validation_rows: int
     report: DatasetReport
+    shape: Shape = Shape.TEXT
 
 
 @dataclass(frozen=True, slots=True)

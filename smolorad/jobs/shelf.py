@@ -60,6 +60,7 @@ class Shelf:
                 fingerprint=await asyncio.to_thread(lambda: publish.fingerprint({"files": publish.describe(stage)})),
                 job_id=job.id,
                 path=str(final),
+                shape=made.shape,
             )
             await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(dataset))
             await self._library.add_dataset(dataset)

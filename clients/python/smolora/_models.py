@@ -46,6 +46,15 @@ class Dtype(enum.StrEnum):
     FLOAT16 = "float16"
 
 
+class Shape(enum.StrEnum):
+    """What the rows of a dataset are: its columns are those that TRL calls standard."""
+
+    TEXT = "text"  # text
+    PROMPT_COMPLETION = "prompt_completion"  # prompt, completion
+    CHAT = "chat"  # messages
+    PREFERENCE = "preference"  # prompt, chosen, rejected
+
+
 class JobKind(enum.StrEnum):
     """What a job does."""
 
@@ -171,6 +180,7 @@ class Dataset:
     fingerprint: str
     job_id: str
     path: str
+    shape: Shape | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,14 +251,16 @@ class Trained(_message.Message):
     def __init__(self, steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ...) -> None: ...
 
 class Prepared(_message.Message):
-    __slots__ = ("train_rows", "validation_rows", "report")
+    __slots__ = ("train_rows", "validation_rows", "report", "shape")
     TRAIN_ROWS_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_ROWS_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
     train_rows: int
     validation_rows: int
     report: _datasets_pb2.DatasetReport
-    def __init__(self, train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[_datasets_pb2.DatasetReport, _Mapping]] = ...) -> None: ...
+    shape: _datasets_pb2.Shape
+    def __init__(self, train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[_datasets_pb2.DatasetReport, _Mapping]] = ..., shape: _Optional[_Union[_datasets_pb2.Shape, str]] = ...) -> None: ...
 
 class Merged(_message.Message):
     __slots__ = ("proof", "facts")

@@ -26,17 +26,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from smolora.v1 import jobs_pb2 as smolora_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19smolora/v1/datasets.proto\x12\nsmolora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15smolora/v1/jobs.proto\"W\n\x11UploadFileRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.smolora.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\x0cUploadHeader\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"7\n\x12UploadFileResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"N\n\nHubDataset\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\"\xbc\x02\n\x15PrepareDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12#\n\x03hub\x18\x03 \x01(\x0b\x32\x16.smolora.v1.HubDataset\x12\'\n\tfile_type\x18\x04 \x01(\x0e\x32\x14.smolora.v1.FileType\x12\x12\n\ntext_field\x18\x05 \x01(\t\x12\x12\n\nchunk_size\x18\x06 \x01(\x05\x12\x17\n\nvalidation\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12%\n\x08on_error\x18\t \x01(\x0e\x32\x13.smolora.v1.OnError\x12\r\n\x05model\x18\n \x01(\t\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\r\n\x0b_validationB\x07\n\x05_seed\"t\n\x16PrepareDatasetResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12&\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x13.smolora.v1.DatasetH\x00\x42\x07\n\x05\x65vent\"5\n\nRowProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x0b\n\x03why\x18\x03 \x01(\t\"\xe4\x01\n\rDatasetReport\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x11\n\trows_read\x18\x02 \x01(\x03\x12\x11\n\trows_kept\x18\x03 \x01(\x03\x12\x12\n\nrows_empty\x18\x04 \x01(\x03\x12\x16\n\x0erows_duplicate\x18\x05 \x01(\x03\x12\x16\n\x0erows_malformed\x18\x06 \x01(\x03\x12(\n\x08problems\x18\x07 \x03(\x0b\x32\x16.smolora.v1.RowProblem\x12\r\n\x05words\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\x03\x12\x11\n\ttokenizer\x18\n \x01(\t\"\xe5\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntrain_rows\x18\x04 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x05 \x01(\x03\x12)\n\x06report\x18\x06 \x01(\x0b\x32\x19.smolora.v1.DatasetReport\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x0c\n\x04path\x18\t \x01(\t\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.smolora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Dataset\"S\n\x15PreviewDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x05\":\n\x16PreviewDatasetResponse\x12\x0c\n\x04rows\x18\x01 \x03(\t\x12\x12\n\ntotal_rows\x18\x02 \x01(\x03\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x15\x44\x65leteDatasetResponse\x12\x11\n\trevisions\x18\x01 \x01(\x05*}\n\x08\x46ileType\x12\x19\n\x15\x46ILE_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rFILE_TYPE_TXT\x10\x01\x12\x13\n\x0f\x46ILE_TYPE_JSONL\x10\x02\x12\x11\n\rFILE_TYPE_CSV\x10\x03\x12\x1b\n\x17\x46ILE_TYPE_SAVED_DATASET\x10\x04*I\n\x07OnError\x12\x18\n\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n\rON_ERROR_FAIL\x10\x01\x12\x11\n\rON_ERROR_DROP\x10\x02\x32\x89\x04\n\x0e\x44\x61tasetService\x12M\n\nUploadFile\x12\x1d.smolora.v1.UploadFileRequest\x1a\x1e.smolora.v1.UploadFileResponse(\x01\x12Y\n\x0ePrepareDataset\x12!.smolora.v1.PrepareDatasetRequest\x1a\".smolora.v1.PrepareDatasetResponse0\x01\x12Q\n\x0cListDatasets\x12\x1f.smolora.v1.ListDatasetsRequest\x1a .smolora.v1.ListDatasetsResponse\x12K\n\nGetDataset\x12\x1d.smolora.v1.GetDatasetRequest\x1a\x1e.smolora.v1.GetDatasetResponse\x12W\n\x0ePreviewDataset\x12!.smolora.v1.PreviewDatasetRequest\x1a\".smolora.v1.PreviewDatasetResponse\x12T\n\rDeleteDataset\x12 .smolora.v1.DeleteDatasetRequest\x1a!.smolora.v1.DeleteDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19smolora/v1/datasets.proto\x12\nsmolora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15smolora/v1/jobs.proto\"W\n\x11UploadFileRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.smolora.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\x0cUploadHeader\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"7\n\x12UploadFileResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"N\n\nHubDataset\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\"\xbc\x02\n\x15PrepareDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12#\n\x03hub\x18\x03 \x01(\x0b\x32\x16.smolora.v1.HubDataset\x12\'\n\tfile_type\x18\x04 \x01(\x0e\x32\x14.smolora.v1.FileType\x12\x12\n\ntext_field\x18\x05 \x01(\t\x12\x12\n\nchunk_size\x18\x06 \x01(\x05\x12\x17\n\nvalidation\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12%\n\x08on_error\x18\t \x01(\x0e\x32\x13.smolora.v1.OnError\x12\r\n\x05model\x18\n \x01(\t\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\r\n\x0b_validationB\x07\n\x05_seed\"t\n\x16PrepareDatasetResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12&\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x13.smolora.v1.DatasetH\x00\x42\x07\n\x05\x65vent\"5\n\nRowProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x0b\n\x03why\x18\x03 \x01(\t\"\xe4\x01\n\rDatasetReport\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x11\n\trows_read\x18\x02 \x01(\x03\x12\x11\n\trows_kept\x18\x03 \x01(\x03\x12\x12\n\nrows_empty\x18\x04 \x01(\x03\x12\x16\n\x0erows_duplicate\x18\x05 \x01(\x03\x12\x16\n\x0erows_malformed\x18\x06 \x01(\x03\x12(\n\x08problems\x18\x07 \x03(\x0b\x32\x16.smolora.v1.RowProblem\x12\r\n\x05words\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\x03\x12\x11\n\ttokenizer\x18\n \x01(\t\"\x87\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntrain_rows\x18\x04 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x05 \x01(\x03\x12)\n\x06report\x18\x06 \x01(\x0b\x32\x19.smolora.v1.DatasetReport\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x0c\n\x04path\x18\t \x01(\t\x12 \n\x05shape\x18\n \x01(\x0e\x32\x11.smolora.v1.Shape\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.smolora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Dataset\"S\n\x15PreviewDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x05\":\n\x16PreviewDatasetResponse\x12\x0c\n\x04rows\x18\x01 \x03(\t\x12\x12\n\ntotal_rows\x18\x02 \x01(\x03\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x15\x44\x65leteDatasetResponse\x12\x11\n\trevisions\x18\x01 \x01(\x05*}\n\x08\x46ileType\x12\x19\n\x15\x46ILE_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rFILE_TYPE_TXT\x10\x01\x12\x13\n\x0f\x46ILE_TYPE_JSONL\x10\x02\x12\x11\n\rFILE_TYPE_CSV\x10\x03\x12\x1b\n\x17\x46ILE_TYPE_SAVED_DATASET\x10\x04*q\n\x05Shape\x12\x15\n\x11SHAPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSHAPE_TEXT\x10\x01\x12\x1b\n\x17SHAPE_PROMPT_COMPLETION\x10\x02\x12\x0e\n\nSHAPE_CHAT\x10\x03\x12\x14\n\x10SHAPE_PREFERENCE\x10\x04*I\n\x07OnError\x12\x18\n\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n\rON_ERROR_FAIL\x10\x01\x12\x11\n\rON_ERROR_DROP\x10\x02\x32\x89\x04\n\x0e\x44\x61tasetService\x12M\n\nUploadFile\x12\x1d.smolora.v1.UploadFileRequest\x1a\x1e.smolora.v1.UploadFileResponse(\x01\x12Y\n\x0ePrepareDataset\x12!.smolora.v1.PrepareDatasetRequest\x1a\".smolora.v1.PrepareDatasetResponse0\x01\x12Q\n\x0cListDatasets\x12\x1f.smolora.v1.ListDatasetsRequest\x1a .smolora.v1.ListDatasetsResponse\x12K\n\nGetDataset\x12\x1d.smolora.v1.GetDatasetRequest\x1a\x1e.smolora.v1.GetDatasetResponse\x12W\n\x0ePreviewDataset\x12!.smolora.v1.PreviewDatasetRequest\x1a\".smolora.v1.PreviewDatasetResponse\x12T\n\rDeleteDataset\x12 .smolora.v1.DeleteDatasetRequest\x1a!.smolora.v1.DeleteDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smolora.v1.datasets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FILETYPE']._serialized_start=1819
-  _globals['_FILETYPE']._serialized_end=1944
-  _globals['_ONERROR']._serialized_start=1946
-  _globals['_ONERROR']._serialized_end=2019
+  _globals['_FILETYPE']._serialized_start=1853
+  _globals['_FILETYPE']._serialized_end=1978
+  _globals['_SHAPE']._serialized_start=1980
+  _globals['_SHAPE']._serialized_end=2093
+  _globals['_ONERROR']._serialized_start=2095
+  _globals['_ONERROR']._serialized_end=2168
   _globals['_UPLOADFILEREQUEST']._serialized_start=97
   _globals['_UPLOADFILEREQUEST']._serialized_end=184
   _globals['_UPLOADHEADER']._serialized_start=186
@@ -54,23 +56,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETREPORT']._serialized_start=885
   _globals['_DATASETREPORT']._serialized_end=1113
   _globals['_DATASET']._serialized_start=1116
-  _globals['_DATASET']._serialized_end=1345
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1347
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1407
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1409
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1495
-  _globals['_GETDATASETREQUEST']._serialized_start=1497
-  _globals['_GETDATASETREQUEST']._serialized_end=1530
-  _globals['_GETDATASETRESPONSE']._serialized_start=1532
-  _globals['_GETDATASETRESPONSE']._serialized_end=1590
-  _globals['_PREVIEWDATASETREQUEST']._serialized_start=1592
-  _globals['_PREVIEWDATASETREQUEST']._serialized_end=1675
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=1677
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=1735
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1737
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1773
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1775
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1817
-  _globals['_DATASETSERVICE']._serialized_start=2022
-  _globals['_DATASETSERVICE']._serialized_end=2543
+  _globals['_DATASET']._serialized_end=1379
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1381
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1441
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1443
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1529
+  _globals['_GETDATASETREQUEST']._serialized_start=1531
+  _globals['_GETDATASETREQUEST']._serialized_end=1564
+  _globals['_GETDATASETRESPONSE']._serialized_start=1566
+  _globals['_GETDATASETRESPONSE']._serialized_end=1624
+  _globals['_PREVIEWDATASETREQUEST']._serialized_start=1626
+  _globals['_PREVIEWDATASETREQUEST']._serialized_end=1709
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=1711
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=1769
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1771
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1807
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1809
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1851
+  _globals['_DATASETSERVICE']._serialized_start=2171
+  _globals['_DATASETSERVICE']._serialized_end=2692
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,14 @@ class FileType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILE_TYPE_CSV: _ClassVar[FileType]
     FILE_TYPE_SAVED_DATASET: _ClassVar[FileType]
 
+class Shape(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SHAPE_UNSPECIFIED: _ClassVar[Shape]
+    SHAPE_TEXT: _ClassVar[Shape]
+    SHAPE_PROMPT_COMPLETION: _ClassVar[Shape]
+    SHAPE_CHAT: _ClassVar[Shape]
+    SHAPE_PREFERENCE: _ClassVar[Shape]
+
 class OnError(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ON_ERROR_UNSPECIFIED: _ClassVar[OnError]
@@ -29,6 +37,11 @@ FILE_TYPE_TXT: FileType
 FILE_TYPE_JSONL: FileType
 FILE_TYPE_CSV: FileType
 FILE_TYPE_SAVED_DATASET: FileType
+SHAPE_UNSPECIFIED: Shape
+SHAPE_TEXT: Shape
+SHAPE_PROMPT_COMPLETION: Shape
+SHAPE_CHAT: Shape
+SHAPE_PREFERENCE: Shape
 ON_ERROR_UNSPECIFIED: OnError
 ON_ERROR_FAIL: OnError
 ON_ERROR_DROP: OnError
@@ -140,7 +153,7 @@ class DatasetReport(_message.Message):
     def __init__(self, files: _Optional[int] = ..., rows_read: _Optional[int] = ..., rows_kept: _Optional[int] = ..., rows_empty: _Optional[int] = ..., rows_duplicate: _Optional[int] = ..., rows_malformed: _Optional[int] = ..., problems: _Optional[_Iterable[_Union[RowProblem, _Mapping]]] = ..., words: _Optional[int] = ..., tokens: _Optional[int] = ..., tokenizer: _Optional[str] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "revision", "create_time", "train_rows", "validation_rows", "report", "fingerprint", "job_id", "path")
+    __slots__ = ("name", "revision", "create_time", "train_rows", "validation_rows", "report", "fingerprint", "job_id", "path", "shape")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +163,7 @@ class Dataset(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     revision: int
     create_time: _timestamp_pb2.Timestamp
@@ -159,7 +173,8 @@ class Dataset(_message.Message):
     fingerprint: str
     job_id: str
     path: str
-    def __init__(self, name: _Optional[str] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[DatasetReport, _Mapping]] = ..., fingerprint: _Optional[str] = ..., job_id: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+    shape: Shape
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[DatasetReport, _Mapping]] = ..., fingerprint: _Optional[str] = ..., job_id: _Optional[str] = ..., path: _Optional[str] = ..., shape: _Optional[_Union[Shape, str]] = ...) -> None: ...
 
 class ListDatasetsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

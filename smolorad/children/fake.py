@@ -17,6 +17,7 @@ from smolorad.domain import (
     ChatMessage,
     Checkpoint,
     Dataset,
+    DatasetDiff,
     DatasetReport,
     Device,
     Dtype,
@@ -35,6 +36,7 @@ from smolorad.domain import (
     PhaseProgress,
     Prepared,
     PrepareSpec,
+    Preview,
     ResidentModel,
     Timings,
     Trained,
@@ -271,10 +273,16 @@ class FakeWorkers:
             _write_model(output)
         yield Fetched(str(output or "/nowhere"), source, ModelFacts(self.script.fingerprint, "llama", 1000))
 
-    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int) -> tuple[list[str], int]:
+    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
         """See Workers."""
-        rows = (Path(dataset.path) / "rows.txt").read_text(encoding="utf-8").splitlines() if split == "train" else []
-        return rows[offset : offset + limit], len(rows)
+        rows = _rows(dataset) if split == "train" else []
+        return Preview(tuple(rows[offset : offset + limit]), len(rows))
+
+    async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
+        """See Workers."""
+        old, new = set(_rows(before)), set(_rows(after))
+        added, removed = sorted(new - old), sorted(old - new)
+        return DatasetDiff(len(added), len(removed), len(old & new), tuple(added[:limit]), tuple(removed[:limit]))
 
     async def _play(self, name: str, default: PhaseProgress) -> AsyncGenerator[PhaseProgress | Note, None]:
         done = False
@@ -304,6 +312,10 @@ def _write_dataset(files: Path | None, output: Path) -> Prepared:
     output.mkdir(parents=True)
     (output / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
     return Prepared(len(rows), 0, DatasetReport(files=len(texts), rows_read=len(rows), rows_kept=len(rows)))
+
+
+def _rows(dataset: Dataset) -> list[str]:
+    return (Path(dataset.path) / "rows.txt").read_text(encoding="utf-8").splitlines()
 
 
 def _write_model(folder: Path) -> None:

@@ -55,6 +55,27 @@ class Shape(enum.StrEnum):
     PREFERENCE = "preference"  # prompt, chosen, rejected
 
 
+class ProblemKind(enum.StrEnum):
+    """What may be wrong with a row of a dataset."""
+
+    MALFORMED = "malformed"  # left out, as the next seven are
+    ENCODING = "encoding"
+    MIXED_SHAPES = "mixed_shapes"
+    EMPTY_COMPLETION = "empty_completion"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    FILTERED = "filtered"
+    BOTH_SPLITS = "both_splits"
+    TEMPLATE = "template"  # kept, as the rest are
+    FULLY_MASKED = "fully_masked"
+    TARGET_TRUNCATED = "target_truncated"
+    BEYOND_CONTEXT = "beyond_context"
+    MISSING_EOS = "missing_eos"
+    CONTROL_CHARACTERS = "control_characters"
+    MOJIBAKE = "mojibake"
+    BOILERPLATE = "boilerplate"
+
+
 class JobKind(enum.StrEnum):
     """What a job does."""
 
@@ -144,11 +165,31 @@ class TrainerSettings:
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """A row that could not be used; `line` counts from 1, 0 where the format has none."""
+    """A row with a problem; `line` counts from 1, 0 where the format has none. `excerpt` is its first words."""
 
     file: str
     line: int
     why: str
+    kind: ProblemKind | None = ProblemKind.MALFORMED
+    excerpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Everything of one kind: how many rows, and the first of them."""
+
+    kind: ProblemKind
+    rows: int
+    examples: tuple[RowProblem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthBin:
+    """How many rows have `least` to `most` tokens."""
+
+    least: int
+    most: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +206,18 @@ class DatasetReport:
     words: int
     tokens: int
     tokenizer: str
+    rows_near_duplicate: int
+    rows_filtered: int
+    findings: tuple[Finding, ...]
+    lengths: tuple[LengthBin, ...]
+    tokens_scored: int
+    tokens_read: int
+    longest: int
+    max_length: int
+    rows_truncated: int
+    tokens_truncated: int
+    characters: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +234,42 @@ class Dataset:
     job_id: str
     path: str
     shape: Shape | None
+    source_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpan:
+    """A part of a row as the model reads it; what is not scored is masked."""
+
+    text: str
+    scored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """A row as the model reads it."""
+
+    spans: tuple[RowSpan, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Some rows of a dataset, each cut at 4,096 characters, and how many rows there are."""
+    """Some rows of a dataset, each cut at 4,096 characters, how many there are, and the same rows with what is masked."""
 
     rows: tuple[str, ...]
     total_rows: int
+    shown: tuple[PreviewRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDiff:
+    """What a later dataset has that an earlier one has not, and the reverse; the first rows of each."""
+
+    added_rows: int
+    removed_rows: int
+    same_rows: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

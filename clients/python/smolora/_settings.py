@@ -12,13 +12,21 @@ from google.protobuf.duration_pb2 import Duration
 from smolora import _models as models
 from smolora._convert import enum_prefix
 from smolora._errors import InvalidRequest
-from smolora._fields import LORA, TRAINER, Field
-from smolora.v1 import generation_pb2, settings_pb2
+from smolora._fields import LORA, PREPARE, TRAINER, Field
+from smolora.v1 import datasets_pb2, generation_pb2, settings_pb2
 
 _LORA = {field.name: field for field in LORA}
 _TRAINER = {field.name: field for field in TRAINER}
+_PREPARE = {field.name: field for field in PREPARE}
+_PREPARE_ENUMS = {
+    "file_type": datasets_pb2.FileType,
+    "on_error": datasets_pb2.OnError,
+    "shape": datasets_pb2.Shape,
+    "text_unit": datasets_pb2.TextUnit,
+    "chunk_unit": datasets_pb2.ChunkUnit,
+}
 _SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
-_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name"}
+_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}
 
 
 def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings, settings_pb2.TrainerSettings]:
@@ -39,20 +47,36 @@ def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings,
     return lora, trainer
 
 
+def prepare_settings(given: Mapping[str, Any]) -> datasets_pb2.PrepareDatasetRequest:
+    """A request with a preparation's keywords. None leaves a setting at the daemon's default.
+
+    Raises TypeError for an unknown name, and for a value that its setting cannot hold; InvalidRequest for no choice of an enum.
+    """
+    request = datasets_pb2.PrepareDatasetRequest()
+    for name, value in given.items():
+        if name not in _PREPARE:
+            near = difflib.get_close_matches(name, _PREPARE, n=1)
+            raise TypeError(f"prepare() has no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+        if name in _PREPARE_ENUMS:
+            value = enum_name(_PREPARE_ENUMS[name], value)
+        _set(request, _PREPARE[name], value)
+    return request
+
+
 def _set(message: Any, field: Field, value: Any) -> None:
     if value is None:
         return
     if field.name == "init_lora_weights" and isinstance(value, bool):  # PEFT writes True, the contract `true`
         value = str(value).lower()
     try:
-        if field.kind == "map":
+        if field.kind in ("map", "names"):
             getattr(message, field.name).update(value)
         elif field.kind in ("strs", "ints"):
             getattr(message, field.name).extend([value] if isinstance(value, str) else value)
         else:
             setattr(message, field.name, value)
     except (TypeError, ValueError):
-        raise TypeError(f"{field.name} takes {_SPOKEN[field.kind]}, not {value!r}") from None
+        raise TypeError(f"{field.name} takes {_SPOKEN.get(field.kind, field.kind)}, not {value!r}") from None
 
 
 def sampling(stop: str | Iterable[str] | None, **given: float | None) -> generation_pb2.Sampling:

@@ -188,11 +188,14 @@ async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command,
         return datasets_pb2.UploadFileResponse(upload_id="u1")
 
     async def prepare(request: Any, context: Any) -> Any:
+        if not request.upload_id:
+            await fail(context, "NOT_FOUND", "There is no dataset 'd', nor any other yet.")
         progress = jobs_pb2.PhaseProgress(phase="read", done=1000, total=31102, unit="rows")
         yield datasets_pb2.PrepareDatasetResponse(job_event=event(1, phase=progress))
         report = datasets_pb2.DatasetReport(files=1, rows_read=5, rows_kept=2, rows_empty=1, rows_duplicate=1, rows_malformed=1)
         report.problems.add(file="a.txt", line=4, why="is not UTF-8; save it as UTF-8")
         dataset = datasets_pb2.Dataset(name="d", revision=3, train_rows=1, validation_rows=1, report=report)
+        dataset.create_time.GetCurrentTime()
         yield datasets_pb2.PrepareDatasetResponse(dataset=dataset)
 
     daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare}
@@ -204,7 +207,8 @@ async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command,
     assert "rows dropped  1 empty, 1 duplicate, 1 malformed" in out
     assert "  a.txt:4: is not UTF-8; save it as UTF-8" in out
     assert err.splitlines()[-1] == "read  1,000 of 31,102 rows"
-    request = daemon.asked("PrepareDataset")[0]
+    first, request = daemon.asked("PrepareDataset")
+    assert first.source_fingerprint == request.source_fingerprint != ""
     assert (request.chunk_size, request.seed, request.HasField("seed")) == (64, 0, True)
     code, _, err = await command.run("prepare", "a.txt", "--name", "d", "--file-type", "pdf")
     assert code == 2

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from smolora._fields import Field
 
-_METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M"}
+_METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M", "names": "A=B,C=D"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,6 +61,8 @@ def add_flags(parser: Any, fields: Iterable[Field], aliases: Mapping[str, str] |
         text = field.help.replace("%", "%%")
         if field.kind == "bool":
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif "|" in field.kind:
+            parser.add_argument(*flags, choices=field.kind.split("|"), default=None, help=text)
         else:
             kind = _KINDS[field.kind]
             parser.add_argument(*flags, type=kind, metavar=_METAVAR[field.kind], default=None, help=text)
@@ -90,7 +92,22 @@ def _numbers_by_name(text: str) -> dict[str, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list like q_proj=8,v_proj=16") from None
 
 
-_KINDS = {"int": int, "float": float, "str": str, "strs": _strings, "ints": _whole_numbers, "map": _numbers_by_name}
+def _names_by_name(text: str) -> dict[str, str]:
+    try:
+        return {name.strip(): value.strip() for name, value in (part.split("=") for part in _strings(text))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like prompt=question,completion=answer") from None
+
+
+_KINDS = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "strs": _strings,
+    "ints": _whole_numbers,
+    "map": _numbers_by_name,
+    "names": _names_by_name,
+}
 
 
 def duration(text: str) -> float:

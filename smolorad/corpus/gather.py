@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from smolora._models import RowProblem as ClientProblem
 from smolora._text.dedup import Seen
 from smolorad.corpus.arrow import DraftWriter
 from smolorad.corpus.cut import Cut
-from smolorad.corpus.near import Near
 from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shapes import Sample
 from smolorad.domain import OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
+if TYPE_CHECKING:
+    from smolorad.corpus.near import Near
+
 _TELL_EVERY_ROWS = 1000
 # Some milliseconds of work, so that a cancel is heard at once.
 _CHECK_EVERY_ROWS = 64
+
+
+def _near(similarity: float) -> Near | None:
+    if not similarity:
+        return None
+    # Imported where it is used: few ask for it.
+    from smolorad.corpus.near import Near
+
+    return Near(similarity)
 
 
 class Gatherer:
@@ -28,7 +40,7 @@ class Gatherer:
         self._cut = cut
         self._least, self._most = spec.min_characters, spec.max_characters
         self._seen = Seen()
-        self._near = Near(spec.near_duplicates) if spec.near_duplicates else None
+        self._near = _near(spec.near_duplicates)
         self._since_check = 0
 
     def gather(self, rows: Iterable[Sample | ClientProblem], writer: DraftWriter) -> None:

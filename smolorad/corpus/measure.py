@@ -68,6 +68,8 @@ class Meter:
     def _judged(self, row: Measured) -> Measured:
         """The row with what is wrong with its length and its mask."""
         tokens, most = row.tokens, self._max_length
+        if row.problems and not row.spans:  # it never gets to the model as it is
+            return row
         if tokens <= most and row.spans and not (0 < self._model.context < tokens):
             return row
         problems = list(row.problems)

@@ -2,7 +2,7 @@
 
 Two passes, each over a few rows at a time: the first reads, cuts and drops, and keeps what is left in a draft; the second knows
 how many rows there are, splits them, and measures them for the model. Nothing in memory grows with the corpus but some 32 bytes
-a row, to tell duplicates, and with near duplicates some hundred more.
+a row, to tell duplicates, and with near duplicates two kilobytes more.
 """
 
 from __future__ import annotations

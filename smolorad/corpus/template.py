@@ -46,7 +46,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages, tools=None, documents=None, add_generation_prompt=open_for_answer, **self._special
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise TemplateRefuses(str(error)) from error
 
     def spans(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:

@@ -1,7 +1,7 @@
 """Token ids by the word: what a byte-level BPE makes of a word does not depend on the words around it, so it is made once.
 
-Pre-tokenizers of GPT-2's kind begin a new piece at every space between two characters that are no space, and behind every
-newline before such a character: no token crosses these places. Words repeat, so looking them up is many times as fast as
+Pre-tokenizers of GPT-2's kind begin a new piece at every single space, and behind every single newline, between two characters
+that are no space: no token crosses these places. Words repeat, so looking them up is many times as fast as
 tokenising them. The ids are the tokenizer's own, to the last one; where the rule does not hold, the whole text goes to it.
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 _MOST_WORDS = 2**18
-_LINE_BEGINS = re.compile(r"(?<=\n)(?=\S)")
+_LINE_BEGINS = re.compile(r"(?<=\S\n)(?=\S)")
+_GAPS = ("\n", "\n\n", " ")  # what stands alone between two special tokens
 # How Llama 3, Qwen 2 and GPT-4 part a text, where they do not leave it to ByteLevel's own pattern, which is GPT-2's.
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -37,28 +38,27 @@ class _Words(dict[str, bytes]):
     A word that is not known yet is noted, and passes for nothing until `learn` is called.
     """
 
-    def __init__(self, tokenizer: Tokenizer, before: str, line_end: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, before: str, line_end: str, noted: list[str]) -> None:
         self._tokenizer = tokenizer
         self._before = before
         self._line_end = line_end
         self._unknown: set[str] = set()
+        self._noted = noted
 
     def __missing__(self, word: str) -> bytes:
-        bare = word.rstrip(self._line_end) if self._line_end else word
+        bare = word.removesuffix(self._line_end)
         if not bare or bare != bare.strip():
             raise _Unsafe
         self._unknown.add(word)
+        self._noted.append(word)
         return b""
 
-    def learn(self) -> bool:
-        """Tokenises what was noted, all at once, as a call costs more than a word; whether there was anything."""
-        if not self._unknown:
-            return False
+    def learn(self) -> None:
+        """Tokenises what was noted, all at once, as a call costs more than a word."""
         words = list(self._unknown)
         found = self._tokenizer.encode_batch_fast([self._before + word for word in words], add_special_tokens=False)
         self.update(zip(words, (to_bytes(one.ids) for one in found), strict=True))
         self._unknown.clear()
-        return True
 
     def forget(self) -> None:
         """Keeps the memory small."""
@@ -69,32 +69,43 @@ class _Words(dict[str, bytes]):
 class WordEncoder:
     """Encodes texts with a tokenizer, without the special tokens that it would put around them.
 
-    `spec` is the content of its `tokenizer.json`. Ids come as the bytes of 32-bit numbers.
+    `spec` is the content of its `tokenizer.json`. Ids come as the bytes of 32-bit numbers. `by_words` tells whether the rule
+    holds.
     """
 
     def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
-        self._by_words = _begins_anew_at_spaces(spec)
+        self.by_words = _begins_anew_at_spaces(spec)
         added = spec.get("added_tokens") or []
         # A token that takes space around it with it, or stands for a word alone, depends on its neighbours.
         plain = all(not (one["lstrip"] or one["rstrip"] or one["single_word"] or one["normalized"]) for one in added)
-        self._by_words = self._by_words and plain
+        self.by_words = self.by_words and plain
         self._added = {one["content"]: to_bytes([one["id"]]) for one in added}
         longest_first = sorted(map(re.escape, self._added), key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(longest_first)})") if longest_first else None
-        self._words = [_Words(tokenizer, before, end) for before in ("", " ") for end in ("", "\r\n")]
+        self._gaps = {gap: to_bytes(tokenizer.encode(gap, add_special_tokens=False).ids) for gap in ("", *_GAPS)}
+        self._noted: list[str] = []  # words of the text at hand that are not known yet
+        self._words = [_Words(tokenizer, before, end, self._noted) for before in ("", " ") for end in ("", "\n")]
 
     def encode(self, texts: list[str]) -> list[bytes]:
         """The ids of each text."""
-        if not self._by_words:
+        if not self.by_words:
             return self._slow(texts)
         for words in self._words:
             words.forget()
-        found: list[bytes | None] = [self._quick(text) for text in texts]
-        if any([words.learn() for words in self._words]):
-            found = [self._quick(text) for text in texts]
-        missed = [at for at, ids in enumerate(found) if ids is None]
-        for at, ids in zip(missed, self._slow([texts[at] for at in missed]), strict=True):
+        found: list[bytes | None] = []
+        incomplete = []
+        for text in texts:
+            found.append(self._quick(text))
+            if self._noted:
+                self._noted.clear()
+                incomplete.append(len(found) - 1)
+        for words in self._words:
+            words.learn()
+        for at in incomplete:
+            found[at] = self._quick(texts[at])
+        refused = [at for at, ids in enumerate(found) if ids is None]
+        for at, ids in zip(refused, self._slow([texts[at] for at in refused]), strict=True):
             found[at] = ids
         return [ids for ids in found if ids is not None]
 
@@ -112,8 +123,8 @@ class WordEncoder:
             return None
 
     def _plain(self, text: str) -> bytes:
-        if not text:
-            return b""
+        if (gap := self._gaps.get(text)) is not None:
+            return gap
         if "\n" not in text:
             return self._line(text)
         return b"".join(map(self._line, _LINE_BEGINS.split(text)))

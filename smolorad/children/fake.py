@@ -250,7 +250,7 @@ class FakeWorkers:
         self.script.calls.append(("prepare", (spec, files, tokenizer, output)))
         async for step in self._play("prepare", PhaseProgress("read", 1, 1, "rows")):
             yield step
-        yield _write_dataset(files, output)
+        yield _write_dataset(files, output, spec.model if tokenizer else "")
 
     async def merge(
         self, base: Path, adapter: Path, output: Path, dtype: Dtype | None = None, *, trust_remote_code: bool = False
@@ -306,12 +306,13 @@ def _next(queue: deque[list[Step]], default: list[Step]) -> list[Step]:
     return queue.popleft() if queue else default
 
 
-def _write_dataset(files: Path | None, output: Path) -> Prepared:
+def _write_dataset(files: Path | None, output: Path, tokenizer: str) -> Prepared:
     texts = [path.read_text(encoding="utf-8") for path in sorted(files.rglob("*")) if path.is_file()] if files else []
     rows = [line for text in texts for line in text.splitlines()]
     output.mkdir(parents=True)
     (output / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
-    return Prepared(len(rows), 0, DatasetReport(files=len(texts), rows_read=len(rows), rows_kept=len(rows)))
+    report = DatasetReport(files=len(texts), rows_read=len(rows), rows_kept=len(rows), tokenizer=tokenizer)
+    return Prepared(len(rows), 0, report)
 
 
 def _rows(dataset: Dataset) -> list[str]:

@@ -53,20 +53,13 @@ class Prepare:
 
     async def plan(self, spec: PrepareSpec) -> PrepareSpec:
         """The request, if it can be carried out; raises InvalidRequest or NotFound."""
-        check_name(spec.name)
-        check(spec)
+        _check(spec)
         if bool(spec.upload_id) == (spec.hub is not None):
             raise InvalidRequest.field("upload_id", "give exactly one of upload_id and hub")
         if spec.upload_id and not (self._home.uploads / check_name(spec.upload_id, "upload_id")).is_dir():
             raise NotFound(f"There is no upload {spec.upload_id!r}; send the files with UploadFile first.")
         if spec.hub is not None and not _HUB_DATASET.fullmatch(spec.hub.repo_id):
             raise InvalidRequest.field("hub.repo_id", f"{spec.hub.repo_id!r} is not a dataset of the hub; write owner/name")
-        if len(spec.delimiter) > 1:
-            raise InvalidRequest.field("delimiter", f"is {spec.delimiter!r}, but must be one character")
-        if len(spec.source_fingerprint.encode()) > _FINGERPRINT_BYTES:
-            raise InvalidRequest.field("source_fingerprint", f"is longer than {_FINGERPRINT_BYTES} bytes")
-        if spec.chunk_overlap and (spec.chunk_unit is not ChunkUnit.TOKENS or spec.chunk_overlap >= spec.chunk_size):
-            raise InvalidRequest.field("chunk_overlap", "must be below chunk_size, and goes with chunk_unit tokens alone")
         if spec.model:
             await self._resolver.check(spec.model)
         return spec
@@ -101,8 +94,7 @@ class Prepare:
 
         Raises NotFound where it was not, InvalidRequest.
         """
-        check_name(spec.name)
-        check(spec)
+        _check(spec)
         dataset = await self._library.dataset(Ref(spec.name))
         tokenizer = await self.tokenizer(spec.model)
         if dataset.source_fingerprint != _source_fingerprint(spec) or dataset.report.tokenizer != (
@@ -129,6 +121,18 @@ class Prepare:
             except SmoloraError as error:
                 log.info("tokens are not counted", why=error.message)
         return base
+
+
+def _check(spec: PrepareSpec) -> None:
+    """Raises InvalidRequest for a field out of its bounds, and for fields that do not go together."""
+    check_name(spec.name)
+    check(spec)
+    if len(spec.delimiter) > 1:
+        raise InvalidRequest.field("delimiter", f"is {spec.delimiter!r}, but must be one character")
+    if len(spec.source_fingerprint.encode()) > _FINGERPRINT_BYTES:
+        raise InvalidRequest.field("source_fingerprint", f"is longer than {_FINGERPRINT_BYTES} bytes")
+    if spec.chunk_overlap and (spec.chunk_unit is not ChunkUnit.TOKENS or spec.chunk_overlap >= spec.chunk_size):
+        raise InvalidRequest.field("chunk_overlap", "must be below chunk_size, and goes with chunk_unit tokens alone")
 
 
 def _source_fingerprint(spec: PrepareSpec) -> str:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from smolora import _models as values
 from smolora._fields import PREPARE
+from smolora.cli.dataset_report import show
 from smolora.cli.flags import add_flags, given
 from smolora.cli.follow import follow
-from smolora.cli.output import Output, UsageError, number, plural, when
+from smolora.cli.output import Output, UsageError, when
 from smolora.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -80,25 +81,3 @@ def _stdin(file_type: str | None) -> Iterator[str]:
             file.write(first)
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield str(path)
-
-
-def show(dataset: values.Dataset, out: Output) -> None:
-    """A dataset and its report, below each other."""
-    report = dataset.report
-    dropped = {"empty": report.rows_empty, "duplicate": report.rows_duplicate, "malformed": report.rows_malformed}
-    tokens = f"{number(report.tokens)} (by {report.tokenizer})" if report.tokenizer else ""
-    out.facts(
-        [
-            ("dataset", f"{dataset.name}@{dataset.revision}"),
-            ("rows read", f"{number(report.rows_read)} from {plural(report.files, 'file')}"),
-            ("rows kept", f"{number(report.rows_kept)} ({number(dataset.train_rows)} to train on, "
-                          f"{number(dataset.validation_rows)} held out)"),
-            ("rows dropped", ", ".join(f"{number(count)} {why}" for why, count in dropped.items() if count)),
-            ("words", number(report.words)),
-            ("tokens", tokens),
-            ("path", dataset.path),
-        ]
-    )  # fmt: skip
-    for problem in report.problems:
-        place = f"{problem.file}:{problem.line}" if problem.line else problem.file
-        out.text(f"  {place}: {problem.why}")

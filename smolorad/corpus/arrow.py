@@ -113,10 +113,14 @@ def numbered(values: array[int], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of a file, memory-mapped: what is not looked at is not read. Raises Damaged where it is torn."""
+def read_batches(path: Path, *, mapped: bool = True) -> Iterator[pa.RecordBatch]:
+    """The batches of a file. Raises Damaged where it is torn.
+
+    Mapped, what is not looked at is not read; where all of it is read, that would count the whole file as the process's memory.
+    """
+    opened = pa.memory_map if mapped else pa.OSFile
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        with opened(str(path)) as source, pa.ipc.open_stream(source) as stream:
             yield from stream
     except (OSError, pa.ArrowException) as error:
         raise Damaged(f"{path} is damaged; prepare the dataset again.") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from smolora._text.chunk import chunk
 from smolorad.corpus.tokens import ModelText
@@ -45,17 +45,31 @@ def by_paragraphs(text: str, size: int) -> Iterator[str]:
 def by_tokens(text: str, size: int, overlap: int, model: ModelText) -> Iterator[str]:
     """Pieces of at most `size` tokens, each beginning `overlap` tokens before the end of the one before it.
 
-    A piece is a part of the text as it stands, stripped. A token is what the tokenizer makes of the whole text; where a
-    character is several tokens, the piece ends before it, so that no character is torn.
+    A piece is a part of the text as it stands, stripped. A token is what the tokenizer makes of the whole text. No character is
+    torn: a piece ends before one that does not fit, and holds at least one.
     """
     places = model.tokenizer.encode(text, add_special_tokens=False).offsets
     begin = 0
     while begin < len(places):
-        end = min(begin + size, len(places))
-        while begin + 1 < end < len(places) and places[end][0] < places[end - 1][1]:
-            end -= 1
+        end = _whole(places, begin, min(begin + size, len(places)))
         if piece := text[places[begin][0] : places[end - 1][1]].strip():
             yield piece
         if end == len(places):
             return
         begin = max(end - overlap, begin + 1)
+
+
+def _whole(places: Sequence[tuple[int, int]], begin: int, end: int) -> int:
+    """Where a piece of the tokens from `begin` to about `end` ends, between two characters."""
+
+    def within(at: int) -> bool:
+        return at < len(places) and places[at][0] < places[at - 1][1]
+
+    least = end
+    while least > begin and within(least):
+        least -= 1
+    if least > begin:
+        return least
+    while within(end):
+        end += 1
+    return end

@@ -49,6 +49,6 @@ def _rows(dataset: Path, host: Host) -> Iterator[tuple[Value, ...]]:
         raise Damaged(f"{dataset} has no split train; prepare the dataset again.")
     for split in (TRAIN, VALIDATION):
         if (path := data_file(dataset, split)).is_file():
-            for batch in read_batches(path):
+            for batch in read_batches(path, mapped=False):
                 host.check()
                 yield from rows_of(batch, COLUMNS[shape_of(batch.schema)])

@@ -48,7 +48,7 @@ class Finisher:
         with ExitStack() as stack:
             writers = [stack.enter_context(split_writer(output, split, described(schema))) for split in splits]
             tokens = [stack.enter_context(token_writer(output, split)) for split in splits] if meter else []
-            for batch in read_batches(draft):
+            for batch in read_batches(draft, mapped=False):
                 self._host.check()
                 rows = rows_of(batch, COLUMNS[shape])
                 measured = meter.measure(rows) if meter else None

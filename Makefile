@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := startup cli decode train original
+BENCHMARKS := startup cli dataset decode train original
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format types proto bench clean

@@ -251,7 +251,6 @@ class ProblemKind(enum.StrEnum):
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     FILTERED = "filtered"
-    BOTH_SPLITS = "both_splits"
     TEMPLATE = "template"
     FULLY_MASKED = "fully_masked"
     TARGET_TRUNCATED = "target_truncated"

@@ -58,14 +58,13 @@ class Shape(enum.StrEnum):
 class ProblemKind(enum.StrEnum):
     """What may be wrong with a row of a dataset."""
 
-    MALFORMED = "malformed"  # left out, as the next seven are
+    MALFORMED = "malformed"  # left out, as the next six are
     ENCODING = "encoding"
     MIXED_SHAPES = "mixed_shapes"
     EMPTY_COMPLETION = "empty_completion"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     FILTERED = "filtered"
-    BOTH_SPLITS = "both_splits"
     TEMPLATE = "template"  # kept, as the rest are
     FULLY_MASKED = "fully_masked"
     TARGET_TRUNCATED = "target_truncated"

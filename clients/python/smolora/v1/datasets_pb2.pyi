@@ -62,7 +62,6 @@ class ProblemKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROBLEM_KIND_DUPLICATE: _ClassVar[ProblemKind]
     PROBLEM_KIND_NEAR_DUPLICATE: _ClassVar[ProblemKind]
     PROBLEM_KIND_FILTERED: _ClassVar[ProblemKind]
-    PROBLEM_KIND_BOTH_SPLITS: _ClassVar[ProblemKind]
     PROBLEM_KIND_TEMPLATE: _ClassVar[ProblemKind]
     PROBLEM_KIND_FULLY_MASKED: _ClassVar[ProblemKind]
     PROBLEM_KIND_TARGET_TRUNCATED: _ClassVar[ProblemKind]
@@ -105,7 +104,6 @@ PROBLEM_KIND_EMPTY_COMPLETION: ProblemKind
 PROBLEM_KIND_DUPLICATE: ProblemKind
 PROBLEM_KIND_NEAR_DUPLICATE: ProblemKind
 PROBLEM_KIND_FILTERED: ProblemKind
-PROBLEM_KIND_BOTH_SPLITS: ProblemKind
 PROBLEM_KIND_TEMPLATE: ProblemKind
 PROBLEM_KIND_FULLY_MASKED: ProblemKind
 PROBLEM_KIND_TARGET_TRUNCATED: ProblemKind

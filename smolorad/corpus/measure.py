@@ -5,7 +5,7 @@ What training adds is TRL's: text and completions end in the end-of-text token, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -176,8 +176,7 @@ def shown_rows(model: ModelText | None, shape: Shape, rows: Sequence[tuple[Value
 
 
 def _longer(prompt: Value, chosen: Value, rejected: Value) -> Turns:
-    length: Callable[[Turns], int] = lambda turns: sum(len(content) for _, content in turns)  # noqa: E731
-    return (*_turns(prompt), *max(_turns(chosen), _turns(rejected), key=length))
+    return (*_turns(prompt), *max(_turns(chosen), _turns(rejected), key=lambda turns: sum(len(said) for _, said in turns)))
 
 
 def _string(value: Value) -> str:

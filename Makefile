@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := startup cli decode forms train original
+BENCHMARKS := startup cli dataset decode forms train original
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format types proto bench clean

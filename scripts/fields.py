@@ -20,16 +20,22 @@ GROUPS = {
     "LORA": ("settings", "LoraSettings", ()),
     "TRAINER": ("settings", "TrainerSettings", ()),
     "SAMPLING": ("generation", "Sampling", ()),
-    "PREPARE": ("datasets", "PrepareDatasetRequest", ("name", "upload_id", "hub", "file_type", "on_error", "request_id")),
+    "PREPARE": (
+        "datasets",
+        "PrepareDatasetRequest",
+        ("name", "upload_id", "hub", "request_id", "source_fingerprint"),
+    ),
 }
 # Keywords → their line, the groups that they come from, and what each type ends in.
 KEYWORDS = {
     "TrainKeywords": ("The settings of `train`: PEFT's and TRL's names.", ("LORA", "TRAINER"), ""),
     "SamplingKeywords": ("How `generate` chooses tokens: transformers' and OpenAI's names.", ("SAMPLING",), " | None"),
+    "PrepareKeywords": ("The settings of `prepare`.", ("PREPARE",), " | None"),
 }
 KINDS = {"int32": "int", "int64": "int", "double": "float", "string": "str", "bool": "bool"}
-MAPS = {"map<string, int32>": "map", "map<int32, double>": "floats"}
+MAPS = {"map<string, int32>": "map", "map<int32, double>": "floats", "map<string, string>": "names"}
 TYPES = {"strs": "Iterable[str]", "ints": "Iterable[int]", "map": "Mapping[str, int]", "floats": "Mapping[int, float]"}
+TYPES |= {"names": "Mapping[str, str]"}
 
 HEAD = '''"""The settings a user may give. GENERATED from proto/ by scripts/fields.py."""
 
@@ -44,7 +50,11 @@ from typing import TypedDict
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One setting: its name in the contract, its kind (a type, `strs`, `ints`, `map`, `floats`), and the contract's comment."""
+    """One setting: its name in the contract, its kind, and the contract's comment.
+
+    The kind is int, float, str, bool, strs, ints, map (numbers by name), names (names by name), floats (numbers by token id), or
+    the choices, as `fail|drop`.
+    """
 
     name: str
     kind: str
@@ -70,8 +80,20 @@ def fields_of(proto: str, message: str) -> Iterator[tuple[str, str, str]]:
                 kind = MAPS[kind]
             elif kind in KINDS:
                 kind = KINDS[kind] + ("s" if label == "repeated " else "")
+            else:
+                kind = "|".join(choices_of(proto, kind))
             yield name, kind, " ".join(comment)
         comment = []
+
+
+def choices_of(proto: str, enum: str) -> list[str]:
+    """The values of an enum as a user writes them: `fail`, `drop`."""
+    body = re.search(rf"^enum {enum} {{\n(.*?)^}}", proto, re.DOTALL | re.MULTILINE)
+    if body is None:
+        return []
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum).upper() + "_"
+    values = re.findall(rf"^  {prefix}(\w+) = (\d+);", body[1], re.MULTILINE)
+    return [name.lower() for name, number in values if number != "0"]
 
 
 def quoted(text: str) -> str:
@@ -97,8 +119,13 @@ def render() -> str:
 
 def keywords_class(name: str, line: str, rows: list[tuple[str, str, str]], ending: str) -> str:
     """The keywords of a method of the client, for type checkers and editors."""
-    lines = "".join(f"    {field}: {TYPES.get(kind, kind)}{ending}  # {help_text}\n" for field, kind, help_text in rows)
+    lines = "".join(f"    {field}: {type_of(kind)}{ending}  # {help_text}\n" for field, kind, help_text in rows)
     return f'\n\nclass {name}(TypedDict, total=False):\n    """{line}"""\n\n{lines}'
+
+
+def type_of(kind: str) -> str:
+    """The annotation of a keyword."""
+    return "str" if "|" in kind else TYPES.get(kind, kind)
 
 
 def main() -> None:

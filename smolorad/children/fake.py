@@ -17,6 +17,7 @@ from smolorad.domain import (
     ChatMessage,
     Checkpoint,
     Dataset,
+    DatasetDiff,
     DatasetReport,
     Device,
     Dtype,
@@ -36,6 +37,7 @@ from smolorad.domain import (
     Placing,
     Prepared,
     PrepareSpec,
+    Preview,
     ResidentModel,
     Sample,
     Timings,
@@ -256,7 +258,7 @@ class FakeWorkers:
         self.script.calls.append(("prepare", (spec, files, tokenizer, output)))
         async for step in self._play("prepare", PhaseProgress("read", 1, 1, "rows")):
             yield step
-        yield _write_dataset(files, output)
+        yield _write_dataset(files, output, spec.model if tokenizer else "")
 
     async def merge(
         self, base: Path, adapter: Path, output: Path, dtype: Dtype | None = None, *, trust_remote_code: bool = False
@@ -279,10 +281,16 @@ class FakeWorkers:
             _write_model(output)
         yield Fetched(str(output or "/nowhere"), source, ModelFacts(self.script.fingerprint, "llama", 1000))
 
-    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int) -> tuple[list[str], int]:
+    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
         """See Workers."""
-        rows = (Path(dataset.path) / "rows.txt").read_text(encoding="utf-8").splitlines() if split == "train" else []
-        return rows[offset : offset + limit], len(rows)
+        rows = _rows(dataset) if split == "train" else []
+        return Preview(tuple(rows[offset : offset + limit]), len(rows))
+
+    async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
+        """See Workers."""
+        old, new = set(_rows(before)), set(_rows(after))
+        added, removed = sorted(new - old), sorted(old - new)
+        return DatasetDiff(len(added), len(removed), len(old & new), tuple(added[:limit]), tuple(removed[:limit]))
 
     async def _play(self, name: str, default: PhaseProgress) -> AsyncGenerator[PhaseProgress | Note, None]:
         done = False
@@ -306,12 +314,17 @@ def _next(queue: deque[list[Step]], default: list[Step]) -> list[Step]:
     return queue.popleft() if queue else default
 
 
-def _write_dataset(files: Path | None, output: Path) -> Prepared:
+def _write_dataset(files: Path | None, output: Path, tokenizer: str) -> Prepared:
     texts = [path.read_text(encoding="utf-8") for path in sorted(files.rglob("*")) if path.is_file()] if files else []
     rows = [line for text in texts for line in text.splitlines()]
     output.mkdir(parents=True)
     (output / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
-    return Prepared(len(rows), 0, DatasetReport(files=len(texts), rows_read=len(rows), rows_kept=len(rows)))
+    report = DatasetReport(files=len(texts), rows_read=len(rows), rows_kept=len(rows), tokenizer=tokenizer)
+    return Prepared(len(rows), 0, report)
+
+
+def _rows(dataset: Dataset) -> list[str]:
+    return (Path(dataset.path) / "rows.txt").read_text(encoding="utf-8").splitlines()
 
 
 def _write_model(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from smolora.v1 import datasets_pb2
 from smolorad.children.process import Child
-from smolorad.domain import Dataset, Dtype, Fetched, Merged, Note, PhaseProgress, Prepared, PrepareSpec
+from smolorad.domain import Dataset, DatasetDiff, Dtype, Fetched, Merged, Note, PhaseProgress, Prepared, PrepareSpec, Preview
 from smolorad.errors import Internal
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
@@ -41,8 +41,11 @@ class Workers(Protocol):
     ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
         """Brings a model's files to `output`, or where they may stay."""
 
-    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int) -> tuple[list[str], int]:
-        """Some rows of a split, and how many it has."""
+    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
+        """Some rows of a split, as the model with this `tokenizer.json` reads them."""
+
+    async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
+        """What one dataset has that the other has not; at most `limit` rows of each kind are told."""
 
 
 class WorkerProcesses:
@@ -96,13 +99,22 @@ class WorkerProcesses:
             async for event in events:
                 yield event
 
-    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int) -> tuple[list[str], int]:
+    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
         """See Workers."""
         request = datasets_pb2.PreviewDatasetRequest(name=str(dataset.ref), split=split, offset=offset, limit=limit)
-        command = pb.Preview(dataset_path=dataset.path, request=request)
-        async with aclosing(self._events(_CORPUS, preview=command)) as events:
+        command = pb.Preview(dataset_path=dataset.path, request=request, tokenizer_path=str(tokenizer or ""))
+        return from_message(Preview, (await self._answer(preview=command)).preview)
+
+    async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
+        """See Workers."""
+        command = pb.Diff(before_path=before.path, after_path=after.path, limit=limit)
+        return from_message(DatasetDiff, (await self._answer(diff=command)).diff)
+
+    async def _answer(self, **command: Any) -> pb.Event:
+        """The one event of a question to the corpus worker."""
+        async with aclosing(self._events(_CORPUS, **command)) as events:
             async for event in events:
-                return list(event.preview.rows), event.preview.total_rows
+                return event
         raise Internal("The corpus worker gave no answer; please report it with the daemon's log.")
 
     async def _work(

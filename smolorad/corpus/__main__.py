@@ -1,4 +1,4 @@
-"""`python -m smolorad.corpus`: the worker that reads the user's text, away from daemon and engine: Prepare and Preview."""
+"""`python -m smolorad.corpus`: the worker that reads the user's text, away from daemon and engine: Prepare, Preview, Diff."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def _answer(command: pb.Command, inbox: Inbox) -> None:
                 inbox.emit(command.call, prepared=_prepare(command.prepare, _Call(inbox, command.call)))
             case "preview":
                 inbox.emit(command.call, preview=_preview(command.preview))
+            case "diff":
+                inbox.emit(command.call, diff=_diff(command.diff, _Call(inbox, command.call)))
             case other:
                 raise Internal(f"The corpus worker does not know the command {other}.")
     except SmoloraError as error:
@@ -96,8 +98,16 @@ def _preview(command: pb.Preview) -> datasets_pb2.PreviewDatasetResponse:
     from smolorad.corpus.preview import preview
 
     request = command.request
-    rows, total = preview(Path(command.dataset_path), request.split, request.offset, request.limit)
-    return datasets_pb2.PreviewDatasetResponse(rows=rows, total_rows=total)
+    tokenizer = Path(command.tokenizer_path) if command.tokenizer_path else None
+    shown = preview(Path(command.dataset_path), request.split, request.offset, request.limit, tokenizer)
+    return to_message(datasets_pb2.PreviewDatasetResponse, shown)
+
+
+def _diff(command: pb.Diff, call: _Call) -> datasets_pb2.DiffDatasetsResponse:
+    from smolorad.corpus.diff import diff
+
+    found = diff(Path(command.before_path), Path(command.after_path), command.limit, call)
+    return to_message(datasets_pb2.DiffDatasetsResponse, found)
 
 
 def _explained(error: Exception) -> SmoloraError:

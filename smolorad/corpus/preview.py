@@ -6,27 +6,52 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from smolorad.corpus.arrow import read_batches, texts
+from smolorad.corpus.arrow import read_batches, rows_of, shape_of
+from smolorad.corpus.measure import Rendered, shown_rows
+from smolorad.corpus.shapes import COLUMNS, Value
+from smolorad.corpus.tokens import ModelText
 from smolorad.corpus.write import data_file
+from smolorad.domain import Preview, PreviewRow, RowSpan, Shape
 from smolorad.errors import NotFound
 
-_MOST_CHARACTERS = 4096
+MOST_CHARACTERS = 4096
 
 
-def preview(dataset: Path, split: str, offset: int, limit: int) -> tuple[list[str], int]:
-    """At most `limit` texts from row `offset` on, each cut at 4,096 characters, and how many rows the split has.
+def preview(dataset: Path, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
+    """At most `limit` rows from `offset` on, each cut at 4,096 characters, and how many rows the split has.
 
-    Raises NotFound where the dataset has no such split, Damaged where its file is torn.
+    With a model's `tokenizer.json` conversations go through its chat template, and rows end as training ends them. Raises
+    NotFound where the dataset has no such split, Damaged where its file is torn.
     """
     path = data_file(dataset, split)
     if not path.is_file():
         raise NotFound(f"The dataset has no split {split}; it was prepared without one, so read the split train.")
-    found: list[str] = []
-    rows = 0
+    found: list[tuple[Value, ...]] = []
+    shape, total = Shape.TEXT, 0
     for batch in read_batches(path):
-        found += texts(_part(batch, offset - rows, limit - len(found)))
-        rows += batch.num_rows
-    return [text[:_MOST_CHARACTERS] for text in found], rows
+        shape = shape_of(batch.schema)
+        found += rows_of(_part(batch, offset - total, limit - len(found)), COLUMNS[shape])
+        total += batch.num_rows
+    shown = shown_rows(None if tokenizer is None else ModelText(tokenizer), shape, found)
+    return Preview(tuple(map(plain_text, found)), total, tuple(PreviewRow(_spans(row)) for row in shown))
+
+
+def plain_text(row: tuple[Value, ...]) -> str:
+    """A row as text, without a template, cut."""
+    parts = [value if isinstance(value, str) else "\n".join(f"{role}: {said}" for role, said in value) for value in row]
+    return "\n".join(part[:MOST_CHARACTERS] for part in parts)[:MOST_CHARACTERS]
+
+
+def _spans(row: Rendered) -> tuple[RowSpan, ...]:
+    """The parts of a row by turns masked and scored, cut."""
+    text = row.text[:MOST_CHARACTERS]
+    parts = []
+    at = 0
+    for begin, end in row.spans:
+        parts += [RowSpan(text[at:begin], False), RowSpan(text[begin:end], True)]
+        at = end
+    parts.append(RowSpan(text[at:], False))
+    return tuple(part for part in parts if part.text)
 
 
 def _part(batch: pa.RecordBatch, begin: int, most: int) -> pa.RecordBatch:

@@ -1,54 +1,111 @@
-"""What was read, kept and dropped, counted while it happens."""
+"""What was read, kept, dropped and found, counted while it happens."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import smolora
-from smolorad.domain import DatasetReport, Note, PhaseProgress, RowProblem
+from smolorad.domain import DatasetReport, Finding, LengthBin, Note, PhaseProgress, ProblemKind, RowProblem
 from smolorad.errors import BadData, Violation
 
 MOST_PROBLEMS = 100  # the report and the error name so many
+MOST_EXAMPLES = 20  # of each kind
 
 
 class Host(Protocol):
     """Whom the work is done for."""
 
     def check(self) -> None:
-        """Called between rows; raises what ends the work early."""
+        """Called now and then; raises what ends the work early."""
 
     def tell(self, event: PhaseProgress | Note) -> None:
         """How far the work is, or something worth telling."""
 
 
 @dataclass(slots=True)
+class Lengths:
+    """How many tokens rows have, as training reads them."""
+
+    max_length: int
+    bins: list[int] = field(default_factory=list)  # at place n: rows of 2^(n-1) to 2^n - 1 tokens
+    read: int = 0
+    scored: int = 0
+    longest: int = 0
+    rows_cut: int = 0
+    tokens_cut: int = 0
+
+    def add(self, tokens: int, scored: int) -> None:
+        """One more row."""
+        place = tokens.bit_length()
+        while len(self.bins) <= place:
+            self.bins.append(0)
+        self.bins[place] += 1
+        self.read += tokens
+        self.scored += scored
+        self.longest = max(self.longest, tokens)
+        if tokens > self.max_length:
+            self.rows_cut += 1
+            self.tokens_cut += tokens - self.max_length
+
+    def told(self) -> tuple[LengthBin, ...]:
+        """The histogram, from the shortest rows to the longest, without empty ends."""
+        first = next((place for place, rows in enumerate(self.bins) if rows), 0)
+        bins = enumerate(self.bins[first:], first)
+        return tuple(LengthBin(2 ** (place - 1) if place else 0, 2**place - 1, rows) for place, rows in bins)
+
+
+@dataclass(slots=True)
 class Tally:
     """The counts of a DatasetReport as they grow."""
 
+    max_length: int = 1024
     files: int = 0
     read: int = 0
     kept: int = 0
     empty: int = 0
-    duplicate: int = 0
     malformed: int = 0
     words: int = 0
+    characters: int = 0
     tokens: int = 0
     problems: list[RowProblem] = field(default_factory=list)
+    found: dict[ProblemKind, int] = field(default_factory=dict)
+    examples: dict[ProblemKind, list[RowProblem]] = field(default_factory=dict)
+    lengths: Lengths = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = Lengths(self.max_length)
 
     def add_problem(self, problem: smolora.RowProblem) -> None:
-        """Counts a malformed row, and keeps the first ones."""
+        """Counts a row that cannot be used, and keeps the first ones."""
+        kind = ProblemKind(problem.kind or "malformed")
+        told = RowProblem(problem.file, problem.line, problem.why, kind, problem.excerpt)
         self.malformed += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(RowProblem(problem.file, problem.line, problem.why))
+            self.problems.append(told)
+        self.find(told)
+
+    def find(self, problem: RowProblem) -> None:
+        """Counts a row of its kind, and keeps the first ones."""
+        if self.wants(problem.kind):
+            self.examples.setdefault(problem.kind, []).append(problem)
+        self.count(problem.kind)
+
+    def count(self, kind: ProblemKind, rows: int = 1) -> None:
+        """Counts rows whose kind has examples enough."""
+        self.found[kind] = self.found.get(kind, 0) + rows
+
+    def wants(self, kind: ProblemKind) -> bool:
+        """Whether another example of this kind is kept."""
+        return len(self.examples.get(kind, ())) < MOST_EXAMPLES
 
     def malformed_rows(self) -> BadData:
-        """The error for malformed rows that may not be dropped."""
+        """The error for rows that may not be dropped."""
         first = self.problems[0]
         rest = "mend the row" if self.malformed == 1 else f"{self.malformed:,} rows are malformed in all; mend them"
-        violations = [Violation(f"{problem.file}:{problem.line}", problem.why) for problem in self.problems]
         return BadData(
-            f"{first.file}:{first.line} {first.why}; {rest}, or leave out such rows with --on-error drop.", violations
+            f"{place(first)} {first.why}; {rest}, or leave out such rows with --on-error drop.", _violations(self.problems)
         )
 
     def nothing_left(self) -> BadData:
@@ -56,20 +113,46 @@ class Tally:
         counts = f"{self.read:,} rows were read, {self.empty:,} of them empty and {self.malformed:,} malformed"
         return BadData(
             f"There is no text to train on: {counts}; check the files, and --text-field and --file-type.",
-            [Violation(f"{problem.file}:{problem.line}", problem.why) for problem in self.problems],
+            _violations(self.problems),
         )
 
-    def report(self, tokenizer: str) -> DatasetReport:
+    def report(self, tokenizer: str, seconds: float) -> DatasetReport:
         """The report; `tokenizer` names the model that counted tokens."""
+        lengths = self.lengths
         return DatasetReport(
             files=self.files,
             rows_read=self.read,
             rows_kept=self.kept,
             rows_empty=self.empty,
-            rows_duplicate=self.duplicate,
+            rows_duplicate=self.found.get(ProblemKind.DUPLICATE, 0),
             rows_malformed=self.malformed,
             problems=tuple(self.problems),
             words=self.words,
             tokens=self.tokens,
             tokenizer=tokenizer,
+            rows_near_duplicate=self.found.get(ProblemKind.NEAR_DUPLICATE, 0),
+            rows_filtered=self.found.get(ProblemKind.FILTERED, 0),
+            findings=self._findings(),
+            lengths=lengths.told(),
+            tokens_scored=lengths.scored,
+            tokens_read=lengths.read,
+            longest=lengths.longest,
+            max_length=self.max_length,
+            rows_truncated=lengths.rows_cut,
+            tokens_truncated=lengths.tokens_cut,
+            characters=self.characters,
+            seconds=seconds,
         )
+
+    def _findings(self) -> tuple[Finding, ...]:
+        kinds = sorted(self.found, key=lambda kind: -self.found[kind])
+        return tuple(Finding(kind, self.found[kind], tuple(self.examples.get(kind, ()))) for kind in kinds)
+
+
+def place(problem: RowProblem) -> str:
+    """`file:line`, or the file alone where it has no lines."""
+    return f"{problem.file}:{problem.line}" if problem.line else problem.file
+
+
+def _violations(problems: Sequence[RowProblem]) -> Iterable[Violation]:
+    return [Violation(place(problem), problem.why) for problem in problems]

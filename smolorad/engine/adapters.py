@@ -107,7 +107,7 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
 
 
 def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
-    """An adapter of tensors under the names that PEFT gives them in a file: for the native step, or else on a view of the base."""
+    """An adapter of tensors by PEFT's names for them in a file: for the native step, or else on a view of the base."""
     if base.native is not None and (lora := plain_lora(base.native, config, tensors)) is not None:
         return Adapter(None, _numbers(tensors), Native(base.native, lora))
     config = copy.deepcopy(config)

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 import shutil
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
 
 from smolorad.children.worker import Workers
-from smolorad.domain import Job, Prepared, PrepareSpec, check, check_name
+from smolorad.domain import ChunkUnit, Dataset, Job, Prepared, PrepareSpec, Ref, check, check_name
 from smolorad.errors import InvalidRequest, NotFound, SmoloraError
 from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Base, Residency, Resolver
+from smolorad.store.library import Library
 
 log = Log(__name__)
 
 _HUB_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _TOKENIZER = "tokenizer.json"
+_FINGERPRINT_BYTES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTokenizer:
+    """A model's name, and its `tokenizer.json`."""
+
+    model: str
+    path: Path
 
 
 class Prepare:
     """What a prepare job does."""
 
-    def __init__(self, home: Home, workers: Workers, shelf: Shelf, residency: Residency, resolver: Resolver) -> None:
+    def __init__(
+        self, home: Home, workers: Workers, library: Library, shelf: Shelf, residency: Residency, resolver: Resolver
+    ) -> None:
         self._home = home
+        self._library = library
         self._workers = workers
         self._shelf = shelf
         self._residency = residency
@@ -35,8 +53,7 @@ class Prepare:
 
     async def plan(self, spec: PrepareSpec) -> PrepareSpec:
         """The request, if it can be carried out; raises InvalidRequest or NotFound."""
-        check_name(spec.name)
-        check(spec)
+        _check(spec)
         if bool(spec.upload_id) == (spec.hub is not None):
             raise InvalidRequest.field("upload_id", "give exactly one of upload_id and hub")
         if spec.upload_id and not (self._home.uploads / check_name(spec.upload_id, "upload_id")).is_dir():
@@ -53,12 +70,12 @@ class Prepare:
         files = self._home.uploads / spec.upload_id if spec.upload_id else None
         if files is not None and not files.is_dir():
             raise NotFound("The uploaded files are gone; prepare the dataset again from the files.")
-        tokenizer = None
-        if (base := await self._counting(spec.model)) is not None and (base.path / _TOKENIZER).is_file():
-            tokenizer = base.path / _TOKENIZER
-            spec = replace(spec, model=base.name)  # the report names the model as the user knows it, not its folder
+        tokenizer = await self.tokenizer(spec.model)
+        if tokenizer is not None:
+            spec = replace(spec, model=tokenizer.model)  # the report names the model as the user knows it, not its folder
         output = self._home.job(job.id).output
-        async with aclosing(self._workers.prepare(spec, files, tokenizer, output)) as events:
+        path = None if tokenizer is None else tokenizer.path
+        async with aclosing(self._workers.prepare(spec, files, path, output)) as events:
             async for event in events:
                 if isinstance(event, Prepared):
                     return event
@@ -67,10 +84,31 @@ class Prepare:
 
     async def publish(self, job: Job, made: Prepared) -> str:
         """Publishes the revision, and throws the uploaded files away."""
-        dataset = await self._shelf.put_dataset(job, _spec(job).name, made)
+        dataset = await self._shelf.put_dataset(job, _spec(job).name, made, _source_fingerprint(_spec(job)))
         if upload_id := _spec(job).upload_id:
             await asyncio.to_thread(shutil.rmtree, self._home.uploads / upload_id, ignore_errors=True)
         return str(dataset.ref)
+
+    async def known(self, spec: PrepareSpec) -> Dataset:
+        """The name's newest revision, if it was made of the same files in the same way for the same model.
+
+        Raises NotFound where it was not, InvalidRequest.
+        """
+        _check(spec)
+        dataset = await self._library.dataset(Ref(spec.name))
+        tokenizer = await self.tokenizer(spec.model)
+        if dataset.source_fingerprint != _source_fingerprint(spec) or dataset.report.tokenizer != (
+            "" if tokenizer is None else tokenizer.model
+        ):
+            raise NotFound(f"{dataset.ref} was made of other files or in another way; send the files with UploadFile.")
+        return dataset
+
+    async def tokenizer(self, model: str) -> ModelTokenizer | None:
+        """The tokenizer of the model named, else of the resident one; None where that cannot be had."""
+        base = await self._counting(model)
+        if base is None or not (base.path / _TOKENIZER).is_file():
+            return None
+        return ModelTokenizer(base.name, base.path / _TOKENIZER)
 
     async def _counting(self, model: str) -> Base | None:
         """The model whose tokenizer counts: the one named, else the resident one; None where that cannot be had."""
@@ -83,6 +121,26 @@ class Prepare:
             except SmoloraError as error:
                 log.info("tokens are not counted", why=error.message)
         return base
+
+
+def _check(spec: PrepareSpec) -> None:
+    """Raises InvalidRequest for a field out of its bounds, and for fields that do not go together."""
+    check_name(spec.name)
+    check(spec)
+    if len(spec.delimiter) > 1:
+        raise InvalidRequest.field("delimiter", f"is {spec.delimiter!r}, but must be one character")
+    if len(spec.source_fingerprint.encode()) > _FINGERPRINT_BYTES:
+        raise InvalidRequest.field("source_fingerprint", f"is longer than {_FINGERPRINT_BYTES} bytes")
+    if spec.chunk_overlap and (spec.chunk_unit is not ChunkUnit.TOKENS or spec.chunk_overlap >= spec.chunk_size):
+        raise InvalidRequest.field("chunk_overlap", "must be below chunk_size, and goes with chunk_unit tokens alone")
+
+
+def _source_fingerprint(spec: PrepareSpec) -> str:
+    """SHA-256 of what the files were and what was asked for, in hexadecimal; empty where the caller does not tell."""
+    if not spec.source_fingerprint:
+        return ""
+    asked = msgspec.to_builtins(replace(spec, upload_id="", model=""))
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def _spec(job: Job) -> PrepareSpec:

@@ -45,7 +45,7 @@ class Shelf:
         self._library = library
         self._one_at_a_time = asyncio.Lock()  # two revisions of one name must not get one number
 
-    async def put_dataset(self, job: Job, name: str, made: Prepared) -> Dataset:
+    async def put_dataset(self, job: Job, name: str, made: Prepared, source_fingerprint: str = "") -> Dataset:
         """Publishes what a prepare job wrote, as the name's next revision."""
         async with self._one_at_a_time:
             ref = Ref(name, await self._library.next_revision("dataset", name))
@@ -60,6 +60,8 @@ class Shelf:
                 fingerprint=await asyncio.to_thread(lambda: publish.fingerprint({"files": publish.describe(stage)})),
                 job_id=job.id,
                 path=str(final),
+                shape=made.shape,
+                source_fingerprint=source_fingerprint,
             )
             await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(dataset))
             await self._library.add_dataset(dataset)

@@ -22,7 +22,7 @@ from smolorad.services.wire import Context, wire
 from smolorad.store.library import Library
 
 _SPLITS = ("train", "validation")
-_PREVIEW_ROWS, _PREVIEW_LIMIT = 5, 100
+_PREVIEW_ROWS, _DIFF_ROWS, _PREVIEW_LIMIT = 5, 20, 100
 
 
 class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
@@ -56,15 +56,20 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
     async def PrepareDataset(
         self, request: pb.PrepareDatasetRequest, context: Context
     ) -> AsyncIterator[pb.PrepareDatasetResponse]:
-        request_id = check_request_id(request.request_id)
-        job = await self._queue.earlier(JobKind.PREPARE, request.name, request_id)
-        if job is None:
-            spec = await self._prepare.plan(from_message(PrepareSpec, request))
-            job = await self._queue.submit(JobKind.PREPARE, spec.name, spec, request_id)
-        async with aclosing(self._views.events(job.id)) as events:
+        spec = from_message(PrepareSpec, request)
+        if spec.asks_for_known:
+            job_id = (await self._prepare.known(spec)).job_id
+        else:
+            request_id = check_request_id(request.request_id)
+            job = await self._queue.earlier(JobKind.PREPARE, request.name, request_id)
+            if job is None:
+                spec = await self._prepare.plan(spec)
+                job = await self._queue.submit(JobKind.PREPARE, spec.name, spec, request_id)
+            job_id = job.id
+        async with aclosing(self._views.events(job_id)) as events:
             async for event in events:
                 yield pb.PrepareDatasetResponse(job_event=event)
-        ended = await self._views.ended(job.id)
+        ended = await self._views.ended(job_id)
         yield pb.PrepareDatasetResponse(dataset=_message(await self._library.dataset(Ref.parse(ended.result))))
 
     @wire
@@ -86,8 +91,18 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
         if not 1 <= limit <= _PREVIEW_LIMIT:
             raise InvalidRequest.field("limit", f"is {limit}, but must be at least 1 and at most {_PREVIEW_LIMIT}")
         dataset = await self._library.dataset(Ref.parse(request.name))
-        rows, total = await self._workers.preview(dataset, split, request.offset, limit)
-        return pb.PreviewDatasetResponse(rows=rows, total_rows=total)
+        tokenizer = await self._prepare.tokenizer(request.model)
+        shown = await self._workers.preview(dataset, split, request.offset, limit, tokenizer.path if tokenizer else None)
+        return to_message(pb.PreviewDatasetResponse, shown)
+
+    @wire
+    async def DiffDatasets(self, request: pb.DiffDatasetsRequest, context: Context) -> pb.DiffDatasetsResponse:
+        limit = request.limit or _DIFF_ROWS
+        if not 1 <= limit <= _PREVIEW_LIMIT:
+            raise InvalidRequest.field("limit", f"is {limit}, but must be at least 1 and at most {_PREVIEW_LIMIT}")
+        before = await self._library.dataset(Ref.parse(request.before, "before"))
+        after = await self._library.dataset(Ref.parse(request.after, "after"))
+        return to_message(pb.DiffDatasetsResponse, await self._workers.diff(before, after, limit))
 
     @wire
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:

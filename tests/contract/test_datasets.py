@@ -107,6 +107,11 @@ async def test_a_dataset_that_a_job_needs_is_not_deleted(house: House, script: S
         (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, file_type=99), "file_type"),  # type: ignore[arg-type]
         (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, request_id="x" * 129), "request_id"),
         (pb.PrepareDatasetRequest(name="d", upload_id="../../etc"), "upload_id"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, delimiter=",,"), "delimiter"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, near_duplicates=1.5), "near_duplicates"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, chunk_size=4, chunk_overlap=2), "chunk_overlap"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, max_length=4), "max_length"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, source_fingerprint="x" * 129), "source_fingerprint"),
     ],
 )
 async def test_a_wrong_field_is_named(house: House, request_: pb.PrepareDatasetRequest, field: str) -> None:
@@ -172,3 +177,39 @@ async def test_tokens_are_counted_by_the_resident_model(house: House, script: Sc
     ((spec, tokenizer),) = [(details[0], details[2]) for name, details in script.calls if name == "prepare"]  # type: ignore[index]
     assert tokenizer == folder / "tokenizer.json"
     assert spec.model == str(folder), "the report names the model as the user does"
+
+
+# Unchanged files
+
+
+async def test_unchanged_files_answer_from_their_fingerprint(house: House, script: Script) -> None:
+    upload_id = await upload(house, ("a.txt", b"one\ntwo\n"))
+    request = pb.PrepareDatasetRequest(name="d", upload_id=upload_id, source_fingerprint="f1", chunk_size=3)
+    first = (await everything(house.datasets.PrepareDataset(request)))[-1].dataset
+    again = pb.PrepareDatasetRequest(name="d", source_fingerprint="f1", chunk_size=3)
+    *events, last = await everything(house.datasets.PrepareDataset(again))
+    assert last.dataset == first
+    assert {message.job_event.job_id for message in events} == {first.job_id}
+    assert [name for name, _ in script.calls].count("prepare") == 1
+    for other in (
+        pb.PrepareDatasetRequest(name="d", source_fingerprint="f2", chunk_size=3),
+        pb.PrepareDatasetRequest(name="d", source_fingerprint="f1"),
+        pb.PrepareDatasetRequest(name="e", source_fingerprint="f1", chunk_size=3),
+    ):
+        answer = await refused(house.datasets.PrepareDataset(other))
+        assert (answer.code, answer.reason) == (NOT_FOUND, "NOT_FOUND")
+
+
+async def test_what_a_revision_added_and_removed_is_told(house: House) -> None:
+    for rows in (b"one\ntwo\n", b"two\nthree\n"):
+        upload_id = await upload(house, ("a.txt", rows))
+        await everything(house.datasets.PrepareDataset(pb.PrepareDatasetRequest(name="d", upload_id=upload_id)))
+    diff = await house.datasets.DiffDatasets(pb.DiffDatasetsRequest(before="d@1", after="d"))
+    assert (diff.added_rows, diff.removed_rows, diff.same_rows) == (1, 1, 1)
+    assert (list(diff.added), list(diff.removed)) == (["three"], ["one"])
+    answer = await refused(house.datasets.DiffDatasets(pb.DiffDatasetsRequest(before="no", after="d")))
+    assert answer.code == NOT_FOUND
+    answer = await refused(house.datasets.DiffDatasets(pb.DiffDatasetsRequest(before="d", after="D")))
+    assert (answer.code, answer.fields) == (INVALID, ("after",))
+    answer = await refused(house.datasets.DiffDatasets(pb.DiffDatasetsRequest(before="d", after="d", limit=101)))
+    assert answer.fields == ("limit",)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from smolora.cli.main import VERBS, main
+from smolora.cli.main import VERBS, _parser, main
 from smolorad.config import Settings
+from smolorad.domain import ProblemKind, Shape
 from smolorad.errors import SmoloraError
 from tests.house.repository import ROOT
 
@@ -46,6 +47,16 @@ def test_each_dependency_has_its_line() -> None:
         *project["dependency-groups"]["dev"],
     ]
     assert cells("What it stands on") == {re.split(r"[<>=]", one)[0] for one in wanted}
+
+
+def test_the_page_on_datasets_has_every_kind_of_problem_and_every_shape() -> None:
+    page = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    first = " ".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    told = set(re.findall(r"`(\w+)`", first))
+    assert {*ProblemKind, *Shape} <= told
+    for line in page.splitlines():
+        if line.startswith("$ smolora-client"):
+            _parser().parse_args(shlex.split(line)[2:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -21,10 +21,12 @@ from tests.house.descriptors import elements
 
 _MODULES = (common_pb2, datasets_pb2, generation_pb2, jobs_pb2, models_pb2, settings_pb2, training_pb2, link_pb2)
 _REQUESTS = {
+    "DatasetDiff": "DiffDatasetsResponse",
     "GenerateSpec": "GenerateRequest",
     "ImportSpec": "ImportModelRequest",
     "MergeSpec": "MergeRequest",
     "PrepareSpec": "PrepareDatasetRequest",
+    "Preview": "PreviewDatasetResponse",
     "TrainSpec": "TrainRequest",
 }
 # Fields of one side alone, and why.

@@ -11,7 +11,11 @@ from typing import TypedDict
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One setting: its name in the contract, its kind (a type, `strs`, `ints`, `map`, `floats`), and the contract's comment."""
+    """One setting: its name in the contract, its kind, and the contract's comment.
+
+    The kind is int, float, str, bool, strs, ints, map (numbers by name), names (names by name), floats (numbers by token id), or
+    the choices, as `fail|drop`.
+    """
 
     name: str
     kind: str
@@ -92,11 +96,23 @@ SAMPLING: tuple[Field, ...] = (
 )
 
 PREPARE: tuple[Field, ...] = (
+    Field("file_type", "txt|jsonl|csv|saved_dataset|json|tsv|parquet|arrow|markdown", "What the files are read as. Default: by the ending."),
     Field("text_field", "str", "The field or column that holds the text. Default `text`."),
-    Field("chunk_size", "int", "Cut rows into pieces of this many words; 0 leaves them whole. Default 0."),
+    Field("chunk_size", "int", "Cut rows of text into pieces of this many words (see chunk_unit); 0 leaves them whole. Default 0."),
     Field("validation", "float", "The share of rows held out for evaluation; 0 to 0.5. Default 0.05."),
     Field("seed", "int", "Seed of the split. Default 42."),
+    Field("on_error", "fail|drop", "What to do with a malformed row. Default: fail."),
     Field("model", "str", "A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand."),
+    Field("shape", "text|prompt_completion|chat|preference", "What the rows are made into. Default: told by the fields of the first row."),
+    Field("columns", "names", "Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files. Default none."),
+    Field("text_unit", "line|paragraph|document", "What a row of plain text is. Default: a line, in Markdown a paragraph."),
+    Field("chunk_unit", "words|tokens|paragraphs", "What chunk_size counts. Default words."),
+    Field("chunk_overlap", "int", "Tokens that a piece repeats of the one before it; 0 to below chunk_size, only with pieces of tokens. Default 0."),
+    Field("near_duplicates", "float", "Drop rows at least this similar to one before them (the Jaccard index of their five-word sequences); 0 (off) to 1. Default 0."),
+    Field("min_characters", "int", "Leave out rows of fewer characters; 0 to 1,000,000. Default 0."),
+    Field("max_characters", "int", "Leave out rows of more characters; 0 (no limit) to 2,000,000,000. Default 0."),
+    Field("max_length", "int", "Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024."),
+    Field("delimiter", "str", "What separates columns in a CSV file, one character. Default: found from the header."),
 )
 
 
@@ -172,3 +188,25 @@ class SamplingKeywords(TypedDict, total=False):
     min_tokens: int | None  # The end-of-text token cannot come before this many tokens; a stop string can. At least 0, and no more than max_tokens. Default 0.
     logit_bias: Mapping[int, float] | None  # Added to the scores of tokens, by token id: each from -100 (never) to 100. No more than 1,024 of them. Default none.
     bad_words: Iterable[str] | None  # What must not come, as the tokens of the text with and without a space before it. At most 256, none empty. Default none.
+
+
+class PrepareKeywords(TypedDict, total=False):
+    """The settings of `prepare`."""
+
+    file_type: str | None  # What the files are read as. Default: by the ending.
+    text_field: str | None  # The field or column that holds the text. Default `text`.
+    chunk_size: int | None  # Cut rows of text into pieces of this many words (see chunk_unit); 0 leaves them whole. Default 0.
+    validation: float | None  # The share of rows held out for evaluation; 0 to 0.5. Default 0.05.
+    seed: int | None  # Seed of the split. Default 42.
+    on_error: str | None  # What to do with a malformed row. Default: fail.
+    model: str | None  # A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand.
+    shape: str | None  # What the rows are made into. Default: told by the fields of the first row.
+    columns: Mapping[str, str] | None  # Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files. Default none.
+    text_unit: str | None  # What a row of plain text is. Default: a line, in Markdown a paragraph.
+    chunk_unit: str | None  # What chunk_size counts. Default words.
+    chunk_overlap: int | None  # Tokens that a piece repeats of the one before it; 0 to below chunk_size, only with pieces of tokens. Default 0.
+    near_duplicates: float | None  # Drop rows at least this similar to one before them (the Jaccard index of their five-word sequences); 0 (off) to 1. Default 0.
+    min_characters: int | None  # Leave out rows of fewer characters; 0 to 1,000,000. Default 0.
+    max_characters: int | None  # Leave out rows of more characters; 0 (no limit) to 2,000,000,000. Default 0.
+    max_length: int | None  # Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024.
+    delimiter: str | None  # What separates columns in a CSV file, one character. Default: found from the header.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -25,13 +27,13 @@ class LocalFile:
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
-    """Every file of these files and folders, in sorted order.
+    """Every file of these files and folders, in sorted order; `*`, `?`, `[...]` and `**` in a path stand for what they match.
 
     Folders are searched recursively; what begins with a dot is left out. The files of a folder that is given alone are named
     from that folder down; where there are several paths the folder's own name comes before. Raises NotFound for a path that is
     not there, InvalidRequest for one that is neither file nor folder, for no files at all, and for two files of one name.
     """
-    given = [Path(path).expanduser() for path in paths]
+    given = [path for pattern in paths for path in _matching(Path(pattern).expanduser())]
     found: dict[str, LocalFile] = {}
     for path in given:
         for file in _expand(path, alone=len(given) == 1):
@@ -44,6 +46,26 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
     if not found:
         raise InvalidRequest(f"There are no files in {', '.join(map(str, given)) or 'nothing'}; give at least one file.")
     return [found[name] for name in sorted(found)]
+
+
+def _matching(path: Path) -> list[Path]:
+    """The path itself, or where there is none of that name what it matches as a pattern; raises NotFound for no match."""
+    if os.path.lexists(path) or not glob.has_magic(str(path)):
+        return [path]
+    found = sorted(glob.glob(str(path), recursive=True))
+    if not found:
+        raise NotFound(f"Nothing matches {path}; check the pattern.")
+    return [Path(name) for name in found]
+
+
+def fingerprint(files: Iterable[LocalFile]) -> str:
+    """What tells these files from changed ones without reading them, in hexadecimal: by names, sizes, times and places."""
+    digest = hashlib.sha256()
+    for file in files:
+        about = file.path.stat()
+        told = (str(file.path.absolute()), file.name, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+        digest.update(repr(told).encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _expand(path: Path, *, alone: bool) -> Iterator[LocalFile]:
@@ -65,6 +87,12 @@ def pieces(file: LocalFile, upload_id: str) -> Iterator[datasets_pb2.UploadFileR
     """The requests that send one file: its header, then its bytes."""
     header = datasets_pb2.UploadHeader(upload_id=upload_id, path=file.name, size_bytes=file.size_bytes)
     yield datasets_pb2.UploadFileRequest(header=header)
+    left = file.size_bytes
     with file.path.open("rb") as source:
         while data := source.read(_PIECE_BYTES):
+            left -= len(data)
+            if left < 0:
+                break
             yield datasets_pb2.UploadFileRequest(data=data)
+    if left:
+        raise InvalidRequest(f"{file.path} changed while it was sent; wait until it is whole, and prepare again.")

@@ -54,6 +54,35 @@ class Dtype(enum.StrEnum):
     FLOAT16 = "float16"
 
 
+class Shape(enum.StrEnum):
+    """What the rows of a dataset are: its columns are those that TRL calls standard."""
+
+    TEXT = "text"  # text
+    PROMPT_COMPLETION = "prompt_completion"  # prompt, completion
+    CHAT = "chat"  # messages
+    PREFERENCE = "preference"  # prompt, chosen, rejected
+
+
+class ProblemKind(enum.StrEnum):
+    """What may be wrong with a row of a dataset."""
+
+    MALFORMED = "malformed"  # left out, as the next six are
+    ENCODING = "encoding"
+    MIXED_SHAPES = "mixed_shapes"
+    EMPTY_COMPLETION = "empty_completion"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    FILTERED = "filtered"
+    TEMPLATE = "template"  # kept, as the rest are
+    FULLY_MASKED = "fully_masked"
+    TARGET_TRUNCATED = "target_truncated"
+    BEYOND_CONTEXT = "beyond_context"
+    MISSING_EOS = "missing_eos"
+    CONTROL_CHARACTERS = "control_characters"
+    MOJIBAKE = "mojibake"
+    BOILERPLATE = "boilerplate"
+
+
 class JobKind(enum.StrEnum):
     """What a job does."""
 
@@ -153,11 +182,31 @@ class TrainerSettings:
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """A row that could not be used; `line` counts from 1, 0 where the format has none."""
+    """A row with a problem; `line` counts from 1, 0 where the format has none. `excerpt` is its first words."""
 
     file: str
     line: int
     why: str
+    kind: ProblemKind | None = ProblemKind.MALFORMED
+    excerpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Everything of one kind: how many rows, and the first of them."""
+
+    kind: ProblemKind
+    rows: int
+    examples: tuple[RowProblem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthBin:
+    """How many rows have `least` to `most` tokens."""
+
+    least: int
+    most: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +223,18 @@ class DatasetReport:
     words: int
     tokens: int
     tokenizer: str
+    rows_near_duplicate: int
+    rows_filtered: int
+    findings: tuple[Finding, ...]
+    lengths: tuple[LengthBin, ...]
+    tokens_scored: int
+    tokens_read: int
+    longest: int
+    max_length: int
+    rows_truncated: int
+    tokens_truncated: int
+    characters: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +250,43 @@ class Dataset:
     fingerprint: str
     job_id: str
     path: str
+    shape: Shape | None
+    source_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpan:
+    """A part of a row as the model reads it; what is not scored is masked."""
+
+    text: str
+    scored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """A row as the model reads it."""
+
+    spans: tuple[RowSpan, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Some rows of a dataset, each cut at 4,096 characters, and how many rows there are."""
+    """Some rows of a dataset, each cut at 4,096 characters, how many there are, and the same rows with what is masked."""
 
     rows: tuple[str, ...]
     total_rows: int
+    shown: tuple[PreviewRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDiff:
+    """What a later dataset has that an earlier one has not, and the reverse; the first rows of each."""
+
+    added_rows: int
+    removed_rows: int
+    same_rows: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

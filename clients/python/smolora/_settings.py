@@ -13,14 +13,23 @@ from google.protobuf.duration_pb2 import Duration
 from smolora import _models as models
 from smolora._convert import enum_prefix
 from smolora._errors import InvalidRequest
-from smolora._fields import LORA, SAMPLING, TRAINER, Field
-from smolora.v1 import generation_pb2, settings_pb2
+from smolora._fields import LORA, PREPARE, SAMPLING, TRAINER, Field
+from smolora.v1 import datasets_pb2, generation_pb2, settings_pb2
 
 _LORA = {field.name: field for field in LORA}
 _TRAINER = {field.name: field for field in TRAINER}
 _SAMPLING = {field.name: field for field in SAMPLING}
+_PREPARE = {field.name: field for field in PREPARE}
+_PREPARE_ENUMS = {
+    "file_type": datasets_pb2.FileType,
+    "on_error": datasets_pb2.OnError,
+    "shape": datasets_pb2.Shape,
+    "text_unit": datasets_pb2.TextUnit,
+    "chunk_unit": datasets_pb2.ChunkUnit,
+}
 _SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
-_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "floats": "numbers by token id"}
+_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}
+_SPOKEN |= {"floats": "numbers by token id"}
 
 
 def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings, settings_pb2.TrainerSettings]:
@@ -37,6 +46,21 @@ def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings,
         else:
             raise _unknown("train", name, [*_LORA, *_TRAINER], "LoraSettings and TrainerSettings")
     return lora, trainer
+
+
+def prepare_settings(given: Mapping[str, Any]) -> datasets_pb2.PrepareDatasetRequest:
+    """A request with a preparation's keywords. None leaves a setting at the daemon's default.
+
+    Raises TypeError for an unknown name, and for a value that its setting cannot hold; InvalidRequest for no choice of an enum.
+    """
+    request = datasets_pb2.PrepareDatasetRequest()
+    for name, value in given.items():
+        if name not in _PREPARE:
+            raise _unknown("prepare", name, _PREPARE, "PrepareDatasetRequest")
+        if name in _PREPARE_ENUMS:
+            value = enum_name(_PREPARE_ENUMS[name], value)
+        _set(request, _PREPARE[name], value)
+    return request
 
 
 def sampling(given: Mapping[str, Any], **aliased: int | None) -> generation_pb2.Sampling:
@@ -84,7 +108,7 @@ def _set(message: Any, field: Field, value: Any) -> None:
     if field.name == "init_lora_weights" and isinstance(value, bool):  # PEFT writes True, the contract `true`
         value = str(value).lower()
     try:
-        if field.kind == "map":
+        if field.kind in ("map", "names"):
             getattr(message, field.name).update(value)
         elif field.kind == "floats":  # OpenAI's clients write the ids as text
             getattr(message, field.name).update({int(key): float(number) for key, number in value.items()})
@@ -93,7 +117,7 @@ def _set(message: Any, field: Field, value: Any) -> None:
         else:
             setattr(message, field.name, value)
     except (TypeError, ValueError, AttributeError):
-        raise TypeError(f"{field.name} takes {_SPOKEN[field.kind]}, not {value!r}") from None
+        raise TypeError(f"{field.name} takes {_SPOKEN.get(field.kind, field.kind)}, not {value!r}") from None
 
 
 def conversation(

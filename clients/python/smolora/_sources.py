@@ -16,7 +16,7 @@ from smolora._sync.client import Client
 from smolora._sync.streams import JobRun
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_FILE_ENDINGS = (".txt", ".jsonl", ".csv", ".json", ".parquet", ".arrow")
+_FILE_ENDINGS = (".txt", ".jsonl", ".csv", ".tsv", ".json", ".parquet", ".arrow", ".md", ".gz", ".zst")
 _TEXT = "text"
 _BATCH_ROWS = 1000
 # The original trains on every row.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow
 
-from smolora._models import RowProblem
-from smolora._text.rows import Rows, quoted, row
+from smolora._text.rows import Record, Records, quoted
 from smolorad.corpus.foreign import first_line
 from smolorad.domain import Note
 from smolorad.errors import BadData
@@ -36,25 +35,19 @@ def open_saved(folder: Path, tell: Callable[[Note], None]) -> Any:
     return saved if isinstance(saved, datasets.Dataset) else _only_split(saved, tell)
 
 
-def read_dataset(dataset: Any, name: str, text_field: str = "text") -> Rows:
-    """The stripped values of one column of a `datasets.Dataset`; `name` names it in rows and problems, a line is a row from 1.
+def read_dataset(dataset: Any, name: str, check: Callable[[Sequence[str]], str | None]) -> Records:
+    """The rows of a `datasets.Dataset`; `name` names it in rows and problems, a line is a row from 1.
 
-    Raises BadData where there is no such column, or it does not hold text.
+    `check` tells why columns will not do; raises BadData for that.
     """
-    if text_field not in dataset.column_names:
-        columns = quoted(dataset.column_names)
-        raise BadData(f"{name} has no column {text_field!r}: its columns are {columns}; name one with --text-field.")
-    kind = dataset.features[text_field]
-    if getattr(kind, "dtype", None) not in ("string", "large_string"):
-        raise BadData(f"{name} has no text in its column {text_field!r}, but {kind}; name another one with --text-field.")
+    if (why := check(dataset.column_names)) is not None:
+        raise BadData(f"{name} {why}.")
     number = 0
-    for batch in dataset.select_columns([text_field]).with_format(None).iter(_BATCH_ROWS):
-        for text in batch[text_field]:
+    plain = [column for column, kind in dataset.features.items() if not hasattr(kind, "decode_example")]
+    for batch in dataset.select_columns(plain).with_format("arrow").iter(_BATCH_ROWS):
+        for fields in batch.to_pylist():
             number += 1
-            if text is None:
-                yield RowProblem(name, number, f"has null in {text_field!r}, not text; fill it in or remove the row")
-            else:
-                yield row(text, name, number)
+            yield Record(fields, name, number)
 
 
 def _check_files(state: Path) -> None:

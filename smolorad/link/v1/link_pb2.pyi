@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause")
+    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause", "diff")
     CALL_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class Command(_message.Message):
     PING_FIELD_NUMBER: _ClassVar[int]
     DECODE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PAUSE_FIELD_NUMBER: _ClassVar[int]
+    DIFF_FIELD_NUMBER: _ClassVar[int]
     call: int
     load: Load
     generate: Generate
@@ -46,10 +47,11 @@ class Command(_message.Message):
     ping: Ping
     decode_tokens: _generation_pb2.DecodeTokensRequest
     pause: Pause
-    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ...) -> None: ...
+    diff: Diff
+    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., diff: _Optional[_Union[Diff, _Mapping]] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob", "sample", "estimate")
+    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob", "sample", "estimate", "diff")
     CALL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOAD_PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +77,7 @@ class Event(_message.Message):
     TOKEN_LOGPROB_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    DIFF_FIELD_NUMBER: _ClassVar[int]
     call: int
     ready: Ready
     load_progress: _models_pb2.LoadProgress
@@ -100,7 +103,8 @@ class Event(_message.Message):
     token_logprob: _generation_pb2.TokenLogprob
     sample: _jobs_pb2.Sample
     estimate: _jobs_pb2.Estimate
-    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ..., sample: _Optional[_Union[_jobs_pb2.Sample, _Mapping]] = ..., estimate: _Optional[_Union[_jobs_pb2.Estimate, _Mapping]] = ...) -> None: ...
+    diff: _datasets_pb2.DiffDatasetsResponse
+    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ..., sample: _Optional[_Union[_jobs_pb2.Sample, _Mapping]] = ..., estimate: _Optional[_Union[_jobs_pb2.Estimate, _Mapping]] = ..., diff: _Optional[_Union[_datasets_pb2.DiffDatasetsResponse, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("path", "name", "device", "dtype", "trust_remote_code", "precision")
@@ -169,12 +173,24 @@ class Prepare(_message.Message):
     def __init__(self, files_path: _Optional[str] = ..., request: _Optional[_Union[_datasets_pb2.PrepareDatasetRequest, _Mapping]] = ..., tokenizer_path: _Optional[str] = ..., output_path: _Optional[str] = ...) -> None: ...
 
 class Preview(_message.Message):
-    __slots__ = ("dataset_path", "request")
+    __slots__ = ("dataset_path", "request", "tokenizer_path")
     DATASET_PATH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_PATH_FIELD_NUMBER: _ClassVar[int]
     dataset_path: str
     request: _datasets_pb2.PreviewDatasetRequest
-    def __init__(self, dataset_path: _Optional[str] = ..., request: _Optional[_Union[_datasets_pb2.PreviewDatasetRequest, _Mapping]] = ...) -> None: ...
+    tokenizer_path: str
+    def __init__(self, dataset_path: _Optional[str] = ..., request: _Optional[_Union[_datasets_pb2.PreviewDatasetRequest, _Mapping]] = ..., tokenizer_path: _Optional[str] = ...) -> None: ...
+
+class Diff(_message.Message):
+    __slots__ = ("before_path", "after_path", "limit")
+    BEFORE_PATH_FIELD_NUMBER: _ClassVar[int]
+    AFTER_PATH_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    before_path: str
+    after_path: str
+    limit: int
+    def __init__(self, before_path: _Optional[str] = ..., after_path: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class Merge(_message.Message):
     __slots__ = ("base_path", "adapter_path", "output_path", "trust_remote_code", "prompts", "dtype")
@@ -273,14 +289,16 @@ class Trained(_message.Message):
     def __init__(self, steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., eval_loss_before: _Optional[float] = ..., eval_loss_after: _Optional[float] = ..., parameters: _Optional[int] = ..., lora: _Optional[_Union[_settings_pb2.LoraSettings, _Mapping]] = ..., scored_share: _Optional[float] = ...) -> None: ...
 
 class Prepared(_message.Message):
-    __slots__ = ("train_rows", "validation_rows", "report")
+    __slots__ = ("train_rows", "validation_rows", "report", "shape")
     TRAIN_ROWS_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_ROWS_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
     train_rows: int
     validation_rows: int
     report: _datasets_pb2.DatasetReport
-    def __init__(self, train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[_datasets_pb2.DatasetReport, _Mapping]] = ...) -> None: ...
+    shape: _datasets_pb2.Shape
+    def __init__(self, train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[_datasets_pb2.DatasetReport, _Mapping]] = ..., shape: _Optional[_Union[_datasets_pb2.Shape, str]] = ...) -> None: ...
 
 class Merged(_message.Message):
     __slots__ = ("proof", "facts")

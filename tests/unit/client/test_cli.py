@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from smolora import _models as values
 from smolora.cli import flags, output
 from smolora.cli.main import VERBS, main
+from smolora.cli.preview import drawn
 from smolora.v1 import datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from tests.unit.client.conftest import Command
 from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job, silence
@@ -188,11 +190,14 @@ async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command,
         return datasets_pb2.UploadFileResponse(upload_id="u1")
 
     async def prepare(request: Any, context: Any) -> Any:
+        if not request.upload_id:
+            await fail(context, "NOT_FOUND", "There is no dataset 'd', nor any other yet.")
         progress = jobs_pb2.PhaseProgress(phase="read", done=1000, total=31102, unit="rows")
         yield datasets_pb2.PrepareDatasetResponse(job_event=event(1, phase=progress))
         report = datasets_pb2.DatasetReport(files=1, rows_read=5, rows_kept=2, rows_empty=1, rows_duplicate=1, rows_malformed=1)
         report.problems.add(file="a.txt", line=4, why="is not UTF-8; save it as UTF-8")
         dataset = datasets_pb2.Dataset(name="d", revision=3, train_rows=1, validation_rows=1, report=report)
+        dataset.create_time.GetCurrentTime()
         yield datasets_pb2.PrepareDatasetResponse(dataset=dataset)
 
     daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare}
@@ -204,7 +209,8 @@ async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command,
     assert "rows dropped  1 empty, 1 duplicate, 1 malformed" in out
     assert "  a.txt:4: is not UTF-8; save it as UTF-8" in out
     assert err.splitlines()[-1] == "read  1,000 of 31,102 rows"
-    request = daemon.asked("PrepareDataset")[0]
+    first, request = daemon.asked("PrepareDataset")
+    assert first.source_fingerprint == request.source_fingerprint != ""
     assert (request.chunk_size, request.seed, request.HasField("seed")) == (64, 0, True)
     code, _, err = await command.run("prepare", "a.txt", "--name", "d", "--file-type", "pdf")
     assert code == 2
@@ -422,3 +428,122 @@ def test_a_terminal_gets_tables_and_bars(monkeypatch: pytest.MonkeyPatch, capsys
     assert "\t" not in captured.out
     assert "note 1" in captured.err
     assert "step 1/4  loss 2.5000" in captured.err
+
+
+def report() -> datasets_pb2.DatasetReport:
+    """A report with something of everything."""
+    found = datasets_pb2.DatasetReport(
+        files=1, rows_read=12, rows_kept=8, rows_duplicate=2, rows_filtered=1, words=80, tokens=100
+    )
+    found.MergeFrom(
+        datasets_pb2.DatasetReport(
+            tokenizer="starter",
+            tokens_read=200,
+            tokens_scored=50,
+            longest=40,
+            max_length=32,
+            rows_truncated=1,
+            tokens_truncated=8,
+        )
+    )
+    found.lengths.add(least=8, most=15, rows=3)
+    found.lengths.add(least=16, most=31, rows=5)
+    finding = found.findings.add(kind=datasets_pb2.PROBLEM_KIND_TARGET_TRUNCATED, rows=4)
+    for line in range(1, 5):
+        finding.examples.add(
+            file="<a>.jsonl", line=line, why="has its answer behind token 90", excerpt="<script>alert(1)</script>"
+        )
+    return found
+
+
+async def test_the_report_is_shown_and_written_as_one_page(daemon: FakeDaemon, command: Command, tmp_path: Path) -> None:
+    async def get(request: Any, context: Any) -> Any:
+        dataset = datasets_pb2.Dataset(name="d", revision=2, train_rows=8, report=report(), shape=datasets_pb2.SHAPE_CHAT)
+        return datasets_pb2.GetDatasetResponse(dataset=dataset)
+
+    async def jobs(request: Any, context: Any) -> Any:
+        progress = jobs_pb2.TrainProgress(tokens_per_second=48.0)
+        return jobs_pb2.ListJobsResponse(jobs=[jobs_pb2.Job(id="p"), jobs_pb2.Job(id="t", progress=progress)])
+
+    daemon.script |= {"GetDataset": get, "ListJobs": jobs}
+    code, out, _ = await command.run("datasets", "show", "d")
+    assert code == 0
+    for line in (
+        "rows dropped  2 duplicate, 1 filtered",
+        "scored        25.0% of 200 tokens read",
+        "cut at 32     1 row, 8 tokens",
+        "one pass      1 step of 8 rows, about 4 s at 48 tokens/s",
+        "found  target truncated: 4 rows",
+        "  <a>.jsonl:1: has its answer behind token 90",
+    ):
+        assert line in out.splitlines()
+    assert "<a>.jsonl:4" not in out, "a few examples do"
+    page = tmp_path / "page.html"
+    assert await command.run("datasets", "report", "d", "--output", str(page)) == (0, f"{page}\n", "")
+    content = page.read_text(encoding="utf-8")
+    assert content.startswith("<!doctype html>")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
+    assert "&lt;a&gt;.jsonl:4" in content
+    assert content.count("<svg") == 2
+    assert not [word for word in ("<script", "http", "src=", "@import", "url(") if word in content], "it needs nothing else"
+    code, _, err = await command.run("datasets", "report", "d", "--output", str(tmp_path / "no" / "page.html"))
+    assert (code, "choose another place with --output" in err) == (1, True)
+
+
+async def test_a_preview_tells_what_is_masked_and_obeys_nothing(daemon: FakeDaemon, command: Command) -> None:
+    async def preview(request: Any, context: Any) -> Any:
+        answer = datasets_pb2.PreviewDatasetResponse(rows=["Who? \x1b[2JHe."], total_rows=9)
+        answer.shown.add(spans=[{"text": "Who? ", "scored": False}, {"text": "\x1b[2JHe.", "scored": True}])
+        return answer
+
+    daemon.script["PreviewDataset"] = preview
+    for verb in (["preview", "d"], ["datasets", "preview", "d"]):
+        code, out, err = await command.run(*verb, "--model", "starter")
+        assert (code, out, err) == (0, "⟦Who? ⟧\ufffd[2JHe.\n", "1 of 9 rows\n")
+    assert daemon.asked("PreviewDataset")[0].model == "starter"
+    code, out, _ = await command.run("preview", "d", "--json")
+    assert json.loads(out)["shown"][0]["spans"][0] == {"text": "Who? ", "scored": False}
+
+
+def test_what_is_masked_is_dim_on_a_terminal() -> None:
+    row = values.PreviewRow((values.RowSpan("Who? ", False), values.RowSpan("He.", True)))
+    assert drawn(row, colour=True) == "\x1b[2mWho? \x1b[0mHe."
+
+
+async def test_a_diff_is_shown_as_lines(daemon: FakeDaemon, command: Command) -> None:
+    async def diff(request: Any, context: Any) -> Any:
+        return datasets_pb2.DiffDatasetsResponse(
+            added_rows=3, removed_rows=1, same_rows=7, added=["new\nlines"], removed=["old"]
+        )
+
+    daemon.script["DiffDatasets"] = diff
+    expected = "- old\n+ new\n+ lines\n+ ... and 2 rows more\n"
+    assert await command.run("datasets", "diff", "d@1", "d") == (0, expected, "3 rows added, 1 removed, 7 the same\n")
+    asked = daemon.asked("DiffDatasets")[0]
+    assert (asked.before, asked.after) == ("d@1", "d")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [('{"text": "a"}\n', "stdin.jsonl"), ("[1]", "stdin.json"), ("plain\n", "stdin.txt")]
+)
+async def test_standard_input_is_a_file_of_the_kind_that_it_looks_like(
+    daemon: FakeDaemon, command: Command, text: str, name: str
+) -> None:
+    arrived: dict[str, bytes] = {}
+
+    async def upload(requests: Any, context: Any) -> Any:
+        path, data = "", b""
+        async for request in requests:
+            path, data = path or request.header.path, data + request.data
+        arrived[path] = data
+        return datasets_pb2.UploadFileResponse(upload_id="u1")
+
+    async def prepare(request: Any, context: Any) -> Any:
+        if not request.upload_id:
+            await fail(context, "NOT_FOUND", "There is no dataset 'd', nor any other yet.")
+        yield datasets_pb2.PrepareDatasetResponse(job_event=event(1))
+        yield datasets_pb2.PrepareDatasetResponse(dataset=datasets_pb2.Dataset(name="d", revision=1))
+
+    daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare}
+    code, _, _ = await command.run("prepare", "-", "--name", "d", stdin=text)
+    assert (code, arrived) == (0, {name: text.encode()})

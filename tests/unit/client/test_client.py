@@ -125,6 +125,8 @@ async def test_a_folder_is_uploaded_whole_and_prepared(
     (tmp_path / "notes" / "empty.txt").write_text("")
 
     async def prepare(request: Any, context: Any) -> Any:
+        if not request.upload_id:
+            await fail(context, "NOT_FOUND", "There is no dataset 'd', nor any other yet.")
         yield datasets_pb2.PrepareDatasetResponse(job_event=event(1))
         yield datasets_pb2.PrepareDatasetResponse(dataset=datasets_pb2.Dataset(name="d", revision=1))
 
@@ -134,7 +136,7 @@ async def test_a_folder_is_uploaded_whole_and_prepared(
     assert dataset.revision == 1
     assert list(uploads) == ["b.txt", "deep/a.txt", "empty.txt"]
     assert len(uploads["b.txt"]) == 3 * 512 * 1024 + 1
-    asked = daemon.asked("PrepareDataset")[0]
+    asked = daemon.asked("PrepareDataset")[1]
     assert (asked.upload_id, asked.file_type, asked.on_error) == ("u1", datasets_pb2.FILE_TYPE_TXT, datasets_pb2.ON_ERROR_DROP)
     assert asked.HasField("validation")
     assert not asked.HasField("seed")

@@ -22,7 +22,12 @@ from tests.unit.client import fake_daemon
 
 ROOT = Path(__file__).resolve().parents[3]
 _FILES = (common_pb2, datasets_pb2, generation_pb2, jobs_pb2, models_pb2, settings_pb2, system_pb2)
-_RENAMED = {"Status": "GetStatusResponse", "Preview": "PreviewDatasetResponse", "TokenCount": "CountTokensResponse"}
+_RENAMED = {
+    "DatasetDiff": "DiffDatasetsResponse",
+    "Status": "GetStatusResponse",
+    "Preview": "PreviewDatasetResponse",
+    "TokenCount": "CountTokensResponse",
+}
 
 
 def contract(name: str) -> Any:

@@ -68,7 +68,7 @@ def refusal(events: list[pb.Event]) -> tuple[str, str]:
 def test_a_split_of_a_revision_is_prepared(worker: Worker, tmp_path: Path, choice: dict[str, str], rows: list[str]) -> None:
     events = ask(worker, tmp_path / "out", **choice)
     assert events[0].phase.phase == "download"
-    assert preview(tmp_path / "out", "train", 0, 10) == (rows, len(rows))
+    assert list(preview(tmp_path / "out", "train", 0, 10).rows) == rows
     report = events[-1].prepared.report
     assert (report.files, report.rows_kept) == (1, len(rows))
     if not choice:

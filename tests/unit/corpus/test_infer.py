@@ -6,53 +6,66 @@ from pathlib import Path
 
 import pytest
 
-from smolorad.corpus.infer import Sources, infer
+from smolorad.corpus.infer import Source, Sources, infer
 from smolorad.domain import FileType
 from smolorad.errors import BadData, InvalidRequest
 from tests.unit.corpus.kit import fill
 
 
+def read_as(sources: Sources) -> dict[str, FileType]:
+    """What is read as what."""
+    return {source.file: source.file_type for source in sources.files}
+
+
 @pytest.mark.parametrize(
     ("name", "file_type"),
-    [("a.txt", FileType.TXT), ("A.TXT", FileType.TXT), ("a.jsonl", FileType.JSONL), ("a.b.csv", FileType.CSV)],
+    [
+        ("a.txt", FileType.TXT),
+        ("A.TXT", FileType.TXT),
+        ("a.jsonl", FileType.JSONL),
+        ("a.b.csv", FileType.CSV),
+        ("a.tsv", FileType.TSV),
+        ("a.json", FileType.JSON),
+        ("a.md", FileType.MARKDOWN),
+        ("a.parquet", FileType.PARQUET),
+        ("a.arrow", FileType.ARROW),
+        ("a.jsonl.gz", FileType.JSONL),
+        ("a.csv.ZST", FileType.CSV),
+        ("README.md", FileType.MARKDOWN),
+    ],
 )
 def test_one_file_is_read_by_its_ending(tmp_path: Path, name: str, file_type: FileType) -> None:
     fill(tmp_path, {name: ""})
-    assert infer(tmp_path) == Sources(file_type, tmp_path, (name,))
-    assert infer(tmp_path / name) == Sources(file_type, tmp_path, (name,))
+    assert infer(tmp_path) == infer(tmp_path / name) == Sources(tmp_path, (Source(name, file_type),))
 
 
-def test_a_folder_is_read_as_txt_recursively_in_sorted_order_and_tells_what_it_leaves_out(tmp_path: Path) -> None:
-    fill(tmp_path, {"b.txt": "", "a/z.txt": "", "a/b/c.txt": "", "c.jsonl": "", "pictures/d.png": ""})
+def test_a_folder_is_read_recursively_in_sorted_order_each_file_as_it_is(tmp_path: Path) -> None:
+    fill(tmp_path, {"b.txt": "", "a/z.txt": "", "a/b/c.csv": "", "c.jsonl.gz": "", "pictures/d.png": "", "README.md": ""})
     sources = infer(tmp_path)
-    assert sources.file_type is FileType.TXT
-    assert sources.files == ("a/b/c.txt", "a/z.txt", "b.txt")
-    assert sources.left_out == ("c.jsonl", "pictures/d.png")
+    assert list(read_as(sources)) == ["a/b/c.csv", "a/z.txt", "b.txt", "c.jsonl.gz"]
+    assert list(read_as(sources).values()) == [FileType.CSV, FileType.TXT, FileType.TXT, FileType.JSONL]
+    assert sources.left_out == ("README.md", "pictures/d.png")
 
 
 def test_hidden_files_are_ignored(tmp_path: Path) -> None:
     fill(tmp_path, {"a.jsonl": "", ".b.txt": "", ".git/c.txt": "", "d/.e/f.csv": ""})
-    assert infer(tmp_path) == Sources(FileType.JSONL, tmp_path, ("a.jsonl",))
+    assert read_as(infer(tmp_path)) == {"a.jsonl": FileType.JSONL}
 
 
-def test_several_files_of_one_kind_are_read_in_sorted_order(tmp_path: Path) -> None:
-    fill(tmp_path, {"b.jsonl": "", "a.jsonl": "", "README.md": ""})
-    assert infer(tmp_path) == Sources(FileType.JSONL, tmp_path, ("a.jsonl", "b.jsonl"), ("README.md",))
-
-
-@pytest.mark.parametrize("files", [["a.md"], ["a"], ["a.json", "b.parquet"], ["a.jsonl", "b.csv"]])
+@pytest.mark.parametrize("files", [["a.log"], ["a"], ["a.gz"]])
 def test_what_cannot_be_told_names_the_choices_and_the_flag(tmp_path: Path, files: list[str]) -> None:
     fill(tmp_path, dict.fromkeys(files, ""))
-    with pytest.raises(InvalidRequest, match=r"txt, jsonl, csv, saved_dataset with --file-type") as caught:
+    with pytest.raises(InvalidRequest, match=r"txt, jsonl, csv, .*markdown with --file-type") as caught:
         infer(tmp_path)
     assert [violation.field for violation in caught.value.violations] == ["file_type"]
 
 
 def test_a_type_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     fill(tmp_path, {"a.log": "", "b.log": ""})
-    assert infer(tmp_path, FileType.TXT).files == ("a.log", "b.log")
+    assert read_as(infer(tmp_path, FileType.TXT)) == {"a.log": FileType.TXT, "b.log": FileType.TXT}
     fill(tmp_path, {"c.csv": "", "d.txt": ""})
-    assert infer(tmp_path, FileType.CSV) == Sources(FileType.CSV, tmp_path, ("c.csv",), ("a.log", "b.log", "d.txt"))
+    sources = infer(tmp_path, FileType.CSV)
+    assert (read_as(sources), sources.left_out) == ({"c.csv": FileType.CSV}, ("a.log", "b.log", "d.txt"))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +78,7 @@ def test_a_type_that_is_asked_for_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["", "saved/"])
 def test_a_saved_dataset_is_recognised(tmp_path: Path, files: list[str], below: str) -> None:
     fill(tmp_path, {below + name: "" for name in [*files, "notes.txt"]})
-    assert infer(tmp_path) == Sources(FileType.SAVED_DATASET, tmp_path / below)
+    assert infer(tmp_path) == Sources(tmp_path / below, saved=True)
 
 
 def test_a_saved_dataset_that_is_none_and_several_at_once_are_refused(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from smolora import RowProblem
 from smolorad.corpus.report import MOST_PROBLEMS, Tally
-from smolorad.domain import RowProblem
+from smolorad.domain import ProblemKind
 from smolorad.errors import Violation
 
 
@@ -16,16 +17,17 @@ def tally_of(problems: int) -> Tally:
 
 
 def test_all_problems_are_counted_and_the_first_hundred_kept() -> None:
-    report = tally_of(250).report("tokenizer")
+    report = tally_of(250).report("tokenizer", 1.0)
     assert report.rows_malformed == 250
     assert [problem.line for problem in report.problems] == list(range(1, MOST_PROBLEMS + 1))
     assert MOST_PROBLEMS == 100
 
 
 def test_the_report_has_every_count() -> None:
-    tally = Tally(files=1, read=10, kept=4, empty=3, duplicate=2, words=40, tokens=50)
+    tally = Tally(files=1, read=10, kept=4, empty=3, words=40, tokens=50)
     tally.add_problem(RowProblem("f", 1, "why"))
-    report = tally.report("model")
+    tally.count(ProblemKind.DUPLICATE, 2)
+    report = tally.report("model", 1.0)
     assert (report.files, report.rows_read, report.rows_kept, report.rows_empty, report.rows_duplicate) == (1, 10, 4, 3, 2)
     assert (report.rows_malformed, report.words, report.tokens, report.tokenizer) == (1, 40, 50, "model")
 

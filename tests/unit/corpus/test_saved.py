@@ -10,8 +10,8 @@ import datasets
 import pytest
 
 from smolora import RowProblem
-from smolora._text.rows import Row
 from smolorad.corpus.readers.saved import open_saved, read_dataset
+from smolorad.corpus.shapes import Sample, Shaper
 from smolorad.errors import BadData
 from tests.unit.corpus.kit import Recorder
 
@@ -21,15 +21,23 @@ def made(*texts: str | None, column: str = "text") -> datasets.Dataset:
     return datasets.Dataset.from_dict({column: list(texts), "id": list(range(len(texts)))})
 
 
+def read(dataset: datasets.Dataset, text_field: str = "text") -> list[Sample | RowProblem]:
+    """Its rows and problems."""
+    shaper = Shaper(None, text_field, {})
+    records = read_dataset(dataset, "train", shaper.unfit_columns)
+    return [one if isinstance(one, RowProblem) else shaper.shaped(one) for one in records]
+
+
 def test_a_saved_dataset_is_read_row_by_row_and_a_null_is_located(tmp_path: Path) -> None:
     made(" a ", None, "", "b\0").save_to_disk(tmp_path / "saved", num_shards=2)
-    found = list(read_dataset(open_saved(tmp_path / "saved", Recorder().tell), "train"))
-    assert found == [
-        Row("a", "train", 1),
-        RowProblem("train", 2, "has null in 'text', not text; fill it in or remove the row"),
-        Row("", "train", 3),
-        RowProblem("train", 4, "holds a NUL character, as damaged files do; remove it"),
+    found = read(open_saved(tmp_path / "saved", Recorder().tell))
+    assert [one.values if isinstance(one, Sample) else one.why for one in found] == [
+        ("a",),
+        "has null in 'text', not text; put it in quotes or remove the row",
+        ("",),
+        "holds a NUL character, as damaged files do; remove it",
     ]
+    assert [(one.file, one.line) for one in found] == [("train", number) for number in range(1, 5)]
 
 
 def test_of_several_splits_train_is_read_and_the_others_are_named(tmp_path: Path) -> None:
@@ -51,11 +59,14 @@ def test_splits_without_train_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_missing_or_holds_no_text_is_named() -> None:
-    with pytest.raises(BadData, match=r"train has no column 'text': its columns are 'body', 'id'; .*--text-field"):
-        list(read_dataset(made("a", column="body"), "train"))
-    with pytest.raises(BadData, match=r"train has no text in its column 'id'"):
-        list(read_dataset(made("a"), "train", "id"))
-    assert list(read_dataset(made("a", column="body"), "train", "body")) == [Row("a", "train", 1)]
+    with pytest.raises(BadData, match=r"train has no column 'text': its columns are 'body', 'id'; name one as text_field"):
+        read(made("a", column="body"))
+    (problem,) = read(made("a"), "id")
+    assert isinstance(problem, RowProblem)
+    assert problem.why.startswith("has a number in 'id', not text")
+    (sample,) = read(made("a", column="body"), "body")
+    assert isinstance(sample, Sample)
+    assert (sample.values, sample.file, sample.line) == (("a",), "train", 1)
 
 
 def lose_the_data(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from smolora.v1 import datasets_pb2
 from smolorad.children.worker import WorkerProcesses
-from smolorad.domain import Dataset, DatasetReport, Note, PhaseProgress, Prepared, PrepareSpec
+from smolorad.domain import Dataset, DatasetReport, Note, PhaseProgress, Prepared, PrepareSpec, Shape
 from smolorad.errors import BadData, EngineUnavailable, NotFound, SmoloraError
 from smolorad.link.v1 import link_pb2 as pb
 from tests.unit.corpus.kit import fill
@@ -38,18 +38,20 @@ def dataset_at(path: Path) -> Dataset:
 
 
 async def test_files_are_prepared_with_progress_and_rows_can_be_looked_at(workers: WorkerProcesses, tmp_path: Path) -> None:
-    files = fill(tmp_path / "in", {"a.txt": "one\ntwo\none\n", "b.md": "#"})
+    files = fill(tmp_path / "in", {"a.txt": "one\ntwo\none\n", "b.log": "#"})
     async with aclosing(workers.prepare(SPEC, files, None, tmp_path / "out")) as events:
         *told, result = [event async for event in events]
     assert told == [
-        Note("Left out, as only .txt files are read: b.md."),
+        Note("Left out: b.log."),
         PhaseProgress("read", 3, 3, "rows"),
         PhaseProgress("write", 2, 2, "rows"),
     ]
-    report = DatasetReport(files=1, rows_read=3, rows_kept=2, rows_duplicate=1, words=2)
-    assert result == Prepared(1, 1, report)
+    assert isinstance(result, Prepared)
+    report = result.report
+    assert (result.train_rows, result.validation_rows, result.shape) == (1, 1, Shape.TEXT)
+    assert (report.files, report.rows_read, report.rows_kept, report.rows_duplicate, report.words) == (1, 3, 2, 1, 2)
     shown = [await workers.preview(dataset_at(tmp_path / "out"), split, 0, 5) for split in ("train", "validation")]
-    assert sorted(shown) == [(["one"], 1), (["two"], 1)]
+    assert sorted((one.rows, one.total_rows) for one in shown) == [(("one",), 1), (("two",), 1)]
 
 
 async def test_failures_keep_their_class_and_their_places(workers: WorkerProcesses, tmp_path: Path) -> None:

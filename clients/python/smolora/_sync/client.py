@@ -14,10 +14,18 @@ from typing import Any, Self, TypeVar, Unpack
 from smolora import _models as values
 from smolora._channel import Address
 from smolora._convert import from_message
-from smolora._errors import Cancelled, InvalidRequest, by_reason
-from smolora._fields import SamplingKeywords, TrainKeywords
-from smolora._files import find_files, pieces
-from smolora._settings import conversation, duration, enum_name, response_format, sampling, train_settings
+from smolora._errors import Cancelled, InvalidRequest, NotFound, by_reason
+from smolora._fields import PrepareKeywords, SamplingKeywords, TrainKeywords
+from smolora._files import find_files, fingerprint, pieces
+from smolora._settings import (
+    conversation,
+    duration,
+    enum_name,
+    prepare_settings,
+    response_format,
+    sampling,
+    train_settings,
+)
 from smolora._sync.streams import JOB_IDLE_S, Generation, JobRun, Loading
 from smolora._transport.threads import Stream, Transport
 from smolora.v1 import (
@@ -115,36 +123,28 @@ class Client:
         *,
         upload_id: str = "",
         hub: str | values.HubDataset | None = None,
-        file_type: str | None = None,
-        text_field: str = "",
-        chunk_size: int = 0,
-        validation: float | None = None,
-        seed: int | None = None,
-        on_error: str | None = None,
-        model: str = "",
         request_id: str = "",
+        on_sent: Callable[[int, int], None] | None = None,
+        **settings: Unpack[PrepareKeywords],
     ) -> JobRun[values.Dataset]:
         """Makes a dataset of files and folders (`paths`), of an upload, or of a dataset of the hub; exactly one of the three.
 
-        `file_type`: `txt`, `jsonl`, `csv` or `saved_dataset`; by default by the ending. `on_error`: `fail` or `drop`, for
-        malformed rows. What is left out takes the contract's default. The result is the Dataset with its report.
+        `settings`: those of the contract by name: `on_error="drop", chunk_size=200`. What is left out, or None, takes the
+        contract's default. The result is the Dataset with its report. Where the newest revision was made of the same files,
+        unchanged, in the same way, that is the result, and nothing is sent. `on_sent` is that of `upload`.
         """
         given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         if [bool(given), bool(upload_id), hub is not None].count(True) != 1:
             raise InvalidRequest("prepare() takes exactly one of paths, upload_id and hub; give one of them.")
         source = values.HubDataset(hub) if isinstance(hub, str) else hub
-        request = datasets_pb2.PrepareDatasetRequest(
-            name=name,
-            upload_id=self.upload(given) if given else upload_id,
-            file_type=enum_name(datasets_pb2.FileType, file_type),
-            text_field=text_field,
-            chunk_size=chunk_size,
-            validation=validation,
-            seed=seed,
-            on_error=enum_name(datasets_pb2.OnError, on_error),
-            model=model,
-            request_id=request_id or _new_id(),
-        )
+        request = prepare_settings(settings)
+        request.name = name
+        if given:
+            if (known := self._prepared_before(request, given)) is not None:
+                return known
+            upload_id = self.upload(given, on_sent)
+        request.upload_id = upload_id
+        request.request_id = request_id or _new_id()
         if source is not None:
             request.hub.CopyFrom(
                 datasets_pb2.HubDataset(
@@ -153,6 +153,17 @@ class Client:
             )
         stub = datasets_pb2_grpc.DatasetServiceStub
         return self._run_job(stub, "PrepareDataset", request, values.Dataset, self.dataset)
+
+    def _prepared_before(
+        self, request: datasets_pb2.PrepareDatasetRequest, paths: list[AnyPath]
+    ) -> JobRun[values.Dataset] | None:
+        """What was made of the same files in the same way, if that is the newest; notes in the request what they are."""
+        request.source_fingerprint = fingerprint(find_files(paths))
+        try:
+            stub = datasets_pb2_grpc.DatasetServiceStub
+            return self._run_job(stub, "PrepareDataset", request, values.Dataset, self.dataset)
+        except NotFound:
+            return None
 
     def datasets(self, limit: int = 100) -> list[values.Dataset]:
         """Datasets, newest first, each with its newest revision; at most `limit`."""
@@ -166,11 +177,17 @@ class Client:
         answer = self._call(datasets_pb2_grpc.DatasetServiceStub, "GetDataset", request)
         return from_message(values.Dataset, answer.dataset)
 
-    def preview(self, name: str, *, split: str = "train", offset: int = 0, limit: int = 5) -> values.Preview:
-        """Some rows, as training will read them; `split` is `train` or `validation`."""
-        request = datasets_pb2.PreviewDatasetRequest(name=name, split=split, offset=offset, limit=limit)
+    def preview(self, name: str, *, split: str = "train", offset: int = 0, limit: int = 5, model: str = "") -> values.Preview:
+        """Some rows, as training will read them with `model`, by default the resident one; `split`: `train`, `validation`."""
+        request = datasets_pb2.PreviewDatasetRequest(name=name, split=split, offset=offset, limit=limit, model=model)
         answer = self._call(datasets_pb2_grpc.DatasetServiceStub, "PreviewDataset", request)
         return from_message(values.Preview, answer)
+
+    def diff_datasets(self, before: str, after: str, *, limit: int = 20) -> values.DatasetDiff:
+        """Which rows `after` has and `before` has not, and the reverse; at most `limit` of each are told."""
+        request = datasets_pb2.DiffDatasetsRequest(before=before, after=after, limit=limit)
+        answer = self._call(datasets_pb2_grpc.DatasetServiceStub, "DiffDatasets", request, timeout=60 * self.timeout)
+        return from_message(values.DatasetDiff, answer)
 
     def delete_dataset(self, name: str) -> int:
         """Removes `name@revision`, or with `name` every revision; returns how many."""

@@ -1,45 +1,86 @@
-"""Comma-separated values: a header, then rows; quoted values may hold commas and line breaks (RFC 4180)."""
+"""Comma-separated values: a header, then rows; quoted values may hold commas and line breaks (RFC 4180).
+
+What separates the columns may be another character; where nobody says which, the header tells.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from smolora._models import RowProblem
+from smolora._models import ProblemKind, RowProblem
 from smolora._text.lines import MAX_LINE_BYTES, Line, read_lines
-from smolora._text.rows import BadFile, Rows, quoted, row
+from smolora._text.rows import BadFile, Record, Records, Rows, excerpt, quoted, row
 
-_OTHER_DELIMITERS = ";\t|"
+TAB = "\t"
+_DELIMITERS = ",;\t|"
 
 
-def read_csv(path: Path, file: str, text_field: str = "text") -> Rows:
+def read_csv(path: Path, file: str, text_field: str = "text", delimiter: str = "") -> Rows:
     """The stripped values of one column; empty lines are no rows. `file` names the file in rows and problems.
 
     A row is placed at the line where it begins. Raises BadFile where the header is missing, malformed, or has no such column.
     """
+
+    def check(columns: Sequence[str]) -> str | None:
+        if text_field in columns:
+            return None
+        return f"has no column {text_field!r}: its columns are {quoted(list(columns))}; name one as text_field"
+
+    for record in read_table(path, file, (text_field,), delimiter, check):
+        yield row(record.fields[text_field], file, record.line) if isinstance(record, Record) else record
+
+
+def read_table(
+    path: Path,
+    file: str,
+    wanted: Sequence[str] = (),
+    delimiter: str = "",
+    check: Callable[[Sequence[str]], str | None] = lambda columns: None,
+) -> Records:
+    """The rows of a file, by the names of the columns.
+
+    `wanted` columns may stand in the header once at most, and help to find the `delimiter` where none is given. `check` tells
+    why columns will not do. Raises BadFile as `read_csv` does.
+    """
     csv.field_size_limit(MAX_LINE_BYTES)
     with closing(read_lines(path, file)) as lines:
-        yield from _rows(_records(_Lines(lines, file)), file, text_field)
+        first = next((line for line in lines if line.text.strip("\r\n")), None)
+        if first is None:
+            raise BadFile(file, 1, "is missing, as the file is empty; write the names of the columns there")
+        delimiter = delimiter or _delimiter(first.text, wanted)
+        records = _records(_Lines(chain([first], lines), file), delimiter, first.number)
+        header = next(records)
+        if isinstance(header, RowProblem):
+            raise BadFile(file, header.line, header.why)
+        columns = [name.strip() for name in header.values]
+        for name in wanted:
+            if (found := columns.count(name)) > 1:
+                raise BadFile(file, header.line, f"names the column {name!r} {found} times; rename all but one")
+        if (why := check(columns)) is not None:
+            raise BadFile(file, header.line, why)
+        for record in records:
+            if isinstance(record, RowProblem):
+                yield record
+            elif len(record.values) != len(columns):
+                why = _wrong_count(len(record.values), len(columns))
+                yield RowProblem(file, record.line, why, ProblemKind.MALFORMED, excerpt(delimiter.join(record.values)))
+            else:
+                yield Record(dict(zip(columns, record.values, strict=True)), file, record.line)
 
 
-def _rows(records: Iterator[_Record | RowProblem], file: str, text_field: str) -> Rows:
-    header = next(records, None)
-    if header is None:
-        raise BadFile(file, 1, "is missing, as the file is empty; write the names of the columns there")
-    if isinstance(header, RowProblem):
-        raise BadFile(file, header.line, header.why)
-    columns = [name.strip() for name in header.values]
-    column = _column(columns, file, header.line, text_field)
-    for record in records:
-        if isinstance(record, RowProblem):
-            yield record
-        elif len(record.values) != len(columns):
-            yield RowProblem(file, record.line, _wrong_count(len(record.values), len(columns)))
-        else:
-            yield row(record.values[column], file, record.line)
+def _delimiter(header: str, wanted: Sequence[str]) -> str:
+    """What parts the header into the most columns, among them those wanted; a comma where nothing does."""
+
+    def rank(delimiter: str) -> tuple[int, int]:
+        columns = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        return len(set(wanted).intersection(columns)), len(columns)
+
+    return max(_DELIMITERS, key=rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +89,18 @@ class _Record:
     line: int
 
 
-def _records(lines: _Lines) -> Iterator[_Record | RowProblem]:
-    """Records that are not empty, the header first, each with the line where it begins."""
-    reader = csv.reader(lines, strict=True)
+def _records(lines: _Lines, delimiter: str, first: int) -> Iterator[_Record | RowProblem]:
+    """Records that are not empty, the header first, each with the line where it begins; the lines begin with number `first`."""
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     while True:
-        begin = reader.line_num + 1
+        begin = reader.line_num + first
         values, why = [], None
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            why = _explained(str(error), begin, reader.line_num)
+            why = _explained(str(error), begin, reader.line_num + first - 1)
         if (problem := lines.take_problem()) is not None:
             yield problem
         elif why is not None:
@@ -85,7 +126,7 @@ class _Lines:
     def __next__(self) -> str:
         line = next(self._lines)
         if line.why is not None and self._problem is None:
-            self._problem = RowProblem(self.file, line.number, line.why)
+            self._problem = line.problem(self.file)
         return line.text
 
     def take_problem(self) -> RowProblem | None:
@@ -93,20 +134,8 @@ class _Lines:
         return problem
 
 
-def _column(columns: list[str], file: str, line: int, text_field: str) -> int:
-    found = columns.count(text_field)
-    if found > 1:
-        raise BadFile(file, line, f"names the column {text_field!r} {found} times; rename all but one")
-    if not found:
-        hint = "name one as text_field"
-        if len(columns) == 1 and any(delimiter in columns[0] for delimiter in _OTHER_DELIMITERS):
-            hint = "separate columns by commas"
-        raise BadFile(file, line, f"has no column {text_field!r}: its columns are {quoted(columns)}; {hint}")
-    return columns.index(text_field)
-
-
 def _wrong_count(values: int, columns: int) -> str:
-    mend = "put values that hold commas in quotes" if values > columns else "add what is missing"
+    mend = "put values that hold the separator in quotes" if values > columns else "add what is missing"
     return f"has {values:,} {'value' if values == 1 else 'values'} where the header names {columns:,}; {mend}"
 
 

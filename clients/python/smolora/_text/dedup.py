@@ -21,10 +21,13 @@ class Seen:
     def __len__(self) -> int:
         return self._count
 
+    def __contains__(self, text: str) -> bool:
+        digest = _digest(text)
+        return self._table[(at := self._place(digest)) : at + _DIGEST_BYTES] == digest
+
     def add(self, text: str) -> bool:
         """Remembers a text; whether it is new."""
-        digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
-        if not self._put(digest if digest != _EMPTY else b"\x01" * _DIGEST_BYTES):
+        if not self._put(_digest(text)):
             return False
         self._count += 1
         if self._count * 4 > self._slots * 3:
@@ -32,16 +35,22 @@ class Seen:
         return True
 
     def _put(self, digest: bytes) -> bool:
-        """Puts a digest into the first free slot from its own on; False where it stands already."""
+        """Puts a digest into its place; False where it stands already."""
+        at = self._place(digest)
+        if self._table[at : at + _DIGEST_BYTES] == digest:
+            return False
+        self._table[at : at + _DIGEST_BYTES] = digest
+        return True
+
+    def _place(self, digest: bytes) -> int:
+        """Where a digest stands, or the first free place from its own on."""
+        table = self._table
         slot = int.from_bytes(digest[:8], "little") % self._slots
         while True:
             at = slot * _DIGEST_BYTES
-            found = self._table[at : at + _DIGEST_BYTES]
-            if found == digest:
-                return False
-            if found == _EMPTY:
-                self._table[at : at + _DIGEST_BYTES] = digest
-                return True
+            found = table[at : at + _DIGEST_BYTES]
+            if found in (digest, _EMPTY):
+                return at
             slot = slot + 1 if slot + 1 < self._slots else 0
 
     def _grow(self) -> None:
@@ -52,6 +61,11 @@ class Seen:
             digest = bytes(old[at : at + _DIGEST_BYTES])
             if digest != _EMPTY:
                 self._put(digest)
+
+
+def _digest(text: str) -> bytes:
+    digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+    return digest if digest != _EMPTY else b"\x01" * _DIGEST_BYTES
 
 
 def deduplicated(texts: Iterable[str]) -> Iterator[str]:

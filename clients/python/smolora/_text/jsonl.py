@@ -1,15 +1,16 @@
-"""JSON Lines: one object a line, one of its fields holds the text."""
+"""JSON Lines: one object a line."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from smolora._models import RowProblem
+from smolora._models import ProblemKind, RowProblem
 from smolora._text.lines import read_lines
-from smolora._text.rows import Row, Rows, quoted, row
+from smolora._text.rows import Record, Records, Row, Rows, excerpt, quoted, row
 
 _KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 
@@ -25,41 +26,69 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_jsonl(path: Path, file: str, text_field: str = "text") -> Rows:
     """The stripped values of one field; empty lines are no rows. `file` names the file in rows and problems."""
-    for line in read_lines(path, file):
-        if line.why is not None:
-            yield RowProblem(file, line.number, line.why)
-        elif text := line.text.rstrip():
-            yield _row(text, file, line.number, text_field)
+    for record in read_objects(path, file):
+        yield text_of(record, text_field) if isinstance(record, Record) else record
 
 
-def _row(line: str, file: str, number: int, text_field: str) -> Row | RowProblem:
+def read_objects(path: Path, file: str) -> Records:
+    """The objects of a file; empty lines are none."""
+    with closing(read_lines(path, file)) as lines:
+        for line in lines:
+            if line.why is not None:
+                yield line.problem(file)
+            elif text := line.text.rstrip():
+                yield _record(text, file, line.number)
+
+
+def _record(line: str, file: str, number: int) -> Record | RowProblem:
     try:
-        value = _DECODER.decode(line)
-    except _RepeatedField as error:
-        return RowProblem(file, number, f"has the field {quoted([str(error)])} twice; keep one of them")
-    except json.JSONDecodeError as error:
-        what = error.msg.removesuffix(" at")
-        return RowProblem(file, number, f"is not JSON: {what} at column {error.colno:,}; write one JSON object a line")
-    except RecursionError:
-        return RowProblem(file, number, "is nested too deeply to be read; flatten it")
-    except ValueError:
-        return RowProblem(file, number, "holds a number of too many digits; put it in quotes or shorten it")
+        value = DECODER.decode(line)
+    except (ValueError, RecursionError) as error:
+        return malformed(error, file, number, line)
     if not isinstance(value, dict):
-        why = f'holds {_kind(value)}, not an object; write one such as {{{json.dumps(text_field)}: "..."}}'
-        return RowProblem(file, number, why)
-    if text_field not in value:
-        fields = f"its fields are {quoted(list(value))}" if value else "it has no fields"
-        return RowProblem(file, number, f"has no field {text_field!r}: {fields}; name one as text_field")
-    text = value[text_field]
+        why = f'holds {kind_of(value)}, not an object; write one such as {{"text": "..."}}'
+        return RowProblem(file, number, why, ProblemKind.MALFORMED, excerpt(line))
+    return Record(value, file, number)
+
+
+def malformed(error: Exception, file: str, number: int, text: str) -> RowProblem:
+    """The problem of what the decoder refuses."""
+    match error:
+        case _RepeatedField():
+            why = f"has the field {quoted([str(error)])} twice; keep one of them"
+        case json.JSONDecodeError():
+            what = error.msg.removesuffix(" at")
+            why = f"is not JSON: {what} at column {error.colno:,}; write one JSON object a line"
+        case RecursionError():
+            why = "is nested too deeply to be read; flatten it"
+        case _:
+            why = "holds a number of too many digits; put it in quotes or shorten it"
+    return RowProblem(file, number, why, ProblemKind.MALFORMED, excerpt(text))
+
+
+def text_of(record: Record, text_field: str) -> Row | RowProblem:
+    """The text in one field of a record."""
+    fields = record.fields
+    if text_field not in fields:
+        return RowProblem(record.file, record.line, no_field(fields, text_field))
+    text = fields[text_field]
     if not isinstance(text, str):
-        return RowProblem(file, number, f"has {_kind(text)} in {text_field!r}, not text; put it in quotes or remove the row")
-    return row(text, file, number)
+        why = f"has {kind_of(text)} in {text_field!r}, not text; put it in quotes or remove the row"
+        return RowProblem(record.file, record.line, why)
+    return row(text, record.file, record.line)
 
 
-def _kind(value: Any) -> str:
+def no_field(fields: Any, text_field: str) -> str:
+    """Why a record that has other fields cannot be read."""
+    there = f"its fields are {quoted(list(fields))}" if fields else "it has no fields"
+    return f"has no field {text_field!r}: {there}; name one as text_field"
+
+
+def kind_of(value: Any) -> str:
+    """A JSON value's kind, for a sentence."""
     return _KINDS.get(type(value), "a number")

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from smolora._text.rows import BadFile, fault
+from smolora._models import ProblemKind, RowProblem
+from smolora._text.compressed import open_binary
+from smolora._text.rows import BadFile, excerpt, fault
 
 # A whole book fits. What is longer is no line of text, and would be held several times over.
 MAX_LINE_BYTES = 16 * 2**20
@@ -21,6 +23,11 @@ class Line:
     number: int  # from 1
     text: str
     why: str | None = None
+    kind: ProblemKind = ProblemKind.ENCODING
+
+    def problem(self, file: str) -> RowProblem:
+        """The fault, as a row's problem."""
+        return RowProblem(file, self.number, self.why or "", self.kind, excerpt(self.text))
 
 
 def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[Line, None, None]:
@@ -29,7 +36,7 @@ def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[L
     A line that is not UTF-8, holds NUL or is longer than `most` bytes has a fault.
     Raises BadFile for a file in UTF-16, OSError for one that cannot be read.
     """
-    with path.open("rb") as stream:
+    with open_binary(path, file) as stream:
         for number, raw in enumerate(_raw_lines(stream, most), 1):
             if number == 1:
                 if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -53,7 +60,8 @@ def _raw_lines(stream: BinaryIO, most: int) -> Iterator[bytes]:
 
 def _line(number: int, raw: bytes, most: int) -> Line:
     if len(raw) > most:
-        return Line(number, raw.decode(errors="replace"), f"is longer than {most:,} bytes; break it into lines")
+        why = f"is longer than {most:,} bytes; break it into lines"
+        return Line(number, raw.decode(errors="replace"), why, ProblemKind.MALFORMED)
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:

@@ -1,13 +1,15 @@
-"""A row of text with the place it came from, or the problem that stands in its place."""
+"""A row with the place it came from, or the problem that stands in its place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from smolora._models import RowProblem
+from smolora._models import ProblemKind, RowProblem
 
 _SHOWN_NAMES, _SHOWN_CHARACTERS = 12, 40
+_EXCERPT_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +24,43 @@ class Row:
 Rows = Iterator[Row | RowProblem]
 
 
+class Record(NamedTuple):
+    """One object with its fields, as a file has it; `line` counts from 1."""
+
+    fields: Mapping[str, Any]
+    file: str
+    line: int
+
+
+Records = Iterator[Record | RowProblem]
+
+
 class BadFile(ValueError):
     """No row of a file can be read; `why` goes on after the place."""
 
     def __init__(self, file: str, line: int, why: str) -> None:
-        super().__init__(f"{file}:{line} {why}.")
-        self.place = f"{file}:{line}"
+        self.file = file
+        self.line = line
+        self.place = f"{file}:{line}" if line else file
+        super().__init__(f"{self.place} {why}.")
         self.why = why
 
 
 def row(text: str, file: str, line: int) -> Row | RowProblem:
     """A row of the stripped text, or the problem with it."""
     why = fault(text)
-    return Row(text.strip(), file, line) if why is None else RowProblem(file, line, why)
+    return Row(text.strip(), file, line) if why is None else unreadable(file, line, why, text)
+
+
+def unreadable(file: str, line: int, why: str, text: str = "") -> RowProblem:
+    """The problem of a text whose characters cannot be trusted."""
+    return RowProblem(file, line, why, ProblemKind.ENCODING, excerpt(text))
+
+
+def excerpt(text: str) -> str:
+    """The first words of a text, at most 80 characters, fit to be shown."""
+    shown = " ".join(text[: 4 * _EXCERPT_CHARACTERS].split())[:_EXCERPT_CHARACTERS]
+    return shown.encode(errors="replace").decode() if not shown.isascii() else shown.replace("\0", "")
 
 
 def fault(text: str) -> str | None:

@@ -1,13 +1,17 @@
-"""`smolora-client datasets`: list, show, rm."""
+"""`smolora-client datasets`: list, show, report, preview, diff, rm."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smolora._errors import InvalidRequest
+from smolora.cli import preview as rows
+from smolora.cli.dataset_page import page
+from smolora.cli.dataset_report import show
 from smolora.cli.flags import Actions
 from smolora.cli.output import Output, number, plural, when
-from smolora.cli.prepare import show
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client
@@ -18,16 +22,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = Actions(parser)
     actions.add("list", "list datasets, newest first, each with its newest revision")
     actions.add("show", "show one dataset with its report: NAME or NAME@REVISION", "name")
-    preview = actions.add("preview", "show some rows, as training will read them", "name")
-    preview.add_argument("--split", choices=("train", "validation"), default="train", help="which rows; by default train")
-    preview.add_argument("--offset", type=int, default=0, metavar="N", help="the first row, from 0")
-    preview.add_argument("--limit", type=int, default=5, metavar="N", help="how many; by default 5")
+    report = actions.add("report", "write the report as one HTML page, with plots", "name")
+    report.add_argument("--output", metavar="FILE", help="where to; by default NAME-REVISION.html, - for stdout")
+    rows.arguments(actions.add("preview", "show some rows, as the model will see them"))
+    diff = actions.add("diff", "show what a later dataset added and removed: NAME or NAME@REVISION", "before", "after")
+    diff.add_argument("--limit", type=int, default=20, metavar="N", help="rows of each kind to show; by default 20")
     actions.add("rm", "remove NAME@REVISION, or with NAME every revision", "name")
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     """Does what the action names."""
-    {"list": _list, "show": _show, "preview": _preview, "rm": _remove}[args.action](args, client, out)
+    actions = {"list": _list, "show": _show, "report": _report, "preview": rows.run, "diff": _diff, "rm": _remove}
+    actions[args.action](args, client, out)
     return 0
 
 
@@ -54,17 +60,43 @@ def _show(args: argparse.Namespace, client: Client, out: Output) -> None:
     if out.json:
         out.emit(dataset=dataset)
     else:
-        show(dataset, out)
+        show(dataset, out, _speed(client))
 
 
-def _preview(args: argparse.Namespace, client: Client, out: Output) -> None:
-    preview = client.preview(args.name, split=args.split, offset=args.offset, limit=args.limit)
-    if out.json:
-        out.emit(rows=preview.rows, total_rows=preview.total_rows)
+def _report(args: argparse.Namespace, client: Client, out: Output) -> None:
+    dataset = client.dataset(args.name)
+    content = page(dataset, _speed(client))
+    if args.output == "-":
+        out.text(content)
         return
-    for row in preview.rows:
-        out.text(row)
-    out.note(f"{len(preview.rows)} of {number(preview.total_rows)} rows")
+    path = Path(args.output or f"{dataset.name}-{dataset.revision}.html")
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be written ({error.strerror}); choose another place with --output.") from error
+    if out.json:
+        out.emit(path=str(path))
+    else:
+        out.text(str(path))
+
+
+def _speed(client: Client) -> float | None:
+    """Tokens a second of the newest training that told them."""
+    told = (job.progress.tokens_per_second for job in client.jobs() if job.progress is not None)
+    return next(filter(None, told), None)
+
+
+def _diff(args: argparse.Namespace, client: Client, out: Output) -> None:
+    diff = client.diff_datasets(args.before, args.after, limit=args.limit)
+    if out.json:
+        out.emit(diff=diff)
+        return
+    for sign, texts, count in (("-", diff.removed, diff.removed_rows), ("+", diff.added, diff.added_rows)):
+        for text in texts:
+            out.text("\n".join(f"{sign} {line}" for line in text.splitlines()))
+        if count > len(texts):
+            out.text(f"{sign} ... and {plural(count - len(texts), 'row')} more")
+    out.note(f"{plural(diff.added_rows, 'row')} added, {number(diff.removed_rows)} removed, {number(diff.same_rows)} the same")
 
 
 def _remove(args: argparse.Namespace, client: Client, out: Output) -> None:

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from smolora._fields import Field
 
-_METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M", "floats": "ID=X,ID=X"}
+_METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M", "names": "A=B,C=D"}
+_METAVAR |= {"floats": "ID=X,ID=X"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,6 +62,8 @@ def add_flags(parser: Any, fields: Iterable[Field], aliases: Mapping[str, str] |
         text = field.help.replace("%", "%%")
         if field.kind == "bool":
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif "|" in field.kind:
+            parser.add_argument(*flags, choices=field.kind.split("|"), default=None, help=text)
         else:
             kind = _KINDS[field.kind]
             parser.add_argument(*flags, type=kind, metavar=_METAVAR[field.kind], default=None, help=text)
@@ -97,8 +100,23 @@ def _numbers_by_id(text: str) -> dict[int, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list like 42=-100,7=2.5") from None
 
 
-_KINDS = {"int": int, "float": float, "str": str, "strs": _strings, "ints": _whole_numbers, "map": _numbers_by_name}
-_KINDS |= {"floats": _numbers_by_id}
+def _names_by_name(text: str) -> dict[str, str]:
+    try:
+        return {name.strip(): value.strip() for name, value in (part.split("=") for part in _strings(text))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like prompt=question,completion=answer") from None
+
+
+_KINDS = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "strs": _strings,
+    "ints": _whole_numbers,
+    "map": _numbers_by_name,
+    "names": _names_by_name,
+    "floats": _numbers_by_id,
+}
 
 
 def duration(text: str) -> float:

@@ -23,6 +23,7 @@ from smolora.cli.output import Output, UsageError
 VERBS: Mapping[str, str] = {
     "status": "what runs, and what it uses",
     "prepare": "make a dataset of your text",
+    "preview": "show rows of a dataset as the model will see them",
     "train": "train an adapter on a dataset",
     "jobs": "list, show, watch, cancel, resume jobs",
     "merge": "make a model of an adapter and its base",
@@ -30,7 +31,7 @@ VERBS: Mapping[str, str] = {
     "unload": "give the resident model's memory back",
     "models": "list, show, remove models",
     "adapters": "list, show, remove, export, import adapters",
-    "datasets": "list, show, remove datasets",
+    "datasets": "list, show, compare, remove datasets; their reports",
     "generate": "continue a prompt",
     "count-tokens": "count the tokens of a text",
     "import": "copy a model into the daemon's home",

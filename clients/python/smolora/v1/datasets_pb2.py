@@ -26,17 +26,27 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from smolora.v1 import jobs_pb2 as smolora_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19smolora/v1/datasets.proto\x12\nsmolora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15smolora/v1/jobs.proto\"W\n\x11UploadFileRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.smolora.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\x0cUploadHeader\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"7\n\x12UploadFileResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"N\n\nHubDataset\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\"\xbc\x02\n\x15PrepareDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12#\n\x03hub\x18\x03 \x01(\x0b\x32\x16.smolora.v1.HubDataset\x12\'\n\tfile_type\x18\x04 \x01(\x0e\x32\x14.smolora.v1.FileType\x12\x12\n\ntext_field\x18\x05 \x01(\t\x12\x12\n\nchunk_size\x18\x06 \x01(\x05\x12\x17\n\nvalidation\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12%\n\x08on_error\x18\t \x01(\x0e\x32\x13.smolora.v1.OnError\x12\r\n\x05model\x18\n \x01(\t\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\r\n\x0b_validationB\x07\n\x05_seed\"t\n\x16PrepareDatasetResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12&\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x13.smolora.v1.DatasetH\x00\x42\x07\n\x05\x65vent\"5\n\nRowProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x0b\n\x03why\x18\x03 \x01(\t\"\xe4\x01\n\rDatasetReport\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x11\n\trows_read\x18\x02 \x01(\x03\x12\x11\n\trows_kept\x18\x03 \x01(\x03\x12\x12\n\nrows_empty\x18\x04 \x01(\x03\x12\x16\n\x0erows_duplicate\x18\x05 \x01(\x03\x12\x16\n\x0erows_malformed\x18\x06 \x01(\x03\x12(\n\x08problems\x18\x07 \x03(\x0b\x32\x16.smolora.v1.RowProblem\x12\r\n\x05words\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\x03\x12\x11\n\ttokenizer\x18\n \x01(\t\"\xe5\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntrain_rows\x18\x04 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x05 \x01(\x03\x12)\n\x06report\x18\x06 \x01(\x0b\x32\x19.smolora.v1.DatasetReport\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x0c\n\x04path\x18\t \x01(\t\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.smolora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Dataset\"S\n\x15PreviewDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x05\":\n\x16PreviewDatasetResponse\x12\x0c\n\x04rows\x18\x01 \x03(\t\x12\x12\n\ntotal_rows\x18\x02 \x01(\x03\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x15\x44\x65leteDatasetResponse\x12\x11\n\trevisions\x18\x01 \x01(\x05*}\n\x08\x46ileType\x12\x19\n\x15\x46ILE_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rFILE_TYPE_TXT\x10\x01\x12\x13\n\x0f\x46ILE_TYPE_JSONL\x10\x02\x12\x11\n\rFILE_TYPE_CSV\x10\x03\x12\x1b\n\x17\x46ILE_TYPE_SAVED_DATASET\x10\x04*I\n\x07OnError\x12\x18\n\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n\rON_ERROR_FAIL\x10\x01\x12\x11\n\rON_ERROR_DROP\x10\x02\x32\x89\x04\n\x0e\x44\x61tasetService\x12M\n\nUploadFile\x12\x1d.smolora.v1.UploadFileRequest\x1a\x1e.smolora.v1.UploadFileResponse(\x01\x12Y\n\x0ePrepareDataset\x12!.smolora.v1.PrepareDatasetRequest\x1a\".smolora.v1.PrepareDatasetResponse0\x01\x12Q\n\x0cListDatasets\x12\x1f.smolora.v1.ListDatasetsRequest\x1a .smolora.v1.ListDatasetsResponse\x12K\n\nGetDataset\x12\x1d.smolora.v1.GetDatasetRequest\x1a\x1e.smolora.v1.GetDatasetResponse\x12W\n\x0ePreviewDataset\x12!.smolora.v1.PreviewDatasetRequest\x1a\".smolora.v1.PreviewDatasetResponse\x12T\n\rDeleteDataset\x12 .smolora.v1.DeleteDatasetRequest\x1a!.smolora.v1.DeleteDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19smolora/v1/datasets.proto\x12\nsmolora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15smolora/v1/jobs.proto\"W\n\x11UploadFileRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.smolora.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\x0cUploadHeader\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"7\n\x12UploadFileResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"N\n\nHubDataset\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\"\xc6\x05\n\x15PrepareDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12#\n\x03hub\x18\x03 \x01(\x0b\x32\x16.smolora.v1.HubDataset\x12\'\n\tfile_type\x18\x04 \x01(\x0e\x32\x14.smolora.v1.FileType\x12\x12\n\ntext_field\x18\x05 \x01(\t\x12\x12\n\nchunk_size\x18\x06 \x01(\x05\x12\x17\n\nvalidation\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12%\n\x08on_error\x18\t \x01(\x0e\x32\x13.smolora.v1.OnError\x12\r\n\x05model\x18\n \x01(\t\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12 \n\x05shape\x18\x0c \x01(\x0e\x32\x11.smolora.v1.Shape\x12?\n\x07\x63olumns\x18\r \x03(\x0b\x32..smolora.v1.PrepareDatasetRequest.ColumnsEntry\x12\'\n\ttext_unit\x18\x0e \x01(\x0e\x32\x14.smolora.v1.TextUnit\x12)\n\nchunk_unit\x18\x0f \x01(\x0e\x32\x15.smolora.v1.ChunkUnit\x12\x15\n\rchunk_overlap\x18\x10 \x01(\x05\x12\x17\n\x0fnear_duplicates\x18\x11 \x01(\x01\x12\x16\n\x0emin_characters\x18\x12 \x01(\x05\x12\x16\n\x0emax_characters\x18\x13 \x01(\x05\x12\x12\n\nmax_length\x18\x14 \x01(\x05\x12\x11\n\tdelimiter\x18\x15 \x01(\t\x12\x1a\n\x12source_fingerprint\x18\x16 \x01(\t\x1a.\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_validationB\x07\n\x05_seed\"t\n\x16PrepareDatasetResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12&\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x13.smolora.v1.DatasetH\x00\x42\x07\n\x05\x65vent\"m\n\nRowProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x03\x12\x0b\n\x03why\x18\x03 \x01(\t\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.smolora.v1.ProblemKind\x12\x0f\n\x07\x65xcerpt\x18\x05 \x01(\t\"h\n\x07\x46inding\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.smolora.v1.ProblemKind\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12(\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x16.smolora.v1.RowProblem\"6\n\tLengthBin\x12\r\n\x05least\x18\x01 \x01(\x03\x12\x0c\n\x04most\x18\x02 \x01(\x03\x12\x0c\n\x04rows\x18\x03 \x01(\x03\"\x8f\x04\n\rDatasetReport\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x11\n\trows_read\x18\x02 \x01(\x03\x12\x11\n\trows_kept\x18\x03 \x01(\x03\x12\x12\n\nrows_empty\x18\x04 \x01(\x03\x12\x16\n\x0erows_duplicate\x18\x05 \x01(\x03\x12\x16\n\x0erows_malformed\x18\x06 \x01(\x03\x12(\n\x08problems\x18\x07 \x03(\x0b\x32\x16.smolora.v1.RowProblem\x12\r\n\x05words\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\x03\x12\x11\n\ttokenizer\x18\n \x01(\t\x12\x1b\n\x13rows_near_duplicate\x18\x0b \x01(\x03\x12\x15\n\rrows_filtered\x18\x0c \x01(\x03\x12%\n\x08\x66indings\x18\r \x03(\x0b\x32\x13.smolora.v1.Finding\x12&\n\x07lengths\x18\x0e \x03(\x0b\x32\x15.smolora.v1.LengthBin\x12\x15\n\rtokens_scored\x18\x0f \x01(\x03\x12\x13\n\x0btokens_read\x18\x10 \x01(\x03\x12\x0f\n\x07longest\x18\x11 \x01(\x03\x12\x12\n\nmax_length\x18\x12 \x01(\x03\x12\x16\n\x0erows_truncated\x18\x13 \x01(\x03\x12\x18\n\x10tokens_truncated\x18\x14 \x01(\x03\x12\x12\n\ncharacters\x18\x15 \x01(\x03\x12\x0f\n\x07seconds\x18\x16 \x01(\x01\"\xa3\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntrain_rows\x18\x04 \x01(\x03\x12\x17\n\x0fvalidation_rows\x18\x05 \x01(\x03\x12)\n\x06report\x18\x06 \x01(\x0b\x32\x19.smolora.v1.DatasetReport\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x0c\n\x04path\x18\t \x01(\t\x12 \n\x05shape\x18\n \x01(\x0e\x32\x11.smolora.v1.Shape\x12\x1a\n\x12source_fingerprint\x18\x0b \x01(\t\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.smolora.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Dataset\"b\n\x15PreviewDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\r\n\x05model\x18\x05 \x01(\t\"\'\n\x07RowSpan\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06scored\x18\x02 \x01(\x08\"0\n\nPreviewRow\x12\"\n\x05spans\x18\x01 \x03(\x0b\x32\x13.smolora.v1.RowSpan\"a\n\x16PreviewDatasetResponse\x12\x0c\n\x04rows\x18\x01 \x03(\t\x12\x12\n\ntotal_rows\x18\x02 \x01(\x03\x12%\n\x05shown\x18\x03 \x03(\x0b\x32\x16.smolora.v1.PreviewRow\"C\n\x13\x44iffDatasetsRequest\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"s\n\x14\x44iffDatasetsResponse\x12\x12\n\nadded_rows\x18\x01 \x01(\x03\x12\x14\n\x0cremoved_rows\x18\x02 \x01(\x03\x12\x11\n\tsame_rows\x18\x03 \x01(\x03\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x03(\t\x12\x0f\n\x07removed\x18\x05 \x03(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x15\x44\x65leteDatasetResponse\x12\x11\n\trevisions\x18\x01 \x01(\x05*\xe8\x01\n\x08\x46ileType\x12\x19\n\x15\x46ILE_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rFILE_TYPE_TXT\x10\x01\x12\x13\n\x0f\x46ILE_TYPE_JSONL\x10\x02\x12\x11\n\rFILE_TYPE_CSV\x10\x03\x12\x1b\n\x17\x46ILE_TYPE_SAVED_DATASET\x10\x04\x12\x12\n\x0e\x46ILE_TYPE_JSON\x10\x05\x12\x11\n\rFILE_TYPE_TSV\x10\x06\x12\x15\n\x11\x46ILE_TYPE_PARQUET\x10\x07\x12\x13\n\x0f\x46ILE_TYPE_ARROW\x10\x08\x12\x16\n\x12\x46ILE_TYPE_MARKDOWN\x10\t*j\n\x08TextUnit\x12\x19\n\x15TEXT_UNIT_UNSPECIFIED\x10\x00\x12\x12\n\x0eTEXT_UNIT_LINE\x10\x01\x12\x17\n\x13TEXT_UNIT_PARAGRAPH\x10\x02\x12\x16\n\x12TEXT_UNIT_DOCUMENT\x10\x03*o\n\tChunkUnit\x12\x1a\n\x16\x43HUNK_UNIT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43HUNK_UNIT_WORDS\x10\x01\x12\x15\n\x11\x43HUNK_UNIT_TOKENS\x10\x02\x12\x19\n\x15\x43HUNK_UNIT_PARAGRAPHS\x10\x03*q\n\x05Shape\x12\x15\n\x11SHAPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSHAPE_TEXT\x10\x01\x12\x1b\n\x17SHAPE_PROMPT_COMPLETION\x10\x02\x12\x0e\n\nSHAPE_CHAT\x10\x03\x12\x14\n\x10SHAPE_PREFERENCE\x10\x04*I\n\x07OnError\x12\x18\n\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n\rON_ERROR_FAIL\x10\x01\x12\x11\n\rON_ERROR_DROP\x10\x02*\xf6\x03\n\x0bProblemKind\x12\x1c\n\x18PROBLEM_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROBLEM_KIND_MALFORMED\x10\x01\x12\x19\n\x15PROBLEM_KIND_ENCODING\x10\x02\x12\x1d\n\x19PROBLEM_KIND_MIXED_SHAPES\x10\x03\x12!\n\x1dPROBLEM_KIND_EMPTY_COMPLETION\x10\x04\x12\x1a\n\x16PROBLEM_KIND_DUPLICATE\x10\x05\x12\x1f\n\x1bPROBLEM_KIND_NEAR_DUPLICATE\x10\x06\x12\x19\n\x15PROBLEM_KIND_FILTERED\x10\x07\x12\x19\n\x15PROBLEM_KIND_TEMPLATE\x10\t\x12\x1d\n\x19PROBLEM_KIND_FULLY_MASKED\x10\n\x12!\n\x1dPROBLEM_KIND_TARGET_TRUNCATED\x10\x0b\x12\x1f\n\x1bPROBLEM_KIND_BEYOND_CONTEXT\x10\x0c\x12\x1c\n\x18PROBLEM_KIND_MISSING_EOS\x10\r\x12#\n\x1fPROBLEM_KIND_CONTROL_CHARACTERS\x10\x0e\x12\x19\n\x15PROBLEM_KIND_MOJIBAKE\x10\x0f\x12\x1c\n\x18PROBLEM_KIND_BOILERPLATE\x10\x10\x32\xdc\x04\n\x0e\x44\x61tasetService\x12M\n\nUploadFile\x12\x1d.smolora.v1.UploadFileRequest\x1a\x1e.smolora.v1.UploadFileResponse(\x01\x12Y\n\x0ePrepareDataset\x12!.smolora.v1.PrepareDatasetRequest\x1a\".smolora.v1.PrepareDatasetResponse0\x01\x12Q\n\x0cListDatasets\x12\x1f.smolora.v1.ListDatasetsRequest\x1a .smolora.v1.ListDatasetsResponse\x12K\n\nGetDataset\x12\x1d.smolora.v1.GetDatasetRequest\x1a\x1e.smolora.v1.GetDatasetResponse\x12W\n\x0ePreviewDataset\x12!.smolora.v1.PreviewDatasetRequest\x1a\".smolora.v1.PreviewDatasetResponse\x12Q\n\x0c\x44iffDatasets\x12\x1f.smolora.v1.DiffDatasetsRequest\x1a .smolora.v1.DiffDatasetsResponse\x12T\n\rDeleteDataset\x12 .smolora.v1.DeleteDatasetRequest\x1a!.smolora.v1.DeleteDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smolora.v1.datasets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FILETYPE']._serialized_start=1819
-  _globals['_FILETYPE']._serialized_end=1944
-  _globals['_ONERROR']._serialized_start=1946
-  _globals['_ONERROR']._serialized_end=2019
+  _globals['_PREPAREDATASETREQUEST_COLUMNSENTRY']._loaded_options = None
+  _globals['_PREPAREDATASETREQUEST_COLUMNSENTRY']._serialized_options = b'8\001'
+  _globals['_FILETYPE']._serialized_start=3124
+  _globals['_FILETYPE']._serialized_end=3356
+  _globals['_TEXTUNIT']._serialized_start=3358
+  _globals['_TEXTUNIT']._serialized_end=3464
+  _globals['_CHUNKUNIT']._serialized_start=3466
+  _globals['_CHUNKUNIT']._serialized_end=3577
+  _globals['_SHAPE']._serialized_start=3579
+  _globals['_SHAPE']._serialized_end=3692
+  _globals['_ONERROR']._serialized_start=3694
+  _globals['_ONERROR']._serialized_end=3767
+  _globals['_PROBLEMKIND']._serialized_start=3770
+  _globals['_PROBLEMKIND']._serialized_end=4272
   _globals['_UPLOADFILEREQUEST']._serialized_start=97
   _globals['_UPLOADFILEREQUEST']._serialized_end=184
   _globals['_UPLOADHEADER']._serialized_start=186
@@ -46,31 +56,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HUBDATASET']._serialized_start=312
   _globals['_HUBDATASET']._serialized_end=390
   _globals['_PREPAREDATASETREQUEST']._serialized_start=393
-  _globals['_PREPAREDATASETREQUEST']._serialized_end=709
-  _globals['_PREPAREDATASETRESPONSE']._serialized_start=711
-  _globals['_PREPAREDATASETRESPONSE']._serialized_end=827
-  _globals['_ROWPROBLEM']._serialized_start=829
-  _globals['_ROWPROBLEM']._serialized_end=882
-  _globals['_DATASETREPORT']._serialized_start=885
-  _globals['_DATASETREPORT']._serialized_end=1113
-  _globals['_DATASET']._serialized_start=1116
-  _globals['_DATASET']._serialized_end=1345
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1347
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1407
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1409
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1495
-  _globals['_GETDATASETREQUEST']._serialized_start=1497
-  _globals['_GETDATASETREQUEST']._serialized_end=1530
-  _globals['_GETDATASETRESPONSE']._serialized_start=1532
-  _globals['_GETDATASETRESPONSE']._serialized_end=1590
-  _globals['_PREVIEWDATASETREQUEST']._serialized_start=1592
-  _globals['_PREVIEWDATASETREQUEST']._serialized_end=1675
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=1677
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=1735
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1737
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1773
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1775
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1817
-  _globals['_DATASETSERVICE']._serialized_start=2022
-  _globals['_DATASETSERVICE']._serialized_end=2543
+  _globals['_PREPAREDATASETREQUEST']._serialized_end=1103
+  _globals['_PREPAREDATASETREQUEST_COLUMNSENTRY']._serialized_start=1033
+  _globals['_PREPAREDATASETREQUEST_COLUMNSENTRY']._serialized_end=1079
+  _globals['_PREPAREDATASETRESPONSE']._serialized_start=1105
+  _globals['_PREPAREDATASETRESPONSE']._serialized_end=1221
+  _globals['_ROWPROBLEM']._serialized_start=1223
+  _globals['_ROWPROBLEM']._serialized_end=1332
+  _globals['_FINDING']._serialized_start=1334
+  _globals['_FINDING']._serialized_end=1438
+  _globals['_LENGTHBIN']._serialized_start=1440
+  _globals['_LENGTHBIN']._serialized_end=1494
+  _globals['_DATASETREPORT']._serialized_start=1497
+  _globals['_DATASETREPORT']._serialized_end=2024
+  _globals['_DATASET']._serialized_start=2027
+  _globals['_DATASET']._serialized_end=2318
+  _globals['_LISTDATASETSREQUEST']._serialized_start=2320
+  _globals['_LISTDATASETSREQUEST']._serialized_end=2380
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2382
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2468
+  _globals['_GETDATASETREQUEST']._serialized_start=2470
+  _globals['_GETDATASETREQUEST']._serialized_end=2503
+  _globals['_GETDATASETRESPONSE']._serialized_start=2505
+  _globals['_GETDATASETRESPONSE']._serialized_end=2563
+  _globals['_PREVIEWDATASETREQUEST']._serialized_start=2565
+  _globals['_PREVIEWDATASETREQUEST']._serialized_end=2663
+  _globals['_ROWSPAN']._serialized_start=2665
+  _globals['_ROWSPAN']._serialized_end=2704
+  _globals['_PREVIEWROW']._serialized_start=2706
+  _globals['_PREVIEWROW']._serialized_end=2754
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=2756
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=2853
+  _globals['_DIFFDATASETSREQUEST']._serialized_start=2855
+  _globals['_DIFFDATASETSREQUEST']._serialized_end=2922
+  _globals['_DIFFDATASETSRESPONSE']._serialized_start=2924
+  _globals['_DIFFDATASETSRESPONSE']._serialized_end=3039
+  _globals['_DELETEDATASETREQUEST']._serialized_start=3041
+  _globals['_DELETEDATASETREQUEST']._serialized_end=3077
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=3079
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=3121
+  _globals['_DATASETSERVICE']._serialized_start=4275
+  _globals['_DATASETSERVICE']._serialized_end=4879
 # @@protoc_insertion_point(module_scope)

@@ -60,6 +60,11 @@ class DatasetServiceStub:
                 request_serializer=smolora_dot_v1_dot_datasets__pb2.PreviewDatasetRequest.SerializeToString,
                 response_deserializer=smolora_dot_v1_dot_datasets__pb2.PreviewDatasetResponse.FromString,
                 _registered_method=True)
+        self.DiffDatasets = channel.unary_unary(
+                '/smolora.v1.DatasetService/DiffDatasets',
+                request_serializer=smolora_dot_v1_dot_datasets__pb2.DiffDatasetsRequest.SerializeToString,
+                response_deserializer=smolora_dot_v1_dot_datasets__pb2.DiffDatasetsResponse.FromString,
+                _registered_method=True)
         self.DeleteDataset = channel.unary_unary(
                 '/smolora.v1.DatasetService/DeleteDataset',
                 request_serializer=smolora_dot_v1_dot_datasets__pb2.DeleteDatasetRequest.SerializeToString,
@@ -106,6 +111,13 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiffDatasets(self, request, context):
+        """Which rows one revision has and another has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDataset(self, request, context):
         """Removes a revision, or every revision, of a dataset.
         """
@@ -140,6 +152,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.PreviewDataset,
                     request_deserializer=smolora_dot_v1_dot_datasets__pb2.PreviewDatasetRequest.FromString,
                     response_serializer=smolora_dot_v1_dot_datasets__pb2.PreviewDatasetResponse.SerializeToString,
+            ),
+            'DiffDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffDatasets,
+                    request_deserializer=smolora_dot_v1_dot_datasets__pb2.DiffDatasetsRequest.FromString,
+                    response_serializer=smolora_dot_v1_dot_datasets__pb2.DiffDatasetsResponse.SerializeToString,
             ),
             'DeleteDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDataset,
@@ -283,6 +300,33 @@ class DatasetService:
             '/smolora.v1.DatasetService/PreviewDataset',
             smolora_dot_v1_dot_datasets__pb2.PreviewDatasetRequest.SerializeToString,
             smolora_dot_v1_dot_datasets__pb2.PreviewDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/smolora.v1.DatasetService/DiffDatasets',
+            smolora_dot_v1_dot_datasets__pb2.DiffDatasetsRequest.SerializeToString,
+            smolora_dot_v1_dot_datasets__pb2.DiffDatasetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

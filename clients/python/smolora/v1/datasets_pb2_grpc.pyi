@@ -43,6 +43,8 @@ class DatasetServiceStub:
     """One dataset with its report."""
     PreviewDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.PreviewDatasetRequest, _datasets_pb2.PreviewDatasetResponse]
     """Some rows, as training will read them."""
+    DiffDatasets: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.DiffDatasetsRequest, _datasets_pb2.DiffDatasetsResponse]
+    """Which rows one revision has and another has not."""
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _datasets_pb2.DeleteDatasetResponse]
     """Removes a revision, or every revision, of a dataset."""
 
@@ -61,6 +63,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """One dataset with its report."""
     PreviewDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.PreviewDatasetRequest, _datasets_pb2.PreviewDatasetResponse]  # type: ignore[assignment]
     """Some rows, as training will read them."""
+    DiffDatasets: _aio.UnaryUnaryMultiCallable[_datasets_pb2.DiffDatasetsRequest, _datasets_pb2.DiffDatasetsResponse]  # type: ignore[assignment]
+    """Which rows one revision has and another has not."""
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _datasets_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
     """Removes a revision, or every revision, of a dataset."""
 
@@ -106,6 +110,14 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.PreviewDatasetResponse, _abc.Awaitable[_datasets_pb2.PreviewDatasetResponse]]:
         """Some rows, as training will read them."""
+
+    @_abc_1.abstractmethod
+    def DiffDatasets(
+        self,
+        request: _datasets_pb2.DiffDatasetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datasets_pb2.DiffDatasetsResponse, _abc.Awaitable[_datasets_pb2.DiffDatasetsResponse]]:
+        """Which rows one revision has and another has not."""
 
     @_abc_1.abstractmethod
     def DeleteDataset(

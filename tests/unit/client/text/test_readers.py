@@ -194,7 +194,8 @@ def test_jsonl_takes_another_field() -> None:
 def test_jsonl_locates_a_malformed_line_and_says_how_to_mend_it(line: str, why: str) -> None:
     found = read(read_jsonl, '{"text": "before"}\n\n' + line + '\n{"text": "after"}\n')
     assert located(found) == [(1, "before"), (3, "!"), (4, "after")]
-    assert only_problem(found) == RowProblem("f", 3, why)
+    problem = only_problem(found)
+    assert (problem.file, problem.line, problem.why) == ("f", 3, why)
 
 
 def test_names_in_a_message_are_bounded_and_printable() -> None:
@@ -235,15 +236,16 @@ def test_csv_reads_a_field_far_longer_than_the_library_s_own_limit() -> None:
     ("record", "lines_of_record", "why"),
     [
         ("1", 1, "has 1 value where the header names 2; add what is missing"),
-        ("1,a,b", 1, "has 3 values where the header names 2; put values that hold commas in quotes"),
-        ('1,"a\nb",c', 2, "has 3 values where the header names 2; put values that hold commas in quotes"),
+        ("1,a,b", 1, "has 3 values where the header names 2; put values that hold the separator in quotes"),
+        ('1,"a\nb",c', 2, "has 3 values where the header names 2; put values that hold the separator in quotes"),
         ('1,"a" b', 1, "has text behind a closing quote; double the quotes within a value"),
     ],
 )
 def test_csv_locates_a_malformed_row_and_goes_on(record: str, lines_of_record: int, why: str) -> None:
     found = read(read_csv, f'id,text\n0,"be\nfore"\n{record}\n2,after\n')
     assert located(found) == [(2, "be\nfore"), (4, "!"), (4 + lines_of_record, "after")]
-    assert only_problem(found) == RowProblem("f", 4, why)
+    problem = only_problem(found)
+    assert (problem.file, problem.line, problem.why) == ("f", 4, why)
 
 
 def test_csv_finds_the_quote_that_is_never_closed() -> None:
@@ -258,7 +260,6 @@ def test_csv_finds_the_quote_that_is_never_closed() -> None:
         ("", 1, "is missing, as the file is empty"),
         ("\n\r\n", 1, "is missing, as the file is empty"),
         ("\nid,body\n1,a\n", 2, "has no column 'text': its columns are 'id', 'body'; name one as text_field"),
-        ("id;text\n1;a\n", 1, "has no column 'text': its columns are 'id;text'; separate columns by commas"),
         ("text,id,text\na,1,b\n", 1, "names the column 'text' 2 times; rename all but one"),
         ('id,"text" x\n', 1, "has text behind a closing quote"),
         (b"id,te\xffxt\n", 1, "is not UTF-8"),

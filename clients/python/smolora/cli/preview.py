@@ -1,0 +1,47 @@
+"""`smolora-client preview`: rows of a dataset as the model will see them, what is masked dimmed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from smolora import _models as values
+from smolora.cli.output import Output, number
+
+if TYPE_CHECKING:
+    from smolora._sync.client import Client
+
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The dataset, and which of its rows."""
+    parser.add_argument("name", metavar="NAME", help="NAME or NAME@REVISION")
+    parser.add_argument("--split", choices=("train", "validation"), default="train", help="which rows; by default train")
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="the first row, from 0")
+    parser.add_argument("--limit", type=int, default=5, metavar="N", help="how many; by default 5")
+    parser.add_argument("--model", default="", metavar="NAME", help="whose chat template; by default the resident model's")
+
+
+def run(args: argparse.Namespace, client: Client, out: Output) -> int:
+    """Prints the rows."""
+    preview = client.preview(args.name, split=args.split, offset=args.offset, limit=args.limit, model=args.model)
+    if out.json:
+        out.emit(rows=preview.rows, total_rows=preview.total_rows, shown=preview.shown)
+        return 0
+    for row in preview.shown:
+        out.text(drawn(row, colour=sys.stdout.isatty()))
+    out.note(f"{len(preview.rows)} of {number(preview.total_rows)} rows")
+    return 0
+
+
+def drawn(row: values.PreviewRow, *, colour: bool) -> str:
+    """A row; on a terminal its masked part is dim, and elsewhere it stands in brackets of its own: ⟦masked⟧."""
+    before, behind = (_DIM, _PLAIN) if colour else ("⟦", "⟧")
+    return "".join(_safe(span.text) if span.scored else f"{before}{_safe(span.text)}{behind}" for span in row.spans)
+
+
+def _safe(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)

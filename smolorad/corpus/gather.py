@@ -1,0 +1,100 @@
+"""The first pass: rows are cut, measured, and compared with those before them; what stays goes into a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from smolora._models import RowProblem as ClientProblem
+from smolora._text.dedup import Seen
+from smolorad.corpus.arrow import DraftWriter
+from smolorad.corpus.cut import Cut
+from smolorad.corpus.report import Host, Tally
+from smolorad.corpus.shapes import Sample
+from smolorad.domain import OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
+
+if TYPE_CHECKING:
+    from smolorad.corpus.near import Near
+
+_TELL_EVERY_ROWS = 1000
+# Some milliseconds of work, so that a cancel is heard at once.
+_CHECK_EVERY_ROWS = 64
+
+
+def _near(similarity: float) -> Near | None:
+    if not similarity:
+        return None
+    # Imported where it is used: few ask for it.
+    from smolorad.corpus.near import Near
+
+    return Near(similarity)
+
+
+class Gatherer:
+    """Takes rows in, and drops what must not be trained on, or not twice."""
+
+    def __init__(self, spec: PrepareSpec, tally: Tally, host: Host, cut: Cut | None) -> None:
+        self._strict = spec.on_error is OnError.FAIL
+        self._tally = tally
+        self._host = host
+        self._cut = cut
+        self._least, self._most = spec.min_characters, spec.max_characters
+        self._seen = Seen()
+        self._near = _near(spec.near_duplicates)
+        self._since_check = 0
+
+    def gather(self, rows: Iterable[Sample | ClientProblem], writer: DraftWriter) -> None:
+        """Reads every row. After one that fails a strict preparation the rest is only looked at for more of them."""
+        tally, host = self._tally, self._host
+        host.check()
+        for row in rows:
+            self._breathe()
+            tally.read += 1
+            if tally.read % _TELL_EVERY_ROWS == 0:
+                host.tell(PhaseProgress("read", tally.read, 0, "rows"))
+            if isinstance(row, ClientProblem):
+                tally.add_problem(row)
+            elif row.shape is Shape.TEXT and not row.values[0]:
+                tally.empty += 1
+            elif not (tally.malformed and self._strict):
+                for piece in self._pieces(row):
+                    if self._keep(piece):
+                        tally.kept += 1
+                        writer.append(piece)
+        host.tell(PhaseProgress("read", tally.read, tally.read, "rows"))
+
+    def _breathe(self) -> None:
+        self._since_check += 1
+        if self._since_check >= _CHECK_EVERY_ROWS:
+            self._since_check = 0
+            self._host.check()
+
+    def _pieces(self, row: Sample) -> Iterator[Sample]:
+        text = row.values[0]
+        if self._cut is None or row.shape is not Shape.TEXT or not isinstance(text, str):
+            yield row
+            return
+        for piece in self._cut(text):
+            self._breathe()
+            yield row._replace(values=(piece,))
+
+    def _keep(self, row: Sample) -> bool:
+        key = row.key()
+        if self._least or self._most:
+            length = row.characters()
+            if length < self._least or 0 < self._most < length:
+                short = length < self._least
+                limit = f"fewer than {self._least:,}" if short else f"more than {self._most:,}"
+                return self._drop(row, ProblemKind.FILTERED, f"has {length:,} characters, {limit}, and was left out")
+        if not self._seen.add(key):
+            return self._drop(row, ProblemKind.DUPLICATE, "stood before, word for word, and was left out; remove it")
+        if self._near is not None and not self._near.add(row.text()):
+            return self._drop(row, ProblemKind.NEAR_DUPLICATE, "is very like a row before it, and was left out")
+        return True
+
+    def _drop(self, row: Sample, kind: ProblemKind, why: str) -> bool:
+        if self._tally.wants(kind):
+            self._tally.find(RowProblem(row.file, row.line, why, kind, row.excerpt()))
+        else:
+            self._tally.count(kind)
+        return False

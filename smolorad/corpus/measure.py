@@ -1,0 +1,189 @@
+"""Rows as training reads them: their tokens, which of them are scored, and what is wrong with that.
+
+What training adds is TRL's: text and completions end in the end-of-text token, conversations go through the chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from smolorad.corpus.shapes import Turns, Value
+from smolorad.corpus.template import ChatTemplate, TemplateRefuses
+from smolorad.corpus.tokens import ID_BYTES, ModelText
+from smolorad.domain import ProblemKind, Shape
+
+Spans = list[tuple[int, int]]
+Problem = tuple[ProblemKind, str]
+
+
+class Measured(NamedTuple):
+    """The ids of a row as 32-bit numbers, from where to where they are scored (in tokens), and what is wrong with it."""
+
+    ids: bytes
+    spans: Spans
+    problems: Sequence[Problem] = ()
+    added: int = 0  # tokens of it that training adds
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has."""
+        return len(self.ids) // ID_BYTES
+
+    @property
+    def scored(self) -> int:
+        """How many of them are scored."""
+        return sum(end - begin for begin, end in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A row's text as the model reads it, and from where to where in it training scores (in characters)."""
+
+    text: str
+    spans: Spans
+    problem: str = ""
+
+
+class Meter:
+    """Measures the rows of one shape for one model, cut at `max_length` tokens."""
+
+    def __init__(self, model: ModelText, shape: Shape, max_length: int) -> None:
+        self._model = model
+        self._shape = shape
+        self._max_length = max_length
+        self._measure = {
+            Shape.TEXT: self._texts,
+            Shape.PROMPT_COMPLETION: self._completions,
+            Shape.CHAT: self._chats,
+            Shape.PREFERENCE: self._preferences,
+        }[shape]
+        self._template = template_of(model) if shape in (Shape.CHAT, Shape.PREFERENCE) else None
+
+    def measure(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
+        """What the model makes of each row."""
+        return [self._judged(row) for row in self._measure(rows)]
+
+    def _judged(self, row: Measured) -> Measured:
+        """The row with what is wrong with its length and its mask."""
+        tokens, most = row.tokens, self._max_length
+        if row.problems and not row.spans:  # it never gets to the model as it is
+            return row
+        if tokens <= most and row.spans and not (0 < self._model.context < tokens):
+            return row
+        problems = list(row.problems)
+        if self._model.context and tokens > self._model.context:
+            why = f"has {tokens:,} tokens, and the model's context holds {self._model.context:,}; cut it with --chunk-size"
+            problems.append((ProblemKind.BEYOND_CONTEXT, why))
+        if not row.spans and not problems:
+            problems.append((ProblemKind.FULLY_MASKED, "has no token that is scored; add an answer or remove the row"))
+        elif row.spans and row.spans[0][0] >= most:
+            why = f"has its answer behind token {row.spans[0][0]:,}, and training reads {most:,}; shorten what stands before it"
+            problems.append((ProblemKind.TARGET_TRUNCATED, f"{why}, or raise --max-length"))
+        return row._replace(problems=problems)
+
+    def _texts(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
+        model = self._model
+        found = []
+        for ids in model.encode([_string(row[0]) for row in rows]):
+            end = b"" if model.end and ids.endswith(model.end) else model.end
+            whole = model.head + ids + end + model.tail
+            added = (len(whole) - len(ids)) // ID_BYTES
+            found.append(Measured(whole, [(0, len(whole) // ID_BYTES)], self._unended(), added))
+        return found
+
+    def _unended(self) -> Sequence[Problem]:
+        if self._model.end:
+            return ()
+        return ((ProblemKind.MISSING_EOS, "has no end, as the model names no end-of-text token; set its eos_token"),)
+
+    def _completions(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
+        prompts = self._model.encode([_string(row[0]) for row in rows])
+        return self._answered([(_string(row[0]), _string(row[1])) for row in rows], prompts)
+
+    def _answered(self, pairs: Sequence[tuple[str, str]], prompts: Sequence[bytes]) -> list[Measured]:
+        model = self._model
+        found = []
+        for prompt, whole in zip(prompts, model.encode([prompt + answer for prompt, answer in pairs]), strict=True):
+            ids = model.head + whole + (b"" if model.end and whole.endswith(model.end) else model.end) + model.tail
+            begin = (len(model.head) + len(prompt)) // ID_BYTES
+            added = (len(ids) - len(whole)) // ID_BYTES
+            found.append(Measured(ids, [(begin, len(ids) // ID_BYTES)], self._unended(), added))
+        return found
+
+    def _preferences(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
+        """The longer answer of each pair, as that one decides what fits."""
+        if not isinstance(rows[0][0], str):
+            longer = [(_longer(*row),) for row in rows]
+            return self._chats(longer)
+        prompts = self._model.encode([_string(row[0]) for row in rows])
+        pairs = [(_string(row[0]), max(_string(row[1]), _string(row[2]), key=len)) for row in rows]
+        return self._answered(pairs, prompts)
+
+    def _chats(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
+        shown = [rendered(self._template, _turns(row[0])) for row in rows]
+        whole = self._model.encode([one.text for one in shown])
+        return [self._chat(one, ids) for one, ids in zip(shown, whole, strict=True)]
+
+    def _chat(self, shown: Rendered, ids: bytes) -> Measured:
+        if shown.problem:
+            return Measured(ids, [], ((ProblemKind.TEMPLATE, shown.problem),))
+        edges = [edge for span in shown.spans for edge in span]
+        places = [len(part) // ID_BYTES for part in self._model.encode([shown.text[:edge] for edge in edges])]
+        spans = list(zip(places[::2], places[1::2], strict=True))
+        end = self._model.special.get("eos_token", "")
+        if all(end and shown.text[begin:stop].endswith(end) for begin, stop in shown.spans):
+            return Measured(ids, spans)
+        why = "has a turn of the assistant that the chat template does not end with the end-of-text token; mend the template"
+        return Measured(ids, spans, ((ProblemKind.MISSING_EOS, why),))
+
+
+def template_of(model: ModelText | None) -> ChatTemplate | None:
+    """The model's chat template; None where it has none that works."""
+    try:
+        return ChatTemplate(model.template, model.special) if model is not None and model.template else None
+    except TemplateRefuses:
+        return None
+
+
+def rendered(template: ChatTemplate | None, turns: Turns) -> Rendered:
+    """A conversation as the model reads it; where the template refuses it, its bare turns and the reason."""
+    why = "the model has no chat template that works; choose a model that has one with --model"
+    if template is not None:
+        try:
+            return Rendered(*template.spans(turns))
+        except TemplateRefuses as refused:
+            why = f"the chat template refuses it ({refused}); mend the turns, or choose another model"
+    return Rendered("\n".join(f"{role}: {content}" for role, content in turns), [], f"cannot be shown to the model: {why}")
+
+
+def shown_rows(model: ModelText | None, shape: Shape, rows: Sequence[tuple[Value, ...]]) -> list[Rendered]:
+    """Rows as the model reads them, each with what is scored; of preferences the answer chosen."""
+    template = template_of(model)
+    end = "" if model is None else model.special.get("eos_token", "")
+
+    def one(row: tuple[Value, ...]) -> Rendered:
+        if shape is Shape.TEXT:
+            text = _string(row[0]) + end
+            return Rendered(text, [(0, len(text))])
+        if isinstance(row[0], str):
+            text = row[0] + _string(row[1]) + end
+            return Rendered(text, [(len(row[0]), len(text))])
+        return rendered(template, row[0] if shape is Shape.CHAT else (*row[0], *_turns(row[1])))
+
+    return [one(row) for row in rows]
+
+
+def _longer(prompt: Value, chosen: Value, rejected: Value) -> Turns:
+    return (*_turns(prompt), *max(_turns(chosen), _turns(rejected), key=lambda turns: sum(len(said) for _, said in turns)))
+
+
+def _string(value: Value) -> str:
+    assert isinstance(value, str)
+    return value
+
+
+def _turns(value: Value) -> Turns:
+    assert not isinstance(value, str)
+    return value

@@ -1,0 +1,59 @@
+"""Signs of damaged text that hold in every language."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from smolorad.domain import ProblemKind
+
+# C0 controls but tab, line feed, form feed and carriage return; DEL; and C1, which no writing uses.
+_CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# What UTF-8 looks like when it was read as Latin-1 or Windows-1252, and what stands where a decoder gave up.
+_MOJIBAKE = re.compile("Ã[\u0080-\u00bf‚-™]|â€[\u0080-\u00bf“-™œž]|Â[\u0080-\u00bf]|ï»¿|\ufffd")
+_EDGE = 48  # characters of a beginning or an end
+_SHORTEST = 3 * _EDGE  # a row where beginning and end are small parts
+_MOST_EDGES = 20_000
+_SHARE, _LEAST_ROWS = 0.2, 50
+
+
+def damage(text: str) -> tuple[ProblemKind, str] | None:
+    """What is wrong with the characters of a text; None for sound ones."""
+    found = None if text.isprintable() else _CONTROL.search(text)
+    if found is not None:
+        why = f"holds the control character U+{ord(found[0]):04X}; remove it, or look where it came from"
+        return ProblemKind.CONTROL_CHARACTERS, why
+    if not text.isascii() and (found := _MOJIBAKE.search(text)) is not None:
+        why = f"holds {found[0]!r}, as text that was decoded with the wrong encoding; decode the source as UTF-8"
+        return ProblemKind.MOJIBAKE, why
+    return None
+
+
+class Edges:
+    """Counts how rows begin and end, and remembers where each was first; of a bounded number of them."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[bool, str]] = Counter()
+        self._places: dict[tuple[bool, str], tuple[str, int]] = {}
+        self._rows = 0
+
+    def add(self, text: str, file: str, line: int) -> None:
+        """One more row."""
+        self._rows += 1
+        if len(text) < _SHORTEST:
+            return
+        for edge in ((True, text[:_EDGE]), (False, text[-_EDGE:])):
+            if edge in self._counts:
+                self._counts[edge] += 1
+            elif len(self._counts) < _MOST_EDGES:
+                self._counts[edge] = 1
+                self._places[edge] = (file, line)
+
+    def boilerplate(self) -> tuple[int, str, str, int] | None:
+        """How many rows share their commonest beginning or end, that text, and where it first stood; None where few do."""
+        if not self._counts:
+            return None
+        (edge, rows), *_ = self._counts.most_common(1)
+        if rows < max(_LEAST_ROWS, _SHARE * self._rows):
+            return None
+        return rows, edge[1], *self._places[edge]

@@ -1,0 +1,100 @@
+"""A model's chat template, rendered as transformers renders it, without importing transformers.
+
+The environment is that of `transformers.utils.chat_template_utils`; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from smolorad.corpus.shapes import Turns
+
+
+class TemplateRefuses(Exception):
+    """The template cannot show this conversation; the message is its own."""
+
+
+class ChatTemplate:
+    """Renders conversations. `special` holds `bos_token`, `eos_token` and the like. Raises TemplateRefuses for a broken one."""
+
+    def __init__(self, source: str, special: Mapping[str, str]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self._special = special
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise TemplateRefuses(str(error)) from error
+
+    def render(self, turns: Turns, *, open_for_answer: bool = False) -> str:
+        """The text of a conversation, to its end or to where the assistant's next turn begins."""
+        messages = [{"role": role, "content": content} for role, content in turns]
+        try:
+            return self._template.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=open_for_answer, **self._special
+            )
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise TemplateRefuses(str(error)) from error
+
+    def spans(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a conversation, and from where to where in it the assistant speaks.
+
+        Raises TemplateRefuses also where the template does not keep what it wrote as the conversation goes on, so that what is
+        trained on would not be what the model sees when it answers.
+        """
+        whole = self.render(turns)
+        spans = []
+        for number, (role, content) in enumerate(turns):
+            if role != "assistant" or not content.strip():
+                continue
+            before = self.render(turns[:number], open_for_answer=True)
+            after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
+            if not (whole.startswith(after) and after.startswith(before)):
+                raise TemplateRefuses(f"turn {number + 1} reads otherwise in the conversation than when it is generated")
+            spans.append((len(before), self._said(after, len(before))))
+        return whole, spans
+
+    def _said(self, text: str, begin: int) -> int:
+        """Where a turn that begins at `begin` ends: behind its last end-of-text token, or at the end of the text."""
+        end = self._special.get("eos_token", "")
+        at = text.rfind(end, begin) if end else -1
+        return at + len(end) if at >= 0 else len(text)
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what the assistant says; the text within stays as it is."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> Sequence[nodes.Node]:  # type: ignore[override]
+        """The statements within."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes for HTML.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

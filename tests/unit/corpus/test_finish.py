@@ -1,0 +1,220 @@
+"""What becomes of rows: cut, filtered, split without a leak, measured, looked at; and clean data raises nothing."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smolorad.corpus.cut import by_paragraphs, by_tokens
+from smolorad.corpus.diff import diff
+from smolorad.corpus.prepare import prepare
+from smolorad.corpus.quality import damage
+from smolorad.corpus.tokens import ModelText
+from smolorad.domain import ChunkUnit, FileType, Prepared, PrepareSpec, ProblemKind, TextUnit
+from smolorad.errors import InvalidRequest
+from tests.house.repository import ROOT
+from tests.tiny import CHAT_TEMPLATE, CORPUS, tiny_tokenizer
+from tests.unit.corpus.kit import Recorder, fill
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text side of a tiny model."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny = tiny_tokenizer(chat=False)
+    tiny.eos_token, tiny.chat_template = "<|im_end|>", CHAT_TEMPLATE
+    tiny.save_pretrained(folder)
+    (folder / "config.json").write_text('{"max_position_embeddings": 4096}')
+    return folder / "tokenizer.json"
+
+
+def made(files: Path, output: Path, tokenizer: Path | None = None, **fields: Any) -> Prepared:
+    """Prepares a folder; nothing is held out unless it is asked for."""
+    spec = replace(PrepareSpec("d", upload_id="u", validation=0.0), **fields)
+    return prepare(files, spec, tokenizer, output, Recorder())
+
+
+def jsonl(folder: Path, *rows: dict[str, Any]) -> Path:
+    return fill(folder, {"a.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+
+
+def texts(output: Path) -> list[str]:
+    """The texts to train on, as plain `datasets` loads them."""
+    found: list[str] = datasets.load_from_disk(str(output))["train"]["text"][:]
+    return found
+
+
+def kinds(prepared: Prepared) -> dict[ProblemKind, int]:
+    return {finding.kind: finding.rows for finding in prepared.report.findings}
+
+
+# Pieces
+
+
+@given(st.lists(st.sampled_from(["one two", "three", "four\nfive"]), max_size=8), st.integers(1, 4))
+def test_pieces_of_paragraphs_are_whole_and_lose_nothing(paragraphs: list[str], size: int) -> None:
+    pieces = list(by_paragraphs("\n \n\n".join(paragraphs), size))
+    assert "\n\n".join(pieces) == "\n\n".join(paragraphs)
+    assert all(piece.count("\n\n") < size for piece in pieces)
+
+
+def test_pieces_of_tokens_overlap_and_tear_no_character(tokenizer: Path) -> None:
+    model = ModelText(tokenizer)
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.sampled_from([*CORPUS, "日本語🙂", "a  b\n"]), min_size=1, max_size=3).map(" ".join), st.integers(1, 30))
+    def agrees(text: str, size: int) -> None:
+        apart = list(by_tokens(text, size, 0, model))
+        assert "".join("".join(apart).split()) == "".join(text.split())
+        overlapping = list(by_tokens(text, size, size // 2, model))
+        assert len(overlapping) >= len(apart)
+        assert all(piece in text and piece == piece.strip() != "" for piece in overlapping)
+
+    agrees()
+
+
+def test_tokens_need_a_tokenizer(tmp_path: Path, tokenizer: Path) -> None:
+    files = fill(tmp_path / "in", {"a.txt": " ".join(CORPUS)})
+    with pytest.raises(InvalidRequest, match="no tokenizer is at hand; load a model, or name one with --model"):
+        made(files, tmp_path / "out", chunk_size=8, chunk_unit=ChunkUnit.TOKENS)
+    made(files, tmp_path / "out", tokenizer, chunk_size=8, chunk_unit=ChunkUnit.TOKENS, chunk_overlap=2)
+    assert len(texts(tmp_path / "out")) > 4
+
+
+def test_rows_of_a_wrong_length_are_left_out_and_told(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"a.txt": "a\nabc\nabcdef\n"})
+    prepared = made(files, tmp_path / "out", min_characters=2, max_characters=5)
+    assert texts(tmp_path / "out") == ["abc"]
+    assert (prepared.report.rows_filtered, kinds(prepared)) == (2, {ProblemKind.FILTERED: 2})
+    assert [one.line for one in prepared.report.findings[0].examples] == [1, 3]
+
+
+# The split
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), min_size=2, max_size=40, unique=True), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_rows_of_one_prompt_never_stand_in_both_splits(rows: list[tuple[int, int]], seed: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = jsonl(Path(folder, "in"), *({"prompt": f"p{prompt}", "completion": f"c{n}"} for prompt, n in rows))
+        made(files, Path(folder, "out"), validation=0.4, seed=seed)
+        found = datasets.load_from_disk(str(Path(folder, "out")), keep_in_memory=True)
+        assert len(found["train"]) > 0
+        assert not set(found["train"]["prompt"]) & set(found["validation"]["prompt"])
+        assert len(found["train"]) + len(found["validation"]) == len(rows)
+
+
+# Tokens
+
+
+def test_tokens_stand_beside_the_rows_with_what_is_scored(tmp_path: Path, tokenizer: Path) -> None:
+    rows = [{"prompt": f"Who keeps lamp {n}?", "completion": f" Keeper {n}."} for n in range(20)]
+    prepared = made(jsonl(tmp_path / "in", *rows), tmp_path / "out", tokenizer, validation=0.2)
+    found = datasets.load_from_disk(str(tmp_path / "out"))
+    model = ModelText(tokenizer)
+    for split in ("train", "validation"):
+        with pa.memory_map(str(tmp_path / "out" / "tokens" / f"{split}.arrow")) as source:
+            table = pa.ipc.open_stream(source).read_all()
+        assert table.num_rows == len(found[split])
+        for row, ids, (begin, end) in zip(
+            found[split], table["input_ids"].to_pylist(), table["scored"].to_pylist(), strict=True
+        ):
+            assert ids == array("i", model.encode([row["prompt"] + row["completion"] + "<|im_end|>"])[0]).tolist()
+            assert model.tokenizer.decode(ids[begin:end], skip_special_tokens=False) == row["completion"] + "<|im_end|>"
+    report = prepared.report
+    assert report.tokens_read == report.tokens + 20
+    assert sum(one.rows for one in report.lengths) == 20
+    assert 0 < report.tokens_scored < report.tokens_read
+
+
+def test_what_max_length_cuts_is_counted(tmp_path: Path, tokenizer: Path) -> None:
+    files = fill(tmp_path / "in", {"a.txt": "a\n" + "word " * 100})
+    report = made(files, tmp_path / "out", tokenizer, max_length=16).report
+    assert (report.rows_truncated, report.max_length) == (1, 16)
+    assert report.tokens_truncated == report.longest - 16
+
+
+# Quality
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("a\x07b", ProblemKind.CONTROL_CHARACTERS),
+        ("a\x9bb", ProblemKind.CONTROL_CHARACTERS),
+        ("SchÃ¶n", ProblemKind.MOJIBAKE),
+        ("itâ€™s", ProblemKind.MOJIBAKE),
+        ("10 Â°C", ProblemKind.MOJIBAKE),
+        ("a \ufffd b", ProblemKind.MOJIBAKE),
+    ],
+)
+def test_damaged_text_is_found(text: str, kind: ProblemKind) -> None:
+    found = damage(text)
+    assert found is not None
+    assert found[0] is kind
+
+
+@pytest.mark.parametrize(
+    "text", [*CORPUS, "NÃO É", "it’s “here”…", "a\tb\nc\x0cd\r\n", "SÃO PAULO", "5 °C", "ﬁ ½ €", "نص", "ก็"]
+)
+def test_sound_text_is_not(text: str) -> None:
+    assert damage(text) is None
+
+
+def test_boilerplate_is_found(tmp_path: Path) -> None:
+    words = [" ".join(f"w{(n * 7 + k) % 101}" for k in range(40)) for n in range(100)]
+    footer = "Subscribe to our newsletter to never miss a story again."
+    mixed = [f"{text} {footer}" if n % 2 else text for n, text in enumerate(words)]
+    assert kinds(made(fill(tmp_path / "in", {"a.txt": "\n".join(mixed)}), tmp_path / "out")) == {ProblemKind.BOILERPLATE: 50}
+    assert kinds(made(fill(tmp_path / "clean", {"a.txt": "\n".join(words)}), tmp_path / "out")) == {}
+
+
+def clean_sets() -> dict[str, dict[str, Any]]:
+    """Real text of five kinds that everybody with this repository has, each with how it is read."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+    log = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples/data/lighthouse").glob("*.txt")}
+    licence = {"licence.txt": (ROOT / "LICENSE").read_text(encoding="utf-8")}
+    code = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "smolorad").glob("*.py")}
+    contract = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "proto/smolora/v1").glob("*.proto")}
+    return {
+        "log": {"files": log},
+        "pages": {"files": pages, "file_type": FileType.MARKDOWN},
+        "licence": {"files": licence, "text_unit": TextUnit.PARAGRAPH},
+        "code": {"files": code, "file_type": FileType.TXT, "text_unit": TextUnit.DOCUMENT},
+        "contract": {"files": contract, "file_type": FileType.TXT, "text_unit": TextUnit.PARAGRAPH},
+    }
+
+
+@pytest.mark.parametrize("name", list(clean_sets()))
+def test_clean_data_raises_nothing(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    given = clean_sets()[name]
+    files = fill(tmp_path / "in", given.pop("files"))
+    found = kinds(made(files, tmp_path / "out", tokenizer, max_length=4096, **given))
+    # The same paragraph twice is dropped wherever it stands, and a tiny model's context is short.
+    assert set(found) <= {ProblemKind.DUPLICATE, ProblemKind.BEYOND_CONTEXT}
+
+
+# Two revisions
+
+
+def test_a_diff_compares_rows_whatever_split_they_stand_in(tmp_path: Path) -> None:
+    before = [{"prompt": f"p{n}", "completion": "c"} for n in range(10)]
+    after = [*before[2:], {"prompt": "new", "completion": "c"}]
+    made(jsonl(tmp_path / "a", *before), tmp_path / "before", validation=0.3)
+    made(jsonl(tmp_path / "b", *after), tmp_path / "after", validation=0.3, seed=7)
+    found = diff(tmp_path / "before", tmp_path / "after", 20, Recorder())
+    assert (found.added_rows, found.removed_rows, found.same_rows) == (1, 2, 8)
+    assert (found.added, set(found.removed)) == (("new\nc",), {"p0\nc", "p1\nc"})
+    few = diff(tmp_path / "before", tmp_path / "after", 1, Recorder())
+    assert (few.removed_rows, len(few.removed)) == (2, 1)

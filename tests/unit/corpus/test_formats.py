@@ -1,0 +1,266 @@
+"""Each format of files, plain and packed, alone and mixed; what is damaged in them is told with its place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from smolora._text import lines
+from smolorad.corpus.infer import infer
+from smolorad.corpus.prepare import prepare
+from smolorad.domain import FileType, OnError, Prepared, PrepareSpec, ProblemKind, Shape, TextUnit
+from smolorad.errors import BadData, is_disk_full
+from tests.unit.corpus.kit import Recorder, fill
+
+ROWS = [{"text": "one, first", "n": 1}, {"text": 'two "second"\nline', "n": 2}]
+TEXTS = [row["text"] for row in ROWS]
+
+
+def made(files: Path, output: Path, **fields: Any) -> Prepared:
+    """Prepares a folder; nothing is held out unless it is asked for."""
+    spec = replace(PrepareSpec("d", upload_id="u", validation=0.0), **fields)
+    return prepare(files, spec, None, output, Recorder())
+
+
+def loaded(output: Path) -> list[dict[str, Any]]:
+    """The rows, as plain `datasets` loads them."""
+    return list(datasets.load_from_disk(str(output))["train"])
+
+
+def texts(output: Path) -> list[str]:
+    """The texts, as plain `datasets` loads them."""
+    return [row["text"] for row in loaded(output)]
+
+
+def jsonl() -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def table(delimiter: str) -> bytes:
+    return f'n{delimiter}text\n1{delimiter}"one, first"\n2{delimiter}"two ""second""\nline"\n'.encode()
+
+
+def parquet() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def arrow(opener: Callable[..., Any]) -> bytes:
+    rows, sink = pa.Table.from_pylist(ROWS), pa.BufferOutputStream()
+    with opener(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+FORMATS: dict[str, Callable[[], bytes]] = {
+    "a.jsonl": jsonl,
+    "a.json": lambda: json.dumps(ROWS, indent=2).encode(),
+    "a.csv": lambda: table(","),
+    "semicolons.csv": lambda: table(";"),
+    "bars.csv": lambda: table("|"),
+    "a.tsv": lambda: table("\t"),
+    "a.parquet": parquet,
+    "a.arrow": lambda: arrow(pa.ipc.new_file),
+    "stream.arrow": lambda: arrow(pa.ipc.new_stream),
+}
+
+
+def packed(content: bytes, ending: str) -> bytes:
+    if ending == ".gz":
+        return gzip.compress(content)
+    return pa.compress(content, codec="zstd", asbytes=True) if ending else content  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, ending: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / f"{name}{ending}").write_bytes(packed(FORMATS[name](), ending))
+    prepared = made(tmp_path / "in", tmp_path / "out")
+    assert texts(tmp_path / "out") == TEXTS
+    assert (prepared.shape, prepared.report.rows_read, prepared.report.files) == (Shape.TEXT, 2, 1)
+    assert not list((tmp_path / "out").glob("unpacked*"))
+
+
+def test_a_folder_may_hold_any_mixture(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"b.txt": "from txt", "c.md": "# From\n\nmarkdown", "d.csv": "text\nfrom csv\n"})
+    (files / "a.jsonl.gz").write_bytes(gzip.compress(jsonl()))
+    assert made(files, tmp_path / "out").report.files == 4
+    assert texts(tmp_path / "out") == [*TEXTS, "from txt", "# From", "markdown", "from csv"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "row"),
+    [
+        (Shape.PROMPT_COMPLETION, {"prompt": "2+2?", "completion": " 4"}),
+        (Shape.CHAT, {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}),
+        (Shape.PREFERENCE, {"prompt": "2+2?", "chosen": "4", "rejected": "5"}),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_the_folder_has_the_columns_that_trl_calls_standard(
+    tmp_path: Path, shape: Shape, row: dict[str, Any], ending: str
+) -> None:
+    files = fill(tmp_path / "in", {"a.jsonl": json.dumps(row)} if ending == "jsonl" else {})
+    if ending == "parquet":
+        files.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist([row]), files / "a.parquet")
+    assert made(files, tmp_path / "out").shape is shape
+    assert loaded(tmp_path / "out") == [row]
+    # What was prepared can be prepared again.
+    assert made(tmp_path / "out", tmp_path / "again").shape is shape
+    assert loaded(tmp_path / "again") == [row]
+
+
+# Plain text
+
+
+TEXT = "---\ntitle: x\n---\none\nmore\n\n```py\na = 1\n\nb = 2\n```\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "expected"),
+    [
+        ("a.txt", None, ["one", "two", "three"]),
+        ("a.txt", TextUnit.PARAGRAPH, ["one\ntwo", "three"]),
+        ("a.txt", TextUnit.DOCUMENT, ["one\ntwo\n\n\nthree"]),
+        ("a.md", None, ["one\nmore", "```py\na = 1\n\nb = 2\n```"]),
+        ("a.md", TextUnit.LINE, ["one", "more", "```py", "a = 1", "b = 2", "```"]),
+    ],
+)
+def test_a_row_of_text_is_a_line_a_paragraph_or_the_whole(
+    tmp_path: Path, name: str, unit: TextUnit | None, expected: list[str]
+) -> None:
+    files = fill(tmp_path / "in", {name: TEXT if name.endswith(".md") else "one\ntwo\n \n\nthree\n"})
+    made(files, tmp_path / "out", text_unit=unit)
+    assert texts(tmp_path / "out") == expected
+
+
+def test_a_paragraph_is_placed_where_it_begins_and_a_fault_takes_it_along(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_bytes(b"one\nb\xffd\n\nthree\n")
+    prepared = made(tmp_path / "in", tmp_path / "out", text_unit=TextUnit.PARAGRAPH, on_error=OnError.DROP)
+    assert texts(tmp_path / "out") == ["three"]
+    ((problem),) = prepared.report.problems
+    assert (problem.file, problem.line, problem.kind) == ("a.txt", 2, ProblemKind.ENCODING)
+
+
+# Damage
+
+
+def deep() -> str:
+    return "[" * 10_000 + "]" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place", "words"),
+    [
+        ("a.json", '[{"text": "a"},\n{"text": }]', "a.json:2", "is not JSON"),
+        ("a.json", '[{"text": "a"}\n{"text": "b"}]', "a.json:2", "a comma or the end of the array is missing"),
+        ("a.json", '[{"text": "a"}', "a.json:1", "a comma or the end of the array is missing"),
+        ("a.json", '{"text": "a"}\n{"text": "b"}', "a.json:2", "goes on behind the end"),
+        ("a.json", f'[{{"text": "a"}},\n{deep()}]', "a.json:2", "is nested too deeply"),
+        ("a.json", b'[\n\n{"text": "\xff"}]', "a.json:3", "is not UTF-8"),
+        ("a.jsonl", f'{{"text": "a"}}\n{{"text": {deep()}}}', "a.jsonl:2", "is nested too deeply"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "a.jsonl:2", "is not UTF-8"),
+        ("a.txt", "ab".encode("utf-16"), "a.txt:1", "UTF-16; save the file as UTF-8"),
+        ("a.csv", "text,n\na\n", "a.csv:2", "has 1 value where the header names 2"),
+        ("a.parquet", "PAR1 nonsense", "a.parquet", "is not Parquet"),
+        ("a.arrow", "nonsense", "a.arrow", "is not Arrow"),
+        ("a.txt.gz", "nonsense", "a.txt.gz:1", "cannot be unpacked"),
+        ("a.jsonl.zst", "nonsense", "a.jsonl.zst:1", "cannot be unpacked"),
+        ("a.jsonl.gz", gzip.compress(jsonl() * 1000)[:200], "a.jsonl.gz:1", "cannot be unpacked"),
+    ],
+)
+def test_damage_is_told_with_its_place_and_can_be_left_out(
+    tmp_path: Path, name: str, content: str | bytes, place: str, words: str
+) -> None:
+    files = fill(tmp_path / "in", {"good.txt": "good"})
+    (files / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(BadData, match=words) as caught:
+        made(files, tmp_path / "out")
+    assert [violation.field for violation in caught.value.violations] == [place]
+    assert not (tmp_path / "out").exists()
+    report = made(files, tmp_path / "out", on_error=OnError.DROP).report
+    assert "good" in texts(tmp_path / "out")
+    assert report.rows_malformed == 1
+
+
+def test_a_line_of_100_mb_is_a_problem_and_never_held(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"b.txt": "after"})
+    with (files / "a.txt").open("wb") as file:
+        for _ in range(100):
+            file.write(b"x" * 2**20)
+    report = made(files, tmp_path / "out", on_error=OnError.DROP).report
+    assert texts(tmp_path / "out") == ["after"]
+    assert [(one.file, one.line, one.excerpt) for one in report.problems] == [("a.txt", 1, "x" * 80)]
+
+
+def test_an_element_of_an_array_may_be_as_long_as_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": "x" * 600_000 + str(n)} for n in range(3)]
+    made(fill(tmp_path / "in", {"a.json": json.dumps(rows)}), tmp_path / "out")
+    assert texts(tmp_path / "out") == [row["text"] for row in rows]
+    assert lines.MAX_LINE_BYTES == 16 * 2**20
+
+
+class Vanishing(Recorder):
+    """Takes a file away while the one before it is read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._checks = 0
+
+    def check(self) -> None:
+        self._checks += 1
+        if self._checks > 1:
+            self._path.unlink(missing_ok=True)
+
+
+def test_a_folder_that_changes_while_it_is_read_ends_the_preparation(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"a.txt": "".join(f"{n}\n" for n in range(500)), "b.txt": "two"})
+    spec = PrepareSpec("d", upload_id="u")
+    with pytest.raises(BadData, match=r"b\.txt vanished while it was read; prepare the dataset again"):
+        prepare(files, spec, None, tmp_path / "out", Vanishing(files / "b.txt"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[int]:
+    """A limit on the size of files, which fails a write as a full disk does."""
+    import resource
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield 2**16
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_fills_leaves_nothing(tmp_path: Path, full_disk: int) -> None:
+    import resource
+
+    files = fill(tmp_path / "in", {"a.txt": "".join(f"line {n}\n" for n in range(50_000))})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full_disk, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    with pytest.raises(OSError, match="too large") as caught:
+        made(files, tmp_path / "out")
+    assert is_disk_full(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_delimiter_can_be_given(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"a.csv": "text:n\na, b:1\n"})
+    made(files, tmp_path / "out", delimiter=":")
+    assert texts(tmp_path / "out") == ["a, b"]
+    assert infer(files).files[0].file_type is FileType.CSV

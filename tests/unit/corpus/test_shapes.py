@@ -1,0 +1,136 @@
+"""Each shape from each of its spellings; what is no row of any, or of another, is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smolora import ProblemKind, RowProblem
+from smolora._text.rows import Record
+from smolorad.corpus.shapes import COLUMNS, Sample, Shaper
+from smolorad.domain import Shape
+
+ASKED = {"role": "user", "content": "2+2?"}
+ANSWERED = {"role": "assistant", "content": "4"}
+TURNS = (("user", "2+2?"), ("assistant", "4"))
+
+
+def shaped(
+    *rows: Mapping[str, Any], shape: Shape | None = None, text_field: str = "text", columns: Mapping[str, str] | None = None
+) -> list[Sample | RowProblem]:
+    """The rows of a file, one a line."""
+    shaper = Shaper(shape, text_field, columns or {})
+    return [shaper.shaped(Record(fields, "f", number)) for number, fields in enumerate(rows, 1)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "values"),
+    [
+        ({"text": " a "}, Shape.TEXT, ("a",)),
+        ({"text": "a", "label": 1}, Shape.TEXT, ("a",)),
+        ({"prompt": "2+2?", "completion": " 4"}, Shape.PROMPT_COMPLETION, ("2+2?", " 4")),
+        ({"messages": [ASKED, ANSWERED]}, Shape.CHAT, (TURNS,)),
+        ({"messages": '[{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]'}, Shape.CHAT, (TURNS,)),
+        ({"prompt": [ASKED], "completion": [ANSWERED]}, Shape.CHAT, (TURNS,)),
+        ({"prompt": "x", "messages": [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]}, ANSWERED]}, Shape.CHAT,
+         (TURNS,)),
+        # ShareGPT
+        ({"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}, Shape.CHAT, (TURNS,)),
+        ({"system": "Be brief.", "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
+         Shape.CHAT, ((("system", "Be brief."), *TURNS),)),
+        # Alpaca
+        ({"instruction": "2+2?", "input": "", "output": "4"}, Shape.CHAT, (TURNS,)),
+        ({"instruction": "Add", "input": "2 2", "output": "4"}, Shape.CHAT, ((("user", "Add\n\n2 2"), ("assistant", "4")),)),
+        # Preferences
+        ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, Shape.PREFERENCE, ("2+2?", "4", "5")),
+        ({"chosen": "Q: 2+2? A: 4", "rejected": "Q: 2+2? A: 5"}, Shape.PREFERENCE, ("Q: 2+2? A: ", "4", "5")),
+        ({"chosen": [ASKED, ANSWERED], "rejected": [ASKED, {"role": "assistant", "content": "5"}], "prompt": "2+2?"},
+         Shape.PREFERENCE, ((("user", "2+2?"),), (("assistant", "4"),), (("assistant", "5"),))),
+    ],
+)  # fmt: skip
+def test_a_row_is_told_by_its_fields(fields: dict[str, Any], shape: Shape, values: tuple[Any, ...]) -> None:
+    (sample,) = shaped(fields)
+    assert isinstance(sample, Sample), sample
+    assert (sample.shape, sample.values) == (shape, values)
+    assert len(COLUMNS[shape]) == len(values)
+
+
+def test_alpaca_becomes_its_own_prompt_where_that_is_asked_for() -> None:
+    (sample,) = shaped({"instruction": "Add", "input": "2 2", "output": "4"}, shape=Shape.PROMPT_COMPLETION)
+    assert isinstance(sample, Sample)
+    prompt, completion = sample.values
+    assert isinstance(prompt, str)
+    assert prompt.startswith("Below is an instruction")
+    assert prompt.endswith("### Instruction:\nAdd\n\n### Input:\n2 2\n\n### Response:\n")
+    assert completion == "4"
+
+
+def test_a_column_map_gives_fields_their_standard_names() -> None:
+    rows = shaped({"question": "2+2?", "answer": "4"}, columns={"prompt": "question", "completion": "answer"})
+    assert [row.values for row in rows if isinstance(row, Sample)] == [("2+2?", "4")]
+    rows = shaped({"body": "a"}, text_field="body")
+    assert [row.values for row in rows if isinstance(row, Sample)] == [("a",)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "words"),
+    [
+        ({"body": "a"}, ProblemKind.MALFORMED, "has no field 'text': its fields are 'body'"),
+        ({"text": 1}, ProblemKind.MALFORMED, "has a number in 'text'"),
+        ({"text": "a\0"}, ProblemKind.ENCODING, "NUL"),
+        ({"prompt": "a", "completion": " "}, ProblemKind.EMPTY_COMPLETION, "has nothing in 'completion'"),
+        ({"instruction": "a", "output": ""}, ProblemKind.EMPTY_COMPLETION, "has nothing in 'output'"),
+        ({"messages": [ASKED]}, ProblemKind.EMPTY_COMPLETION, "no turn of the assistant"),
+        ({"messages": []}, ProblemKind.MALFORMED, "an empty list"),
+        ({"messages": "hello"}, ProblemKind.MALFORMED, "not a list of turns"),
+        ({"messages": ["hello"]}, ProblemKind.MALFORMED, "has a string as turn 1"),
+        ({"messages": [{"role": "wizard", "content": "a"}]}, ProblemKind.MALFORMED, '"wizard" as the role of turn 1'),
+        ({"messages": [{"role": "user", "content": None}]}, ProblemKind.MALFORMED, "has null as the content of turn 1"),
+        ({"messages": [ASKED, {"role": "assistant", "content": "\ud83d"}]}, ProblemKind.ENCODING, "half of a character"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
+        ({"prompt": "a", "chosen": "b", "rejected": ""}, ProblemKind.EMPTY_COMPLETION, "no answer in 'rejected'"),
+        ({"chosen": "b", "rejected": "c"}, ProblemKind.MALFORMED, "has no prompt"),
+    ],
+)
+def test_what_is_no_row_has_a_kind_and_a_mend(fields: dict[str, Any], kind: ProblemKind, words: str) -> None:
+    (problem,) = shaped(fields)
+    assert isinstance(problem, RowProblem)
+    assert (problem.file, problem.line, problem.kind) == ("f", 1, kind)
+    assert words in problem.why
+
+
+def test_a_row_of_another_shape_names_the_first_one() -> None:
+    first, other, more = shaped({"text": "a"}, {"prompt": "b", "completion": "c"}, {"text": "d"})
+    assert isinstance(first, Sample)
+    assert isinstance(more, Sample)
+    assert isinstance(other, RowProblem)
+    assert other.kind is ProblemKind.MIXED_SHAPES
+    assert "is a row of prompt and completion, while those before it are of text (f:1)" in other.why
+
+
+def test_a_row_that_has_the_fields_of_both_is_what_the_others_are() -> None:
+    rows = shaped({"text": "a"}, {"text": "b", "prompt": "c", "completion": "d"})
+    assert [row.values for row in rows if isinstance(row, Sample)] == [("a",), ("b",)]
+
+
+KEYS = st.sampled_from(["role", "content", "from", "value", "text", "type"])
+NAMES = st.sampled_from([name for names in COLUMNS.values() for name in names] + ["conversations", "instruction", "output"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+    max_leaves=6,
+)
+ROWS = st.lists(st.dictionaries(NAMES, JSON, max_size=4), max_size=4)
+
+
+@given(ROWS, st.sampled_from([None, *Shape]))
+def test_whatever_stands_in_the_fields_it_is_a_row_of_one_shape_or_a_problem(
+    rows: list[dict[str, Any]], shape: Shape | None
+) -> None:
+    found = [row for row in shaped(*rows, shape=shape) if isinstance(row, Sample)]
+    assert len({(row.shape, tuple(map(type, row.values))) for row in found}) <= 1
+    assert all(row.shape is shape for row in found if shape is not None)

@@ -186,7 +186,7 @@ __all__ = [
 ]
 
 # Light ones first: an error or a data class must not cost an import of gRPC.
-_HOMES = ("_errors", "_models", "_sync.client", "_async.client", "lora")
+_HOMES = ("_errors", "_enums", "_models", "_sync.client", "_async.client", "lora")
 _MODULES = ("datasets", "local_text")
 
 

@@ -13,7 +13,7 @@ from typing import TypedDict
 class Field:
     """One setting: its name in the contract, its kind, and the contract's comment.
 
-    The kind is int, float, str, bool, strs, ints, map (numbers by name), names (names by name), floats (numbers by token id), or
+    The kind is int, float, str, bool, strs, ints, map (numbers by name), names (names by name), floats (numbers by id), or
     the choices, as `fail|drop`.
     """
 

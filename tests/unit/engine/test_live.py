@@ -16,6 +16,7 @@ from smolorad.engine.adapters import read_adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.pace import Pace
+from smolorad.engine.prefix import PrefixCache
 from smolorad.errors import InvalidRequest, OutOfMemory
 from tests.tiny import tiny_model
 from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, write_columns, write_dataset
@@ -39,7 +40,8 @@ def with_settings(job: Job, **changes: Any) -> Job:
 
 def greedy(base: Base, folder: Path, prompt: str, tokens: int) -> str:
     sampling = Sampling(max_tokens=tokens, temperature=0.0)
-    answer, text = Answer(0, base, read_adapter(base, folder), "", GenerateSpec(prompt=prompt, sampling=sampling), 0.0), ""
+    asked = GenerateSpec(prompt=prompt, sampling=sampling)
+    answer, text = Answer(0, base, read_adapter(base, folder), "", asked, 0.0, PrefixCache()), ""
     while answer.outcome is None:
         text += answer.step()
     return text

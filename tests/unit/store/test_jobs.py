@@ -43,6 +43,7 @@ ROADS = {
     JobState.SUCCEEDED: (JobState.RUNNING, JobState.SUCCEEDED),
     JobState.FAILED: (JobState.RUNNING, JobState.FAILED),
     JobState.CANCELLED: (JobState.CANCELLED,),
+    JobState.PAUSED: (JobState.PAUSED,),
 }
 
 

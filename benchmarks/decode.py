@@ -104,7 +104,7 @@ def adapters(client: Client, folder: Path, tokens: int) -> dict[str, float]:
 def trained_to_first_token_s(client: Client) -> float:
     """From the word that a training has ended to the first token of its adapter."""
     client.prepare("bench", REPOSITORY / "examples" / "data", text_field="text", on_error="drop").result()
-    run = client.train("bench", "trained", max_steps=1, batch_size=1, max_length=64)
+    run = client.train("bench", "trained", max_steps=1, per_device_train_batch_size=1, max_length=64)
     run.result()
     return first_token_s(client, PROMPT, "trained")
 

@@ -178,7 +178,10 @@ def test_sampling_is_the_default_and_can_be_cold(job: Job) -> None:
     drawn = {job.trainer.inference("The lamp", 8) for _ in range(3)}
     assert len(drawn) > 1
     assert all(text.startswith("The lamp") for text in drawn)
-    assert len({job.trainer.inference("The lamp", 8, True, 0.01) for _ in range(2)}) == 1
+    # Its texts leave no doubt about this one word, so that a cold draw has one outcome; elsewhere two may be near.
+    assert {job.trainer.inference("On day 3 the lamp burned 3", 1, True, 0.01) for _ in range(3)} == {
+        "On day 3 the lamp burned 3 hours"
+    }
 
 
 # What may be given, and what may not, on a tiny model

@@ -7,6 +7,7 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -15,6 +16,7 @@ from smolorad.engine.lookup import Lookup
 from smolorad.engine.native.step import MAX_ROWS, Lora, NativeModel, Part
 from smolorad.engine.prefix import PrefixCache, begin_with
 from smolorad.engine.sampling import Sampler
+from smolorad.engine.threads import alone
 from smolorad.errors import NotFinite
 
 # Tokens of the prompt that one step computes: long enough to be efficient, short enough that others get their turn.
@@ -118,9 +120,13 @@ class Sequence:
 
     def _choose(self, logits: Tensor, guesses: Ids[int]) -> list[int]:
         """A token after each row of logits, as long as they are what was guessed."""
+        with alone():
+            return self._choose_alone(logits, guesses)
+
+    def _choose_alone(self, logits: Tensor, guesses: Ids[int]) -> list[int]:
         chosen: list[int] = []
         for row, guess in zip(logits.split(1), [*guesses, None], strict=True):
-            if not torch.isfinite(row.max()):  # NaN wins every max; a masked vocabulary's -inf does not
+            if not np.isfinite(row.numpy().max()):  # NaN wins every max; a masked vocabulary's -inf does not
                 break
             token = self._sampler.choose(self._ids[:, : self._length], row)
             chosen.append(token)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from typing import Any
 
 import torch
@@ -25,12 +27,20 @@ class KvCache(Cache):
     @property
     def length(self) -> int:
         """How many tokens have keys and values."""
-        return int(self.layers[0].get_seq_length())
+        return int(self.layers[0].length)
+
+    @functools.cached_property
+    def addresses(self) -> tuple[Any, Any]:
+        """Where the keys of each layer begin, and the values: two arrays of C."""
+        begin, half = self.tensor.data_ptr(), self.tensor.stride(1) * self.tensor.element_size()
+        places = [begin + half * i for i in range(2 * len(self.layers))]
+        kind = ctypes.c_void_p * len(self.layers)
+        return kind(*places[::2]), kind(*places[1::2])
 
     def advance(self, tokens: int) -> None:
         """Tokens whose keys and values somebody wrote into `tensor`."""
         for layer in self.layers:
-            layer.take(layer.keys.shape[-2] + tokens)
+            layer.length += tokens
 
     def begin_with(self, other: KvCache, tokens: int) -> None:
         """Copies the first tokens of another one of the same model into this one, which is empty."""
@@ -40,7 +50,7 @@ class KvCache(Cache):
     def crop(self, max_length: int) -> None:
         """Forgets what comes after the first `max_length` tokens."""
         for layer in self.layers:
-            layer.take(max_length)
+            layer.length = max_length
 
 
 class _Layer(DynamicLayer):
@@ -49,16 +59,34 @@ class _Layer(DynamicLayer):
         self._room = room.unsqueeze(1)  # (2, batch 1, heads, capacity, head_dim)
         self.dtype, self.device = room.dtype, room.device
         self.is_initialized = True
-        self.take(0)
+        self.length = 0
 
-    def take(self, length: int) -> None:
-        """The first `length` tokens are what is there."""
-        self.keys, self.values = self._room[0, :, :, :length], self._room[1, :, :, :length]
+    # Views, made when transformers asks: the native step moves `length` for every token.
+
+    @property
+    def keys(self) -> Tensor:
+        return self._room[0, :, :, : self.length]
+
+    @keys.setter
+    def keys(self, nothing: None) -> None:
+        """What transformers begins with."""
+
+    @property
+    def values(self) -> Tensor:
+        return self._room[1, :, :, : self.length]
+
+    @values.setter
+    def values(self, nothing: None) -> None:
+        """What transformers begins with."""
+
+    def get_seq_length(self) -> int:
+        """How many tokens are there."""
+        return self.length
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
         """Adds (1, heads, tokens, head_dim) of keys and values; all that are there now."""
-        begin = self.keys.shape[-2]
-        self.take(begin + key_states.shape[-2])
-        self.keys[:, :, begin:] = key_states
-        self.values[:, :, begin:] = value_states
-        return self.keys, self.values
+        begin, self.length = self.length, self.length + key_states.shape[-2]
+        keys, values = self.keys, self.values
+        keys[:, :, begin:] = key_states
+        values[:, :, begin:] = value_states
+        return keys, values

@@ -39,6 +39,7 @@ from smolorad.engine.failure import explain
 from smolorad.engine.load import load
 from smolorad.engine.lookup import Pace
 from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
+from smolorad.engine.outlet import Outlet
 from smolorad.engine.prefix import PrefixCache
 from smolorad.engine.prompts import decode, encode
 from smolorad.engine.schedule import Schedule
@@ -75,6 +76,7 @@ class Loop:
         self._prefixes = PrefixCache()
         self._pace = Pace()
         self._schedule: Schedule[Answer] = Schedule()
+        self._outlet = Outlet(self.emit)
         self._training: int | None = None
         self._offered: Snapshot | None = None
 
@@ -101,6 +103,7 @@ class Loop:
                 self._take(block=False)
                 if self.draining():
                     break
+            self._outlet.flush()
         if self._inbox.cancelled(call):
             raise Cancelled("The training was cancelled.")
 
@@ -133,6 +136,8 @@ class Loop:
 
     def _turn(self, answer: Answer) -> None:
         """One step of an answer, and of those that the native step can compute with it: weights are read once for all."""
+        if not answer.tokens:  # a prompt's step may take a while
+            self._outlet.flush()
         native = answer.native
         company = [answer] if native is None or self._inbox.cancelled(answer.call) else self._company(answer)
         begin, before = time.monotonic(), [one.tokens for one in company]
@@ -172,12 +177,10 @@ class Loop:
     def _step(self, answer: Answer, logits: Tensor | None = None) -> None:
         with self._answering(answer.call, answer):
             text = answer.cancel() if self._inbox.cancelled(answer.call) else answer.step(logits)
-            for logprob in answer.logprobs():
-                self.emit(answer.call, token_logprob=to_message(generation_pb2.TokenLogprob, logprob))
-            if text:
-                self.emit(answer.call, text=text)
+            self._outlet.push(answer.call, text, answer.logprobs())
             if answer.outcome is not None:
                 self._schedule.remove(answer)
+                self._outlet.end(answer.call)
                 self.emit(answer.call, outcome=to_message(generation_pb2.GenerateOutcome, answer.outcome))
                 self._inbox.forget(answer.call)
 
@@ -190,8 +193,10 @@ class Loop:
             told = explain(error)
             if isinstance(told, Internal):
                 log.exception("call %d failed", call)
-            if answer is not None and answer in self._schedule:
-                self._schedule.remove(answer)
+            if answer is not None:
+                self._outlet.end(call)
+                if answer in self._schedule:
+                    self._schedule.remove(answer)
             if isinstance(told, OutOfMemory) and self._base is not None:
                 release(self._base.device)
             self._inbox.fail(call, told)
@@ -203,6 +208,7 @@ class Loop:
 
     def _refuse_the_rest(self) -> None:
         for answer in self._schedule.all():
+            self._outlet.end(answer.call)
             self._inbox.fail(answer.call, ShuttingDown(_STOPPING))
         self._take(block=False)
 

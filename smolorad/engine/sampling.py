@@ -162,7 +162,7 @@ class Sampler:
             scores = processor(ids, scores)
         if self._forbids and scores.max() == -torch.inf:
             scores = logits if self._constraint is None else self._constraint(ids, logits)
-        token = int(scores.argmax(dim=-1)) if self.sampling.temperature == 0.0 else self._draw(scores)
+        token = int(scores.numpy().argmax()) if self.sampling.temperature == 0.0 else self._draw(scores)
         if self._logprobs is not None:
             self._logprobs.note(token, logits)
         if self._constraint is not None:

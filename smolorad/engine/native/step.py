@@ -153,7 +153,7 @@ class NativeModel:
         logits = torch.empty((sum(len(part.tokens) if part.every else 1 for part in parts), self.vocabulary))
         table = (_Sequence * len(parts))()
         for at, part in enumerate(parts):
-            keys, values = self._addresses(part.cache)
+            keys, values = part.cache.addresses
             table[at] = _Sequence(
                 tokens=(ctypes.c_int32 * len(part.tokens))(*part.tokens),
                 count=len(part.tokens),
@@ -169,12 +169,6 @@ class NativeModel:
         for part in parts:
             part.cache.advance(len(part.tokens))
         return logits
-
-    def _addresses(self, cache: KvCache) -> tuple[Any, Any]:
-        begin, layers = cache.tensor.data_ptr(), len(self._layers)
-        half = cache.tensor.stride(1) * cache.tensor.element_size()
-        kind = Pointer * layers
-        return kind(*(begin + 2 * half * i for i in range(layers))), kind(*(begin + half * (2 * i + 1) for i in range(layers)))
 
     def _fill(self, target: _Layer, layer: Any, precision: Precision) -> None:
         for at, linear in enumerate(_of_layer(layer)):

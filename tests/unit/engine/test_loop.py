@@ -52,7 +52,7 @@ def test_an_answer_is_streamed_and_its_outcome_tells_everything(engine: EnginePr
     expected_text, expected = finish(begin(llama, spec("The quick", max_tokens=40)))
     *pieces, last = engine.events(engine.send(generate=generate("The quick", max_tokens=40)))
     outcome = last.outcome
-    assert len(pieces) > 10
+    assert len(pieces) > 1
     assert "".join(piece.text for piece in pieces) == expected_text
     assert expected_text == llama.tokenizer.decode(outcome.token_ids, skip_special_tokens=True)
     assert tuple(outcome.token_ids) == expected.token_ids

@@ -65,4 +65,4 @@ class TrainerSettings:
     sample_steps: int = within(50, least=1, most=10_000_000)
     sample_max_tokens: int = within(48, least=1, most=1024)
     tensorboard: bool = False
-    trainer: str = one_of("plain", "plain", "fast")
+    trainer: str = one_of("fast", "fast", "plain")

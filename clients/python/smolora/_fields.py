@@ -62,7 +62,7 @@ TRAINER: tuple[Field, ...] = (
     Field("per_device_eval_batch_size", "int", "Rows an evaluation batch; 1 to 1024. Default 8."),
     Field("eval_rows", "int", "Held-out rows to evaluate on at most, the first ones; 0: all. Default 256."),
     Field("save_steps", "int", "Write a checkpoint every so many steps; at least 1. Default 50."),
-    Field("trainer", "str", "`plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`."),
+    Field("trainer", "str", "`fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. `plain`: TRL's SFTTrainer as it is, bit for bit; it also takes over what the fast one cannot train, and says so. Default `fast`."),
     Field("save_seconds", "float", "Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30."),
     Field("completion_only_loss", "bool", "Of rows with a prompt and a completion, learn the completion alone. Default true."),
     Field("assistant_only_loss", "bool", "Of conversations, learn the assistant's turns alone. Default true."),
@@ -155,7 +155,7 @@ class TrainKeywords(TypedDict, total=False):
     per_device_eval_batch_size: int  # Rows an evaluation batch; 1 to 1024. Default 8.
     eval_rows: int  # Held-out rows to evaluate on at most, the first ones; 0: all. Default 256.
     save_steps: int  # Write a checkpoint every so many steps; at least 1. Default 50.
-    trainer: str  # `plain`: TRL's SFTTrainer as it is, bit for bit. `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. Default `plain`.
+    trainer: str  # `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. `plain`: TRL's SFTTrainer as it is, bit for bit; it also takes over what the fast one cannot train, and says so. Default `fast`.
     save_seconds: float  # Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30.
     completion_only_loss: bool  # Of rows with a prompt and a completion, learn the completion alone. Default true.
     assistant_only_loss: bool  # Of conversations, learn the assistant's turns alone. Default true.

@@ -115,10 +115,8 @@ class _Loras:
         return loras
 
     def drop(self, x: Tensor) -> list[Tensor]:
-        """For each LoRA, which values of its input dropout leaves, (rows, in); empty without dropout."""
-        if not any(self.dropout):
-            return []
-        return [torch.empty_like(x, dtype=torch.bool).bernoulli_(1.0 - share) for share in self.dropout]
+        """For each LoRA, 1 for every value of its input that dropout leaves, else 0: (rows, in); empty without dropout."""
+        return [_kept(x, share) for share in self.dropout] if any(self.dropout) else []
 
     def down(self, x: Tensor, kept: Sequence[Tensor]) -> list[Tensor]:
         """For each LoRA, its input times its first matrix: (rows, r)."""
@@ -143,6 +141,16 @@ class _Loras:
             if dx is not None:
                 dx.addmm_(together, torch.cat(self.first))
         return [(first.float(), second) for first, second in zip(d_first, d_second, strict=True)]
+
+
+def _kept(x: Tensor, share: float) -> Tensor:
+    """`x`'s shape and dtype: 0 for that share of the places, on a CPU to the nearest 65,536th, 1 for the others."""
+    if x.device.type != "cpu":
+        return torch.empty_like(x).bernoulli_(1.0 - share)
+    # A draw gives 16 bits to each of four places; drawn one by one they took an eighth of a step's time.
+    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    least = min(round(share * 2**16), 2**16 - 1) - 2**15
+    return (drawn.view(torch.int16)[: x.numel()] >= least).to(x.dtype).view(x.shape)
 
 
 def _matrix(module: Any) -> Tensor:

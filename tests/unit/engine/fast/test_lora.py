@@ -10,7 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from smolorad.engine.fast.lora import Projection, fits, project
+from smolorad.engine.fast.lora import Projection, _kept, fits, project
 
 
 def modules(targets: list[str], *, dropout: float = 0.0, conv: bool = False, **more: Any) -> nn.ModuleDict:
@@ -111,3 +111,14 @@ def test_what_does_not_fit() -> None:
     merged = modules(["q"])
     merged["q"].merge()
     assert not fits(merged["q"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_dropout_drops_its_share_and_the_generator_decides_which(share: float) -> None:
+    x = torch.ones(333, 577, dtype=torch.bfloat16)  # no multiple of four
+    torch.manual_seed(5)
+    one = _kept(x, share)
+    torch.manual_seed(5)
+    assert torch.equal(_kept(x, share), one) and one.dtype is x.dtype
+    assert set(one.unique().tolist()) <= {0.0, 1.0}
+    assert abs(one.float().mean().item() - (1 - share)) < 3e-3

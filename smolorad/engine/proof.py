@@ -19,6 +19,7 @@ PROMPTS = (
     "Question: What is the capital of France?\nAnswer: Paris.\nQuestion: And of Italy?\nAnswer:",
 )
 MAX_TOKENS = 64
+_TOGETHER = 8  # prompts in one pass over the weights
 # The bound on the difference of logits, as a share of the largest logit. Merging only changes the order of the sums. Measured
 # on five architectures: up to 1.2e-5 for adapters that move logits by 0.1 to 40, and 1.4e-4 for one that drowns its base.
 RELATIVE_BOUND = 2e-4
@@ -38,13 +39,17 @@ def logits_of(model: Any, batches: Sequence[Tensor], step: Callable[[], None] = 
 
     Raises NotFinite where one is NaN or infinite.
     """
-    found = []
-    for ids in batches:
-        logits = model(input_ids=ids).logits[0].float()
-        if not torch.isfinite(logits).all():
-            raise NotFinite("The model's logits are not finite; train the adapter again with a lower learning_rate.")
-        found.append(logits)
-        step()
+    found: list[Tensor] = []
+    for first in range(0, len(batches), _TOGETHER):
+        rows = [ids[0] for ids in batches[first : first + _TOGETHER]]
+        # What stands after a prompt's end is not seen from within it, so it may be anything.
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        for row, whole in zip(rows, model(input_ids=padded).logits, strict=True):
+            logits = whole[: len(row)].float()
+            if not torch.isfinite(logits).all():
+                raise NotFinite("The model's logits are not finite; train the adapter again with a lower learning_rate.")
+            found.append(logits)
+            step()
     return found
 
 

@@ -95,9 +95,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
 
     if rows.shape.is_preference:
         return build(PreferenceTrainer, dpo_config(settings, setting))
-    if settings.trainer == "fast" and run.processes > 1:
-        run.note("The plain trainer takes this run, as the fast one does not share its steps between processes.")
-    elif settings.trainer == "fast":
+    if settings.trainer == "fast":
         trainer = build(FastTrainer, sft_config(settings, setting, whole_steps=True))
         if not (reason := misfit(trainer, start.parent_model(base), settings, max_length)):
             return trainer

@@ -3,11 +3,11 @@
 Under `accelerate launch` or `torchrun` several processes share it: each takes its part of every optimiser step's rows, and the
 gradients are averaged, so that the losses are those of one process. The file is JSON:
 
-    {"model": FOLDER, "dataset": FOLDER, "output": FOLDER, "lora": {...}, "trainer": {...}, "parent": FOLDER}
+    {"model": FOLDER, "dataset": FOLDER, "output": FOLDER, "dtype": NAME, "lora": {...}, "trainer": {...}, "parent": FOLDER}
 
-`lora` and `trainer` have the contract's settings by name; they and `parent` may be left out. Checkpoints are kept beside the
-output, in `OUTPUT.job`, so the same command goes on after an interruption. The first process writes one line of JSON for each
-event, and the result as the last.
+`lora` and `trainer` have the contract's settings by name, and `dtype` is the base's in memory (float32, bfloat16, float16); all
+three and `parent` may be left out. Checkpoints are kept beside the output, in `OUTPUT.job`, so the same command goes on after an
+interruption. The first process writes one line of JSON for each event, and the result as the last.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from smolora.v1 import settings_pb2
-from smolorad.domain import LoraSettings, TrainerSettings
+from smolorad.domain import Dtype, LoraSettings, TrainerSettings
 from smolorad.engine.load import load
 from smolorad.engine.train import train
 from smolorad.errors import InvalidRequest, SmoloraError
@@ -65,13 +66,22 @@ class Console:
         self._stopping = True
 
 
-def read(path: Path) -> tuple[Path, pb.Train]:
-    """The model's folder and the training of a file; raises InvalidRequest that names what is wrong in it."""
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """What a file asks for."""
+
+    model: Path
+    dtype: Dtype | None  # None: chosen
+    command: pb.Train
+
+
+def read(path: Path) -> JobFile:
+    """What a file asks for; raises InvalidRequest that names what is wrong in it."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"{path} cannot be read as JSON ({error}); see `smolorad train-job --help`.") from error
-    known = {*_PATHS, *_SETTINGS, "parent"}
+    known = {*_PATHS, *_SETTINGS, "dtype", "parent"}
     if not isinstance(given, dict) or (strange := sorted(set(given) - known)):
         raise InvalidRequest(f"{path} may have {', '.join(sorted(known))}, and nothing else such as {strange[:1]}.")
     if missing := [name for name in _PATHS if not isinstance(given.get(name), str)]:
@@ -79,7 +89,7 @@ def read(path: Path) -> tuple[Path, pb.Train]:
     folder = path.resolve().parent
     output = folder / given["output"]
     job = output.with_name(f"{output.name}.job")
-    return folder / given["model"], pb.Train(
+    command = pb.Train(
         job_id=output.name,
         dataset_path=str(folder / given["dataset"]),
         lora=_settings(given, "lora", LoraSettings, settings_pb2.LoraSettings),
@@ -90,19 +100,29 @@ def read(path: Path) -> tuple[Path, pb.Train]:
         parent_path=str(folder / given["parent"]) if given.get("parent") else "",
         tensorboard_path=str(job / "tensorboard"),
     )
+    return JobFile(folder / given["model"], _dtype(given.get("dtype")), command)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Trains; the exit status."""
     try:
-        model, command = read(Path(argv[0]))
+        job = read(Path(argv[0]))
         host = Console(speaks=environ.get("RANK", "0") == "0")
-        base = load(model, model.name)
-        host.emit(1, trained=train(command, 1, base, host, int(environ.get("WORLD_SIZE", "1"))))
+        base = load(job.model, job.model.name, dtype=job.dtype)
+        host.emit(1, trained=train(job.command, 1, base, host, int(environ.get("WORLD_SIZE", "1"))))
     except SmoloraError as error:
         print(f"smolorad: {error.message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _dtype(given: Any) -> Dtype | None:
+    if given is None:
+        return None
+    try:
+        return Dtype(given)
+    except ValueError as error:
+        raise InvalidRequest.field("dtype", f"is one of {', '.join(Dtype)}") from error
 
 
 def _settings(given: Mapping[str, Any], name: str, kind: type[Any], message: type[M]) -> M:

@@ -32,8 +32,14 @@ class FastTrainer(LoraTrainer):
             self._breaths.attach(decoder_layers(self.model.get_base_model()))
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
-        """An optimiser step's micro-steps; their losses add up to the step's."""
+        """An optimiser step's micro-steps; their losses add up to the step's, of which each process has its rows."""
         parts = [super(FastTrainer, self).training_step(model, part, *args, **more) for part in cut(inputs, BUDGET)]
+        # DistributedDataParallel would average once for each of its forward passes: none is made, and the processes' micro-steps
+        # need not be equally many.
+        if self.accelerator.num_processes > 1:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         return torch.stack(parts).sum()
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
@@ -47,7 +53,9 @@ class FastTrainer(LoraTrainer):
     ) -> Tensor:
         """Natural logarithm per scored token, of `num_items_in_batch` tokens or else of those that are here."""
         total, scored = self.summed_loss(inputs)
-        return total / (scored if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return total / scored
+        return total / num_items_in_batch * self.accelerator.num_processes  # whose mean is the sum
 
     def summed_loss(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """Sum of the negative log-likelihood over the scored tokens of a flat row, and their number."""

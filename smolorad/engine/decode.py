@@ -43,8 +43,9 @@ class Sequence:
     """Prompt and answer as token ids, and the keys and values of those already computed.
 
     Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
-    So prefill and decode are the same operation. The native step computes it, where there is one; but torch, with its larger
-    products, is faster for a long prompt, where there is a model for it: an adapter may have the native step alone.
+    So prefill and decode are the same operation. The native step computes it, where there is one, and takes a prompt in steps
+    of its own where that is cheaper. Where it is not, torch with its larger products is faster for a long prompt, if there is a
+    model for it: an adapter may have the native step alone.
 
     With the last token the native step computes what may follow it, as guessed from the text: every guess that the choice
     confirms is a token more.
@@ -77,9 +78,11 @@ class Sequence:
     @property
     def native(self) -> NativeModel | None:
         """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
-        if self._native is None or (self._model is not None and self._length - self._computed > MAX_ROWS):
+        if self._native is None:
             return None
-        return self._native.model
+        left, native = self._length - self._computed, self._native.model
+        alone = left >= native.many if native.many else self._model is not None and left > MAX_ROWS
+        return None if alone else native
 
     def part(self, most: int = MAX_ROWS) -> Part:
         """The next step, for `native`: at most so many tokens."""
@@ -140,7 +143,10 @@ class Sequence:
     @torch.inference_mode()
     def _compute(self) -> Tensor:
         """The logits (n, vocabulary) after the next step, in fp32 on the CPU: all choosing happens there."""
-        if (native := self.native) is not None:
+        native = self.native
+        if native is None and self._native is not None:
+            native = self._native.model.prompts
+        if native is not None:
             return native.step([self.part()])
         assert self._model is not None
         ids = self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)]

@@ -5,9 +5,9 @@ gradients are averaged, so that the losses are those of one process. The file is
 
     {"model": FOLDER, "dataset": FOLDER, "output": FOLDER, "dtype": NAME, "lora": {...}, "trainer": {...}, "parent": FOLDER}
 
-`lora` and `trainer` have the contract's settings by name, and `dtype` is the base's in memory (float32, bfloat16, float16); all
-three and `parent` may be left out. Checkpoints are kept beside the output, in `OUTPUT.job`, so the same command goes on after an
-interruption. The first process writes one line of JSON for each event, and the result as the last.
+`lora` and `trainer` have the contract's settings by name, and `dtype` is the base's in memory (float32, bfloat16, float16);
+all three and `parent` may be left out. Checkpoints are kept beside the output, in `OUTPUT.job`, so the same command goes on
+after an interruption. The first process writes one line of JSON for each event, and the result as the last.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class FastTrainer(LoraTrainer):
     def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
         """An optimiser step's micro-steps; their losses add up to the step's, of which each process has its rows."""
         parts = [super(FastTrainer, self).training_step(model, part, *args, **more) for part in cut(inputs, BUDGET)]
-        # DistributedDataParallel would average once for each of its forward passes: none is made, and the processes' micro-steps
+        # DistributedDataParallel would average once for each forward pass through it. None is made: the processes' micro-steps
         # need not be equally many.
         if self.accelerator.num_processes > 1:
             for parameter in self.model.parameters():

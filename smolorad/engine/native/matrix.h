@@ -18,6 +18,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__AVX512F__)
@@ -43,6 +44,7 @@ typedef struct {
     float *scale;       /* of each group: stride / GROUP after the last vector's */
     float *sum;         /* of each group, of the integers, times scale */
     int32_t *surplus;   /* of each group: what its products with INT8 have too much */
+    uint32_t *panel;    /* of `panel_open`, where many vectors may be taken together; or NULL */
 } Vectors;
 
 typedef float f16 __attribute__((vector_size(64)));
@@ -183,6 +185,110 @@ DEFINE_DOTS(f32, float, float, x, 16, load_f32, load_f32, MULTIPLY_ADD, AS_IS, A
 DEFINE_DOTS(bf16, uint16_t, uint16_t, rounded, 32, _mm512_loadu_si512, _mm512_loadu_si512, PAIRS, widen, widen)
 #else
 DEFINE_DOTS(bf16, uint16_t, float, x, 16, widen16, load_f32, MULTIPLY_ADD, widen, AS_IS)
+#endif
+
+/* --- BF16 with many vectors --------------------------------------------------------------------------------------------- */
+
+/* A prompt's product is bound by arithmetic, not by memory. So two blocks of rows are first laid out as the instruction takes
+ * them, [column / 2][row][column % 2]: then a pair of columns of one vector meets 32 rows in two instructions, each sum is a
+ * lane that needs no folding, and 12 vectors' sums fill the registers. The sums are those of few vectors in another order. */
+
+#if defined(__AVX512BF16__)
+enum { MANY = 16, PANEL_VECTORS = 12 };
+#else
+enum { MANY = INT32_MAX };
+#endif
+
+/* Room for 2 * BLOCK rows of a matrix of at most `cols` columns; NULL where memory ran out. To be freed. */
+static inline uint32_t *panel_open(int cols) {
+    return aligned_alloc(64, sizeof(uint32_t) * BLOCK * (((size_t)cols + 3) / 4 * 4));
+}
+
+#if defined(__AVX512BF16__)
+/* 16 rows (those from `rows` on are 0) of n columns, n even: 16 numbers of 32 bits for each pair of columns, `to` being walked
+ * in steps of 32. Blocks of 16 x 16 pairs are transposed in registers. */
+static void lay_out(const uint16_t *w, int n, int rows, uint32_t *to) {
+    int at = 0;
+    for (; at + 32 <= n; at += 32) {
+        __m512i a[16], b[16];
+        for (int i = 0; i < 16; i++) a[i] = i < rows ? _mm512_loadu_si512(w + (size_t)i * n + at) : _mm512_setzero_si512();
+        for (int i = 0; i < 16; i += 2) {
+            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+        }
+        for (int i = 0; i < 16; i += 4)
+            for (int k = 0; k < 2; k++) {
+                a[i + 2 * k] = _mm512_unpacklo_epi64(b[i + k], b[i + k + 2]);
+                a[i + 2 * k + 1] = _mm512_unpackhi_epi64(b[i + k], b[i + k + 2]);
+            }
+        /* Quarter q of a[4 * i + k] is now pair 4 * q + k of rows 4 * i to 4 * i + 3. */
+        for (int k = 0; k < 4; k++) {
+            __m512i even[2], odd[2];
+            for (int i = 0; i < 2; i++) {
+                even[i] = _mm512_shuffle_i32x4(a[8 * i + k], a[8 * i + 4 + k], 0x88);
+                odd[i] = _mm512_shuffle_i32x4(a[8 * i + k], a[8 * i + 4 + k], 0xdd);
+            }
+            uint32_t *pair = to + (size_t)(at / 2 + k) * 32;
+            _mm512_store_si512(pair, _mm512_shuffle_i32x4(even[0], even[1], 0x88));
+            _mm512_store_si512(pair + 4 * 32, _mm512_shuffle_i32x4(odd[0], odd[1], 0x88));
+            _mm512_store_si512(pair + 8 * 32, _mm512_shuffle_i32x4(even[0], even[1], 0xdd));
+            _mm512_store_si512(pair + 12 * 32, _mm512_shuffle_i32x4(odd[0], odd[1], 0xdd));
+        }
+    }
+    for (; at < n; at += 2)
+        for (int i = 0; i < 16; i++) {
+            uint32_t pair = 0;
+            if (i < rows) memcpy(&pair, w + (size_t)i * n + at, sizeof pair);
+            to[(size_t)at / 2 * 32 + i] = pair;
+        }
+}
+
+/* `count` vectors with a panel of 16 or 32 rows. `next` is memory that is wanted soon: a line of it for each pair of columns. */
+INLINE void panel_dots(const uint32_t *panel, int pairs, int blocks, const uint16_t *x, int stride, int count, const char *next,
+                       f16 sums[PANEL_VECTORS][2]) {
+    for (int s = 0; s < count; s++)
+        for (int b = 0; b < blocks; b++) sums[s][b] = (f16){0};
+    for (int p = 0; p < pairs; p++) {
+        __builtin_prefetch(next + (size_t)64 * p, 0, 2);
+        __m512i w[2];
+        for (int b = 0; b < blocks; b++) w[b] = _mm512_load_si512(panel + (size_t)p * 32 + 16 * b);
+        for (int s = 0; s < count; s++) {
+            __m512i pair = _mm512_set1_epi32(*(const quad *)(x + (size_t)s * stride + 2 * p));
+            for (int b = 0; b < blocks; b++) sums[s][b] = PAIRS(sums[s][b], w[b], pair);
+        }
+    }
+}
+
+INLINE void panel_some(const uint32_t *panel, int n, int rows, const Vectors *v, int s, int count, const char *next, float *out,
+                       int out_stride) {
+    f16 sums[PANEL_VECTORS][2];
+    const uint16_t *x = v->rounded + (size_t)s * v->stride;
+    if (rows > BLOCK)
+        panel_dots(panel, n / 2, 2, x, v->stride, count, next, sums);
+    else
+        panel_dots(panel, n / 2, 1, x, v->stride, count, next, sums);
+    for (int i = 0; i < count; i++)
+        for (int b = 0, left = rows; left > 0; b++, left -= BLOCK) {
+            float *to = out + (size_t)(s + i) * out_stride + b * BLOCK;
+            memcpy(to, &sums[i][b], sizeof(float) * (size_t)(left < BLOCK ? left : BLOCK));
+        }
+}
+
+static void many_bf16(const uint16_t *w, int n, int first, int last, const Vectors *v, float *out, int out_stride) {
+    for (int row = first; row < last; row += 2 * BLOCK) {
+        int rows = last - row < 2 * BLOCK ? last - row : 2 * BLOCK, s = 0;
+        const uint16_t *at = w + (size_t)row * n;
+        lay_out(at, n, rows, v->panel);
+        if (rows > BLOCK) lay_out(at + (size_t)BLOCK * n, n, rows - BLOCK, v->panel + BLOCK);
+        const char *next = (const char *)(at + (size_t)rows * n);
+        float *to = out + row;
+        for (; s + PANEL_VECTORS <= v->count; s += PANEL_VECTORS, next += (size_t)32 * n)
+            panel_some(v->panel, n, rows, v, s, PANEL_VECTORS, next, to, out_stride);
+        if (s + 8 <= v->count) panel_some(v->panel, n, rows, v, s, 8, next, to, out_stride), s += 8;
+        if (s + 4 <= v->count) panel_some(v->panel, n, rows, v, s, 4, next, to, out_stride), s += 4;
+        for (; s < v->count; s++) panel_some(v->panel, n, rows, v, s, 1, next, to, out_stride);
+    }
+}
 #endif
 
 static inline float dot_f32(const float *w, const float *x, int n) {
@@ -355,6 +461,12 @@ static inline void prepare(Vectors *v, const Matrix *m) {
 
 /* After `prepare`: out[s][row] = weight[row] . v[s], for rows first..last-1; `first` is a multiple of BLOCK. */
 static inline void product(const Matrix *m, int first, int last, const Vectors *v, float *out, int out_stride) {
+#if defined(__AVX512BF16__)
+    if (m->format == BF16 && v->count >= MANY && v->panel && m->cols % 2 == 0) {
+        many_bf16(m->values, m->cols, first, last, v, out, out_stride);
+        return;
+    }
+#endif
     switch (m->format) {
     case FP32: rows_f32(m->values, m->cols, first, last, v, out, out_stride); break;
     case BF16: rows_bf16(m->values, m->cols, first, last, v, out, out_stride); break;

@@ -12,7 +12,7 @@
 #include "pool.h"
 
 enum { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };
-enum { MAX_ROWS = 64 };
+enum { MAX_ROWS = 128 };
 
 typedef struct {
     Matrix weight[PROJECTIONS];
@@ -54,6 +54,7 @@ typedef struct {
     float *part;       /* MAX_ROWS x hidden */
     float *scores;     /* QUERIES x score_room, grown when needed */
     int score_room;
+    uint32_t *panel;
 } Worker;
 
 typedef struct {
@@ -64,6 +65,7 @@ typedef struct {
     float *x, *rope, *qkv, *attended, *inner; /* of all rows */
     const Sequence *sequences;
     int rows, scored; /* tokens of all sequences together, and those of them whose logits are wanted */
+    int alone;        /* one sequence: in company the order of its sums stays what it is for one token, whoever comes along */
     struct {
         int sequence, position, token, scored;
     } row[MAX_ROWS];
@@ -120,8 +122,9 @@ static void store(int format, void *cache, size_t at, const float *x, int n) {
 /* --- products with weights ---------------------------------------------------------------------------------------------- */
 
 /* What this thread's next products are with: `rows` vectors of as many numbers as `weight` has columns. */
-static void take(Worker *w, const float *x, int rows, const Matrix *weight) {
+static void take(const Engine *e, Worker *w, const float *x, int rows, const Matrix *weight) {
     w->vectors.x = x, w->vectors.stride = weight->cols, w->vectors.count = rows;
+    w->vectors.panel = e->alone ? w->panel : NULL;
     prepare(&w->vectors, weight);
 }
 
@@ -162,7 +165,7 @@ static void add_projected(Engine *e, int thread, int l, int projection, const fl
     Worker *w = &e->worker[thread];
     const Matrix *weight = &e->model->layer[l].weight[projection];
     int n = e->model->hidden, first, last;
-    take(w, x, e->rows, weight);
+    take(e, w, x, e->rows, weight);
     project(e, thread, l, projection, w->part, n);
     share(e->pool, thread, n, BLOCK, &first, &last);
     for (int r = 0; r < e->rows; r++)
@@ -173,7 +176,7 @@ static void take_normed(Engine *e, int thread, const float *norm, const Matrix *
     Worker *w = &e->worker[thread];
     int n = e->model->hidden;
     for (int r = 0; r < e->rows; r++) rms_norm(e->x + (size_t)r * n, norm, e->model->eps, n, w->normed + (size_t)r * n);
-    take(w, w->normed, e->rows, weight);
+    take(e, w, w->normed, e->rows, weight);
 }
 
 /* --- attention ---------------------------------------------------------------------------------------------------------- */
@@ -367,7 +370,7 @@ static void predict(Engine *e, int thread) {
     int first, last, n = m->hidden;
     for (int r = 0, at = 0; r < e->rows; r++)
         if (e->row[r].scored) rms_norm(e->x + (size_t)r * n, m->final_norm, m->eps, n, w->normed + (size_t)at++ * n);
-    take(w, w->normed, e->scored, &m->head);
+    take(e, w, w->normed, e->scored, &m->head);
     share(e->pool, thread, m->vocab, BLOCK, &first, &last);
     product(&m->head, first, last, &w->vectors, e->logits, m->vocab);
 }
@@ -404,7 +407,7 @@ void smolora_close(Engine *e) {
         Worker *w = &e->worker[i];
         free(w->normed), free(w->part), free(w->scores);
         free(w->vectors.rounded), free(w->vectors.high), free(w->vectors.low);
-        free(w->vectors.scale), free(w->vectors.sum), free(w->vectors.surplus);
+        free(w->vectors.scale), free(w->vectors.sum), free(w->vectors.surplus), free(w->panel);
     }
     free(e->x), free(e->rope), free(e->qkv), free(e->attended), free(e->inner), free(e);
 }
@@ -421,8 +424,9 @@ static int worker_open(Worker *w, const Model *m) {
     w->vectors.scale = calloc(groups, sizeof(float));
     w->vectors.sum = calloc(groups, sizeof(float));
     w->vectors.surplus = calloc(groups, sizeof(int32_t));
+    w->panel = panel_open(widest);
     const Vectors *v = &w->vectors;
-    return w->normed && w->part && v->rounded && v->high && v->low && v->scale && v->sum && v->surplus;
+    return w->normed && w->part && v->rounded && v->high && v->low && v->scale && v->sum && v->surplus && w->panel;
 }
 
 /* `model` and `pool` must outlive what is returned; NULL where memory cannot be had. */
@@ -446,7 +450,7 @@ Engine *smolora_open(const Model *m, Pool *pool) {
 /* Computes the sequences' tokens, at most MAX_ROWS; writes their keys and values, and the logits that are wanted, one row of
  * `vocab` after the other. 0, or 1 where memory ran out. */
 int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits) {
-    e->sequences = sequences, e->logits = logits, e->rows = e->scored = 0;
+    e->sequences = sequences, e->logits = logits, e->rows = e->scored = 0, e->alone = count == 1;
     for (int s = 0; s < count; s++)
         for (int i = 0; i < sequences[s].count; i++) {
             int scored = sequences[s].every || i + 1 == sequences[s].count;
@@ -458,6 +462,9 @@ int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits)
     pool_run(e->pool, run, e);
     return atomic_load(&e->failed);
 }
+
+/* How many tokens of one sequence in a step of its own are taken together, so that each costs much less; 0: never so. */
+int smolora_many(int format) { return format == BF16 && MANY < MAX_ROWS ? MANY : 0; }
 
 size_t smolora_packed_bytes(int format, int rows, int cols) { return packed_bytes(format, rows, cols); }
 
@@ -491,8 +498,11 @@ typedef struct {
 static void multiply_part(void *what, int thread) {
     Multiplying *m = what;
     int first, last;
+    Vectors v = m->vectors;
     share(m->pool, thread, m->weight->rows, BLOCK, &first, &last);
-    product(m->weight, first, last, &m->vectors, m->out, m->weight->rows);
+    v.panel = v.count >= MANY ? panel_open(m->weight->cols) : NULL; /* without one they are computed as few are */
+    product(m->weight, first, last, &v, m->out, m->weight->rows);
+    free(v.panel);
 }
 
 /* out (count x rows) = x (count x cols) times the weight's transpose. `room`: 2 bytes a number of x, and 12 a group. */

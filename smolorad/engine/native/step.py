@@ -16,7 +16,7 @@ from smolorad.domain import Precision
 from smolorad.engine.kvcache import KvCache
 from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer
 
-MAX_ROWS = 64  # tokens of all sequences together in one step
+MAX_ROWS = 128  # tokens of all sequences together in one step
 _KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 # Their frequencies stay what they are while a sequence grows.
 _STEADY_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
@@ -123,6 +123,16 @@ class NativeModel:
         if not self._engine:
             raise MemoryError("no memory for the native step")
         weakref.finalize(self, library.close, self._engine)
+        self.many = library.many(FORMAT_OF[self.dtype])
+        self._exact = NativeModel(library, model) if self.many and precision is not Precision.EXACT else None
+
+    @property
+    def prompts(self) -> NativeModel | None:
+        """Who computes `many` tokens of one sequence and more, in steps of their own, where they are much cheaper so.
+
+        That is always done with the exact weights: a packed product gains where memory is the bound, and here it is not.
+        """
+        return (self._exact or self) if self.many else None
 
     @property
     def nbytes(self) -> int:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from smolorad.domain import FinishReason
+from smolorad.domain import Device, Dtype, FinishReason, Precision
 from smolorad.engine import decode
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
+from smolorad.engine.load import load
+from smolorad.engine.native.library import Library
+from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
 from smolorad.errors import NotFinite
 from tests.tiny import ARCHITECTURES, tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
@@ -37,6 +42,33 @@ def test_prompt_in_chunks_changes_nothing(llama: Base, monkeypatch: pytest.Monke
     assert answer.step() == ""
     assert answer.step() == ""
     assert finish(answer)[1].token_ids == whole[1].token_ids
+
+
+@pytest.mark.parametrize("precision", [Precision.EXACT, Precision.INT8])
+def test_where_many_tokens_are_cheaper_a_prompt_has_exact_steps_of_its_own(
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Library, "many", lambda self, format: 16)  # whatever this machine has
+    folder = tiny_model(tmp_path, hidden_size=64)
+    base = load(folder, "tiny", device=Device.CPU, dtype=Dtype.FLOAT32, precision=precision)
+    assert base.native is not None
+    taken: list[tuple[Precision, int]] = []
+    step = NativeModel.step
+
+    def watched(self: NativeModel, parts: Sequence[Part]) -> Tensor:
+        taken.extend((self.precision, len(part.tokens)) for part in parts)
+        return step(self, parts)
+
+    monkeypatch.setattr(NativeModel, "step", watched)
+    answer = begin(base, spec(PROMPTS[3], max_tokens=3))
+    assert answer.native is None
+    _, outcome = finish(answer)
+    prompt, tokens = outcome.usage.prompt_tokens, outcome.usage.completion_tokens
+    assert prompt > MAX_ROWS
+    whole = [(Precision.EXACT, MAX_ROWS)] * (prompt // MAX_ROWS)
+    rest = prompt % MAX_ROWS
+    ends = [(Precision.EXACT if rest >= 16 else precision, rest)] if rest else []
+    assert taken == [*whole, *ends, *[(precision, 1)] * (tokens - 1)]
 
 
 def test_ends_at_the_end_token_of_the_generation_config(llama_folder: Path, llama: Base) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 from pathlib import Path
@@ -128,6 +129,29 @@ def in_parts(native: NativeModel, tokens: list[int], most: int = MAX_ROWS) -> Te
     cache = native.cache(len(tokens))
     parts = [tokens[i : i + most] for i in range(0, len(tokens), most)]
     return torch.cat([native.step([Part(part, cache, every=True)]) for part in parts])
+
+
+def in_bf16(folder: Path, **changes: Any) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_model(folder, **changes), dtype=torch.bfloat16).eval()
+
+
+@pytest.mark.parametrize("changes", [{}, {"intermediate_size": 90, "num_attention_heads": 8, "hidden_size": 80}], ids=str)
+def test_a_prompt_of_its_own_in_bf16_is_as_near_as_one_token_after_the_other(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = in_bf16(tmp_path, initializer_range=0.1, **changes)
+    native = native_of(model)
+    truth = by_transformers(copy.deepcopy(model).float(), TOKENS)[-1]
+    whole, one_by_one = native.step([Part(TOKENS, native.cache(40))])[0], by_steps(native, TOKENS)[-1]
+    assert float((whole - truth).norm()) < 2 * float((one_by_one - truth).norm()) + 1e-3
+
+
+def test_company_changes_no_bit_of_a_token_in_bf16(tmp_path: Path) -> None:
+    native = native_of(in_bf16(tmp_path))
+    caches = [native.cache(40), native.cache(40)]
+    for cache in caches:
+        native.step([Part(TOKENS[:20], cache)])
+    alone = native.step([Part([7], caches[0])])
+    along = native.step([Part([7], caches[1]), Part(TOKENS[:30], native.cache(40))])
+    assert torch.equal(alone[0], along[0])
 
 
 def test_prompts_and_single_tokens_share_a_step(tmp_path: Path) -> None:

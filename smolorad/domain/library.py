@@ -91,6 +91,7 @@ class ResidentModel:
     precision: Precision = Precision.EXACT
     token_bytes: int = 0  # of weights that generation reads for each token
     decoder: str = ""  # who computes a token: `native`, `packed` or `torch`
+    memory_bytes: int = 0  # of all its weights while nothing is trained
 
 
 @dataclass(frozen=True, slots=True)

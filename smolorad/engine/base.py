@@ -11,8 +11,10 @@ from torch import nn
 
 from smolorad.domain import Device, Dtype, Precision, ResidentModel
 from smolorad.engine.constraint import Constraints
+from smolorad.engine.device import release
 from smolorad.engine.native.linear import Packed
 from smolorad.engine.native.step import NativeModel
+from smolorad.engine.parked import Parked
 from smolorad.engine.vocabulary import Vocabulary
 
 
@@ -36,6 +38,7 @@ class Base:
     precision: Precision = Precision.EXACT
     native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
     packed: Packed | None = None  # the generic way, where there is no native one
+    parked: Parked | None = None  # where the exact weights lie, if generation has others
 
     @property
     def speaker(self) -> Any:
@@ -50,11 +53,19 @@ class Base:
         """
         return share(self.speaker if speaks else self.model, own_biases=own_biases)
 
+    def rest(self) -> None:
+        """Gives back what memory nobody holds, and what only a training needed."""
+        release(self.device)
+        if self.parked is not None:
+            self.parked.rest()
+
     def resident(self, load_s: float) -> ResidentModel:
         """What others are told about it; `load_s` is how long it took to load."""
         parameters = list(self.model.parameters())
         weight_bytes = sum(p.numel() * p.element_size() for p in parameters)
         decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
+        token_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else weight_bytes
+        copy_bytes = token_bytes if self.precision is not Precision.EXACT else 0
         return ResidentModel(
             name=self.name,
             fingerprint=self.fingerprint,
@@ -68,7 +79,8 @@ class Base:
             self_test_notes=self.notes,
             load_s=load_s,
             precision=self.precision,
-            token_bytes=self.native.nbytes if self.native else self.packed.nbytes if self.packed else weight_bytes,
+            token_bytes=token_bytes,
+            memory_bytes=copy_bytes + (weight_bytes if self.parked is None else 0),
             decoder=decoder,
         )
 

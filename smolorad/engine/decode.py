@@ -78,11 +78,17 @@ class Sequence:
     @property
     def native(self) -> NativeModel | None:
         """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
-        if self._native is None:
+        if self._native is None or self._by_torch:
             return None
-        left, native = self._length - self._computed, self._native.model
-        alone = left >= native.many if native.many else self._model is not None and left > MAX_ROWS
-        return None if alone else native
+        many = self._native.model.many
+        return None if many and self._length - self._computed >= many else self._native.model
+
+    @property
+    def _by_torch(self) -> bool:
+        if self._native is None:
+            return True
+        long = self._length - self._computed > MAX_ROWS
+        return long and self._model is not None and not self._native.model.takes_prompts
 
     def part(self, most: int = MAX_ROWS) -> Part:
         """The next step, for `native`: at most so many tokens."""
@@ -143,11 +149,9 @@ class Sequence:
     @torch.inference_mode()
     def _compute(self) -> Tensor:
         """The logits (n, vocabulary) after the next step, in fp32 on the CPU: all choosing happens there."""
-        native = self.native
-        if native is None and self._native is not None:
-            native = self._native.model.prompts
-        if native is not None:
-            return native.step([self.part()])
+        if not self._by_torch:
+            assert self._native is not None
+            return self._native.model.step([self.part()])
         assert self._model is not None
         ids = self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)]
         self._computed += ids.shape[1]

@@ -12,6 +12,9 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 
+_SLACK_BYTES = 2**18  # that no copy is worth
+
+
 class KvCache(Cache):
     """Room for `capacity` tokens; `tensor` is (layers, 2, key-value heads, capacity, head_dim), keys before values.
 
@@ -46,6 +49,19 @@ class KvCache(Cache):
         """Copies the first tokens of another one of the same model into this one, which is empty."""
         self.tensor[..., :tokens, :].copy_(other.tensor[..., :tokens, :])
         self.advance(tokens)
+
+    def fitting(self, tokens: int) -> KvCache:
+        """Its first tokens, in no more room than they need: this one, or a copy.
+
+        What is not written has no memory, but every head's part begins anew, and takes whole pages.
+        """
+        layers, _, heads, _, head_dim = self.tensor.shape
+        wanted = self.tensor.nbytes // self.capacity * tokens
+        if self.tensor.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
+            return self
+        copy = KvCache(layers, heads, tokens, head_dim, self.tensor.dtype)
+        copy.begin_with(self, tokens)
+        return copy
 
     def crop(self, max_length: int) -> None:
         """Forgets what comes after the first `max_length` tokens."""

@@ -22,6 +22,7 @@ from smolorad.engine.failure import first_line, is_out_of_memory
 from smolorad.engine.native.build import library
 from smolorad.engine.native.linear import Packed, pack_linears
 from smolorad.engine.native.step import NativeModel, knows
+from smolorad.engine.parked import Parked, park
 from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Damaged, InvalidRequest, UnsupportedModel
@@ -66,7 +67,7 @@ def load(
 
     def attempt(placement: Placement) -> tuple[Any, str]:
         if placement.device is Device.CPU:
-            return _detach_from_files(read(placement)), ""
+            return read(placement), ""
         try:
             if placement.attention == "sdpa" and (fault := attention_fault(placement.device, placement.dtype)):
                 return None, fault
@@ -79,6 +80,7 @@ def load(
             return None, first_line(error).rstrip(".")
 
     model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
+    parked = _own_weights(model, placement, precision)
     tokenizer = _tokenizer(folder, trust_remote_code)
     end_ids = _end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, end_ids)
@@ -108,6 +110,7 @@ def load(
         precision=precision,
         native=native,
         packed=packed,
+        parked=parked,
     )
 
 
@@ -171,11 +174,18 @@ def _read(folder: Path, config: Any, placement: Placement, trust_remote_code: bo
     return model.eval().requires_grad_(False)
 
 
-def _detach_from_files(model: Any) -> Any:
-    """Copies what is still the mapped file itself: a file that is changed or cut short must not reach a model in use."""
+def _own_weights(model: Any, placement: Placement, precision: Precision) -> Parked | None:
+    """Copies what is still the mapped file itself: a file that is changed or cut short must not reach a model in use.
+
+    Into memory; or where generation will have a packed copy, into a file again, of our own.
+    """
+    if placement.device is not Device.CPU:
+        return None  # the device has its copy
+    if precision is not Precision.EXACT and (parked := park(model, cache_path() / "parked")) is not None:
+        return parked
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
-    return model
+    return None
 
 
 def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:

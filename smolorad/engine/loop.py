@@ -34,7 +34,6 @@ from smolorad.domain import Device, Dtype, GenerateSpec, Precision
 from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
-from smolorad.engine.device import release
 from smolorad.engine.failure import explain
 from smolorad.engine.load import load
 from smolorad.engine.lookup import Pace
@@ -198,7 +197,7 @@ class Loop:
                 if answer in self._schedule:
                     self._schedule.remove(answer)
             if isinstance(told, OutOfMemory) and self._base is not None:
-                release(self._base.device)
+                self._base.rest()
             self._inbox.fail(call, told)
             self._inbox.forget(call)
 
@@ -268,7 +267,7 @@ class Loop:
         base = load(Path(command.path), report=report, **dataclasses.asdict(wanted))
         # Only now does the one before go; answers that it has begun are still its own.
         self._base, self._adapters, self._prefixes = base, Adapters(base), PrefixCache()
-        release(base.device)
+        base.rest()
         self.emit(call, resident=to_message(models_pb2.ResidentModel, base.resident(time.monotonic() - begin)))
 
     def _train(self, call: int, command: pb.Train) -> None:
@@ -282,7 +281,7 @@ class Loop:
             trained = train(command, call, base, self)
         finally:
             self._training = None
-            release(base.device)
+            base.rest()
         self.emit(call, trained=trained)
 
     def _count_tokens(self, call: int, command: generation_pb2.CountTokensRequest) -> None:

@@ -70,6 +70,8 @@ class PrefixCache:
         """Remembers the keys and values of `ids`, which nobody changes any more. Entries that are beginnings of it go."""
         if len(ids) < _SHORTEST or not _can_be_shared(cache):
             return
+        if isinstance(cache, KvCache):
+            cache = cache.fitting(len(ids))
         new = _Entry(key, np.asarray(ids), cache, _nbytes(cache, len(ids)))
         for number, entry in list(self._entries.items()):
             if entry.key == key and _shared(new.ids, entry.ids) == len(entry.ids):

@@ -30,6 +30,7 @@ def test_each_precision_answers_and_is_told(client: smolora.Client, starter_mode
         assert status.resident == resident
         assert status.tokens_per_second > 0
         assert resident.precision == precision
+        assert resident.memory_bytes == (resident.weight_bytes if precision == "exact" else resident.token_bytes)
         told[precision] = (text, resident.token_bytes, resident.weight_bytes)
     assert told["exact"][1] == pytest.approx(told["exact"][2], rel=0.001)  # the norms are not among them
     assert told["int8"][1] < 0.54 * told["exact"][1]

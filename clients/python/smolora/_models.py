@@ -284,6 +284,7 @@ class ResidentModel:
     precision: Precision
     token_bytes: int
     decoder: str
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ class FastTrainer(LoraTrainer):
         total, scored = self.summed_loss(inputs)
         if num_items_in_batch is None:
             return total / scored
-        return total / num_items_in_batch * self.accelerator.num_processes  # whose mean is the sum
+        whole: Tensor = total / num_items_in_batch * self.accelerator.num_processes  # whose mean is the sum
+        return whole
 
     def summed_loss(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """Sum of the negative log-likelihood over the scored tokens of a flat row, and their number."""

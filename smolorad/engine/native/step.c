@@ -448,8 +448,11 @@ Engine *smolora_open(const Model *m, Pool *pool) {
 }
 
 /* Computes the sequences' tokens, at most MAX_ROWS; writes their keys and values, and the logits that are wanted, one row of
- * `vocab` after the other. 0, or 1 where memory ran out. */
+ * `vocab` after the other. 0, or 1 where they are too many or memory ran out. */
 int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits) {
+    int64_t tokens = 0;
+    for (int s = 0; s < count; s++) tokens += sequences[s].count;
+    if (tokens > MAX_ROWS) return 1;
     e->sequences = sequences, e->logits = logits, e->rows = e->scored = 0, e->alone = count == 1;
     for (int s = 0; s < count; s++)
         for (int i = 0; i < sequences[s].count; i++) {

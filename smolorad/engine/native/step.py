@@ -123,16 +123,10 @@ class NativeModel:
         if not self._engine:
             raise MemoryError("no memory for the native step")
         weakref.finalize(self, library.close, self._engine)
-        self.many = library.many(FORMAT_OF[self.dtype])
-        self._exact = NativeModel(library, model) if self.many and precision is not Precision.EXACT else None
-
-    @property
-    def prompts(self) -> NativeModel | None:
-        """Who computes `many` tokens of one sequence and more, in steps of their own, where they are much cheaper so.
-
-        That is always done with the exact weights: a packed product gains where memory is the bound, and here it is not.
-        """
-        return (self._exact or self) if self.many else None
+        # From so many tokens of one sequence on, a step of their own is much cheaper; 0: never.
+        self.many = library.many(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
+        # Elsewhere torch's larger products are faster for a long prompt; but for packed weights it would need the exact ones.
+        self.takes_prompts = self.many > 0 or precision is not Precision.EXACT
 
     @property
     def nbytes(self) -> int:
@@ -156,7 +150,7 @@ class NativeModel:
         return Lora(table, tuple(kept))
 
     def step(self, parts: Sequence[Part]) -> Tensor:
-        """Computes at most MAX_ROWS tokens of some sequences.
+        """Computes at most MAX_ROWS tokens of some sequences; the ids are below `vocabulary`.
 
         The logits after each part's last token, or after every one where the part wants them, in order: (n, vocabulary), fp32.
         """
@@ -175,7 +169,7 @@ class NativeModel:
                 every=part.every,
             )
         if self._library.step(self._engine, table, len(parts), logits.data_ptr()):
-            raise MemoryError("no memory for the attention of a sequence so long")
+            raise MemoryError("no memory for a step of so many tokens")
         for part in parts:
             part.cache.advance(len(part.tokens))
         return logits

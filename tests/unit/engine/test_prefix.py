@@ -88,6 +88,19 @@ def test_a_copy_does_not_change_with_what_it_was_taken_from() -> None:
     assert bool((mine.tensor[..., :10, :] == 3.0).all())
 
 
+def test_what_is_kept_takes_no_room_for_what_might_have_followed() -> None:
+    prefixes = PrefixCache()
+    roomy = KvCache(2, 3, 5000, 8, torch.float32)
+    roomy.tensor.fill_(3.0)
+    roomy.advance(20)
+    prefixes.keep("", list(range(20)), roomy)
+    found = prefixes.find("", [*range(20), 99])
+    assert found is not None
+    assert isinstance(found.cache, KvCache)
+    assert found.cache.tensor.nbytes == prefixes.nbytes
+    assert bool((found.cache.tensor == 3.0).all())
+
+
 def test_caches_that_are_no_whole_record_are_not_kept() -> None:
     prefixes = PrefixCache()
     prefixes.keep("", list(range(20)), DynamicCache())  # not filled

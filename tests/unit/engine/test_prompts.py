@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,13 @@ def test_a_token_that_the_model_does_not_know_is_refused(token: int, llama: Base
     with pytest.raises(InvalidRequest, match=f"hold {token}, but must be at least 0 and below") as caught:
         decode(llama, [1, token])
     assert caught.value.violations[0].field == "token_ids"
+
+
+def test_a_token_without_an_embedding_is_refused(llama: Base) -> None:
+    tokenizer = copy.deepcopy(llama.tokenizer)
+    tokenizer.add_tokens(["<|new|>"])
+    with pytest.raises(InvalidRequest, match=r"<\|new\|>.*no embedding"):
+        encode(dataclasses.replace(llama, tokenizer=tokenizer), "A <|new|> one", ())
 
 
 @pytest.mark.parametrize(("prompt", "messages"), [("", ()), ("x", TALK)])

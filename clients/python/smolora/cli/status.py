@@ -53,10 +53,9 @@ def _engine(status: values.Status) -> str:
 
 def describe(model: values.ResidentModel) -> str:
     """The resident model on one line."""
-    exact = model.precision is values.Precision.EXACT
-    copy = "" if exact else f" and {size(model.token_bytes)} as {model.precision}"
+    packed = "" if model.precision is values.Precision.EXACT else f" as {model.precision}"
     return (
         f"{model.name}, {model.architecture}, {number(model.parameters)} parameters, {model.dtype} on {model.device}, "
-        f"{size(model.weight_bytes)}{copy}, {model.decoder} decoder, context {number(model.context_length)}, "
+        f"{size(model.memory_bytes)}{packed}, {model.decoder} decoder, context {number(model.context_length)}, "
         f"loaded in {span(model.load_s)}"
     )

@@ -29,15 +29,15 @@ from smolora.v1 import jobs_pb2 as smolora_dot_v1_dot_jobs__pb2
 from smolora.v1 import settings_pb2 as smolora_dot_v1_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smolora/v1/models.proto\x12\nsmolora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17smolora/v1/common.proto\x1a\x15smolora/v1/jobs.proto\x1a\x19smolora/v1/settings.proto\"\xc0\x01\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06\x64\x65vice\x18\x02 \x01(\x0e\x32\x12.smolora.v1.Device\x12 \n\x05\x64type\x18\x03 \x01(\x0e\x32\x11.smolora.v1.Dtype\x12-\n\nkeep_alive\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\tprecision\x18\x05 \x01(\x0e\x32\x15.smolora.v1.Precision\"m\n\x0cLoadProgress\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.smolora.v1.LoadStage\x12\x12\n\ndone_bytes\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"y\n\x11LoadModelResponse\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.smolora.v1.LoadProgressH\x00\x12-\n\x08resident\x18\x02 \x01(\x0b\x32\x19.smolora.v1.ResidentModelH\x00\x42\x07\n\x05\x65vent\"\xe4\x02\n\rResidentModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x03\x12\"\n\x06\x64\x65vice\x18\x05 \x01(\x0e\x32\x12.smolora.v1.Device\x12 \n\x05\x64type\x18\x06 \x01(\x0e\x32\x11.smolora.v1.Dtype\x12\x14\n\x0cweight_bytes\x18\x07 \x01(\x03\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12\x19\n\x11has_chat_template\x18\t \x01(\x08\x12\x17\n\x0fself_test_notes\x18\n \x03(\t\x12\x0e\n\x06load_s\x18\x0b \x01(\x01\x12(\n\tprecision\x18\x0c \x01(\x0e\x32\x15.smolora.v1.Precision\x12\x13\n\x0btoken_bytes\x18\r \x01(\x03\x12\x0f\n\x07\x64\x65\x63oder\x18\x0e \x01(\t\"\x14\n\x12UnloadModelRequest\"#\n\x13UnloadModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\nMergeProof\x12\x0f\n\x07prompts\x18\x01 \x01(\x05\x12\x1c\n\x14max_logit_difference\x18\x02 \x01(\x01\x12\r\n\x05\x62ound\x18\x03 \x01(\x01\x12\x18\n\x10greedy_agreement\x18\x04 \x01(\x01\"\xaa\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06origin\x18\x03 \x01(\x0e\x32\x12.smolora.v1.Origin\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\x12\n\nparameters\x18\x07 \x01(\x03\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x0c\n\x04path\x18\t \x01(\t\x12+\n\x0bmerge_proof\x18\n \x01(\x0b\x32\x16.smolora.v1.MergeProof\x12\x0e\n\x06job_id\x18\x0b \x01(\t\x12\x10\n\x08resident\x18\x0c \x01(\x08\"\xaf\x04\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06origin\x18\x04 \x01(\x0e\x32\x12.smolora.v1.Origin\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12&\n\x04lora\x18\t \x01(\x0b\x32\x18.smolora.v1.LoraSettings\x12,\n\x07trainer\x18\n \x01(\x0b\x32\x1b.smolora.v1.TrainerSettings\x12\r\n\x05steps\x18\x0b \x01(\x05\x12\x12\n\ntrain_loss\x18\x0c \x01(\x01\x12\x1d\n\x10\x65val_loss_before\x18\r \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0f\x65val_loss_after\x18\x0e \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nparameters\x18\x0f \x01(\x03\x12\x12\n\nsize_bytes\x18\x10 \x01(\x03\x12\x0c\n\x04path\x18\x11 \x01(\t\x12%\n\nbase_dtype\x18\x12 \x01(\x0e\x32\x11.smolora.v1.Dtype\x12\x0e\n\x06parent\x18\x13 \x01(\t\x12\x14\n\x0cscored_share\x18\x14 \x01(\x01\x42\x13\n\x11_eval_loss_beforeB\x12\n\x10_eval_loss_after\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.smolora.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.smolora.v1.Model\"X\n\x12ImportModelRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"m\n\x13ImportModelResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x11.smolora.v1.ModelH\x00\x42\x07\n\x05\x65vent\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse\"J\n\x13ListAdaptersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"V\n\x14ListAdaptersResponse\x12%\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x13.smolora.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetAdapterResponse\x12$\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Adapter\"K\n\x14ImportAdapterRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nbase_model\x18\x03 \x01(\t\"=\n\x15ImportAdapterResponse\x12$\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Adapter\"2\n\x14\x45xportAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"%\n\x15\x45xportAdapterResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\"$\n\x14\x44\x65leteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x15\x44\x65leteAdapterResponse\x12\x11\n\trevisions\x18\x01 \x01(\x05*\x82\x01\n\tLoadStage\x12\x1a\n\x16LOAD_STAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13LOAD_STAGE_DOWNLOAD\x10\x01\x12\x13\n\x0fLOAD_STAGE_READ\x10\x02\x12\x13\n\x0fLOAD_STAGE_MOVE\x10\x03\x12\x16\n\x12LOAD_STAGE_WARM_UP\x10\x04\x32\x82\x07\n\x0cModelService\x12J\n\tLoadModel\x12\x1c.smolora.v1.LoadModelRequest\x1a\x1d.smolora.v1.LoadModelResponse0\x01\x12N\n\x0bUnloadModel\x12\x1e.smolora.v1.UnloadModelRequest\x1a\x1f.smolora.v1.UnloadModelResponse\x12K\n\nListModels\x12\x1d.smolora.v1.ListModelsRequest\x1a\x1e.smolora.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.smolora.v1.GetModelRequest\x1a\x1c.smolora.v1.GetModelResponse\x12P\n\x0bImportModel\x12\x1e.smolora.v1.ImportModelRequest\x1a\x1f.smolora.v1.ImportModelResponse0\x01\x12N\n\x0b\x44\x65leteModel\x12\x1e.smolora.v1.DeleteModelRequest\x1a\x1f.smolora.v1.DeleteModelResponse\x12Q\n\x0cListAdapters\x12\x1f.smolora.v1.ListAdaptersRequest\x1a .smolora.v1.ListAdaptersResponse\x12K\n\nGetAdapter\x12\x1d.smolora.v1.GetAdapterRequest\x1a\x1e.smolora.v1.GetAdapterResponse\x12T\n\rImportAdapter\x12 .smolora.v1.ImportAdapterRequest\x1a!.smolora.v1.ImportAdapterResponse\x12T\n\rExportAdapter\x12 .smolora.v1.ExportAdapterRequest\x1a!.smolora.v1.ExportAdapterResponse\x12T\n\rDeleteAdapter\x12 .smolora.v1.DeleteAdapterRequest\x1a!.smolora.v1.DeleteAdapterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smolora/v1/models.proto\x12\nsmolora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17smolora/v1/common.proto\x1a\x15smolora/v1/jobs.proto\x1a\x19smolora/v1/settings.proto\"\xc0\x01\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06\x64\x65vice\x18\x02 \x01(\x0e\x32\x12.smolora.v1.Device\x12 \n\x05\x64type\x18\x03 \x01(\x0e\x32\x11.smolora.v1.Dtype\x12-\n\nkeep_alive\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\tprecision\x18\x05 \x01(\x0e\x32\x15.smolora.v1.Precision\"m\n\x0cLoadProgress\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.smolora.v1.LoadStage\x12\x12\n\ndone_bytes\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"y\n\x11LoadModelResponse\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.smolora.v1.LoadProgressH\x00\x12-\n\x08resident\x18\x02 \x01(\x0b\x32\x19.smolora.v1.ResidentModelH\x00\x42\x07\n\x05\x65vent\"\xfa\x02\n\rResidentModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x03\x12\"\n\x06\x64\x65vice\x18\x05 \x01(\x0e\x32\x12.smolora.v1.Device\x12 \n\x05\x64type\x18\x06 \x01(\x0e\x32\x11.smolora.v1.Dtype\x12\x14\n\x0cweight_bytes\x18\x07 \x01(\x03\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12\x19\n\x11has_chat_template\x18\t \x01(\x08\x12\x17\n\x0fself_test_notes\x18\n \x03(\t\x12\x0e\n\x06load_s\x18\x0b \x01(\x01\x12(\n\tprecision\x18\x0c \x01(\x0e\x32\x15.smolora.v1.Precision\x12\x13\n\x0btoken_bytes\x18\r \x01(\x03\x12\x0f\n\x07\x64\x65\x63oder\x18\x0e \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x03\"\x14\n\x12UnloadModelRequest\"#\n\x13UnloadModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\nMergeProof\x12\x0f\n\x07prompts\x18\x01 \x01(\x05\x12\x1c\n\x14max_logit_difference\x18\x02 \x01(\x01\x12\r\n\x05\x62ound\x18\x03 \x01(\x01\x12\x18\n\x10greedy_agreement\x18\x04 \x01(\x01\"\xaa\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06origin\x18\x03 \x01(\x0e\x32\x12.smolora.v1.Origin\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\x12\n\nparameters\x18\x07 \x01(\x03\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x0c\n\x04path\x18\t \x01(\t\x12+\n\x0bmerge_proof\x18\n \x01(\x0b\x32\x16.smolora.v1.MergeProof\x12\x0e\n\x06job_id\x18\x0b \x01(\t\x12\x10\n\x08resident\x18\x0c \x01(\x08\"\xaf\x04\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06origin\x18\x04 \x01(\x0e\x32\x12.smolora.v1.Origin\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12&\n\x04lora\x18\t \x01(\x0b\x32\x18.smolora.v1.LoraSettings\x12,\n\x07trainer\x18\n \x01(\x0b\x32\x1b.smolora.v1.TrainerSettings\x12\r\n\x05steps\x18\x0b \x01(\x05\x12\x12\n\ntrain_loss\x18\x0c \x01(\x01\x12\x1d\n\x10\x65val_loss_before\x18\r \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0f\x65val_loss_after\x18\x0e \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nparameters\x18\x0f \x01(\x03\x12\x12\n\nsize_bytes\x18\x10 \x01(\x03\x12\x0c\n\x04path\x18\x11 \x01(\t\x12%\n\nbase_dtype\x18\x12 \x01(\x0e\x32\x11.smolora.v1.Dtype\x12\x0e\n\x06parent\x18\x13 \x01(\t\x12\x14\n\x0cscored_share\x18\x14 \x01(\x01\x42\x13\n\x11_eval_loss_beforeB\x12\n\x10_eval_loss_after\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.smolora.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.smolora.v1.Model\"X\n\x12ImportModelRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"m\n\x13ImportModelResponse\x12)\n\tjob_event\x18\x01 \x01(\x0b\x32\x14.smolora.v1.JobEventH\x00\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x11.smolora.v1.ModelH\x00\x42\x07\n\x05\x65vent\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse\"J\n\x13ListAdaptersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"V\n\x14ListAdaptersResponse\x12%\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x13.smolora.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12GetAdapterResponse\x12$\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Adapter\"K\n\x14ImportAdapterRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nbase_model\x18\x03 \x01(\t\"=\n\x15ImportAdapterResponse\x12$\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x13.smolora.v1.Adapter\"2\n\x14\x45xportAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"%\n\x15\x45xportAdapterResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\"$\n\x14\x44\x65leteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x15\x44\x65leteAdapterResponse\x12\x11\n\trevisions\x18\x01 \x01(\x05*\x82\x01\n\tLoadStage\x12\x1a\n\x16LOAD_STAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13LOAD_STAGE_DOWNLOAD\x10\x01\x12\x13\n\x0fLOAD_STAGE_READ\x10\x02\x12\x13\n\x0fLOAD_STAGE_MOVE\x10\x03\x12\x16\n\x12LOAD_STAGE_WARM_UP\x10\x04\x32\x82\x07\n\x0cModelService\x12J\n\tLoadModel\x12\x1c.smolora.v1.LoadModelRequest\x1a\x1d.smolora.v1.LoadModelResponse0\x01\x12N\n\x0bUnloadModel\x12\x1e.smolora.v1.UnloadModelRequest\x1a\x1f.smolora.v1.UnloadModelResponse\x12K\n\nListModels\x12\x1d.smolora.v1.ListModelsRequest\x1a\x1e.smolora.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.smolora.v1.GetModelRequest\x1a\x1c.smolora.v1.GetModelResponse\x12P\n\x0bImportModel\x12\x1e.smolora.v1.ImportModelRequest\x1a\x1f.smolora.v1.ImportModelResponse0\x01\x12N\n\x0b\x44\x65leteModel\x12\x1e.smolora.v1.DeleteModelRequest\x1a\x1f.smolora.v1.DeleteModelResponse\x12Q\n\x0cListAdapters\x12\x1f.smolora.v1.ListAdaptersRequest\x1a .smolora.v1.ListAdaptersResponse\x12K\n\nGetAdapter\x12\x1d.smolora.v1.GetAdapterRequest\x1a\x1e.smolora.v1.GetAdapterResponse\x12T\n\rImportAdapter\x12 .smolora.v1.ImportAdapterRequest\x1a!.smolora.v1.ImportAdapterResponse\x12T\n\rExportAdapter\x12 .smolora.v1.ExportAdapterRequest\x1a!.smolora.v1.ExportAdapterResponse\x12T\n\rDeleteAdapter\x12 .smolora.v1.DeleteAdapterRequest\x1a!.smolora.v1.DeleteAdapterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smolora.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOADSTAGE']._serialized_start=3053
-  _globals['_LOADSTAGE']._serialized_end=3183
+  _globals['_LOADSTAGE']._serialized_start=3075
+  _globals['_LOADSTAGE']._serialized_end=3205
   _globals['_LOADMODELREQUEST']._serialized_start=180
   _globals['_LOADMODELREQUEST']._serialized_end=372
   _globals['_LOADPROGRESS']._serialized_start=374
@@ -45,53 +45,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOADMODELRESPONSE']._serialized_start=485
   _globals['_LOADMODELRESPONSE']._serialized_end=606
   _globals['_RESIDENTMODEL']._serialized_start=609
-  _globals['_RESIDENTMODEL']._serialized_end=965
-  _globals['_UNLOADMODELREQUEST']._serialized_start=967
-  _globals['_UNLOADMODELREQUEST']._serialized_end=987
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=989
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1024
-  _globals['_MERGEPROOF']._serialized_start=1026
-  _globals['_MERGEPROOF']._serialized_end=1126
-  _globals['_MODEL']._serialized_start=1129
-  _globals['_MODEL']._serialized_end=1427
-  _globals['_ADAPTER']._serialized_start=1430
-  _globals['_ADAPTER']._serialized_end=1989
-  _globals['_LISTMODELSREQUEST']._serialized_start=1991
-  _globals['_LISTMODELSREQUEST']._serialized_end=2049
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2051
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2131
-  _globals['_GETMODELREQUEST']._serialized_start=2133
-  _globals['_GETMODELREQUEST']._serialized_end=2164
-  _globals['_GETMODELRESPONSE']._serialized_start=2166
-  _globals['_GETMODELRESPONSE']._serialized_end=2218
-  _globals['_IMPORTMODELREQUEST']._serialized_start=2220
-  _globals['_IMPORTMODELREQUEST']._serialized_end=2308
-  _globals['_IMPORTMODELRESPONSE']._serialized_start=2310
-  _globals['_IMPORTMODELRESPONSE']._serialized_end=2419
-  _globals['_DELETEMODELREQUEST']._serialized_start=2421
-  _globals['_DELETEMODELREQUEST']._serialized_end=2455
-  _globals['_DELETEMODELRESPONSE']._serialized_start=2457
-  _globals['_DELETEMODELRESPONSE']._serialized_end=2478
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=2480
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=2554
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2556
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2642
-  _globals['_GETADAPTERREQUEST']._serialized_start=2644
-  _globals['_GETADAPTERREQUEST']._serialized_end=2677
-  _globals['_GETADAPTERRESPONSE']._serialized_start=2679
-  _globals['_GETADAPTERRESPONSE']._serialized_end=2737
-  _globals['_IMPORTADAPTERREQUEST']._serialized_start=2739
-  _globals['_IMPORTADAPTERREQUEST']._serialized_end=2814
-  _globals['_IMPORTADAPTERRESPONSE']._serialized_start=2816
-  _globals['_IMPORTADAPTERRESPONSE']._serialized_end=2877
-  _globals['_EXPORTADAPTERREQUEST']._serialized_start=2879
-  _globals['_EXPORTADAPTERREQUEST']._serialized_end=2929
-  _globals['_EXPORTADAPTERRESPONSE']._serialized_start=2931
-  _globals['_EXPORTADAPTERRESPONSE']._serialized_end=2968
-  _globals['_DELETEADAPTERREQUEST']._serialized_start=2970
-  _globals['_DELETEADAPTERREQUEST']._serialized_end=3006
-  _globals['_DELETEADAPTERRESPONSE']._serialized_start=3008
-  _globals['_DELETEADAPTERRESPONSE']._serialized_end=3050
-  _globals['_MODELSERVICE']._serialized_start=3186
-  _globals['_MODELSERVICE']._serialized_end=4084
+  _globals['_RESIDENTMODEL']._serialized_end=987
+  _globals['_UNLOADMODELREQUEST']._serialized_start=989
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1009
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1011
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1046
+  _globals['_MERGEPROOF']._serialized_start=1048
+  _globals['_MERGEPROOF']._serialized_end=1148
+  _globals['_MODEL']._serialized_start=1151
+  _globals['_MODEL']._serialized_end=1449
+  _globals['_ADAPTER']._serialized_start=1452
+  _globals['_ADAPTER']._serialized_end=2011
+  _globals['_LISTMODELSREQUEST']._serialized_start=2013
+  _globals['_LISTMODELSREQUEST']._serialized_end=2071
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2073
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2153
+  _globals['_GETMODELREQUEST']._serialized_start=2155
+  _globals['_GETMODELREQUEST']._serialized_end=2186
+  _globals['_GETMODELRESPONSE']._serialized_start=2188
+  _globals['_GETMODELRESPONSE']._serialized_end=2240
+  _globals['_IMPORTMODELREQUEST']._serialized_start=2242
+  _globals['_IMPORTMODELREQUEST']._serialized_end=2330
+  _globals['_IMPORTMODELRESPONSE']._serialized_start=2332
+  _globals['_IMPORTMODELRESPONSE']._serialized_end=2441
+  _globals['_DELETEMODELREQUEST']._serialized_start=2443
+  _globals['_DELETEMODELREQUEST']._serialized_end=2477
+  _globals['_DELETEMODELRESPONSE']._serialized_start=2479
+  _globals['_DELETEMODELRESPONSE']._serialized_end=2500
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=2502
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=2576
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2578
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2664
+  _globals['_GETADAPTERREQUEST']._serialized_start=2666
+  _globals['_GETADAPTERREQUEST']._serialized_end=2699
+  _globals['_GETADAPTERRESPONSE']._serialized_start=2701
+  _globals['_GETADAPTERRESPONSE']._serialized_end=2759
+  _globals['_IMPORTADAPTERREQUEST']._serialized_start=2761
+  _globals['_IMPORTADAPTERREQUEST']._serialized_end=2836
+  _globals['_IMPORTADAPTERRESPONSE']._serialized_start=2838
+  _globals['_IMPORTADAPTERRESPONSE']._serialized_end=2899
+  _globals['_EXPORTADAPTERREQUEST']._serialized_start=2901
+  _globals['_EXPORTADAPTERREQUEST']._serialized_end=2951
+  _globals['_EXPORTADAPTERRESPONSE']._serialized_start=2953
+  _globals['_EXPORTADAPTERRESPONSE']._serialized_end=2990
+  _globals['_DELETEADAPTERREQUEST']._serialized_start=2992
+  _globals['_DELETEADAPTERREQUEST']._serialized_end=3028
+  _globals['_DELETEADAPTERRESPONSE']._serialized_start=3030
+  _globals['_DELETEADAPTERRESPONSE']._serialized_end=3072
+  _globals['_MODELSERVICE']._serialized_start=3208
+  _globals['_MODELSERVICE']._serialized_end=4106
 # @@protoc_insertion_point(module_scope)

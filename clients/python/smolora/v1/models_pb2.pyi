@@ -62,7 +62,7 @@ class LoadModelResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[ResidentModel, _Mapping]] = ...) -> None: ...
 
 class ResidentModel(_message.Message):
-    __slots__ = ("name", "fingerprint", "architecture", "parameters", "device", "dtype", "weight_bytes", "context_length", "has_chat_template", "self_test_notes", "load_s", "precision", "token_bytes", "decoder")
+    __slots__ = ("name", "fingerprint", "architecture", "parameters", "device", "dtype", "weight_bytes", "context_length", "has_chat_template", "self_test_notes", "load_s", "precision", "token_bytes", "decoder", "memory_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class ResidentModel(_message.Message):
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_BYTES_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     architecture: str
@@ -91,7 +92,8 @@ class ResidentModel(_message.Message):
     precision: _common_pb2.Precision
     token_bytes: int
     decoder: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., has_chat_template: _Optional[bool] = ..., self_test_notes: _Optional[_Iterable[str]] = ..., load_s: _Optional[float] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., token_bytes: _Optional[int] = ..., decoder: _Optional[str] = ...) -> None: ...
+    memory_bytes: int
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., has_chat_template: _Optional[bool] = ..., self_test_notes: _Optional[_Iterable[str]] = ..., load_s: _Optional[float] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., token_bytes: _Optional[int] = ..., decoder: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class UnloadModelRequest(_message.Message):
     __slots__ = ()

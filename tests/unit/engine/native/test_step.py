@@ -189,6 +189,12 @@ def test_threads_and_company_change_no_bit(threads: int, tmp_path: Path) -> None
     assert torch.equal(torch.stack(together), alone)
 
 
+def test_too_many_tokens_are_refused(tmp_path: Path) -> None:
+    native = native_of(plain_model(tiny_model(tmp_path)))
+    with pytest.raises(MemoryError):
+        native.step([Part([1] * (MAX_ROWS + 1), native.cache(MAX_ROWS + 1))])
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Base:
     return load(tiny_model(tmp_path / "base", tie_word_embeddings=False), "tiny", device=Device.CPU, dtype=Dtype.FLOAT32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -264,8 +265,9 @@ class Result:
             yield key, [row[key] for row in rows]
 
 
+@functools.cache
 def machine(threads: int) -> dict[str, float]:
-    """What this machine gives: the bound of every figure."""
+    """What this machine gives, measured once: the bound of every figure."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.peers.machine", "--threads", str(threads)],
         cwd=REPOSITORY,

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-
 _SLACK_BYTES = 2**18  # that no copy is worth
 
 

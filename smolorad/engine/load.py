@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,23 @@ def load(
     None for device or dtype chooses; `hardware` is this machine's unless it is given. `report` hears of each stage.
     Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that cannot be had.
     """
+    with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as the weights, and no torch
+        tokenizer = beside.submit(_tokenizer, folder, trust_remote_code)
+        return _load(folder, name, device, dtype, trust_remote_code, precision, hardware or Hardware.here(), report, tokenizer)
+
+
+def _load(
+    folder: Path,
+    name: str,
+    device: Device | None,
+    dtype: Dtype | None,
+    trust_remote_code: bool,
+    precision: Precision,
+    hardware: Hardware,
+    report: Report,
+    reading: Future[Any],
+) -> Base:
     transformers_logging.disable_progress_bar()
-    hardware = hardware or Hardware.here()
     found = facts(folder, name=name, trust_remote_code=trust_remote_code)
     config = _config(folder, name, trust_remote_code)
     first = place(device, dtype, found.parameters, hardware)
@@ -81,7 +97,7 @@ def load(
 
     model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
     parked = _own_weights(model, placement, precision)
-    tokenizer = _tokenizer(folder, trust_remote_code)
+    tokenizer = reading.result()
     end_ids = _end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, end_ids)
     report(LoadProgress(LoadStage.WARM_UP))

@@ -2,7 +2,8 @@
 
 All train on the same prepared rows in the same order, r 8 on q_proj and v_proj, effective batch 8, dropout 0 so that their
 losses can be compared step by step. Only optimiser steps are timed: no evaluation, no checkpoint, no start-up. The same again
-on long rows, neighbours joined; TRL then also with its packing, which trains on other rows at a time.
+on long rows, neighbours joined; TRL then also with its packing, which trains on other rows at a time. And how the project's
+training and its generation get along.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import datasets
 import psutil
 
+from benchmarks import company
 from benchmarks.harness import REPOSITORY, Bench, Daemon, Result, daemon, machine, peer, tell
 from benchmarks.peers import Figures, step_losses
 from smolora import Client, TrainProgress
@@ -26,6 +28,7 @@ ORIGINAL = ("--dtype", "float32", "--batch", 1, "--accumulate", 8, "--checkpoint
 TUNED = ("--dtype", "bfloat16", "--batch", 8, "--accumulate", 1)
 TUNED_SINGLE = ("--dtype", "bfloat16", "--batch", 1, "--accumulate", 8)
 PACKED = ("--dtype", "bfloat16", "--batch", 1, "--accumulate", 8, "--packing")
+VISITED_STEPS = 60  # of verses, some 25 s
 LONG_ROW_CHARACTERS = 3_000  # 500 to 1,000 tokens of English
 
 
@@ -96,12 +99,19 @@ def main() -> None:
         contenders: dict[str, Callable[[], Figures]] = {"project": lambda: project(client, served, "bench", steps)}
         peers = {"trl_original": ORIGINAL, "trl_tuned": TUNED, "trl_tuned_single": TUNED_SINGLE}
         _add(stack, contenders, bench, dataset.path, steps, peers)
+        asked = 6 if bench.quick else VISITED_STEPS
+        contenders["project_asked"] = lambda: (
+            company.idle(client)
+            | company.busy(client, served, "bench", asked)
+            | ({} if bench.quick else company.slowed(client, served, "bench", asked))
+        )
         if bench.given.long:
             texts = served.root / "long.jsonl"
             rows = datasets.load_from_disk(dataset.path)["train"]["text"]
             texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in joined(rows)), encoding="utf-8")
             long = client.prepare("bench-long", texts, validation=0.0).result()
             contenders["project_long"] = lambda: project(client, served, "bench-long", 1)
+            contenders["project_long_asked"] = lambda: company.busy(client, served, "bench-long", 2)
             peers = {"trl_long_tuned": TUNED, "trl_long_tuned_single": TUNED_SINGLE, "trl_long_packed": PACKED}
             _add(stack, contenders, bench, long.path, 1, peers)
         result.run(contenders)

@@ -93,7 +93,8 @@ class Library:
         vectors = x.to(torch.float32).contiguous()
         count = math.prod(x.shape[:-1])
         out = torch.empty((*x.shape[:-1], matrix.rows))
-        room = torch.empty(2 * vectors.numel() + 12 * (vectors.numel() // GROUP), dtype=torch.uint8)
+        numbers = vectors.numel()
+        room = torch.empty(2 * numbers + 64 + 12 * (numbers // GROUP), dtype=torch.uint8)
         struct = matrix.struct()
         self._multiply(self.pool, ctypes.byref(struct), vectors.data_ptr(), count, out.data_ptr(), room.data_ptr())
         return out

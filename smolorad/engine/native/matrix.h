@@ -55,6 +55,7 @@ typedef uint8_t b64 __attribute__((vector_size(64)));
 typedef int32_t quad __attribute__((may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
+#define LINE __attribute__((aligned(64))) /* a load of 64 bytes that lies across two lines of the cache takes twice as long */
 
 #define NEAREST(value) ((value) + 12582912.0f - 12582912.0f) /* 1.5 * 2^23: a whole number, ties to even */
 
@@ -107,14 +108,15 @@ enum { TOGETHER = 2 };
 
 enum { AHEAD = 4608 }; /* bytes that are asked for before their time, where computing is slower than the processor's own guess */
 
+#define FOLD(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 INLINE float total(f16 v) {
-    for (int half = 8; half; half /= 2)
-        for (int i = 0; i < half; i++) v[i] += v[i + half];
-    return v[0];
+    v += FOLD(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+    v += FOLD(v, v, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+    v += FOLD(v, v, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3);
+    return v[0] + v[1];
 }
 
 /* The totals of 8 vectors at once, by the same sums as `total`. */
-#define FOLD(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 INLINE void totals8(const f16 *v, float *out, int stride) {
     f16 four[4], two[2];
     for (int i = 0; i < 4; i++)

@@ -260,8 +260,8 @@ static void attend(const Engine *e, const Layer *layer, int l, int kv, const int
     int d = m->head_dim, q_rows = m->heads * d, width = q_rows + 2 * m->kv_heads * d, room = w->score_room;
     size_t base = (size_t)kv * s->capacity * d;
     int n = e->row[rows[count - 1]].position + 1; /* rows come in order */
-    float *scores = w->scores, q[QUERIES * d], out[QUERIES * d];
-    uint16_t rounded[QUERIES * d];
+    float *scores = w->scores, q[QUERIES * d] LINE, out[QUERIES * d] LINE;
+    uint16_t rounded[QUERIES * d] LINE;
     for (int i = 0; i < count; i++) {
         const float *query = e->qkv + (size_t)rows[i] * width + (size_t)heads[i] * d;
         if (layer->q_norm)
@@ -288,14 +288,15 @@ static void attend(const Engine *e, const Layer *layer, int l, int kv, const int
     }
 }
 
-/* This thread's part of all queries. Those of one token each go one by one, so that the threads have equal parts. */
+/* This thread's part of all queries. Where only few tokens have some, they go one by one, so that the threads have equal parts. */
 static void attend_all(Engine *e, int thread, int l) {
     const Model *m = e->model;
     int group = m->heads / m->kv_heads, unit = 0, rows[QUERIES], heads[QUERIES];
+    int few = e->rows * m->kv_heads < 4 * e->pool->threads;
     for (int first = 0, end; first < e->rows; first = end) {
         int sequence = e->row[first].sequence;
         for (end = first; end < e->rows && e->row[end].sequence == sequence;) end++;
-        int most = end - first > 1 ? QUERIES : 1, queries = (end - first) * group;
+        int most = few ? 1 : QUERIES, queries = (end - first) * group;
         for (int kv = 0; kv < m->kv_heads; kv++)
             for (int from = 0; from < queries; from += most)
                 if (unit++ % e->pool->threads == thread) {
@@ -412,18 +413,25 @@ void smolora_close(Engine *e) {
     free(e->x), free(e->rope), free(e->qkv), free(e->attended), free(e->inner), free(e);
 }
 
+/* Zeros, where a line of the cache begins. */
+static void *lines(size_t count, size_t size) {
+    size_t bytes = (count * size + 63) / 64 * 64;
+    void *room = aligned_alloc(64, bytes);
+    return room ? memset(room, 0, bytes) : NULL;
+}
+
 static int worker_open(Worker *w, const Model *m) {
     int q_rows = m->heads * m->head_dim, widest = m->inner > m->hidden ? m->inner : m->hidden;
     widest = widest > q_rows ? widest : q_rows;
     size_t groups = (size_t)MAX_ROWS * (widest / GROUP + 1);
-    w->vectors.rounded = calloc(groups * GROUP, sizeof(uint16_t));
-    w->normed = calloc((size_t)MAX_ROWS * m->hidden, sizeof(float));
-    w->part = calloc((size_t)MAX_ROWS * m->hidden, sizeof(float));
-    w->vectors.high = calloc(groups, GROUP);
-    w->vectors.low = calloc(groups, GROUP);
-    w->vectors.scale = calloc(groups, sizeof(float));
-    w->vectors.sum = calloc(groups, sizeof(float));
-    w->vectors.surplus = calloc(groups, sizeof(int32_t));
+    w->vectors.rounded = lines(groups * GROUP, sizeof(uint16_t));
+    w->normed = lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    w->part = lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    w->vectors.high = lines(groups, GROUP);
+    w->vectors.low = lines(groups, GROUP);
+    w->vectors.scale = lines(groups, sizeof(float));
+    w->vectors.sum = lines(groups, sizeof(float));
+    w->vectors.surplus = lines(groups, sizeof(int32_t));
     w->panel = panel_open(widest);
     const Vectors *v = &w->vectors;
     return w->normed && w->part && v->rounded && v->high && v->low && v->scale && v->sum && v->surplus && w->panel;
@@ -435,11 +443,11 @@ Engine *smolora_open(const Model *m, Pool *pool) {
     if (!e) return NULL;
     e->model = m, e->pool = pool, e->workers = pool->threads;
     int q_rows = m->heads * m->head_dim;
-    e->x = calloc((size_t)MAX_ROWS * m->hidden, sizeof(float));
-    e->rope = calloc((size_t)MAX_ROWS * m->head_dim, sizeof(float));
-    e->qkv = calloc((size_t)MAX_ROWS * (q_rows + 2 * m->kv_heads * m->head_dim), sizeof(float));
-    e->attended = calloc((size_t)MAX_ROWS * q_rows, sizeof(float));
-    e->inner = calloc((size_t)MAX_ROWS * 2 * m->inner, sizeof(float));
+    e->x = lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    e->rope = lines((size_t)MAX_ROWS * m->head_dim, sizeof(float));
+    e->qkv = lines((size_t)MAX_ROWS * (q_rows + 2 * m->kv_heads * m->head_dim), sizeof(float));
+    e->attended = lines((size_t)MAX_ROWS * q_rows, sizeof(float));
+    e->inner = lines((size_t)MAX_ROWS * 2 * m->inner, sizeof(float));
     int whole = e->x && e->rope && e->qkv && e->attended && e->inner;
     for (int i = 0; whole && i < pool->threads; i++) whole = worker_open(&e->worker[i], m);
     if (whole) return e;
@@ -508,14 +516,15 @@ static void multiply_part(void *what, int thread) {
     free(v.panel);
 }
 
-/* out (count x rows) = x (count x cols) times the weight's transpose. `room`: 2 bytes a number of x, and 12 a group. */
+/* out (count x rows) = x (count x cols) times the weight's transpose. `room`: 2 bytes a number of x, in whole lines, and 12 a
+ * group; it begins a line. */
 void smolora_multiply(Pool *pool, const Matrix *weight, const float *x, int count, float *out, char *room) {
     size_t numbers = (size_t)count * weight->cols, groups = numbers / GROUP;
     Multiplying m = {pool, weight, {.x = x, .stride = weight->cols, .count = count}, out};
-    m.vectors.scale = (float *)room, m.vectors.sum = m.vectors.scale + groups;
+    m.vectors.rounded = (uint16_t *)room;
+    m.vectors.high = (int8_t *)room, m.vectors.low = m.vectors.high + numbers; /* a format needs these or those */
+    m.vectors.scale = (float *)(room + (2 * numbers + 63) / 64 * 64), m.vectors.sum = m.vectors.scale + groups;
     m.vectors.surplus = (int32_t *)(m.vectors.sum + groups);
-    m.vectors.rounded = (uint16_t *)(m.vectors.surplus + groups);
-    m.vectors.high = (int8_t *)m.vectors.rounded, m.vectors.low = m.vectors.high + numbers; /* a format needs these or those */
     prepare(&m.vectors, weight);
     pool_run(pool, multiply_part, &m);
 }

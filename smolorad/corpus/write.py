@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,12 @@ def token_writer(dataset: Path, split: str) -> Iterator[TokenWriter]:
         writer = TokenWriter(file)
         yield writer
         writer.close()
+
+
+def remove_split(dataset: Path, split: str) -> None:
+    """Takes away a split that has turned out to have no rows, if it is there."""
+    shutil.rmtree(dataset / split, ignore_errors=True)
+    (dataset / TOKENS / f"{split}.arrow").unlink(missing_ok=True)
 
 
 def write_tokenizer(dataset: Path, tokenizer: Path) -> None:

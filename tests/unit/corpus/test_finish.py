@@ -37,10 +37,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tokenizer.json"
 
 
-def made(files: Path, output: Path, tokenizer: Path | None = None, **fields: Any) -> Prepared:
+def made(files: Path, output: Path, tokenizer: Path | None = None, host: Recorder | None = None, **fields: Any) -> Prepared:
     """Prepares a folder; nothing is held out unless it is asked for."""
     spec = replace(PrepareSpec("d", upload_id="u", validation=0.0), **fields)
-    return prepare(files, spec, tokenizer, output, Recorder())
+    return prepare(files, spec, tokenizer, output, host or Recorder())
 
 
 def jsonl(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -110,9 +110,40 @@ def test_rows_of_one_prompt_never_stand_in_both_splits(rows: list[tuple[int, int
         files = jsonl(Path(folder, "in"), *({"prompt": f"p{prompt}", "completion": f"c{n}"} for prompt, n in rows))
         made(files, Path(folder, "out"), validation=0.4, seed=seed)
         found = datasets.load_from_disk(str(Path(folder, "out")), keep_in_memory=True)
+        held = found["validation"]["prompt"] if "validation" in found else []
         assert len(found["train"]) > 0
-        assert not set(found["train"]["prompt"]) & set(found["validation"]["prompt"])
-        assert len(found["train"]) + len(found["validation"]) == len(rows)
+        assert not set(found["train"]["prompt"]) & set(held)
+        assert len(found["train"]) + len(held) == len(rows)
+
+
+@pytest.mark.parametrize("texts", [1, 30])
+def test_no_words_stand_in_both_splits_where_pieces_overlap(tmp_path: Path, tokenizer: Path, texts: int) -> None:
+    each = 6000 // texts
+    files = fill(tmp_path / "in", {f"{n}.txt": " ".join(f"w{n}x{at}" for at in range(each)) for n in range(texts)})
+    chunks = {"text_unit": TextUnit.DOCUMENT, "chunk_unit": ChunkUnit.TOKENS, "chunk_size": 64, "chunk_overlap": 16}
+    host = Recorder()
+    prepared = made(files, tmp_path / "out", tokenizer, host, validation=0.1, **chunks)
+    found = datasets.load_from_disk(str(tmp_path / "out"))
+    # A word may be cut at the edge of a piece, so that its beginning alone stands there.
+    train, held = ({word for text in found[split]["text"] for word in text.split()[1:-1]} for split in ("train", "validation"))
+    assert not train & held
+    assert (len(found["train"]), len(found["validation"])) == (prepared.train_rows, prepared.validation_rows)
+    assert prepared.report.rows_kept == prepared.train_rows + prepared.validation_rows
+    assert 0.08 < prepared.validation_rows / prepared.report.rows_kept < 0.12
+    if texts == 1:
+        assert any("a part both of what is trained on and of what is held out" in note for note in host.notes)
+
+
+def test_rows_of_one_prompt_alone_hold_nothing_out_and_that_is_told(tmp_path: Path, tokenizer: Path) -> None:
+    files = jsonl(tmp_path / "in", *({"prompt": "p", "completion": f"c{n}"} for n in range(20)))
+    host = Recorder()
+    assert made(files, tmp_path / "out", tokenizer, host, validation=0.2).validation_rows == 0
+    assert set(datasets.load_from_disk(str(tmp_path / "out"))) == {"train"}
+    assert [path.name for path in (tmp_path / "out" / "tokens").glob("*.arrow")] == ["train.arrow"]
+    assert not (tmp_path / "out" / "validation").exists()
+    (note,) = host.notes
+    assert note.startswith("Rows of one prompt, ")
+    assert note.endswith("so nothing is held out for evaluation.")
 
 
 # Tokens

@@ -97,6 +97,8 @@ class Finisher:
         taken: Iterable[int],
     ) -> None:
         tally = self._tally
+        for row, (file, line) in zip(rows, places, strict=True):
+            tally.stands(row, self._files[file], line)
         for at in taken:
             texts = texts_of(rows[at])
             for text in texts:

@@ -282,6 +282,7 @@ class ProblemKind(enum.StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
+    IN_TWO_SPLITS = "in_two_splits"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from smolorad.corpus.diff import diff
 from smolorad.corpus.prepare import prepare
 from smolorad.corpus.quality import damage
 from smolorad.corpus.tokens import ModelText
-from smolorad.domain import ChunkUnit, FileType, Prepared, PrepareSpec, ProblemKind, TextUnit
+from smolorad.domain import ChunkUnit, FileType, Prepared, PrepareSpec, ProblemKind, Shape, TextUnit
 from smolorad.errors import InvalidRequest
 from tests.house.repository import ROOT
 from tests.tiny import CHAT_TEMPLATE, CORPUS, tiny_tokenizer
@@ -96,6 +96,41 @@ def test_rows_of_a_wrong_length_are_left_out_and_told(tmp_path: Path) -> None:
     assert texts(tmp_path / "out") == ["abc"]
     assert (prepared.report.rows_filtered, kinds(prepared)) == (2, {ProblemKind.FILTERED: 2})
     assert [one.line for one in prepared.report.findings[0].examples] == [1, 3]
+
+
+# Repetitions
+
+
+def found_of(prepared: Prepared, kind: ProblemKind) -> list[tuple[str, str]]:
+    """Of one kind the places, and what is said of them."""
+    examples = [one for finding in prepared.report.findings if finding.kind is kind for one in finding.examples]
+    return [(f"{one.file}:{one.line}", one.why) for one in examples]
+
+
+@pytest.mark.parametrize("shape", [Shape.TEXT, Shape.CHAT])
+def test_of_a_repetition_it_is_told_where_the_row_stood_first(tmp_path: Path, shape: Shape) -> None:
+    def row(n: int) -> dict[str, Any]:
+        said = [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]
+        return {"text": f"row {n}"} if shape is Shape.TEXT else {"messages": said}
+
+    files = jsonl(tmp_path / "in", *map(row, [*range(1500), 1400, 7, 1400]))
+    prepared = made(files, tmp_path / "out")
+    assert found_of(prepared, ProblemKind.DUPLICATE) == [
+        (f"a.jsonl:{line}", f"stood before, word for word, at a.jsonl:{first}, and was left out; remove it")
+        for line, first in ((1501, 1401), (1502, 8), (1503, 1401))
+    ]
+
+
+def test_a_row_in_files_of_two_splits_is_told_as_that(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"row {n}"}) for n in range(12)]
+    files = {"train.jsonl": lines[:10], "validation.jsonl": lines[8:], "more.jsonl": [lines[0]]}
+    prepared = made(fill(tmp_path / "in", {name: "\n".join(rows) for name, rows in files.items()}), tmp_path / "out")
+    assert kinds(prepared) == {ProblemKind.IN_TWO_SPLITS: 2, ProblemKind.DUPLICATE: 1}
+    assert (prepared.report.rows_duplicate, prepared.train_rows) == (3, 12)
+    (place, why), _ = found_of(prepared, ProblemKind.IN_TWO_SPLITS)
+    assert place == "validation.jsonl:1"
+    assert why.startswith("stood before, word for word, in a file of another split, at train.jsonl:9, and was left out; remove")
+    assert found_of(prepared, ProblemKind.DUPLICATE)[0][1].endswith("at more.jsonl:1, and was left out; remove it")
 
 
 # The split

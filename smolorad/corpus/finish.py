@@ -33,6 +33,9 @@ from smolorad.domain import Note, PhaseProgress, PrepareSpec, ProblemKind, RowPr
 
 _SPLITS = (TRAIN, VALIDATION)
 
+# Where Alpaca's prompt begins to differ from row to row, and within how many characters.
+_ALPACA_ASKS, _ALPACA_HEADER = "### Instruction:\n", 250
+
 Place = tuple[int, int]  # the number of a file, and a line
 
 
@@ -106,8 +109,7 @@ class Finisher:
                 tally.characters += len(text)
                 if (found := damage(text)) is not None:
                     self._find(*found, text, *places[at])
-            if shape is Shape.TEXT:
-                self._edges.add(texts[0], self._files[places[at][0]], places[at][1])
+            self._edges.add(_learned(shape, rows[at]), self._files[places[at][0]], places[at][1])
             if measured is None:
                 continue
             one = measured[at]
@@ -172,6 +174,18 @@ def _prompt(shape: Shape, row: tuple[Value, ...]) -> Value:
         return first
     until = next((at for at, (role, _) in enumerate(first) if role == "assistant"), len(first))
     return first[:until]
+
+
+def _learned(shape: Shape, row: tuple[Value, ...]) -> str:
+    """What a model learns to say of a row: its answers. Many rows may ask alike, as with Alpaca's prompt, and answer not."""
+    match shape, row[0]:
+        case Shape.TEXT, str(text):
+            at = text.find(_ALPACA_ASKS, 0, _ALPACA_HEADER)
+            return text if at < 0 else text[at + len(_ALPACA_ASKS) :]
+        case Shape.CHAT, tuple(turns):
+            return "\n".join(said for role, said in turns if role == "assistant")
+        case _:
+            return "\n".join(texts_of((row[1],)))
 
 
 def _write(

@@ -57,6 +57,7 @@ class Gatherer:
                 tally.add_problem(row)
             elif row.shape is Shape.TEXT and not row.values[0]:
                 tally.empty += 1
+                self._drop(row, ProblemKind.EMPTY, "holds no text, and was left out; write it or remove the row")
             elif not (tally.malformed and self._strict):
                 for piece in self._pieces(row):
                     if self._keep(piece):

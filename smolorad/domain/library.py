@@ -283,6 +283,7 @@ class ProblemKind(enum.StrEnum):
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
     IN_TWO_SPLITS = "in_two_splits"
+    EMPTY = "empty"
 
 
 @dataclass(frozen=True, slots=True)

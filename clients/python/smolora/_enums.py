@@ -74,7 +74,8 @@ class ProblemKind(enum.StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
-    IN_TWO_SPLITS = "in_two_splits"  # left out
+    IN_TWO_SPLITS = "in_two_splits"  # left out, as the next is
+    EMPTY = "empty"
 
 
 class JobKind(enum.StrEnum):

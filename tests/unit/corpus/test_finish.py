@@ -246,6 +246,46 @@ def test_boilerplate_is_found(tmp_path: Path) -> None:
     assert kinds(made(fill(tmp_path / "clean", {"a.txt": "\n".join(words)}), tmp_path / "out")) == {}
 
 
+def answers(footer: str) -> list[str]:
+    """A hundred answers of many words; every second ends in the footer."""
+    words = [" ".join(f"w{(n * 7 + k) % 101}" for k in range(40)) for n in range(100)]
+    return [f"{text} {footer}" if footer and n % 2 else text for n, text in enumerate(words)]
+
+
+def in_shape(shape: Shape, number: int, answer: str) -> dict[str, Any]:
+    """A row with this answer, of a prompt that begins as all others do."""
+    asked = f"Below is an instruction that describes a task. Write a response to it.\n\n### Instruction:\nTask {number}\n\n"
+    turns = [
+        ("system", "You are a helpful assistant that answers in full sentences. " * 3),
+        ("user", asked),
+        ("assistant", answer),
+    ]
+    rows: dict[Shape, dict[str, Any]] = {
+        Shape.TEXT: {"text": asked + answer},
+        Shape.PROMPT_COMPLETION: {"prompt": asked, "completion": answer},
+        Shape.CHAT: {"messages": [{"role": role, "content": said} for role, said in turns]},
+        Shape.PREFERENCE: {"prompt": asked, "chosen": answer, "rejected": "no"},
+    }
+    return rows[shape]
+
+
+@pytest.mark.parametrize("shape", list(Shape))
+def test_boilerplate_is_looked_for_in_what_is_learned(tmp_path: Path, shape: Shape) -> None:
+    for footer in ("", "I hope this helps! Let me know if there is anything else."):
+        rows = [in_shape(shape, n, answer) for n, answer in enumerate(answers(footer))]
+        prepared = made(jsonl(tmp_path / f"in{len(footer)}", *rows), tmp_path / f"out{len(footer)}")
+        assert kinds(prepared) == ({ProblemKind.BOILERPLATE: 50} if footer else {})
+
+
+def test_a_row_without_text_is_told_and_an_empty_line_not(tmp_path: Path) -> None:
+    prepared = made(jsonl(tmp_path / "in", {"text": "a"}, {"text": " "}, {"text": ""}), tmp_path / "out")
+    assert found_of(prepared, ProblemKind.EMPTY) == [
+        (f"a.jsonl:{line}", "holds no text, and was left out; write it or remove the row") for line in (2, 3)
+    ]
+    prepared = made(fill(tmp_path / "lines", {"a.txt": "a\n\nb\n"}), tmp_path / "text")
+    assert prepared.report.findings == ()
+
+
 def clean_sets() -> dict[str, dict[str, Any]]:
     """Real text of five kinds that everybody with this repository has, each with how it is read."""
     pages = {page.name: page.read_text(encoding="utf-8") for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from smolora import _models as values
 from smolora._fields import PREPARE
-from smolora.cli.dataset_report import show
+from smolora.cli.dataset_report import show, speed
 from smolora.cli.flags import add_flags, given
 from smolora.cli.follow import follow
 from smolora.cli.output import Output, UsageError, when
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     if not out.json:
         if dataset.create_time < began:
             out.note(f"The files are as they were at {when(dataset.create_time)}, so nothing was done.")
-        show(dataset, out)
+        show(dataset, out, speed(client) if dataset.report.tokens_read else None)
     return 0
 
 

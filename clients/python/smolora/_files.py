@@ -30,10 +30,10 @@ class LocalFile:
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
     """Every file of these files and folders, in sorted order; `*`, `?`, `[...]` and `**` in a path stand for what they match.
 
-    Folders are searched recursively; what begins with a dot is left out. The files of a folder that is given alone are named
-    from that folder down; where there are several paths the folder's own name comes before. Raises NotFound for a path that is
-    not there, InvalidRequest for one that is neither file nor folder or cannot be read, for no files at all, for two files of
-    one name, and for a name that is not UTF-8, as the contract knows no other.
+    Folders are searched recursively; what begins with a dot is left out, unless it is itself given. The files of a folder that
+    is given alone are named from that folder down; where there are several paths the folder's own name comes before.
+    Raises NotFound for a path that is not there, InvalidRequest for one that is neither file nor folder or cannot be read, for
+    no files at all, for two files of one name, and for a name that is not UTF-8, as the contract knows no other.
     """
     given = [path for pattern in paths for path in _matching(Path(pattern).expanduser())]
     found: dict[str, LocalFile] = {}
@@ -77,15 +77,20 @@ def _expand(path: Path, *, alone: bool) -> Iterator[LocalFile]:
     with _readable(path):
         about = path.stat()
     if stat.S_ISREG(about.st_mode):
-        yield LocalFile(path, path.name, about.st_size)
+        yield LocalFile(path, _shown(path.name), about.st_size)
     elif stat.S_ISDIR(about.st_mode):
-        before = "" if alone else f"{path.absolute().name}/"
+        before = "" if alone else f"{_shown(path.absolute().name)}/"
         for name in visible_files(path):
             with _readable(path / name):
                 size = (path / name).stat().st_size
             yield LocalFile(path / name, before + name, size)
     else:
         raise InvalidRequest(f"{path} is neither a file nor a folder; only those can be uploaded.")
+
+
+def _shown(name: str) -> str:
+    """The name for the upload of what was given by name: the daemon reads nothing that begins with a dot."""
+    return name.lstrip(".") or name
 
 
 @contextmanager

@@ -207,7 +207,20 @@ async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command,
     daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare, "ListJobs": jobs}
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     code, out, err = await command.run(
-        "prepare", str(tmp_path), "--name", "d", "--on-error", "drop", "--file-type", "txt", "--chunk-size", "64", "--seed", "0"
+        "prepare",
+        str(tmp_path),
+        "--name",
+        "d",
+        "--on-error",
+        "drop",
+        "--file-type",
+        "txt",
+        "--chunk-size",
+        "64",
+        "--seed",
+        "0",
+        "--delimiter",
+        r"\t",
     )
     assert code == 0
     assert "rows dropped  1 empty, 1 duplicate, 1 malformed" in out
@@ -215,6 +228,7 @@ async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command,
     assert "one pass      1 step of 8 rows, about 2 s at 48 tokens/s" in out
     assert err.splitlines()[-1] == "read  1,000 of 31,102 rows"
     first, request = daemon.asked("PrepareDataset")
+    assert request.delimiter == "\t"
     assert first.source_fingerprint == request.source_fingerprint != ""
     assert (request.chunk_size, request.seed, request.HasField("seed")) == (64, 0, True)
     code, _, err = await command.run("prepare", "a.txt", "--name", "d", "--file-type", "pdf")

@@ -181,6 +181,17 @@ async def test_paths_that_cannot_be_uploaded_are_named(client: Any, tmp_path: Pa
         await client.upload([tmp_path / "x" / "a.txt", tmp_path / "y" / "a.txt"])
 
 
+async def test_what_begins_with_a_dot_is_sent_where_it_is_itself_given(
+    client: Any, uploads: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / ".notes.txt").write_text("one")
+    (tmp_path / ".folder").mkdir()
+    (tmp_path / ".folder" / "a.txt").write_text("two")
+    (tmp_path / ".folder" / ".b.txt").write_text("three")
+    await client.upload([tmp_path / ".notes.txt", tmp_path / ".folder"])
+    assert uploads == {"notes.txt": b"one", "folder/a.txt": b"two"}
+
+
 @pytest.mark.parametrize("change", ["grow", "shrink", "vanish", "close"])
 async def test_a_file_that_changes_while_it_is_sent_is_named(
     client: Any, uploads: dict[str, bytes], tmp_path: Path, change: str

@@ -61,9 +61,12 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
 def _start(
     args: argparse.Namespace, paths: list[str], hub: values.HubDataset | None, client: Client, out: Output
 ) -> JobRun[values.Dataset]:
+    settings = given(args, PREPARE)
+    if settings.get("delimiter") == r"\t":  # a tab can hardly be typed in a shell
+        settings["delimiter"] = "\t"
     try:
         with Progress(out) as progress:
-            return client.prepare(args.name, paths, hub=hub, on_sent=progress.sent, **given(args, PREPARE))
+            return client.prepare(args.name, paths, hub=hub, on_sent=progress.sent, **settings)
     except KeyboardInterrupt:
         out.note("\nInterrupted during the upload; no job was started.")
         raise

@@ -89,7 +89,7 @@ class Rooms:
         shelf = Shelf(home, store, library)
         train = Train(home, library, shelf, residency, resolver)
         merge = Merge(home, library, shelf, workers, resolver)
-        prepare = Prepare(home, workers, library, shelf, residency, resolver)
+        prepare = Prepare(home, workers, store, library, shelf, residency, resolver)
         import_ = Import(home, shelf, workers, resolver)
         events = Events(store)
         kinds: dict[JobKind, Kind] = {

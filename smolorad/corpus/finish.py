@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,12 +17,26 @@ from smolorad.corpus.measure import Measured, Meter
 from smolorad.corpus.quality import Edges, damage
 from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shapes import COLUMNS, Value, key_of, texts_of
-from smolorad.corpus.split import held_out, held_out_rows
+from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, reach
 from smolorad.corpus.tokens import ModelText
-from smolorad.corpus.write import TRAIN, VALIDATION, SplitWriter, TokenWriter, split_writer, token_writer, write_splits
+from smolorad.corpus.write import (
+    TRAIN,
+    VALIDATION,
+    SplitWriter,
+    TokenWriter,
+    remove_split,
+    split_writer,
+    token_writer,
+    write_splits,
+)
 from smolorad.domain import Note, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
 _SPLITS = (TRAIN, VALIDATION)
+
+# Where Alpaca's prompt begins to differ from row to row, and within how many characters.
+_ALPACA_ASKS, _ALPACA_HEADER = "### Instruction:\n", 250
+
+Place = tuple[int, int]  # the number of a file, and a line
 
 
 class Finisher:
@@ -40,9 +55,7 @@ class Finisher:
         meter = None if model is None else Meter(model, shape, self._spec.max_length)
         share = self._spec.validation
         held = held_out_rows(tally.kept, share)
-        if share and not held:
-            self._host.tell(Note("There is only one row, so nothing is held out for evaluation."))
-        sides = Sides(tally.kept, share, self._spec.seed)
+        sides = Sides(tally.kept, self._spec)
         splits = _SPLITS if held else _SPLITS[:1]
         done = 0
         with ExitStack() as stack:
@@ -50,38 +63,60 @@ class Finisher:
             tokens = [stack.enter_context(token_writer(output, split)) for split in splits] if meter else []
             for batch in read_batches(draft, mapped=False):
                 self._host.check()
-                rows = rows_of(batch, COLUMNS[shape])
+                rows, places = rows_of(batch, COLUMNS[shape]), _places(batch)
                 measured = meter.measure(rows) if meter else None
-                self._look(shape, rows, measured, batch)
-                sides.place(shape, rows)
+                sides.place(shape, rows, places)
+                self._look(shape, rows, measured, places, sorted(sides.taken[0] + sides.taken[1]))
                 _write(batch, measured, sides.taken, writers, tokens)
                 done += len(rows)
                 self._host.tell(PhaseProgress("write", done, tally.kept, "rows"))
-        write_splits(output, list(splits))
+        train, held = writers[0].rows, writers[1].rows if held else 0
+        self._tell_of_the_split(train, held, share)
+        if not held:
+            remove_split(output, VALIDATION)
+        write_splits(output, list(_SPLITS if held else _SPLITS[:1]))
         self._tell_boilerplate()
-        return writers[0].rows, writers[1].rows if held else 0
+        return train, held
+
+    def _tell_of_the_split(self, train: int, held: int, share: float) -> None:
+        tally, lost = self._tally, self._tally.kept - train - held
+        if lost:
+            have = "1 piece has" if lost == 1 else f"{lost:,} pieces have"
+            self._host.tell(Note(f"{have} a part both of what is trained on and of what is held out, and was left out."))
+            tally.kept -= lost
+        if not share or held:
+            return
+        why = "There is only one row"
+        if tally.kept > 1:
+            why = "Rows of one prompt, and pieces that overlap, stay in one split, and here are no others"
+        self._host.tell(Note(f"{why}, so nothing is held out for evaluation."))
 
     def _look(
-        self, shape: Shape, rows: list[tuple[Value, ...]], measured: list[Measured] | None, batch: pa.RecordBatch
+        self,
+        shape: Shape,
+        rows: list[tuple[Value, ...]],
+        measured: list[Measured] | None,
+        places: list[Place],
+        taken: Iterable[int],
     ) -> None:
         tally = self._tally
-        places = list(zip(batch.column(FILE).to_pylist(), batch.column(LINE).to_pylist(), strict=True))
-        for at, row in enumerate(rows):
-            texts = texts_of(row)
+        for row, (file, line) in zip(rows, places, strict=True):
+            tally.stands(row, self._files[file], line)
+        for at in taken:
+            texts = texts_of(rows[at])
             for text in texts:
                 tally.words += count_words(text)
                 tally.characters += len(text)
                 if (found := damage(text)) is not None:
                     self._find(*found, text, *places[at])
-            if shape is Shape.TEXT:
-                self._edges.add(texts[0], self._files[places[at][0]], places[at][1])
-        if measured is None:
-            return
-        for at, one in enumerate(measured):
+            self._edges.add(_learned(shape, rows[at]), self._files[places[at][0]], places[at][1])
+            if measured is None:
+                continue
+            one = measured[at]
             tally.tokens += one.tokens - one.added
             tally.lengths.add(one.tokens, one.scored)
             for kind, why in one.problems:
-                self._find(kind, why, texts_of(rows[at])[0], *places[at])
+                self._find(kind, why, texts[0], *places[at])
 
     def _find(self, kind: ProblemKind, why: str, text: str, file: int, line: int) -> None:
         if self._tally.wants(kind):
@@ -99,22 +134,26 @@ class Finisher:
 
 
 class Sides:
-    """Which rows of a batch go to which split: as drawn, but rows of one prompt never to both."""
+    """Which rows of a batch go to which split: as drawn, but rows of one prompt, or pieces that overlap, never to both."""
 
-    def __init__(self, rows: int, share: float, seed: int) -> None:
-        self._drawn = held_out(rows, share, seed)
-        self._left = rows
+    def __init__(self, rows: int, spec: PrepareSpec) -> None:
+        self._drawn = held_out(rows, spec.validation, spec.seed)
+        near = reach(spec.chunk_size, spec.chunk_overlap)
+        self._pieces = OverlappingPieces(rows, spec.validation, spec.seed, near) if near else None
         self._prompts = (Seen(), Seen())
         self.taken: tuple[array[int], array[int]] = (array("q"), array("q"))
 
-    def place(self, shape: Shape, rows: list[tuple[Value, ...]]) -> None:
-        """Settles a batch; `taken` then holds the places of the rows of each split."""
+    def place(self, shape: Shape, rows: list[tuple[Value, ...]], places: Sequence[Place]) -> None:
+        """Settles a batch; `taken` then holds the numbers of the rows of each split."""
         self.taken = (array("q"), array("q"))
         for at, row in enumerate(rows):
-            held = next(self._drawn)
+            held: bool | None
             if shape is not Shape.TEXT:
-                held = self._with_its_prompt(key_of((_prompt(shape, row),)), held)
-            self.taken[held].append(at)
+                held = self._with_its_prompt(key_of((_prompt(shape, row),)), next(self._drawn))
+            else:
+                held = next(self._drawn) if self._pieces is None else self._pieces.side(places[at])
+            if held is not None:
+                self.taken[held].append(at)
 
     def _with_its_prompt(self, prompt: str, held: bool) -> bool:
         train, validation = self._prompts
@@ -124,6 +163,10 @@ class Sides:
         return held
 
 
+def _places(batch: pa.RecordBatch) -> list[Place]:
+    return list(zip(batch.column(FILE).to_pylist(), batch.column(LINE).to_pylist(), strict=True))
+
+
 def _prompt(shape: Shape, row: tuple[Value, ...]) -> Value:
     """What stands before the answer; of a conversation everything up to its first answer."""
     first = row[0]
@@ -131,6 +174,18 @@ def _prompt(shape: Shape, row: tuple[Value, ...]) -> Value:
         return first
     until = next((at for at, (role, _) in enumerate(first) if role == "assistant"), len(first))
     return first[:until]
+
+
+def _learned(shape: Shape, row: tuple[Value, ...]) -> str:
+    """What a model learns to say of a row: its answers. Many rows may ask alike, as with Alpaca's prompt, and answer not."""
+    match shape, row[0]:
+        case Shape.TEXT, str(text):
+            at = text.find(_ALPACA_ASKS, 0, _ALPACA_HEADER)
+            return text if at < 0 else text[at + len(_ALPACA_ASKS) :]
+        case Shape.CHAT, tuple(turns):
+            return "\n".join(said for role, said in turns if role == "assistant")
+        case _:
+            return "\n".join(texts_of((row[1],)))
 
 
 def _write(

@@ -11,6 +11,7 @@ from smolorad.corpus.arrow import DraftWriter
 from smolorad.corpus.cut import Cut
 from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shapes import Sample
+from smolorad.corpus.split import named_split
 from smolorad.domain import OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Gatherer:
         self._host = host
         self._cut = cut
         self._least, self._most = spec.min_characters, spec.max_characters
-        self._seen = Seen()
+        self._seen: dict[str, Seen] = {}  # by the split that the file's name tells
         self._near = _near(spec.near_duplicates)
         self._since_check = 0
 
@@ -56,6 +57,7 @@ class Gatherer:
                 tally.add_problem(row)
             elif row.shape is Shape.TEXT and not row.values[0]:
                 tally.empty += 1
+                self._drop(row, ProblemKind.EMPTY, "holds no text, and was left out; write it or remove the row")
             elif not (tally.malformed and self._strict):
                 for piece in self._pieces(row):
                     if self._keep(piece):
@@ -79,18 +81,26 @@ class Gatherer:
             yield row._replace(values=(piece,))
 
     def _keep(self, row: Sample) -> bool:
-        key = row.key()
         if self._least or self._most:
             length = row.characters()
             if length < self._least or 0 < self._most < length:
                 short = length < self._least
                 limit = f"fewer than {self._least:,}" if short else f"more than {self._most:,}"
                 return self._drop(row, ProblemKind.FILTERED, f"has {length:,} characters, {limit}, and was left out")
-        if not self._seen.add(key):
-            return self._drop(row, ProblemKind.DUPLICATE, "stood before, word for word, and was left out; remove it")
+        if (kind := self._repeated(row)) is not None:
+            self._tally.repeated(row, kind)
+            return False
         if self._near is not None and not self._near.add(row.text()):
             return self._drop(row, ProblemKind.NEAR_DUPLICATE, "is very like a row before it, and was left out")
         return True
+
+    def _repeated(self, row: Sample) -> ProblemKind | None:
+        """What it is where it stood before, word for word."""
+        key, split = row.key(), named_split(row.file)
+        for other, seen in self._seen.items():
+            if other != split and key in seen:
+                return ProblemKind.IN_TWO_SPLITS if split and other else ProblemKind.DUPLICATE
+        return None if self._seen.setdefault(split, Seen()).add(key) else ProblemKind.DUPLICATE
 
     def _drop(self, row: Sample, kind: ProblemKind, why: str) -> bool:
         if self._tally.wants(kind):

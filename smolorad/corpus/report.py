@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import smolora
+from smolorad.corpus.shapes import Sample, Value, key_of
 from smolorad.domain import DatasetReport, Finding, LengthBin, Note, PhaseProgress, ProblemKind, RowProblem
 from smolorad.errors import BadData, Violation
 
 MOST_PROBLEMS = 100  # the report and the error name so many
 MOST_EXAMPLES = 20  # of each kind
+
+
+# What is said of a row that stood before, with its place between.
+_REPEATED: Mapping[ProblemKind, tuple[str, str]] = {
+    ProblemKind.DUPLICATE: ("stood before, word for word", "and was left out; remove it"),
+    ProblemKind.IN_TWO_SPLITS: (
+        "stood before, word for word, in a file of another split",
+        "and was left out; remove it from one of them, or the loss on held-out rows tells of rows that were trained on",
+    ),
+}
 
 
 class Host(Protocol):
@@ -73,6 +84,8 @@ class Tally:
     found: dict[ProblemKind, int] = field(default_factory=dict)
     examples: dict[ProblemKind, list[RowProblem]] = field(default_factory=dict)
     lengths: Lengths = field(init=False)
+    # By the hash of a row's key the problems that tell of its repetitions, until the row itself comes by.
+    _repetitions: dict[int, list[RowProblem]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lengths = Lengths(self.max_length)
@@ -91,6 +104,26 @@ class Tally:
         if self.wants(problem.kind):
             self.examples.setdefault(problem.kind, []).append(problem)
         self.count(problem.kind)
+
+    def repeated(self, row: Sample, kind: ProblemKind) -> None:
+        """Counts a row that stood before, and keeps the first ones; `stands` tells them where."""
+        if not self.wants(kind):
+            self.count(kind)
+            return
+        what, end = _REPEATED[kind]
+        problem = RowProblem(row.file, row.line, f"{what}, {end}", kind, row.excerpt())
+        self._repetitions.setdefault(hash(row.key()), []).append(problem)
+        self.find(problem)
+
+    def stands(self, values: tuple[Value, ...], file: str, line: int) -> None:
+        """Tells the repetitions of a row, if there are any, where it stands."""
+        if not self._repetitions:
+            return
+        for problem in self._repetitions.pop(hash(key_of(values)), ()):
+            what, end = _REPEATED[problem.kind]
+            examples = self.examples[problem.kind]
+            told = f"{what}, at {f'{file}:{line}' if line else file}, {end}"
+            examples[examples.index(problem)] = replace(problem, why=told)
 
     def count(self, kind: ProblemKind, rows: int = 1) -> None:
         """Counts rows whose kind has examples enough."""
@@ -124,7 +157,7 @@ class Tally:
             rows_read=self.read,
             rows_kept=self.kept,
             rows_empty=self.empty,
-            rows_duplicate=self.found.get(ProblemKind.DUPLICATE, 0),
+            rows_duplicate=sum(self.found.get(kind, 0) for kind in _REPEATED),
             rows_malformed=self.malformed,
             problems=tuple(self.problems),
             words=self.words,

@@ -159,6 +159,8 @@ class Shaper:
         prompt, completion = named.get("prompt"), named.get("completion")
         if isinstance(prompt, list) and isinstance(completion, list):
             return {"messages": prompt + completion}
+        if isinstance(prompt, list) and isinstance(completion, str) and completion.strip():
+            return {"messages": [*prompt, {"role": "assistant", "content": completion}]}
         return named
 
     def _missing(self, fields: Mapping[str, Any]) -> str:
@@ -248,6 +250,9 @@ def _turns(value: Any, name: str) -> Turns:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise _Unfit(f"has text in {name!r}, not a list of turns; write turns with role and content", text=value) from None
+    if isinstance(value, dict) and all(isinstance(column, list) for column in value.values()):
+        # Turns as `datasets` before version 4 keeps them: a list of roles and one of contents.
+        value = [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
     if not isinstance(value, list) or not value:
         what = "an empty list" if value == [] else kind_of(value)
         raise _Unfit(f"has {what} in {name!r}, not turns; write a list of turns with role and content, or remove the row")
@@ -261,6 +266,8 @@ def _turn(turn: Any, name: str, number: int) -> tuple[str, str]:
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     if not isinstance(role, str) or role.lower() not in _ROLES:
         raise _Unfit(f"has {json.dumps(role)[:40]} as the role of {place}; write system, user, assistant or tool")
+    if turn.get("tool_calls"):
+        raise _Unfit(f"calls a tool in {place}, and of a turn only its text is kept; write the call as text, or remove the row")
     if isinstance(content, list):  # parts, as of a model that also sees pictures
         content = _joined(content)
     if not isinstance(content, str):

@@ -52,20 +52,41 @@ class ChatTemplate:
     def spans(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:
         """The text of a conversation, and from where to where in it the assistant speaks.
 
-        Raises TemplateRefuses also where the template does not keep what it wrote as the conversation goes on, so that what is
-        trained on would not be what the model sees when it answers.
+        The same as training finds (`engine/spans.py`): a turn is what the conversation has more with it, or where the template
+        refuses what stands before it, the turn's own words. Raises TemplateRefuses also where the template does not keep what
+        it wrote as the conversation goes on, so that what is trained on would not be what the model sees when it answers.
         """
         whole = self.render(turns)
         spans = []
+        cursor = 0
         for number, (role, content) in enumerate(turns):
-            if role != "assistant" or not content.strip():
-                continue
+            speaks = role == "assistant" and bool(content.strip())
+            span = self._by_difference(turns, number, whole) if speaks else None
+            span = span or self._by_words(content.strip(), whole, cursor)
+            if span is not None:
+                cursor = span[1]
+                if speaks:
+                    spans.append(span)
+        return whole, spans
+
+    def _by_difference(self, turns: Turns, number: int, whole: str) -> tuple[int, int] | None:
+        if number == 0:  # transformers renders no empty conversation
+            return None
+        try:
             before = self.render(turns[:number], open_for_answer=True)
             after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
-            if not (whole.startswith(after) and after.startswith(before)):
-                raise TemplateRefuses(f"turn {number + 1} reads otherwise in the conversation than when it is generated")
-            spans.append((len(before), self._said(after, len(before))))
-        return whole, spans
+        except TemplateRefuses:  # a template that wants a question first, or a whole conversation
+            return None
+        if not (whole.startswith(after) and after.startswith(before)):
+            raise TemplateRefuses(f"turn {number + 1} reads otherwise in the conversation than when it is generated")
+        return len(before), self._said(after, len(before))
+
+    def _by_words(self, words: str, text: str, cursor: int) -> tuple[int, int] | None:
+        """Where a turn's words stand, with the end-of-text token if that follows at once."""
+        begin = text.find(words, cursor) if words else -1
+        end = self._special.get("eos_token", "")
+        stop = begin + len(words)
+        return None if begin < 0 else (begin, stop + len(end) if end and text.startswith(end, stop) else stop)
 
     def _said(self, text: str, begin: int) -> int:
         """Where a turn that begins at `begin` ends: behind its last end-of-text token, or at the end of the text."""

@@ -5,12 +5,14 @@ and `save_to_disk` wants a dataset that stands in a file or in memory already.
 
 Beside the splits `tokens/SPLIT.arrow` holds the same rows, in the same order, as the model's token ids (`input_ids`), and from
 where to where they are scored (`scored`: begin and end by turns, in tokens). `tokens/tokenizer.json` tells by which tokenizer.
+They are for other tools: training tokenises the rows itself, as what is scored depends on its settings.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,6 +108,12 @@ def token_writer(dataset: Path, split: str) -> Iterator[TokenWriter]:
         writer = TokenWriter(file)
         yield writer
         writer.close()
+
+
+def remove_split(dataset: Path, split: str) -> None:
+    """Takes away a split that has turned out to have no rows, if it is there."""
+    shutil.rmtree(dataset / split, ignore_errors=True)
+    (dataset / TOKENS / f"{split}.arrow").unlink(missing_ok=True)
 
 
 def write_tokenizer(dataset: Path, tokenizer: Path) -> None:

@@ -283,6 +283,8 @@ class ProblemKind(enum.StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
+    IN_TWO_SPLITS = "in_two_splits"
+    EMPTY = "empty"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ def tokens_and_answers(tokenizer: Any, messages: Sequence[Message], first: int =
     The token that ends an answer belongs to it. Raises BadData where the template refuses the conversation.
     """
     if first == 0 and _MARKS.search(tokenizer.chat_template):
-        marked = _rendered(tokenizer, messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        marked = rendered(tokenizer, messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         return list(marked["input_ids"]), [bool(mask) for mask in marked["assistant_masks"]]
-    text: str = _rendered(tokenizer, messages, tokenize=False)
+    text: str = rendered(tokenizer, messages, tokenize=False)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
@@ -41,23 +41,36 @@ def tokens_and_answers(tokenizer: Any, messages: Sequence[Message], first: int =
     return list(ids), answered
 
 
+def rendered(tokenizer: Any, messages: Sequence[Message], **how: Any) -> Any:
+    """What the chat template makes of a conversation; raises BadData where it refuses it."""
+    conversation = [{key: value for key, value in message.items() if value is not None} for message in messages]
+    try:
+        return tokenizer.apply_chat_template(conversation, **how)
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BadData(f"The model's chat template refuses a conversation of the dataset: {error}.") from error
+
+
 def _spans(tokenizer: Any, messages: Sequence[Message], text: str, first: int) -> Iterator[tuple[int, int]]:
     """Where the assistant's turns begin and end in the text, in characters."""
     cursor = 0
     for number, message in enumerate(messages):
-        span = _by_difference(tokenizer, messages, number, text) if message["role"] == "assistant" else None
-        if span is None:
-            span = _by_words(str(message.get("content") or "").strip(), text, cursor)
+        words = str(message.get("content") or "").strip()
+        # An empty turn teaches to say nothing.
+        speaks = message["role"] == "assistant" and bool(words or message.get("tool_calls"))
+        span = _by_difference(tokenizer, messages, number, text) if speaks else None
+        span = span or _by_words(words, text, cursor)
         if span is not None:
             cursor = span[1]
-            if message["role"] == "assistant" and number >= first:
+            if speaks and number >= first:
                 yield span
 
 
 def _by_difference(tokenizer: Any, messages: Sequence[Message], number: int, text: str) -> tuple[int, int] | None:
+    if number == 0:  # transformers renders no empty conversation
+        return None
     try:
-        before: str = _rendered(tokenizer, messages[:number], tokenize=False, add_generation_prompt=True)
-        after: str = _rendered(tokenizer, messages[: number + 1], tokenize=False)
+        before: str = rendered(tokenizer, messages[:number], tokenize=False, add_generation_prompt=True)
+        after: str = rendered(tokenizer, messages[: number + 1], tokenize=False)
     except BadData:  # a template that wants a question first, or a whole conversation
         return None
     return (len(before), len(after)) if after.startswith(before) and text.startswith(after) else None
@@ -79,11 +92,3 @@ def _to_its_end(
         return [place for place in inside if place <= last]
     after = inside[-1] + 1
     return [*inside, after] if after < len(ids) and ids[after] in special else inside
-
-
-def _rendered(tokenizer: Any, messages: Sequence[Message], **how: Any) -> Any:
-    conversation = [{key: value for key, value in message.items() if value is not None} for message in messages]
-    try:
-        return tokenizer.apply_chat_template(conversation, **how)
-    except (TemplateError, IndexError, TypeError) as error:
-        raise BadData(f"The model's chat template refuses a conversation of the dataset: {error}.") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smolorad.domain import TrainerSettings
-from smolorad.engine.spans import tokens_and_answers
+from smolorad.engine.spans import rendered, tokens_and_answers
 from smolorad.errors import BadData, UnsupportedModel
 
 UNSCORED = -100
@@ -121,7 +121,7 @@ def _conversation_ids(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, 
         return _conversation(tokenizer, messages, 0, only_answers=True)[0]
     if not tokenizer.chat_template:
         raise UnsupportedModel("The model has no chat template, so it cannot learn conversations; train it on texts instead.")
-    ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    ids: list[int] = rendered(tokenizer, messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     return ids
 
 

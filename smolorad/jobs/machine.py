@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,14 @@ class Pausable(Protocol):
         """Has the job's run end soon, with ShuttingDown; false where it has nothing to keep yet."""
 
 
+@runtime_checkable
+class Discarding(Protocol):
+    """A kind whose jobs hold something outside their own folder."""
+
+    async def discard(self, job: Job) -> None:
+        """Throws away what nobody needs now that the job has failed or was cancelled."""
+
+
 @dataclass(slots=True)
 class _Run:
     """A run under way: its cancellable part, and what it shall become if that part is cancelled."""
@@ -80,9 +89,23 @@ class Machine:
             except BadState:
                 return await self._store.get(job_id)  # cancelled while it waited
             log.info("job runs", job=job.id, kind=job.kind, target=job.target, attempt=job.attempts)
-            return await self._run(job, run)
+            ended = await self._run(job, run)
+            if ended.state in (JobState.FAILED, JobState.CANCELLED):
+                await self.discard(ended)
+            return ended
         finally:
             del self._runs[job_id]
+
+    async def discard(self, job: Job) -> None:
+        """Throws away what a job leaves that has failed or was cancelled, but for a training's checkpoints."""
+        folders = self._home.job(job.id)
+        # Only what is empty: the engine may be writing still, and the next start sweeps.
+        with contextlib.suppress(OSError):
+            folders.stage.rmdir()
+            folders.root.rmdir()
+        kind = self._kinds[job.kind]
+        if isinstance(kind, Discarding):
+            await kind.discard(job)
 
     def stop(self, job_id: str, to: JobState, why: str = "") -> None:
         """Ends a run's cancellable part, if it is under way; the job becomes `to`."""

@@ -14,13 +14,14 @@ from pathlib import Path
 import msgspec
 
 from smolorad.children.worker import Workers
-from smolorad.domain import ChunkUnit, Dataset, Job, Prepared, PrepareSpec, Ref, check, check_name
+from smolorad.domain import ChunkUnit, Dataset, Job, JobState, Prepared, PrepareSpec, Ref, check, check_name
 from smolorad.errors import InvalidRequest, NotFound, SmoloraError
 from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Base, Residency, Resolver
+from smolorad.store.jobs import JobStore
 from smolorad.store.library import Library
 
 log = Log(__name__)
@@ -42,14 +43,23 @@ class Prepare:
     """What a prepare job does."""
 
     def __init__(
-        self, home: Home, workers: Workers, library: Library, shelf: Shelf, residency: Residency, resolver: Resolver
+        self,
+        home: Home,
+        workers: Workers,
+        store: JobStore,
+        library: Library,
+        shelf: Shelf,
+        residency: Residency,
+        resolver: Resolver,
     ) -> None:
         self._home = home
+        self._store = store
         self._library = library
         self._workers = workers
         self._shelf = shelf
         self._residency = residency
         self._resolver = resolver
+        self._failed: dict[str, str] = {}  # the upload of the last failure, by dataset; the daemon's start throws them away
 
     async def plan(self, spec: PrepareSpec) -> PrepareSpec:
         """The request, if it can be carried out; raises InvalidRequest or NotFound."""
@@ -85,9 +95,29 @@ class Prepare:
     async def publish(self, job: Job, made: Prepared) -> str:
         """Publishes the revision, and throws the uploaded files away."""
         dataset = await self._shelf.put_dataset(job, _spec(job).name, made, _source_fingerprint(_spec(job)))
-        if upload_id := _spec(job).upload_id:
-            await asyncio.to_thread(shutil.rmtree, self._home.uploads / upload_id, ignore_errors=True)
+        await self._throw_away(job, _spec(job).upload_id, self._failed.pop(job.target, ""))
         return str(dataset.ref)
+
+    async def discard(self, job: Job) -> None:
+        """Throws the uploaded files away, but those of a failure only once another preparation of that dataset has ended.
+
+        Until then the caller may prepare them in another way, without the malformed rows for instance.
+        """
+        upload_id, earlier = _spec(job).upload_id, self._failed.pop(job.target, "")
+        if job.state is JobState.FAILED:
+            self._failed[job.target] = upload_id
+            upload_id = ""
+        await self._throw_away(job, upload_id, earlier)
+
+    async def _throw_away(self, job: Job, *upload_ids: str) -> None:
+        """Removes uploads that no other job and no failure still needs."""
+        needed = {
+            other.spec.upload_id
+            for other in await self._store.unfinished()
+            if isinstance(other.spec, PrepareSpec) and other.id != job.id
+        }
+        for upload_id in {*upload_ids} - needed - {*self._failed.values()} - {""}:
+            await asyncio.to_thread(shutil.rmtree, self._home.uploads / upload_id, ignore_errors=True)
 
     async def known(self, spec: PrepareSpec) -> Dataset:
         """The name's newest revision, if it was made of the same files in the same way for the same model.

@@ -141,6 +141,7 @@ class Queue:
             except BadState:
                 continue  # it has just begun to run, or ended
             self._unline(job)
+            await self._machine.discard(job)
             return job
         return job
 

@@ -11,9 +11,9 @@ import pytest
 from smolora.v1 import datasets_pb2 as pb
 from smolora.v1 import jobs_pb2, training_pb2
 from smolorad.children.fake import Script, Wait
-from smolorad.domain import Note
+from smolorad.domain import Note, PhaseProgress
 from smolorad.errors import BadData, Violation
-from tests.contract.house import House, everything, loaded, prepared, refused, upload
+from tests.contract.house import House, everything, loaded, prepared, refused, until, upload
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 
@@ -140,6 +140,46 @@ async def test_malformed_rows_end_the_stream_with_their_lines(house: House, scri
     # The files are still there, so that the caller may choose to drop those rows.
     again = pb.PrepareDatasetRequest(name="d", upload_id=upload_id, on_error=pb.ON_ERROR_DROP)
     assert (await everything(house.datasets.PrepareDataset(again)))[-1].dataset.revision == 1
+
+
+def left(house: House) -> set[str]:
+    """The uploads that are there still, and the folders of jobs."""
+    places = house.settings.places
+    return {path.name for path in (*places.uploads.iterdir(), *places.jobs.iterdir())}
+
+
+async def test_files_of_a_failure_are_kept_until_that_dataset_is_prepared_again(house: House, script: Script) -> None:
+    async def failed(name: str) -> str:
+        script.work.append([BadData("A row is malformed.")])
+        upload_id = await upload(house, ("a.jsonl", b"{}"))
+        await refused(house.datasets.PrepareDataset(pb.PrepareDatasetRequest(name=name, upload_id=upload_id)))
+        return upload_id
+
+    first, second, other = await failed("d"), await failed("d"), await failed("e")
+    await prepared(house, "f")  # the lane has gone on, so what is thrown away is gone
+    assert left(house) == {second, other} - {first}
+    await prepared(house, "d")
+    assert left(house) == {other}
+
+
+async def test_a_cancelled_preparation_leaves_nothing(house: House, script: Script) -> None:
+    shared, waiting = await upload(house, ("a.txt", b"x\n")), await upload(house, ("a.txt", b"y\n"))
+    gate = asyncio.Event()
+    script.work.append([PhaseProgress("read"), Wait(gate)])
+    first = house.datasets.PrepareDataset(pb.PrepareDatasetRequest(name="d", upload_id=shared))
+    runs = (await until(first, lambda message: message.job_event.HasField("phase"))).job_event.job_id
+    requests = [pb.PrepareDatasetRequest(name="e", upload_id=upload_id) for upload_id in (waiting, shared)]
+    calls = [house.datasets.PrepareDataset(request) for request in requests]
+    waits = [(await until(call, lambda message: bool(message.job_event.job_id))).job_event.job_id for call in calls]
+    await house.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=waits[0]))
+    assert left(house) == {shared, runs}
+    await house.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=runs))
+    last = await everything(calls[1])
+    assert last[-1].dataset.train_rows == 1, "the files were still needed by the other job"
+    assert left(house) == set()
+    await house.jobs.ResumeJob(jobs_pb2.ResumeJobRequest(id=waits[0]))
+    ended = (await everything(house.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=waits[0]))))[-1].job
+    assert ended.error.message == "The uploaded files are gone; prepare the dataset again from the files."
 
 
 async def test_the_same_request_prepares_once(house: House, script: Script) -> None:

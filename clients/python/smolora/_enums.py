@@ -66,7 +66,7 @@ class ProblemKind(enum.StrEnum):
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     FILTERED = "filtered"
-    TEMPLATE = "template"  # kept, as the rest are
+    TEMPLATE = "template"  # kept, as the next seven are
     FULLY_MASKED = "fully_masked"
     TARGET_TRUNCATED = "target_truncated"
     BEYOND_CONTEXT = "beyond_context"
@@ -74,6 +74,8 @@ class ProblemKind(enum.StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
+    IN_TWO_SPLITS = "in_two_splits"  # left out, as the next is
+    EMPTY = "empty"
 
 
 class JobKind(enum.StrEnum):

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +30,17 @@ class LocalFile:
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
     """Every file of these files and folders, in sorted order; `*`, `?`, `[...]` and `**` in a path stand for what they match.
 
-    Folders are searched recursively; what begins with a dot is left out. The files of a folder that is given alone are named
-    from that folder down; where there are several paths the folder's own name comes before. Raises NotFound for a path that is
-    not there, InvalidRequest for one that is neither file nor folder, for no files at all, and for two files of one name.
+    Folders are searched recursively; what begins with a dot is left out, unless it is itself given. The files of a folder that
+    is given alone are named from that folder down; where there are several paths the folder's own name comes before.
+    Raises NotFound for a path that is not there, InvalidRequest for one that is neither file nor folder or cannot be read, for
+    no files at all, for two files of one name, and for a name that is not UTF-8, as the contract knows no other.
     """
     given = [path for pattern in paths for path in _matching(Path(pattern).expanduser())]
     found: dict[str, LocalFile] = {}
     for path in given:
         for file in _expand(path, alone=len(given) == 1):
+            if not _is_utf8(file.name):
+                raise InvalidRequest(f"The name {file.name!r} is not UTF-8, so it cannot be sent; rename the file.")
             if file.name in found:
                 raise InvalidRequest(
                     f"{file.path} and {found[file.name].path} would both be uploaded as {file.name}; "
@@ -62,33 +66,61 @@ def fingerprint(files: Iterable[LocalFile]) -> str:
     """What tells these files from changed ones without reading them, in hexadecimal: by names, sizes, times and places."""
     digest = hashlib.sha256()
     for file in files:
-        about = file.path.stat()
+        with _readable(file.path):
+            about = file.path.stat()
         told = (str(file.path.absolute()), file.name, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
         digest.update(repr(told).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def _expand(path: Path, *, alone: bool) -> Iterator[LocalFile]:
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist; check the path.") from None
-    if stat.S_ISREG(mode):
-        yield LocalFile(path, path.name, path.stat().st_size)
-    elif stat.S_ISDIR(mode):
-        before = "" if alone else f"{path.absolute().name}/"
+    with _readable(path):
+        about = path.stat()
+    if stat.S_ISREG(about.st_mode):
+        yield LocalFile(path, _shown(path.name), about.st_size)
+    elif stat.S_ISDIR(about.st_mode):
+        before = "" if alone else f"{_shown(path.absolute().name)}/"
         for name in visible_files(path):
-            yield LocalFile(path / name, before + name, (path / name).stat().st_size)
+            with _readable(path / name):
+                size = (path / name).stat().st_size
+            yield LocalFile(path / name, before + name, size)
     else:
         raise InvalidRequest(f"{path} is neither a file nor a folder; only those can be uploaded.")
 
 
+def _shown(name: str) -> str:
+    """The name for the upload of what was given by name: the daemon reads nothing that begins with a dot."""
+    return name.lstrip(".") or name
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises NotFound where the path turns out not to be there, InvalidRequest where the system lets nobody read it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist; check the path.") from None
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read ({error.strerror}); mend that, or leave it out.") from error
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def pieces(file: LocalFile, upload_id: str) -> Iterator[datasets_pb2.UploadFileRequest]:
-    """The requests that send one file: its header, then its bytes."""
+    """The requests that send one file: its header, then its bytes.
+
+    Raises NotFound where it has vanished, InvalidRequest where it cannot be read or has another size than before.
+    """
     header = datasets_pb2.UploadHeader(upload_id=upload_id, path=file.name, size_bytes=file.size_bytes)
     yield datasets_pb2.UploadFileRequest(header=header)
     left = file.size_bytes
-    with file.path.open("rb") as source:
+    with _readable(file.path), file.path.open("rb") as source:
         while data := source.read(_PIECE_BYTES):
             left -= len(data)
             if left < 0:

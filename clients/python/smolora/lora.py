@@ -173,6 +173,8 @@ class SmoLoRA:
         """
         if self._closed:
             raise NoModel("No model is loaded, as this SmoLoRA was closed; make another one.")
+        if not prompt:
+            raise InvalidRequest("The prompt is empty; give at least one character to go on from.")
         with _phase("Inference"):
             choice = {"temperature": temperature, "top_k": _TOP_K} if do_sample else {"temperature": 0}
             generation = self.model.generate(prompt, max_new_tokens=max_new_tokens, **choice)
@@ -234,7 +236,11 @@ def _revision(made: values.Dataset | values.Adapter) -> str:
 def _phase(name: str) -> Iterator[None]:
     log.info("%s begins.", name)
     began = time.monotonic()
-    yield
+    try:
+        yield
+    except BaseException:
+        log.info("%s failed after %.2f s.", name, time.monotonic() - began)
+        raise
     log.info("%s took %.2f s.", name, time.monotonic() - began)
 
 

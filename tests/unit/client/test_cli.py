@@ -195,21 +195,40 @@ async def test_prepare_uploads_and_reports(daemon: FakeDaemon, command: Command,
         progress = jobs_pb2.PhaseProgress(phase="read", done=1000, total=31102, unit="rows")
         yield datasets_pb2.PrepareDatasetResponse(job_event=event(1, phase=progress))
         report = datasets_pb2.DatasetReport(files=1, rows_read=5, rows_kept=2, rows_empty=1, rows_duplicate=1, rows_malformed=1)
+        report.tokens_read = 192
         report.problems.add(file="a.txt", line=4, why="is not UTF-8; save it as UTF-8")
         dataset = datasets_pb2.Dataset(name="d", revision=3, train_rows=1, validation_rows=1, report=report)
         dataset.create_time.GetCurrentTime()
         yield datasets_pb2.PrepareDatasetResponse(dataset=dataset)
 
-    daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare}
+    async def jobs(request: Any, context: Any) -> Any:
+        return jobs_pb2.ListJobsResponse(jobs=[jobs_pb2.Job(id="t", progress=jobs_pb2.TrainProgress(tokens_per_second=48.0))])
+
+    daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare, "ListJobs": jobs}
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     code, out, err = await command.run(
-        "prepare", str(tmp_path), "--name", "d", "--on-error", "drop", "--file-type", "txt", "--chunk-size", "64", "--seed", "0"
+        "prepare",
+        str(tmp_path),
+        "--name",
+        "d",
+        "--on-error",
+        "drop",
+        "--file-type",
+        "txt",
+        "--chunk-size",
+        "64",
+        "--seed",
+        "0",
+        "--delimiter",
+        r"\t",
     )
     assert code == 0
     assert "rows dropped  1 empty, 1 duplicate, 1 malformed" in out
     assert "  a.txt:4: is not UTF-8; save it as UTF-8" in out
+    assert "one pass      1 step of 8 rows, about 2 s at 48 tokens/s" in out
     assert err.splitlines()[-1] == "read  1,000 of 31,102 rows"
     first, request = daemon.asked("PrepareDataset")
+    assert request.delimiter == "\t"
     assert first.source_fingerprint == request.source_fingerprint != ""
     assert (request.chunk_size, request.seed, request.HasField("seed")) == (64, 0, True)
     code, _, err = await command.run("prepare", "a.txt", "--name", "d", "--file-type", "pdf")
@@ -451,7 +470,7 @@ def report() -> datasets_pb2.DatasetReport:
     finding = found.findings.add(kind=datasets_pb2.PROBLEM_KIND_TARGET_TRUNCATED, rows=4)
     for line in range(1, 5):
         finding.examples.add(
-            file="<a>.jsonl", line=line, why="has its answer behind token 90", excerpt="<script>alert(1)</script>"
+            file="<a>.jsonl", line=line, why="has its answer behind token 90", excerpt="<script>alert(1)</script>\x1b[2J"
         )
     return found
 
@@ -475,6 +494,7 @@ async def test_the_report_is_shown_and_written_as_one_page(daemon: FakeDaemon, c
         "one pass      1 step of 8 rows, about 4 s at 48 tokens/s",
         "found  target truncated: 4 rows",
         "  <a>.jsonl:1: has its answer behind token 90",
+        "    <script>alert(1)</script>\ufffd[2J",
     ):
         assert line in out.splitlines()
     assert "<a>.jsonl:4" not in out, "a few examples do"

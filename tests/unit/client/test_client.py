@@ -181,6 +181,64 @@ async def test_paths_that_cannot_be_uploaded_are_named(client: Any, tmp_path: Pa
         await client.upload([tmp_path / "x" / "a.txt", tmp_path / "y" / "a.txt"])
 
 
+async def test_what_begins_with_a_dot_is_sent_where_it_is_itself_given(
+    client: Any, uploads: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / ".notes.txt").write_text("one")
+    (tmp_path / ".folder").mkdir()
+    (tmp_path / ".folder" / "a.txt").write_text("two")
+    (tmp_path / ".folder" / ".b.txt").write_text("three")
+    await client.upload([tmp_path / ".notes.txt", tmp_path / ".folder"])
+    assert uploads == {"notes.txt": b"one", "folder/a.txt": b"two"}
+
+
+@pytest.mark.parametrize("change", ["grow", "shrink", "vanish", "close"])
+async def test_a_file_that_changes_while_it_is_sent_is_named(
+    client: Any, uploads: dict[str, bytes], tmp_path: Path, change: str
+) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("first")
+    second.write_bytes(b"x" * 3_000_000)
+
+    def meanwhile(done: int, total: int) -> None:
+        """Changes the second file as soon as the first is sent."""
+        if done != first.stat().st_size:
+            return
+        if change in ("grow", "shrink"):
+            os.truncate(second, 3_000_001 if change == "grow" else 1_000_000)
+        elif second.is_file():
+            second.unlink()
+            if change == "close":
+                second.mkdir()
+
+    says = {"vanish": "does not exist; check", "close": r"cannot be read \(Is a directory\)"}
+    told = says.get(change, "changed while it was sent; wait until it is whole")
+    with pytest.raises(smolora.NotFound if change == "vanish" else smolora.InvalidRequest, match=rf"b\.txt {told}"):
+        await client.upload(tmp_path, meanwhile)
+    assert list(uploads) == ["a.txt"]
+
+
+async def test_a_name_that_is_not_utf8_is_refused_before_anything_is_sent(
+    client: Any, uploads: dict[str, bytes], tmp_path: Path
+) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.txt")).write_text("a")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 alone")
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(smolora.InvalidRequest, match=r"'\\udcff\\udcfe\.txt' is not UTF-8, so it cannot be sent; rename"):
+        await client.upload(tmp_path)
+    assert not uploads
+
+
+async def test_an_error_of_who_is_told_how_far_it_is_stays_as_it_is(
+    client: Any, uploads: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(ZeroDivisionError):
+        await client.upload(tmp_path, lambda done, total: 1 // 0)
+
+
 async def test_prepare_takes_one_source(daemon: FakeDaemon, client: Any) -> None:
     async def prepare(request: Any, context: Any) -> Any:
         yield datasets_pb2.PrepareDatasetResponse(job_event=event(1))

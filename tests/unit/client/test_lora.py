@@ -116,6 +116,22 @@ def test_a_name_stays_a_name_and_a_folder_becomes_a_whole_path(tmp_path: Path, m
     assert lora._model_reference("owner/name") == str(tmp_path / "owner" / "name")
 
 
+def test_the_end_of_a_phase_is_logged_also_where_it_fails(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with pytest.raises(smolora.BadState), lora._phase("Saving"):
+        raise smolora.BadState("There is nothing to save.")
+    begins, ends = (record.getMessage() for record in caplog.records)
+    assert begins == "Saving begins."
+    assert ends.startswith("Saving failed after ")
+
+
+def test_an_empty_prompt_is_told_as_that() -> None:
+    trainer = SmoLoRA.__new__(SmoLoRA)  # what it is made with is not asked for
+    trainer._closed = False
+    with pytest.raises(smolora.InvalidRequest, match="The prompt is empty; give at least one character"):
+        trainer.inference("")
+
+
 def test_importing_stays_light() -> None:
     heavy = ("grpc", "google.protobuf", "rich", "torch", "datasets", "pyarrow", "numpy", "asyncio")
     code = f"import sys, smolora, smolora.datasets; sys.exit(' '.join(name for name in {heavy!r} if name in sys.modules) or 0)"

@@ -19,7 +19,7 @@ from smolorad.corpus.diff import diff
 from smolorad.corpus.prepare import prepare
 from smolorad.corpus.quality import damage
 from smolorad.corpus.tokens import ModelText
-from smolorad.domain import ChunkUnit, FileType, Prepared, PrepareSpec, ProblemKind, TextUnit
+from smolorad.domain import ChunkUnit, FileType, Prepared, PrepareSpec, ProblemKind, Shape, TextUnit
 from smolorad.errors import InvalidRequest
 from tests.house.repository import ROOT
 from tests.tiny import CHAT_TEMPLATE, CORPUS, tiny_tokenizer
@@ -37,10 +37,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tokenizer.json"
 
 
-def made(files: Path, output: Path, tokenizer: Path | None = None, **fields: Any) -> Prepared:
+def made(files: Path, output: Path, tokenizer: Path | None = None, host: Recorder | None = None, **fields: Any) -> Prepared:
     """Prepares a folder; nothing is held out unless it is asked for."""
     spec = replace(PrepareSpec("d", upload_id="u", validation=0.0), **fields)
-    return prepare(files, spec, tokenizer, output, Recorder())
+    return prepare(files, spec, tokenizer, output, host or Recorder())
 
 
 def jsonl(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -98,6 +98,41 @@ def test_rows_of_a_wrong_length_are_left_out_and_told(tmp_path: Path) -> None:
     assert [one.line for one in prepared.report.findings[0].examples] == [1, 3]
 
 
+# Repetitions
+
+
+def found_of(prepared: Prepared, kind: ProblemKind) -> list[tuple[str, str]]:
+    """Of one kind the places, and what is said of them."""
+    examples = [one for finding in prepared.report.findings if finding.kind is kind for one in finding.examples]
+    return [(f"{one.file}:{one.line}", one.why) for one in examples]
+
+
+@pytest.mark.parametrize("shape", [Shape.TEXT, Shape.CHAT])
+def test_of_a_repetition_it_is_told_where_the_row_stood_first(tmp_path: Path, shape: Shape) -> None:
+    def row(n: int) -> dict[str, Any]:
+        said = [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]
+        return {"text": f"row {n}"} if shape is Shape.TEXT else {"messages": said}
+
+    files = jsonl(tmp_path / "in", *map(row, [*range(1500), 1400, 7, 1400]))
+    prepared = made(files, tmp_path / "out")
+    assert found_of(prepared, ProblemKind.DUPLICATE) == [
+        (f"a.jsonl:{line}", f"stood before, word for word, at a.jsonl:{first}, and was left out; remove it")
+        for line, first in ((1501, 1401), (1502, 8), (1503, 1401))
+    ]
+
+
+def test_a_row_in_files_of_two_splits_is_told_as_that(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"row {n}"}) for n in range(12)]
+    files = {"train.jsonl": lines[:10], "validation.jsonl": lines[8:], "more.jsonl": [lines[0]]}
+    prepared = made(fill(tmp_path / "in", {name: "\n".join(rows) for name, rows in files.items()}), tmp_path / "out")
+    assert kinds(prepared) == {ProblemKind.IN_TWO_SPLITS: 2, ProblemKind.DUPLICATE: 1}
+    assert (prepared.report.rows_duplicate, prepared.train_rows) == (3, 12)
+    (place, why), _ = found_of(prepared, ProblemKind.IN_TWO_SPLITS)
+    assert place == "validation.jsonl:1"
+    assert why.startswith("stood before, word for word, in a file of another split, at train.jsonl:9, and was left out; remove")
+    assert found_of(prepared, ProblemKind.DUPLICATE)[0][1].endswith("at more.jsonl:1, and was left out; remove it")
+
+
 # The split
 
 
@@ -110,9 +145,40 @@ def test_rows_of_one_prompt_never_stand_in_both_splits(rows: list[tuple[int, int
         files = jsonl(Path(folder, "in"), *({"prompt": f"p{prompt}", "completion": f"c{n}"} for prompt, n in rows))
         made(files, Path(folder, "out"), validation=0.4, seed=seed)
         found = datasets.load_from_disk(str(Path(folder, "out")), keep_in_memory=True)
+        held = found["validation"]["prompt"] if "validation" in found else []
         assert len(found["train"]) > 0
-        assert not set(found["train"]["prompt"]) & set(found["validation"]["prompt"])
-        assert len(found["train"]) + len(found["validation"]) == len(rows)
+        assert not set(found["train"]["prompt"]) & set(held)
+        assert len(found["train"]) + len(held) == len(rows)
+
+
+@pytest.mark.parametrize("texts", [1, 30])
+def test_no_words_stand_in_both_splits_where_pieces_overlap(tmp_path: Path, tokenizer: Path, texts: int) -> None:
+    each = 6000 // texts
+    files = fill(tmp_path / "in", {f"{n}.txt": " ".join(f"w{n}x{at}" for at in range(each)) for n in range(texts)})
+    chunks = {"text_unit": TextUnit.DOCUMENT, "chunk_unit": ChunkUnit.TOKENS, "chunk_size": 64, "chunk_overlap": 16}
+    host = Recorder()
+    prepared = made(files, tmp_path / "out", tokenizer, host, validation=0.1, **chunks)
+    found = datasets.load_from_disk(str(tmp_path / "out"))
+    # A word may be cut at the edge of a piece, so that its beginning alone stands there.
+    train, held = ({word for text in found[split]["text"] for word in text.split()[1:-1]} for split in ("train", "validation"))
+    assert not train & held
+    assert (len(found["train"]), len(found["validation"])) == (prepared.train_rows, prepared.validation_rows)
+    assert prepared.report.rows_kept == prepared.train_rows + prepared.validation_rows
+    assert 0.08 < prepared.validation_rows / prepared.report.rows_kept < 0.12
+    if texts == 1:
+        assert any("a part both of what is trained on and of what is held out" in note for note in host.notes)
+
+
+def test_rows_of_one_prompt_alone_hold_nothing_out_and_that_is_told(tmp_path: Path, tokenizer: Path) -> None:
+    files = jsonl(tmp_path / "in", *({"prompt": "p", "completion": f"c{n}"} for n in range(20)))
+    host = Recorder()
+    assert made(files, tmp_path / "out", tokenizer, host, validation=0.2).validation_rows == 0
+    assert set(datasets.load_from_disk(str(tmp_path / "out"))) == {"train"}
+    assert [path.name for path in (tmp_path / "out" / "tokens").glob("*.arrow")] == ["train.arrow"]
+    assert not (tmp_path / "out" / "validation").exists()
+    (note,) = host.notes
+    assert note.startswith("Rows of one prompt, ")
+    assert note.endswith("so nothing is held out for evaluation.")
 
 
 # Tokens
@@ -178,6 +244,46 @@ def test_boilerplate_is_found(tmp_path: Path) -> None:
     mixed = [f"{text} {footer}" if n % 2 else text for n, text in enumerate(words)]
     assert kinds(made(fill(tmp_path / "in", {"a.txt": "\n".join(mixed)}), tmp_path / "out")) == {ProblemKind.BOILERPLATE: 50}
     assert kinds(made(fill(tmp_path / "clean", {"a.txt": "\n".join(words)}), tmp_path / "out")) == {}
+
+
+def answers(footer: str) -> list[str]:
+    """A hundred answers of many words; every second ends in the footer."""
+    words = [" ".join(f"w{(n * 7 + k) % 101}" for k in range(40)) for n in range(100)]
+    return [f"{text} {footer}" if footer and n % 2 else text for n, text in enumerate(words)]
+
+
+def in_shape(shape: Shape, number: int, answer: str) -> dict[str, Any]:
+    """A row with this answer, of a prompt that begins as all others do."""
+    asked = f"Below is an instruction that describes a task. Write a response to it.\n\n### Instruction:\nTask {number}\n\n"
+    turns = [
+        ("system", "You are a helpful assistant that answers in full sentences. " * 3),
+        ("user", asked),
+        ("assistant", answer),
+    ]
+    rows: dict[Shape, dict[str, Any]] = {
+        Shape.TEXT: {"text": asked + answer},
+        Shape.PROMPT_COMPLETION: {"prompt": asked, "completion": answer},
+        Shape.CHAT: {"messages": [{"role": role, "content": said} for role, said in turns]},
+        Shape.PREFERENCE: {"prompt": asked, "chosen": answer, "rejected": "no"},
+    }
+    return rows[shape]
+
+
+@pytest.mark.parametrize("shape", list(Shape))
+def test_boilerplate_is_looked_for_in_what_is_learned(tmp_path: Path, shape: Shape) -> None:
+    for footer in ("", "I hope this helps! Let me know if there is anything else."):
+        rows = [in_shape(shape, n, answer) for n, answer in enumerate(answers(footer))]
+        prepared = made(jsonl(tmp_path / f"in{len(footer)}", *rows), tmp_path / f"out{len(footer)}")
+        assert kinds(prepared) == ({ProblemKind.BOILERPLATE: 50} if footer else {})
+
+
+def test_a_row_without_text_is_told_and_an_empty_line_not(tmp_path: Path) -> None:
+    prepared = made(jsonl(tmp_path / "in", {"text": "a"}, {"text": " "}, {"text": ""}), tmp_path / "out")
+    assert found_of(prepared, ProblemKind.EMPTY) == [
+        (f"a.jsonl:{line}", "holds no text, and was left out; write it or remove the row") for line in (2, 3)
+    ]
+    prepared = made(fill(tmp_path / "lines", {"a.txt": "a\n\nb\n"}), tmp_path / "text")
+    assert prepared.report.findings == ()
 
 
 def clean_sets() -> dict[str, dict[str, Any]]:

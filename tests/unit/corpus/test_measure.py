@@ -14,11 +14,16 @@ from smolorad.corpus.measure import Measured, Meter, shown_rows
 from smolorad.corpus.shapes import Turns
 from smolorad.corpus.template import ChatTemplate, TemplateRefuses
 from smolorad.corpus.tokens import ModelText
-from smolorad.domain import ProblemKind, Shape
+from smolorad.domain import ProblemKind, Shape, TrainerSettings
+from smolorad.engine.tokenise import CHAT, UNSCORED, tokeniser
 from tests.tiny import CHAT_TEMPLATE, END, tiny_tokenizer
 
 ASKED: Turns = (("user", "Who keeps the lamp?"), ("assistant", "The keeper."))
 LONGER: Turns = (("system", "Be brief."), *ASKED, ("user", "And who else?"), ("assistant", "Nobody."))
+# Puts a turn of its own before the first, and so refuses a conversation without turns.
+PREFACED = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}" + CHAT_TEMPLATE
+# Refuses a conversation that the assistant does not end.
+WHOLE = "{% if messages[-1].role != 'assistant' %}{{ raise_exception('no answer') }}{% endif %}" + CHAT_TEMPLATE
 
 
 def saved(
@@ -79,6 +84,18 @@ def test_of_a_conversation_what_the_assistant_says_is_scored(model: ModelText, t
     assert ids(found) == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
     said = [tokenizer.decode(ids(found)[begin:end]) for begin, end in found.spans]
     assert said == [f"{content}<|im_end|>" for role, content in turns if role == "assistant"]
+
+
+@pytest.mark.parametrize("turns", [ASKED, LONGER, (("assistant", "Hello."), *ASKED), (*ASKED, *ASKED, ("assistant", ""))])
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, PREFACED, WHOLE])
+def test_of_a_conversation_the_same_is_scored_as_in_training(tmp_path: Path, template: str, turns: Turns) -> None:
+    found = measured(saved(tmp_path, template=template, context=500), Shape.CHAT, turns, max_length=500)
+    messages = [{"role": role, "content": content} for role, content in turns]
+    (row,) = zip(*tokeniser(CHAT, own(tmp_path), TrainerSettings(), 500)({"messages": [messages]}).values(), strict=True)
+    scored = [UNSCORED] * found.tokens
+    for begin, end in found.spans:
+        scored[begin:end] = ids(found)[begin:end]
+    assert (ids(found), scored, kinds(found)) == (*row, [])
 
 
 def test_of_a_preference_the_longer_answer_counts(model: ModelText) -> None:

@@ -38,6 +38,9 @@ def shaped(
         ({"prompt": [ASKED], "completion": [ANSWERED]}, Shape.CHAT, (TURNS,)),
         ({"prompt": "x", "messages": [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]}, ANSWERED]}, Shape.CHAT,
          (TURNS,)),
+        ({"prompt": [ASKED], "completion": "4"}, Shape.CHAT, (TURNS,)),
+        ({"messages": {"role": ["user", "assistant"], "content": ["2+2?", "4"]}}, Shape.CHAT, (TURNS,)),
+        ({"messages": [ASKED, ANSWERED | {"tool_calls": None}]}, Shape.CHAT, (TURNS,)),
         # ShareGPT
         ({"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}, Shape.CHAT, (TURNS,)),
         ({"system": "Be brief.", "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
@@ -90,6 +93,12 @@ def test_a_column_map_gives_fields_their_standard_names() -> None:
         ({"messages": ["hello"]}, ProblemKind.MALFORMED, "has a string as turn 1"),
         ({"messages": [{"role": "wizard", "content": "a"}]}, ProblemKind.MALFORMED, '"wizard" as the role of turn 1'),
         ({"messages": [{"role": "user", "content": None}]}, ProblemKind.MALFORMED, "has null as the content of turn 1"),
+        ({"messages": {"role": [], "content": []}}, ProblemKind.MALFORMED, "an empty list"),
+        (
+            {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+            ProblemKind.MALFORMED,
+            "calls a tool in turn 2 of 'messages'",
+        ),
         ({"messages": [ASKED, {"role": "assistant", "content": "\ud83d"}]}, ProblemKind.ENCODING, "half of a character"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
         ({"prompt": "a", "chosen": "b", "rejected": ""}, ProblemKind.EMPTY_COMPLETION, "no answer in 'rejected'"),

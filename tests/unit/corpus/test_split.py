@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolorad.corpus.split import held_out, held_out_rows
+from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, named_split, reach
 
 SHARES = st.floats(0, 0.5)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -43,3 +43,63 @@ def test_a_seed_means_the_same_rows_on_every_machine() -> None:
 def test_every_row_is_equally_likely() -> None:
     counts = [sum(column) for column in zip(*(held_out(10, 0.3, seed) for seed in range(2000)), strict=True)]
     assert all(abs(count - 600) < 100 for count in counts), "600 expected, 20 the standard deviation"
+
+
+# Pieces that overlap
+
+TEXTS = st.lists(st.integers(1, 60), min_size=1, max_size=12)  # pieces of each
+
+
+def sides_of(texts: list[int], share: float, seed: int, near: int) -> list[tuple[int, int, bool | None]]:
+    """Of each piece its text, its number within it, and its side."""
+    pieces = OverlappingPieces(sum(texts), share, seed, near)
+    return [(text, at, pieces.side(text)) for text, count in enumerate(texts) for at in range(count)]
+
+
+@given(TEXTS, SHARES, SEEDS, st.integers(1, 3))
+def test_pieces_of_both_sides_never_overlap(texts: list[int], share: float, seed: int, near: int) -> None:
+    found = sides_of(texts, share, seed, near)
+    wanted = held_out_rows(sum(texts), share)
+    held = {(text, at) for text, at, side in found if side}
+    trained = {(text, at) for text, at, side in found if side is False}
+    assert not any((text, at + step) in trained for text, at in held for step in range(-near, near + 1))
+    assert trained
+    assert (held != set()) == (wanted > 0 and (len(texts) > 1 or sum(texts) > near + 1))
+    assert len(held) <= wanted
+    assert len(held) + len(trained) == len(found) or held, "none is lost in vain"
+    assert found == sides_of(texts, share, seed, near)
+
+
+@given(SEEDS)
+def test_one_long_text_loses_little(seed: int) -> None:
+    sides = [side for *_, side in sides_of([1000], 0.05, seed, 1)]
+    assert sides.count(True) == 50
+    assert sides.count(None) <= 16
+
+
+@given(SEEDS)
+def test_of_many_texts_whole_ones_are_held_out(seed: int) -> None:
+    sides = [side for *_, side in sides_of([5] * 200, 0.05, seed, 1)]
+    assert sides.count(True) in (49, 50)
+    assert sides.count(None) <= 2, "at the end, where it must be as many as are wanted"
+
+
+@pytest.mark.parametrize(("size", "overlap", "near"), [(512, 0, 0), (512, 64, 1), (512, 256, 2), (8, 6, 4), (8, 7, 8)])
+def test_how_far_a_piece_reaches(size: int, overlap: int, near: int) -> None:
+    assert reach(size, overlap) == near
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("train.jsonl", "train"),
+        ("data/validation-00000-of-00002.parquet", "validation"),
+        ("my_VAL.csv", "validation"),
+        ("test/a.txt", "test"),
+        ("train/dev.txt", "validation"),
+        ("trains.txt", ""),
+        ("latest/contest.txt", ""),
+    ],
+)
+def test_a_file_s_name_may_tell_its_split(file: str, split: str) -> None:
+    assert named_split(file) == split

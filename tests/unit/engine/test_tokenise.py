@@ -28,6 +28,8 @@ FORGETFUL = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}"
     "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Puts a turn of its own before the first, as SmolLM 2 does it: there must be a first.
+PREFACED = "{% if messages[0].role != 'system' %}<|im_start|>system\nbe kind<|im_end|>\n{% endif %}" + CHATML
 # Refuses a conversation that does not begin with a question, and has no token at the end of a turn.
 STRICT = (
     "{% if messages|length == 0 or messages[0].role != 'user' %}{{ raise_exception('a question comes first') }}{% endif %}"
@@ -86,6 +88,18 @@ def test_a_template_that_refuses_parts_and_has_no_end_token(tokenizer: Any) -> N
     tokenizer.chat_template = STRICT
     with pytest.raises(BadData, match="a question comes first"):
         tokeniser(CHAT, tokenizer, SETTINGS, None)({"messages": [TALK[1:]]})
+
+
+@pytest.mark.parametrize("template", [CHATML, PREFACED])
+def test_a_conversation_that_the_assistant_begins(tokenizer: Any, template: str) -> None:
+    parts = learned(tokenizer, conversation(tokenizer, template, TALK[1:])["labels"])
+    assert parts == ["bread<|im_end|>", "water and light<|im_end|>"]
+
+
+def test_pairs_whose_prompt_the_template_refuses(tokenizer: Any) -> None:
+    tokenizer.chat_template = STRICT
+    with pytest.raises(BadData, match="a question comes first"):
+        tokeniser(PREFERENCE, tokenizer, SETTINGS, None)({"prompt": [TALK[1:2]], "chosen": [TALK[:1]], "rejected": [TALK[2:]]})
 
 
 def test_all_turns_if_asked(tokenizer: Any) -> None:

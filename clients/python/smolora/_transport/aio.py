@@ -13,7 +13,7 @@ import grpc.aio
 from smolora._channel import CHANNEL_OPTIONS, Address
 from smolora._errors import SmoloraError, TimedOut
 from smolora._transport.status import to_error
-from smolora._transport.threads import Transport
+from smolora._transport.threads import Made, Transport
 
 
 class AsyncTransport:
@@ -50,7 +50,8 @@ class AsyncTransport:
         # in one of seven refused uploads. gRPC's other stack keeps it.
         if self._sender is None:
             self._sender = Transport(self.address)
-        call = getattr(self._sender.stub(stub), method).future(requests, timeout=timeout)
+        made = Made(requests)
+        call = getattr(self._sender.stub(stub), method).future(made, timeout=timeout)
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def end(_call: Any) -> None:
@@ -65,6 +66,7 @@ class AsyncTransport:
         try:
             return call.result()
         except grpc.RpcError as failure:
+            made.check()
             raise self.error(failure) from None
 
     def stream(self, method: Any, request: Any, *, idle: float | None, timeout: float | None = None) -> AsyncStream:

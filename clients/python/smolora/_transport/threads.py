@@ -45,7 +45,12 @@ class Transport:
 
     def send(self, stub: type, method: str, requests: Iterator[Any], timeout: float) -> Any:
         """A stream of requests, one answer. The requests are made in a thread."""
-        return self.call(getattr(self.stub(stub), method), requests, timeout)
+        made = Made(requests)
+        try:
+            return self.call(getattr(self.stub(stub), method), made, timeout)
+        except SmoloraError:
+            made.check()
+            raise
 
     def stream(self, method: Any, request: Any, *, idle: float | None, timeout: float | None = None) -> Stream:
         """One request, a stream of answers. `idle`: seconds without an answer after which TimedOut is raised."""
@@ -70,6 +75,31 @@ class Transport:
             self._closed = True
             if self._channel is not None:
                 self._channel.close()
+
+
+class Made:
+    """Requests as they are made, and the error that ended that: gRPC tells the caller only that there was one."""
+
+    def __init__(self, requests: Iterator[Any]) -> None:
+        self._requests = requests
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._requests)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._error = error
+            raise
+
+    def check(self) -> None:
+        """Raises that error, if there was one."""
+        if self._error is not None:
+            raise self._error from None
 
 
 class Stream:

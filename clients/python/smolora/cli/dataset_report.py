@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from smolora import _models as values
-from smolora.cli.output import Output, number, plural, span
+from smolora.cli.output import Output, number, plural, safe, span
+
+if TYPE_CHECKING:
+    from smolora._sync.client import Client
 
 # The contract's defaults for a training: an effective batch of 8 rows.
 _ROWS_A_STEP = 8
@@ -68,10 +72,22 @@ def show(dataset: values.Dataset, out: Output, speed: float | None = None) -> No
         out.text(f"found  {finding.kind.replace('_', ' ')}: {plural(finding.rows, 'row')}")
         shown = finding.examples if finding.kind in _MALFORMED else finding.examples[:_EXAMPLES]
         for problem in shown:
-            out.text(f"  {place(problem)}: {problem.why}")
+            _show_problem(problem, out)
     if not report.findings:
         for problem in report.problems:
-            out.text(f"  {place(problem)}: {problem.why}")
+            _show_problem(problem, out)
+
+
+def speed(client: Client) -> float | None:
+    """Tokens a second of the newest training that told them."""
+    told = (job.progress.tokens_per_second for job in client.jobs() if job.progress is not None)
+    return next(filter(None, told), None)
+
+
+def _show_problem(problem: values.RowProblem, out: Output) -> None:
+    out.text(f"  {place(problem)}: {problem.why}")
+    if problem.excerpt:
+        out.text(f"    {safe(problem.excerpt)}")
 
 
 _MALFORMED = (

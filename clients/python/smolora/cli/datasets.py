@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from smolora._errors import InvalidRequest
 from smolora.cli import preview as rows
 from smolora.cli.dataset_page import page
-from smolora.cli.dataset_report import show
+from smolora.cli.dataset_report import show, speed
 from smolora.cli.flags import Actions
 from smolora.cli.output import Output, number, plural, when
 
@@ -60,12 +60,12 @@ def _show(args: argparse.Namespace, client: Client, out: Output) -> None:
     if out.json:
         out.emit(dataset=dataset)
     else:
-        show(dataset, out, _speed(client))
+        show(dataset, out, speed(client))
 
 
 def _report(args: argparse.Namespace, client: Client, out: Output) -> None:
     dataset = client.dataset(args.name)
-    content = page(dataset, _speed(client))
+    content = page(dataset, speed(client))
     if args.output == "-":
         out.text(content)
         return
@@ -78,12 +78,6 @@ def _report(args: argparse.Namespace, client: Client, out: Output) -> None:
         out.emit(path=str(path))
     else:
         out.text(str(path))
-
-
-def _speed(client: Client) -> float | None:
-    """Tokens a second of the newest training that told them."""
-    told = (job.progress.tokens_per_second for job in client.jobs() if job.progress is not None)
-    return next(filter(None, told), None)
 
 
 def _diff(args: argparse.Namespace, client: Client, out: Output) -> None:

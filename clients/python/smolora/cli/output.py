@@ -68,6 +68,11 @@ class Output:
                 print(f"  {one.field}: {one.description}", file=sys.stderr)
 
 
+def safe(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
+
 def size(count: float) -> str:
     """Bytes in the nearest unit: `269 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from smolora import _models as values
 from smolora._fields import PREPARE
-from smolora.cli.dataset_report import show
+from smolora.cli.dataset_report import show, speed
 from smolora.cli.flags import add_flags, given
 from smolora.cli.follow import follow
 from smolora.cli.output import Output, UsageError, when
@@ -54,16 +54,19 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     if not out.json:
         if dataset.create_time < began:
             out.note(f"The files are as they were at {when(dataset.create_time)}, so nothing was done.")
-        show(dataset, out)
+        show(dataset, out, speed(client) if dataset.report.tokens_read else None)
     return 0
 
 
 def _start(
     args: argparse.Namespace, paths: list[str], hub: values.HubDataset | None, client: Client, out: Output
 ) -> JobRun[values.Dataset]:
+    settings = given(args, PREPARE)
+    if settings.get("delimiter") == r"\t":  # a tab can hardly be typed in a shell
+        settings["delimiter"] = "\t"
     try:
         with Progress(out) as progress:
-            return client.prepare(args.name, paths, hub=hub, on_sent=progress.sent, **given(args, PREPARE))
+            return client.prepare(args.name, paths, hub=hub, on_sent=progress.sent, **settings)
     except KeyboardInterrupt:
         out.note("\nInterrupted during the upload; no job was started.")
         raise

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from smolora import _models as values
-from smolora.cli.output import Output, number
+from smolora.cli.output import Output, number, safe
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client
@@ -39,9 +39,4 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
 def drawn(row: values.PreviewRow, *, colour: bool) -> str:
     """A row; on a terminal its masked part is dim, and elsewhere it stands in brackets of its own: ⟦masked⟧."""
     before, behind = (_DIM, _PLAIN) if colour else ("⟦", "⟧")
-    return "".join(_safe(span.text) if span.scored else f"{before}{_safe(span.text)}{behind}" for span in row.spans)
-
-
-def _safe(text: str) -> str:
-    """The text without what a terminal would obey."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+    return "".join(safe(span.text) if span.scored else f"{before}{safe(span.text)}{behind}" for span in row.spans)

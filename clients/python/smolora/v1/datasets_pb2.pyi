@@ -70,6 +70,8 @@ class ProblemKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROBLEM_KIND_CONTROL_CHARACTERS: _ClassVar[ProblemKind]
     PROBLEM_KIND_MOJIBAKE: _ClassVar[ProblemKind]
     PROBLEM_KIND_BOILERPLATE: _ClassVar[ProblemKind]
+    PROBLEM_KIND_IN_TWO_SPLITS: _ClassVar[ProblemKind]
+    PROBLEM_KIND_EMPTY: _ClassVar[ProblemKind]
 FILE_TYPE_UNSPECIFIED: FileType
 FILE_TYPE_TXT: FileType
 FILE_TYPE_JSONL: FileType
@@ -112,6 +114,8 @@ PROBLEM_KIND_MISSING_EOS: ProblemKind
 PROBLEM_KIND_CONTROL_CHARACTERS: ProblemKind
 PROBLEM_KIND_MOJIBAKE: ProblemKind
 PROBLEM_KIND_BOILERPLATE: ProblemKind
+PROBLEM_KIND_IN_TWO_SPLITS: ProblemKind
+PROBLEM_KIND_EMPTY: ProblemKind
 
 class UploadFileRequest(_message.Message):
     __slots__ = ("header", "data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from smolorad.errors import Damaged, NotFinite, NotFound, SmoloraError, Unsuppor
 from smolorad.publish import publish
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
+from tests.unit.engine.train_kit import Job, write_dataset
 
 TARGETS = {
     "llama": ["q_proj", "v_proj"],
@@ -151,6 +153,15 @@ def test_refused_with_a_reason(
     with pytest.raises(error, match=words):
         adapters.attach("a@1", folder)
     assert adapters.keys() == ()
+
+
+def test_a_trained_adapter_answers_though_the_files_of_its_base_are_gone(tmp_path: Path) -> None:
+    base = fp32_base(tiny_model(tmp_path / "base"))
+    shutil.rmtree(tmp_path / "base")
+    job = Job(tmp_path, write_dataset(tmp_path / "rows"))
+    job.run(base)
+    _, outcome = finish(begin(base, spec("A", max_tokens=3), Adapters(base).attach("a@1", job.output), "a@1"))
+    assert len(outcome.token_ids) == 3
 
 
 def test_an_adapter_of_another_architecture(llama: Base, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ Formats: TRL's dataset formats (huggingface.co/docs/trl/dataset_formats); Alpaca
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from smolora._models import ProblemKind as ClientKind
@@ -29,6 +29,7 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assis
     role: role for role in ("system", "tool", "developer")
 }
 _CONVERSATIONS = ("messages", "conversations", "conversation")
+_OPTIONAL = ("input", "system")  # a row may lack them, whatever they are called
 # The prompt that Alpaca's authors trained with, without and with an input.
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -101,9 +102,10 @@ class Shaper:
 
     def unfit_columns(self, columns: Sequence[str]) -> str | None:
         """Why a table with these columns holds no rows; None where it does."""
-        if _shape_of(self._renamed(dict.fromkeys(columns, "")), self.shape) is not None:
-            return None
-        return no_field(columns, self._text_field).replace("field", "column", 1).replace("its fields", "its columns")
+        why = self._lost(columns)
+        if why is None and _shape_of(self._renamed(dict.fromkeys(columns, "")), self.shape) is None:
+            why = no_field(columns, self._text_field)
+        return why and why.replace("field", "column", 1).replace("its fields", "its columns")
 
     def text(self, row: Row) -> Sample | RowProblem:
         """The row of a plain text."""
@@ -126,6 +128,8 @@ class Shaper:
             return RowProblem(record.file, record.line, str(unfit), unfit.kind, excerpt(unfit.text))
 
     def _convert(self, record: Record) -> Sample:
+        if (lost := self._lost(record.fields)) is not None:
+            raise _Unfit(lost, text=str(record.fields))
         fields = self._renamed(record.fields)
         shape = _shape_of(fields, self.shape)
         if shape is None:
@@ -153,9 +157,21 @@ class Shaper:
             self.shape, self._form, self._first = shape, form, f"{record.file}:{record.line}"
         return Sample(shape, values, record.file, record.line)
 
+    def _lost(self, fields: Collection[str]) -> str | None:
+        """Why these are not the fields that the user named: another one would be trained on without a word."""
+        for name, theirs in self._names.items():
+            if theirs in fields or theirs == name or name in _OPTIONAL:
+                continue
+            if name != "text":
+                return no_field(fields, theirs, "name another with --columns")
+            if self._wanted in (None, Shape.TEXT):
+                return no_field(fields, theirs)
+        return None
+
     def _renamed(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The fields, those of the column map under the standard names too; a prompt of turns and its answer are one talk."""
-        named = {**fields, **{name: fields[theirs] for name, theirs in self._names.items() if theirs in fields}}
+        """The fields, those of the column map under the standard names alone; a prompt of turns and its answer are one talk."""
+        others = {name: value for name, value in fields.items() if self._names.get(name, name) == name}
+        named = others | {name: fields[theirs] for name, theirs in self._names.items() if theirs in fields}
         prompt, completion = named.get("prompt"), named.get("completion")
         if isinstance(prompt, list) and isinstance(completion, list):
             return {"messages": prompt + completion}

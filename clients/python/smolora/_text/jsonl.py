@@ -83,10 +83,10 @@ def text_of(record: Record, text_field: str) -> Row | RowProblem:
     return row(text, record.file, record.line)
 
 
-def no_field(fields: Any, text_field: str) -> str:
+def no_field(fields: Any, field: str, mend: str = "name one as text_field") -> str:
     """Why a record that has other fields cannot be read."""
     there = f"its fields are {quoted(list(fields))}" if fields else "it has no fields"
-    return f"has no field {text_field!r}: {there}; name one as text_field"
+    return f"has no field {field!r}: {there}; {mend}"
 
 
 def kind_of(value: Any) -> str:

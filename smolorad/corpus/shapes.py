@@ -209,7 +209,8 @@ def _spoken(shape: Shape | None) -> str:
 def _text(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
     text = fields["text"]
     if not isinstance(text, str):
-        raise _Unfit(f"has {kind_of(text)} in {text_field!r}, not text; put it in quotes or remove the row")
+        mend = "make the column one of strings" if isinstance(text, bytes) else "put it in quotes or remove the row"
+        raise _Unfit(f"has {kind_of(text)} in {text_field!r}, not text; {mend}")
     return (text.strip(),)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,42 @@ def test_damage_is_told_with_its_place_and_can_be_left_out(
     report = made(files, tmp_path / "out", on_error=OnError.DROP).report
     assert "good" in texts(tmp_path / "out")
     assert report.rows_malformed == 1
+
+
+def not_utf_8() -> pa.Table:
+    """A table whose second text is not what its column says it is."""
+    ends = array("i", [0, 1, 3, 4])
+    return pa.table({"text": pa.StringArray.from_buffers(3, pa.py_buffer(ends), pa.py_buffer(b"a\xff\xfeb"))})
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_text_of_a_table_that_is_not_utf_8_is_told_with_its_row_and_can_be_left_out(tmp_path: Path, name: str) -> None:
+    (files := tmp_path / "in").mkdir()
+    if name == "a.parquet":
+        pq.write_table(not_utf_8(), files / name)
+    else:
+        with pa.ipc.new_file(files / name, not_utf_8().schema) as writer:
+            writer.write_table(not_utf_8())
+    with pytest.raises(BadData, match=rf"^{name}:2 is not UTF-8: it holds the byte 0xff"):
+        made(files, tmp_path / "out")
+    report = made(files, tmp_path / "out", on_error=OnError.DROP).report
+    assert texts(tmp_path / "out") == ["a", "b"]
+    assert [(one.line, one.kind) for one in report.problems] == [(2, ProblemKind.ENCODING)]
+
+
+def test_a_parquet_file_that_is_damaged_in_its_middle_can_be_left_out(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"good.txt": "good"})
+    (files / "a.parquet").write_bytes(parquet()[:4] + b"\xff" * 16 + parquet()[20:])
+    with pytest.raises(BadData, match=r"^a\.parquet is not Parquet that can be read"):
+        made(files, tmp_path / "out")
+    assert made(files, tmp_path / "out", on_error=OnError.DROP).report.rows_malformed == 1
+
+
+def test_bytes_are_no_text(tmp_path: Path) -> None:
+    (files := tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": [b"a"]}), files / "a.parquet")
+    with pytest.raises(BadData, match=r"^a\.parquet:1 has bytes in 'text', not text; make the column one of strings"):
+        made(files, tmp_path / "out")
 
 
 def test_a_line_of_100_mb_is_a_problem_and_never_held(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import closing
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from smolora._models import ProblemKind, RowProblem
 from smolora._text.lines import read_lines
 from smolora._text.rows import Record, Records, Row, Rows, excerpt, quoted, row
 
-_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"} | {
+    # In tables alone.
+    bytes: "bytes",
+    datetime: "a time",
+    date: "a date",
+}
 
 
 class _RepeatedField(ValueError):
@@ -90,5 +96,5 @@ def no_field(fields: Any, field: str, mend: str = "name one as text_field") -> s
 
 
 def kind_of(value: Any) -> str:
-    """A JSON value's kind, for a sentence."""
+    """The kind of a value of JSON or of a table, for a sentence."""
     return _KINDS.get(type(value), "a number")

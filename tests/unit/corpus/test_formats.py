@@ -180,7 +180,7 @@ def deep() -> str:
         ("a.arrow", "nonsense", "a.arrow", "is not Arrow"),
         ("a.txt.gz", "nonsense", "a.txt.gz:1", "cannot be unpacked"),
         ("a.jsonl.zst", "nonsense", "a.jsonl.zst:1", "cannot be unpacked"),
-        ("a.jsonl.gz", gzip.compress(jsonl() * 1000)[:200], "a.jsonl.gz:1", "cannot be unpacked"),
+        ("a.jsonl.gz", gzip.compress(jsonl() * 1000)[:20], "a.jsonl.gz:1", "cannot be unpacked"),
     ],
 )
 def test_damage_is_told_with_its_place_and_can_be_left_out(
@@ -195,6 +195,24 @@ def test_damage_is_told_with_its_place_and_can_be_left_out(
     report = made(files, tmp_path / "out", on_error=OnError.DROP).report
     assert "good" in texts(tmp_path / "out")
     assert report.rows_malformed == 1
+
+
+def test_every_file_at_fault_is_told_and_what_is_lost_with_it(tmp_path: Path) -> None:
+    cut = gzip.compress("".join(f"{n} {n * 7919 % 10_007}\n" for n in range(20_000)).encode())
+    files = fill(
+        tmp_path / "in",
+        {"a.jsonl": '{"text": "a"}\n{}\n[]\n', "b.json": '[{"text": "b"},\n{]', "c.json": "{", "d.csv": "body\nd\n"},
+    )
+    (files / "e.txt.gz").write_bytes(cut[: len(cut) // 2])
+    with pytest.raises(BadData, match="6 rows are malformed in all") as caught:
+        made(files, tmp_path / "out")
+    places = [violation.field for violation in caught.value.violations]
+    assert places[:5] == ["a.jsonl:2", "a.jsonl:3", "b.json:2", "c.json:1", "d.csv:1"]
+    file, _, line = places[5].partition(":")
+    assert file == "e.txt.gz"
+    assert 1000 < int(line) < 20_000
+    told = [violation.description.endswith("nothing behind it is read") for violation in caught.value.violations]
+    assert told == [False, False, True, True, False, True]
 
 
 def not_utf_8() -> pa.Table:

@@ -23,7 +23,7 @@ def read_json(path: Path, file: str) -> Records:
 
     Raises BadFile where the file is not UTF-8 or not JSON: behind a fault nobody can tell where the next element begins.
     """
-    with open_binary(path, file) as stream:
+    with open_binary(path, file, lambda: text.line) as stream:
         text = _Text(stream, file)
         first = text.peek()
         if first == "":

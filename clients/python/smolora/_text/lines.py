@@ -36,7 +36,8 @@ def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[L
     A line that is not UTF-8, holds NUL or is longer than `most` bytes has a fault.
     Raises BadFile for a file in UTF-16, OSError for one that cannot be read.
     """
-    with open_binary(path, file) as stream:
+    number = 0
+    with open_binary(path, file, lambda: number + 1) as stream:
         for number, raw in enumerate(_raw_lines(stream, most), 1):
             if number == 1:
                 if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from smolora._models import ProblemKind as ClientKind
 from smolora._models import RowProblem
 from smolora._text.jsonl import kind_of, no_field
-from smolora._text.rows import Record, Row, excerpt, fault, unreadable
+from smolora._text.lines import MAX_LINE_BYTES
+from smolora._text.rows import Record, Row, excerpt, fault
 from smolorad.domain import Shape
 
 Turns = tuple[tuple[str, str], ...]  # role and content
@@ -58,7 +59,7 @@ class Sample(NamedTuple):
 
     def characters(self) -> int:
         """How long it is."""
-        return sum(map(len, texts_of(self.values)))
+        return characters_of(self.values)
 
     def excerpt(self) -> str:
         """Its first words."""
@@ -69,6 +70,12 @@ def key_of(values: tuple[Value, ...]) -> str:
     """The same for equal values alone, where they are of one shape."""
     first = values[0]
     return first if len(values) == 1 and isinstance(first, str) else json.dumps(values)
+
+
+def characters_of(values: tuple[Value, ...]) -> int:
+    """How long a row's values are."""
+    first = values[0]
+    return len(first) if len(values) == 1 and isinstance(first, str) else sum(map(len, texts_of(values)))
 
 
 def texts_of(values: tuple[Value, ...]) -> list[str]:
@@ -117,11 +124,9 @@ class Shaper:
         """The row, or the problem with it."""
         fields = record.fields
         # Text is by far the most frequent, and may be longest.
-        if self._form and self.shape is Shape.TEXT and isinstance(text := fields.get(self._text_field), str):
-            why = fault(text)
-            if why is None:
-                return Sample(Shape.TEXT, (text.strip(),), record.file, record.line)
-            return unreadable(record.file, record.line, why, text)
+        text = fields.get(self._text_field) if self._form and self.shape is Shape.TEXT else None
+        if isinstance(text, str) and len(text) <= MAX_LINE_BYTES and fault(text) is None:
+            return Sample(Shape.TEXT, (text.strip(),), record.file, record.line)
         try:
             return self._convert(record)
         except _Unfit as unfit:
@@ -150,6 +155,8 @@ class Shaper:
                 ClientKind.MIXED_SHAPES,
                 str(record.fields),
             )
+        if characters_of(values) > MAX_LINE_BYTES:  # as long as a line may be; more would be held several times over
+            raise _Unfit(f"is longer than {MAX_LINE_BYTES:,} characters; break it up", text=texts_of(values)[0])
         for text in texts_of(values):
             if (why := fault(text)) is not None:
                 raise _Unfit(why, ClientKind.ENCODING, text)

@@ -13,13 +13,13 @@ from smolora._models import RowProblem
 from smolora._text.rows import BadFile, Record, Records, unreadable
 from smolorad.corpus.foreign import first_line
 
-_BATCH_ROWS = 1000
+_BATCH_ROWS, _BATCH_BYTES = 1000, 8 * 2**20
 
 
 def read_parquet(path: Path, file: str, check: Callable[[Sequence[str]], str | None]) -> Records:
     """The rows of a Parquet file. `check` tells why columns will not do; raises BadFile for that, and for a damaged file."""
     with _damage_told(file, "Parquet"), pq.ParquetFile(path, memory_map=True) as table:
-        yield from _records(table.schema_arrow, table.iter_batches(_BATCH_ROWS), file, check)
+        yield from _records(table.schema_arrow, table.iter_batches(_rows_at_once(*_size(table))), file, check)
 
 
 def read_arrow(path: Path, file: str, check: Callable[[Sequence[str]], str | None]) -> Records:
@@ -65,6 +65,21 @@ def _damage_told(file: str, form: str) -> Iterator[None]:
         raise BadFile(file, 0, f"is not {form} that can be read ({first_line(error)}); write it again") from error
 
 
+def _size(table: pq.ParquetFile) -> tuple[int, int]:
+    """Rows and bytes of the group whose rows are longest."""
+    groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
+    return max(
+        ((group.num_rows, group.total_byte_size) for group in groups if group.num_rows),
+        key=lambda size: size[1] / size[0],
+        default=(0, 0),
+    )
+
+
+def _rows_at_once(rows: int, size: int) -> int:
+    """How many rows are held at a time, of so many that take so many bytes."""
+    return max(1, min(_BATCH_ROWS, rows * _BATCH_BYTES // (size + 1)))
+
+
 def _records(
     schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: str, check: Callable[[Sequence[str]], str | None]
 ) -> Records:
@@ -72,7 +87,8 @@ def _records(
         raise BadFile(file, 0, why)
     number = 1
     for batch in batches:
-        for begin in range(0, batch.num_rows, _BATCH_ROWS):
-            part = batch.slice(begin, _BATCH_ROWS)
+        rows = _rows_at_once(batch.num_rows, batch.nbytes)
+        for begin in range(0, batch.num_rows, rows):
+            part = batch.slice(begin, rows)
             yield from rows_of(part, file, number)
             number += part.num_rows

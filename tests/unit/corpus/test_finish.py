@@ -6,7 +6,7 @@ import json
 from array import array
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolorad.corpus import cut
 from smolorad.corpus.cut import by_paragraphs, by_tokens
 from smolorad.corpus.diff import diff
 from smolorad.corpus.prepare import prepare
@@ -80,6 +81,30 @@ def test_pieces_of_tokens_overlap_and_tear_no_character(tokenizer: Path) -> None
         assert all(piece in text and piece == piece.strip() != "" for piece in overlapping)
 
     agrees()
+
+
+def test_a_text_cut_part_by_part_is_cut_as_the_whole(tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelText(tokenizer)
+    text = "\n".join(CORPUS * 3)
+    whole = {(size, overlap): list(by_tokens(text, size, overlap, model)) for size in (1, 7, 500) for overlap in (0, size // 2)}
+    monkeypatch.setattr(cut, "_PART_CHARACTERS", 40)
+    assert {how: list(by_tokens(text, *how, model)) for how in whole} == whole
+    letters = "日本語も少し" * 50  # no space to part it at
+    assert "".join(by_tokens(letters, 7, 0, model)) == letters
+
+
+def test_of_a_long_text_only_a_part_is_encoded_before_its_first_piece(tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelText(tokenizer)
+    encoded: list[int] = []
+
+    class Noting:
+        def encode(self, text: str, **how: Any) -> Any:
+            encoded.append(len(text))
+            return whole.encode(text, **how)
+
+    whole, model.tokenizer = model.tokenizer, cast(Any, Noting())
+    next(iter(by_tokens("word " * 2**18, 16, 0, model)))
+    assert sum(encoded) < 2**17
 
 
 def test_tokens_need_a_tokenizer(tmp_path: Path, tokenizer: Path) -> None:

@@ -16,8 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from smolora._text import lines
+from smolora._text.rows import Record
+from smolorad.corpus.arrow import DraftWriter, read_batches
 from smolorad.corpus.infer import infer
 from smolorad.corpus.prepare import prepare
+from smolorad.corpus.readers import tables
+from smolorad.corpus.shapes import Sample
 from smolorad.domain import FileType, OnError, Prepared, PrepareSpec, ProblemKind, Shape, TextUnit
 from smolorad.errors import BadData, is_disk_full
 from tests.unit.corpus.kit import Recorder, fill
@@ -259,6 +263,44 @@ def test_a_line_of_100_mb_is_a_problem_and_never_held(tmp_path: Path) -> None:
     report = made(files, tmp_path / "out", on_error=OnError.DROP).report
     assert texts(tmp_path / "out") == ["after"]
     assert [(one.file, one.line, one.excerpt) for one in report.problems] == [("a.txt", 1, "x" * 80)]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.json"])
+def test_a_row_longer_than_a_line_may_be_is_a_problem_in_every_format(tmp_path: Path, name: str) -> None:
+    files = fill(tmp_path / "in", {"b.txt": "after"})
+    turns = [{"role": role, "content": "x" * 10 * 2**20} for role in ("user", "assistant")]
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": ["before", "x" * (lines.MAX_LINE_BYTES + 1)]}), files / name)
+    else:
+        (files / name).write_text(json.dumps([{"messages": turns}]))
+    report = made(files, tmp_path / "out", on_error=OnError.DROP).report
+    assert [(one.file, one.line) for one in report.problems] == [(name, 2 if name == "a.parquet" else 1)]
+    assert report.problems[0].why == "is longer than 16,777,216 characters; break it up"
+
+
+def test_long_rows_of_a_table_are_read_few_at_a_time(tmp_path: Path) -> None:
+    rows = [str(n) + "x" * 2**20 for n in range(40)]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet")
+    held: list[int] = []
+
+    def noted(batch: pa.RecordBatch, file: str, first: int) -> Any:
+        held.append(batch.num_rows)
+        return rows_of(batch, file, first)
+
+    rows_of = tables.rows_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "rows_of", noted)
+        found = list(tables.read_parquet(tmp_path / "a.parquet", "f", lambda columns: None))
+    assert [one.fields["text"] for one in found if isinstance(one, Record)] == rows
+    assert max(held) <= 8
+
+
+def test_long_conversations_are_written_few_at_a_time(tmp_path: Path) -> None:
+    turns = (("user", "x" * 2**20), ("assistant", "y" * 2**20))
+    with DraftWriter(tmp_path / "draft") as writer:
+        for number in range(10):
+            writer.append(Sample(Shape.CHAT, (turns,), "f", number))
+    assert max(batch.num_rows for batch in read_batches(tmp_path / "draft")) <= 2
 
 
 def test_an_element_of_an_array_may_be_as_long_as_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

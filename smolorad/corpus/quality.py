@@ -8,8 +8,9 @@ from collections import Counter
 from smolorad.corpus.mojibake import mojibake
 from smolorad.domain import ProblemKind
 
-# C0 controls but tab, line feed, form feed and carriage return; DEL; and C1, which no writing uses.
-_CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# C0 controls but tab, line feed, form feed and carriage return; DEL; C1, which no writing uses; and the byte order mark, which
+# stands at the beginning of files alone.
+_CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _GIVEN_UP = "\ufffd"  # stands where a decoder found no character
 _SHOWN = 20
 _EDGE = 48  # characters of a beginning or an end

@@ -18,7 +18,7 @@ from smolora._text.txt import LINE, PARAGRAPH, read_markdown, read_txt
 from smolorad.corpus.infer import Source, Sources, infer
 from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shapes import Sample, Shaper
-from smolorad.domain import FileType, Note, PhaseProgress, PrepareSpec
+from smolorad.domain import FileType, Note, PhaseProgress, PrepareSpec, Shape
 from smolorad.errors import BadData
 
 _NAMES_IN_NOTE = 12
@@ -41,6 +41,11 @@ class Reader:
 
         A file that cannot be read, or not to its end, is a problem as a row is. Raises BadData where one vanishes.
         """
+        yield from self._samples(files)
+        if self._spec.chunk_size and self._shaper.shape not in (None, Shape.TEXT):
+            self._host.tell(Note("Only rows of text are cut; --chunk-size changed nothing."))
+
+    def _samples(self, files: Path | None) -> Iterator[Sample | RowProblem]:
         if files is None:
             yield from self._shaped(self._hub())
             return

@@ -30,6 +30,7 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assis
     role: role for role in ("system", "tool", "developer")
 }
 _CONVERSATIONS = ("messages", "conversations", "conversation")
+_SAME = "has the same answer in 'chosen' and 'rejected'; remove the row"
 _OPTIONAL = ("input", "system")  # a row may lack them, whatever they are called
 # The prompt that Alpaca's authors trained with, without and with an input.
 _ALPACA = (
@@ -59,7 +60,8 @@ class Sample(NamedTuple):
 
     def characters(self) -> int:
         """How long it is."""
-        return characters_of(self.values)
+        first = self.values[0]
+        return len(first) if len(self.values) == 1 and isinstance(first, str) else sum(map(len, texts_of(self.values)))
 
     def excerpt(self) -> str:
         """Its first words."""
@@ -70,12 +72,6 @@ def key_of(values: tuple[Value, ...]) -> str:
     """The same for equal values alone, where they are of one shape."""
     first = values[0]
     return first if len(values) == 1 and isinstance(first, str) else json.dumps(values)
-
-
-def characters_of(values: tuple[Value, ...]) -> int:
-    """How long a row's values are."""
-    first = values[0]
-    return len(first) if len(values) == 1 and isinstance(first, str) else sum(map(len, texts_of(values)))
 
 
 def texts_of(values: tuple[Value, ...]) -> list[str]:
@@ -155,14 +151,15 @@ class Shaper:
                 ClientKind.MIXED_SHAPES,
                 str(record.fields),
             )
-        if characters_of(values) > MAX_LINE_BYTES:  # as long as a line may be; more would be held several times over
+        sample = Sample(shape, values, record.file, record.line)
+        if sample.characters() > MAX_LINE_BYTES:  # as long as a line may be; more would be held several times over
             raise _Unfit(f"is longer than {MAX_LINE_BYTES:,} characters; break it up", text=texts_of(values)[0])
         for text in texts_of(values):
             if (why := fault(text)) is not None:
                 raise _Unfit(why, ClientKind.ENCODING, text)
         if not self._form:
             self.shape, self._form, self._first = shape, form, f"{record.file}:{record.line}"
-        return Sample(shape, values, record.file, record.line)
+        return sample
 
     def _lost(self, fields: Collection[str]) -> str | None:
         """Why these are not the fields that the user named: another one would be trained on without a word."""
@@ -300,6 +297,8 @@ def _joined(parts: list[Any]) -> str | None:
 
 def _preference(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
     chosen, rejected, prompt = fields["chosen"], fields["rejected"], fields.get("prompt")
+    if chosen == rejected and chosen:
+        raise _Unfit(_SAME, ClientKind.EMPTY_COMPLETION, str(prompt or chosen))
     if isinstance(chosen, list) or isinstance(rejected, list):
         better, worse = _turns(chosen, "chosen"), _turns(rejected, "rejected")
         if isinstance(prompt, list):
@@ -331,7 +330,7 @@ def _differing(prompt: Value, chosen: Value, rejected: Value) -> tuple[Value, ..
                 text,
             )
     if chosen == rejected:
-        raise _Unfit("has the same answer in 'chosen' and 'rejected'; remove the row", ClientKind.EMPTY_COMPLETION, text)
+        raise _Unfit(_SAME, ClientKind.EMPTY_COMPLETION, text)
     return prompt, chosen, rejected
 
 

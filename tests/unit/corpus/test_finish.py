@@ -178,6 +178,7 @@ def test_what_max_length_cuts_is_counted(tmp_path: Path, tokenizer: Path) -> Non
     [
         ("a\x07b", ProblemKind.CONTROL_CHARACTERS),
         ("a\x9bb", ProblemKind.CONTROL_CHARACTERS),
+        ("a \ufeffb", ProblemKind.CONTROL_CHARACTERS),
         ("SchÃ¶n", ProblemKind.MOJIBAKE),
         ("itâ€™s", ProblemKind.MOJIBAKE),
         ("10 Â°C", ProblemKind.MOJIBAKE),

@@ -303,6 +303,24 @@ def test_long_conversations_are_written_few_at_a_time(tmp_path: Path) -> None:
     assert max(batch.num_rows for batch in read_batches(tmp_path / "draft")) <= 2
 
 
+@pytest.mark.parametrize("element", ['{"text": "' + "x" * 2**25 + '"}', '{"n": [' + "1," * 2**24 + '1], "text": "a"}'])
+def test_a_sound_element_that_is_too_long_is_told_as_such(tmp_path: Path, element: str) -> None:
+    files = fill(tmp_path / "in", {"a.json": f'[{{"text": "a"}},\n{element}]'})
+    with pytest.raises(BadData, match=r"^a\.json:2 is longer than 16,777,216 characters, or is never closed; break it up"):
+        made(files, tmp_path / "out")
+
+
+def test_that_conversations_are_not_cut_is_told(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
+    told = []
+    for name, content in (("a.jsonl", json.dumps(row)), ("a.txt", "one two three")):
+        spec = PrepareSpec("d", upload_id="u", validation=0.0, chunk_size=2)
+        host = Recorder()
+        prepare(fill(tmp_path / name, {name: content}), spec, None, tmp_path / "out", host)
+        told.append(host.notes)
+    assert told == [["Only rows of text are cut; --chunk-size changed nothing."], []]
+
+
 def test_an_element_of_an_array_may_be_as_long_as_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": "x" * 600_000 + str(n)} for n in range(3)]
     made(fill(tmp_path / "in", {"a.json": json.dumps(rows)}), tmp_path / "out")

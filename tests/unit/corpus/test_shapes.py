@@ -139,6 +139,8 @@ def test_the_names_a_request_may_map_are_those_that_are_known_here() -> None:
         ({"messages": [{"role": "user", "content": None}]}, ProblemKind.MALFORMED, "has null as the content of turn 1"),
         ({"messages": [ASKED, {"role": "assistant", "content": "\ud83d"}]}, ProblemKind.ENCODING, "half of a character"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
+        ({"chosen": "Q: b", "rejected": "Q: b"}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
+        ({"chosen": [ASKED, ANSWERED], "rejected": [ASKED, ANSWERED]}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
         ({"prompt": "a", "chosen": "b", "rejected": ""}, ProblemKind.EMPTY_COMPLETION, "no answer in 'rejected'"),
         ({"chosen": "b", "rejected": "c"}, ProblemKind.MALFORMED, "has no prompt"),
     ],

@@ -67,6 +67,8 @@ def malformed(error: Exception, file: str, number: int, text: str) -> RowProblem
     match error:
         case _RepeatedField():
             why = f"has the field {quoted([str(error)])} twice; keep one of them"
+        case json.JSONDecodeError() if text.startswith("\ufeff"):
+            why = "begins with a byte order mark, as files do that were joined to others; remove it"
         case json.JSONDecodeError():
             what = error.msg.removesuffix(" at")
             why = f"is not JSON: {what} at column {error.colno:,}; write one JSON object a line"

@@ -110,6 +110,26 @@ def test_utf_16_is_named_as_such(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-32", "UTF-32"), ("utf-16-le", "UTF-16, it seems"), ("utf-16-be", "UTF-16, it seems"),
+     ("utf-32-le", "UTF-32, it seems"), ("utf-32-be", "UTF-32, it seems")],
+)  # fmt: skip
+def test_utf_32_and_what_has_no_byte_order_mark_is_named_too(encoding: str, name: str) -> None:
+    with pytest.raises(BadFile, match=rf"f:1 is the beginning of a file in {name}; save the file as UTF-8"):
+        read(read_txt, '{"text": "Größe"}\n'.encode(encoding))
+
+
+def test_nul_alone_is_no_encoding() -> None:
+    assert located(read(read_txt, bytes(40) + b"\na\0b\0cdefghijklmno\0\n")) == [(1, "!"), (2, "!")]
+
+
+def test_a_byte_order_mark_within_jsonl_is_named() -> None:
+    problem = only_problem(read(read_jsonl, b'{"text": "a"}\n\xef\xbb\xbf{"text": "b"}\n'))
+    assert problem.line == 2
+    assert problem.why == "begins with a byte order mark, as files do that were joined to others; remove it"
+
+
+@pytest.mark.parametrize(
     ("bad", "why"),
     [(b"caf\xe9", "is not UTF-8: its byte 4 is 0xe9"), (b"a\0b", "holds a NUL character"), (b"\xed\xa0\x80", "is not UTF-8")],
 )

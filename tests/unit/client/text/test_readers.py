@@ -18,7 +18,7 @@ from smolora._text import lines
 from smolora._text.csv import read_csv
 from smolora._text.jsonl import read_jsonl
 from smolora._text.rows import BadFile, Row, Rows
-from smolora._text.txt import read_txt
+from smolora._text.txt import read_markdown, read_txt
 from tests.unit.client.text.kit import LINES, TEXTS, read, texts
 
 # Fields of an object beside its text; names that differ from it.
@@ -167,6 +167,21 @@ def test_the_limit_of_a_line_holds_a_book(tmp_path: Path) -> None:
     assert [one.line for one in found] == [1, 2, 3]
     assert isinstance(found[0], Row)
     assert "break it into lines" in only_problem(found).why
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("````md\n```\n\na\n```\n````\n\nb", ["````md\n```\n\na\n```\n````", "b"]),
+        ("```py\na\n\n`````\n\nb", ["```py\na\n\n`````", "b"]),
+        ("```a``` is code\n\nb\n\nc", ["```a``` is code", "b", "c"]),
+        ("~~~ a`b ```\n\n```\n\n~~~\n\nb", ["~~~ a`b ```\n\n```\n\n~~~", "b"]),
+        ("- a\n  ```\n  b\n\n  c\n  ```\n\nd", ["- a\n  ```\n  b\n\n  c\n  ```", "d"]),
+        ("```\na\n\n``` b\n\nc\n```\n\nd", ["```\na\n\n``` b\n\nc\n```", "d"]),
+    ],
+)
+def test_a_fence_of_markdown_is_closed_by_one_as_long(content: str, rows: list[str]) -> None:
+    assert texts(read(read_markdown, content)) == rows
 
 
 # jsonl

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from smolora import RowProblem
 from smolora._text import lines
-from smolora._text.csv import read_csv
+from smolora._text.csv import read_csv, read_table
 from smolora._text.jsonl import read_jsonl
 from smolora._text.rows import BadFile, Row, Rows
 from smolora._text.txt import read_markdown, read_txt
@@ -309,3 +309,32 @@ def test_csv_refuses_a_file_without_a_header_that_names_the_column(content: str 
 
 def test_csv_ignores_space_around_column_names() -> None:
     assert texts(read(read_csv, "id, text\n1, a \n")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter", "rows"),
+    [
+        ('text\tid\n"Wow" he said to me\t1\n"Unclosed begins here\t2\nlast\t3\n', "\t",
+         ['"Wow" he said to me', '"Unclosed begins here', "last"]),
+        ('text\tid\n"Unclosed\t1\nand closed"\t2\n', "\t", ['"Unclosed', 'and closed"']),
+        ('text\tid\n"a\tb"\t1\n"two\nlines"\t2\n', "\t", ["a\tb", "two\nlines"]),
+        ('text\tid\n"a"\t1\n"b"\t2\n"c" d\t3\n', "\t", ["a", "b", "!"]),
+        ('text\n"two\nlines"\n"open\n', "\t", ["two\nlines", "!"]),
+        ('"id", "text"\n"1", "a, b"\n"2", "c"\n', "", ["a, b", "c"]),
+        ('"id", "text"\n"1", "a"\n', "", ["a"]),
+        ('id,text\n1,"say \\"yes\\", or no"\n2,b\n', "", ['say "yes", or no', "b"]),
+        ('id,text\n1,"C:\\"\n2,\\n\n', "", ["C:\\", "\\n"]),
+        ('id,text\n1," ""a"""\n', "", ['"a"']),
+    ],
+)  # fmt: skip
+def test_csv_takes_the_way_of_quoting_in_which_the_first_rows_are_sound(content: str, delimiter: str, rows: list[str]) -> None:
+    found = read(read_csv, content, "text", delimiter)
+    assert [one.text if isinstance(one, Row) else "!" for one in found] == rows
+
+
+def test_csv_keeps_the_space_before_a_value_where_none_stands_before_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,completion\n2+2?, 4\n")
+    assert [one.fields for one in read_table(path, "f") if not isinstance(one, RowProblem)] == [
+        {"prompt": "2+2?", "completion": " 4"}
+    ]

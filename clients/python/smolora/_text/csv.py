@@ -56,9 +56,9 @@ def read_table(
         if first is None:
             raise BadFile(file, 1, "is missing, as the file is empty; write the names of the columns there")
         delimiter = delimiter or _delimiter(first.text, wanted)
-        sample = _sample(first, lines)
+        sample, rest = _sample(first, lines)
         form = _form([line.text for line in sample], delimiter)
-        records = _records(_Lines(chain(sample, lines), file), delimiter, form, first.number)
+        records = _records(_Lines(chain(sample, rest), file), delimiter, form, first.number)
         header = next(records)
         if isinstance(header, RowProblem):
             raise BadFile(file, header.line, header.why)
@@ -88,14 +88,21 @@ def _delimiter(header: str, wanted: Sequence[str]) -> str:
     return max(_DELIMITERS, key=rank)
 
 
-def _sample(first: Line, lines: Iterator[Line]) -> list[Line]:
-    """The first lines of a file."""
+def _sample(first: Line, lines: Iterator[Line]) -> tuple[list[Line], Iterator[Line]]:
+    """The first lines of a file, and what follows them: also the error where the file breaks off there."""
     sample, left = [first], _SAMPLE_CHARACTERS
-    for line in islice(lines, _SAMPLE_LINES):
-        sample.append(line)
-        if (left := left - len(line.text)) < 0:
-            break
-    return sample
+    try:
+        for line in islice(lines, _SAMPLE_LINES):
+            sample.append(line)
+            if (left := left - len(line.text)) < 0:
+                break
+    except BadFile as error:
+        return sample, map(_raised, [error])
+    return sample, lines
+
+
+def _raised(error: BadFile) -> Line:
+    raise error
 
 
 def _form(sample: list[str], delimiter: str) -> dict[str, Any]:

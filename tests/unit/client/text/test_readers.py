@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -338,3 +340,12 @@ def test_csv_keeps_the_space_before_a_value_where_none_stands_before_quotes(tmp_
     assert [one.fields for one in read_table(path, "f") if not isinstance(one, RowProblem)] == [
         {"prompt": "2+2?", "completion": " 4"}
     ]
+
+
+def test_csv_gives_the_rows_before_the_place_where_a_packed_file_breaks_off(tmp_path: Path) -> None:
+    content = "text,n\n" + "".join(f"{hashlib.sha256(bytes([n])).hexdigest()},{n}\n" for n in range(90))
+    (path := tmp_path / "a.csv.gz").write_bytes(gzip.compress(content.encode())[:-400])
+    found: list[Row | RowProblem] = []
+    with pytest.raises(BadFile) as caught:
+        found.extend(read_csv(path, "f"))
+    assert caught.value.line == len(found) + 2 > 20

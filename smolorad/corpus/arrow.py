@@ -62,8 +62,7 @@ class DraftWriter:
     def append(self, sample: Sample) -> None:
         """Adds one row."""
         self._pending.append(sample)
-        first = sample.values[0]
-        self._characters += len(first) if isinstance(first, str) else 1000
+        self._characters += sample.characters()
         if len(self._pending) >= _BATCH_ROWS or self._characters >= _BATCH_CHARACTERS:
             self._flush()
 

@@ -74,7 +74,8 @@ class Meter:
             return row
         problems = list(row.problems)
         if self._model.context and tokens > self._model.context:
-            why = f"has {tokens:,} tokens, and the model's context holds {self._model.context:,}; cut it with --chunk-size"
+            mend = "cut it with --chunk-size" if self._shape is Shape.TEXT else "shorten it"
+            why = f"has {tokens:,} tokens, and the model's context holds {self._model.context:,}; {mend}"
             problems.append((ProblemKind.BEYOND_CONTEXT, why))
         if not row.spans and not problems:
             problems.append((ProblemKind.FULLY_MASKED, "has no token that is scored; add an answer or remove the row"))
@@ -122,7 +123,7 @@ class Meter:
         return self._answered(pairs, prompts)
 
     def _chats(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
-        shown = [rendered(self._template, _turns(row[0])) for row in rows]
+        shown = [rendered(self._template, _turns(row[0]), self._model.ends) for row in rows]
         whole = self._model.encode([one.text for one in shown])
         return [self._chat(one, ids) for one, ids in zip(shown, whole, strict=True)]
 
@@ -132,10 +133,10 @@ class Meter:
         edges = [edge for span in shown.spans for edge in span]
         places = [len(part) // ID_BYTES for part in self._model.encode([shown.text[:edge] for edge in edges])]
         spans = list(zip(places[::2], places[1::2], strict=True))
-        end = self._model.special.get("eos_token", "")
-        if all(end and shown.text[begin:stop].endswith(end) for begin, stop in shown.spans):
+        ends = self._model.ends
+        if ends and all(shown.text.endswith(ends, begin, stop) for begin, stop in shown.spans):
             return Measured(ids, spans)
-        why = "has a turn of the assistant that the chat template does not end with the end-of-text token; mend the template"
+        why = "has a turn of the assistant that the chat template does not end with an end-of-text token; mend the template"
         return Measured(ids, spans, ((ProblemKind.MISSING_EOS, why),))
 
 
@@ -147,21 +148,29 @@ def template_of(model: ModelText | None) -> ChatTemplate | None:
         return None
 
 
-def rendered(template: ChatTemplate | None, turns: Turns) -> Rendered:
+def rendered(template: ChatTemplate | None, turns: Turns, ends: tuple[str, ...]) -> Rendered:
     """A conversation as the model reads it; where the template refuses it, its bare turns and the reason."""
     why = "the model has no chat template that works; choose a model that has one with --model"
     if template is not None:
         try:
-            return Rendered(*template.spans(turns))
+            text, spans = template.spans(turns)
+            return Rendered(text, [(begin, _to_its_end(text, begin, stop, ends)) for begin, stop in spans])
         except TemplateRefuses as refused:
             why = f"the chat template refuses it ({refused}); mend the turns, or choose another model"
     return Rendered("\n".join(f"{role}: {content}" for role, content in turns), [], f"cannot be shown to the model: {why}")
+
+
+def _to_its_end(text: str, begin: int, stop: int, ends: tuple[str, ...]) -> int:
+    """Where a turn is over that ends in one of these tokens: the line break behind it is not scored."""
+    said = text[begin:stop].rstrip()
+    return begin + len(said) if ends and said.endswith(ends) else stop
 
 
 def shown_rows(model: ModelText | None, shape: Shape, rows: Sequence[tuple[Value, ...]]) -> list[Rendered]:
     """Rows as the model reads them, each with what is scored; of preferences the answer chosen."""
     template = template_of(model)
     end = "" if model is None else model.special.get("eos_token", "")
+    ends = () if model is None else model.ends
 
     def one(row: tuple[Value, ...]) -> Rendered:
         if shape is Shape.TEXT:
@@ -170,7 +179,7 @@ def shown_rows(model: ModelText | None, shape: Shape, rows: Sequence[tuple[Value
         if isinstance(row[0], str):
             text = row[0] + _string(row[1]) + end
             return Rendered(text, [(len(row[0]), len(text))])
-        return rendered(template, row[0] if shape is Shape.CHAT else (*row[0], *_turns(row[1])))
+        return rendered(template, row[0] if shape is Shape.CHAT else (*row[0], *_turns(row[1])), ends)
 
     return [one(row) for row in rows]
 

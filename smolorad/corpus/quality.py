@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from smolorad.corpus.mojibake import mojibake
 from smolorad.domain import ProblemKind
 
-# C0 controls but tab, line feed, form feed and carriage return; DEL; and C1, which no writing uses.
-_CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
-# What UTF-8 looks like when it was read as Latin-1 or Windows-1252, and what stands where a decoder gave up.
-_MOJIBAKE = re.compile("Ã[\u0080-\u00bf‚-™]|â€[\u0080-\u00bf“-™œž]|Â[\u0080-\u00bf]|ï»¿|\ufffd")
+# C0 controls but tab, line feed, form feed and carriage return; DEL; C1, which no writing uses; and the byte order mark, which
+# stands at the beginning of files alone.
+_CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
+_GIVEN_UP = "\ufffd"  # stands where a decoder found no character
+_SHOWN = 20
 _EDGE = 48  # characters of a beginning or an end
 _SHORTEST = 3 * _EDGE  # a row where beginning and end are small parts
 _MOST_EDGES = 20_000
@@ -23,8 +25,10 @@ def damage(text: str) -> tuple[ProblemKind, str] | None:
     if found is not None:
         why = f"holds the control character U+{ord(found[0]):04X}; remove it, or look where it came from"
         return ProblemKind.CONTROL_CHARACTERS, why
-    if not text.isascii() and (found := _MOJIBAKE.search(text)) is not None:
-        why = f"holds {found[0]!r}, as text that was decoded with the wrong encoding; decode the source as UTF-8"
+    if text.isascii():
+        return None
+    if (piece := _GIVEN_UP if _GIVEN_UP in text else mojibake(text)) is not None:
+        why = f"holds {piece[:_SHOWN]!r}, as text that was decoded with the wrong encoding; decode the source as UTF-8"
         return ProblemKind.MOJIBAKE, why
     return None
 

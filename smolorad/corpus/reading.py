@@ -18,8 +18,8 @@ from smolora._text.txt import LINE, PARAGRAPH, read_markdown, read_txt
 from smolorad.corpus.infer import Source, Sources, infer
 from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shapes import Sample, Shaper
-from smolorad.domain import FileType, Note, OnError, PhaseProgress, PrepareSpec
-from smolorad.errors import BadData, Violation
+from smolorad.domain import FileType, Note, PhaseProgress, PrepareSpec, Shape
+from smolorad.errors import BadData
 
 _NAMES_IN_NOTE = 12
 
@@ -39,8 +39,13 @@ class Reader:
     def samples(self, files: Path | None) -> Samples:
         """The rows of a folder of files, or else of the spec's hub dataset.
 
-        Raises BadData for a file that cannot be read at all, unless the spec drops what is malformed, and where one vanishes.
+        A file that cannot be read, or not to its end, is a problem as a row is. Raises BadData where one vanishes.
         """
+        yield from self._samples(files)
+        if self._spec.chunk_size and self._shaper.shape not in (None, Shape.TEXT):
+            self._host.tell(Note("Only rows of text are cut; --chunk-size changed nothing."))
+
+    def _samples(self, files: Path | None) -> Iterator[Sample | RowProblem]:
         if files is None:
             yield from self._shaped(self._hub())
             return
@@ -52,13 +57,13 @@ class Reader:
             return
         for source in sources.files:
             self._tally.files += 1
+            before = self._tally.read
             try:
                 yield from self._file(sources.root / source.file, source)
             except BadFile as error:
-                if self._spec.on_error is OnError.FAIL:
-                    raise BadData(str(error), [Violation(error.place, error.why)]) from error
-                kind = ProblemKind.ENCODING if "UTF" in error.why else ProblemKind.MALFORMED
-                yield RowProblem(error.file, error.line, error.why, kind)
+                cut_short = self._tally.read > before or source.file_type is FileType.JSON
+                why = f"{error.why}; nothing behind it is read" if cut_short else error.why
+                yield RowProblem(error.file, error.line, why, ProblemKind.ENCODING if "UTF" in why else ProblemKind.MALFORMED)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise BadData(f"{source.file} vanished while it was read; prepare the dataset again.") from error
 

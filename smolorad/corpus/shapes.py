@@ -7,13 +7,14 @@ Formats: TRL's dataset formats (huggingface.co/docs/trl/dataset_formats); Alpaca
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from smolora._models import ProblemKind as ClientKind
 from smolora._models import RowProblem
 from smolora._text.jsonl import kind_of, no_field
-from smolora._text.rows import Record, Row, excerpt, fault, unreadable
+from smolora._text.lines import MAX_LINE_BYTES
+from smolora._text.rows import Record, Row, excerpt, fault
 from smolorad.domain import Shape
 
 Turns = tuple[tuple[str, str], ...]  # role and content
@@ -29,6 +30,8 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assis
     role: role for role in ("system", "tool", "developer")
 }
 _CONVERSATIONS = ("messages", "conversations", "conversation")
+_SAME = "has the same answer in 'chosen' and 'rejected'; remove the row"
+_OPTIONAL = ("input", "system")  # a row may lack them, whatever they are called
 # The prompt that Alpaca's authors trained with, without and with an input.
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -57,7 +60,8 @@ class Sample(NamedTuple):
 
     def characters(self) -> int:
         """How long it is."""
-        return sum(map(len, texts_of(self.values)))
+        first = self.values[0]
+        return len(first) if len(self.values) == 1 and isinstance(first, str) else sum(map(len, texts_of(self.values)))
 
     def excerpt(self) -> str:
         """Its first words."""
@@ -101,9 +105,10 @@ class Shaper:
 
     def unfit_columns(self, columns: Sequence[str]) -> str | None:
         """Why a table with these columns holds no rows; None where it does."""
-        if _shape_of(self._renamed(dict.fromkeys(columns, "")), self.shape) is not None:
-            return None
-        return no_field(columns, self._text_field).replace("field", "column", 1).replace("its fields", "its columns")
+        why = self._lost(columns)
+        if why is None and _shape_of(self._renamed(dict.fromkeys(columns, "")), self.shape) is None:
+            why = no_field(columns, self._text_field)
+        return why and why.replace("field", "column", 1).replace("its fields", "its columns")
 
     def text(self, row: Row) -> Sample | RowProblem:
         """The row of a plain text."""
@@ -115,17 +120,17 @@ class Shaper:
         """The row, or the problem with it."""
         fields = record.fields
         # Text is by far the most frequent, and may be longest.
-        if self._form and self.shape is Shape.TEXT and isinstance(text := fields.get(self._text_field), str):
-            why = fault(text)
-            if why is None:
-                return Sample(Shape.TEXT, (text.strip(),), record.file, record.line)
-            return unreadable(record.file, record.line, why, text)
+        text = fields.get(self._text_field) if self._form and self.shape is Shape.TEXT else None
+        if isinstance(text, str) and len(text) <= MAX_LINE_BYTES and fault(text) is None:
+            return Sample(Shape.TEXT, (text.strip(),), record.file, record.line)
         try:
             return self._convert(record)
         except _Unfit as unfit:
             return RowProblem(record.file, record.line, str(unfit), unfit.kind, excerpt(unfit.text))
 
     def _convert(self, record: Record) -> Sample:
+        if (lost := self._lost(record.fields)) is not None:
+            raise _Unfit(lost, text=str(record.fields))
         fields = self._renamed(record.fields)
         shape = _shape_of(fields, self.shape)
         if shape is None:
@@ -146,16 +151,31 @@ class Shaper:
                 ClientKind.MIXED_SHAPES,
                 str(record.fields),
             )
+        sample = Sample(shape, values, record.file, record.line)
+        if sample.characters() > MAX_LINE_BYTES:  # as long as a line may be; more would be held several times over
+            raise _Unfit(f"is longer than {MAX_LINE_BYTES:,} characters; break it up", text=texts_of(values)[0])
         for text in texts_of(values):
             if (why := fault(text)) is not None:
                 raise _Unfit(why, ClientKind.ENCODING, text)
         if not self._form:
             self.shape, self._form, self._first = shape, form, f"{record.file}:{record.line}"
-        return Sample(shape, values, record.file, record.line)
+        return sample
+
+    def _lost(self, fields: Collection[str]) -> str | None:
+        """Why these are not the fields that the user named: another one would be trained on without a word."""
+        for name, theirs in self._names.items():
+            if theirs in fields or theirs == name or name in _OPTIONAL:
+                continue
+            if name != "text":
+                return no_field(fields, theirs, "name another with --columns")
+            if self._wanted in (None, Shape.TEXT):
+                return no_field(fields, theirs)
+        return None
 
     def _renamed(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The fields, those of the column map under the standard names too; a prompt of turns and its answer are one talk."""
-        named = {**fields, **{name: fields[theirs] for name, theirs in self._names.items() if theirs in fields}}
+        """The fields, those of the column map under the standard names alone; a prompt of turns and its answer are one talk."""
+        others = {name: value for name, value in fields.items() if self._names.get(name, name) == name}
+        named = others | {name: fields[theirs] for name, theirs in self._names.items() if theirs in fields}
         prompt, completion = named.get("prompt"), named.get("completion")
         if isinstance(prompt, list) and isinstance(completion, list):
             return {"messages": prompt + completion}
@@ -195,7 +215,8 @@ def _spoken(shape: Shape | None) -> str:
 def _text(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
     text = fields["text"]
     if not isinstance(text, str):
-        raise _Unfit(f"has {kind_of(text)} in {text_field!r}, not text; put it in quotes or remove the row")
+        mend = "make the column one of strings" if isinstance(text, bytes) else "put it in quotes or remove the row"
+        raise _Unfit(f"has {kind_of(text)} in {text_field!r}, not text; {mend}")
     return (text.strip(),)
 
 
@@ -283,6 +304,8 @@ def _joined(parts: list[Any]) -> str | None:
 
 def _preference(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
     chosen, rejected, prompt = fields["chosen"], fields["rejected"], fields.get("prompt")
+    if chosen == rejected and chosen:
+        raise _Unfit(_SAME, ClientKind.EMPTY_COMPLETION, str(prompt or chosen))
     if isinstance(chosen, list) or isinstance(rejected, list):
         better, worse = _turns(chosen, "chosen"), _turns(rejected, "rejected")
         if isinstance(prompt, list):
@@ -314,7 +337,7 @@ def _differing(prompt: Value, chosen: Value, rejected: Value) -> tuple[Value, ..
                 text,
             )
     if chosen == rejected:
-        raise _Unfit("has the same answer in 'chosen' and 'rejected'; remove the row", ClientKind.EMPTY_COMPLETION, text)
+        raise _Unfit(_SAME, ClientKind.EMPTY_COMPLETION, text)
     return prompt, chosen, rejected
 
 

@@ -22,7 +22,8 @@ class ModelText:
     """A model's folder as far as text goes: `tokenizer.json`, and what lies beside it.
 
     `special` are its special tokens by name, `template` the source of its chat template or None, `context` how many tokens it
-    reads at most, 0 where that is not told. Raises Damaged for a file that is no tokenizer.
+    reads at most, 0 where that is not told, `ends` the tokens that Generate stops at. Raises Damaged for a file that is no
+    tokenizer.
     """
 
     def __init__(self, tokenizer: Path) -> None:
@@ -42,6 +43,7 @@ class ModelText:
         config = _json(folder / "config.json")
         self.context = next((int(config[name]) for name in _CONTEXT if isinstance(config.get(name), int)), 0)
         self.end = self._id(self.special.get("eos_token"))
+        self.ends = self._ends(folder)
         self.head, self.tail = self._around()
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
@@ -51,6 +53,13 @@ class ModelText:
     def _id(self, token: str | None) -> bytes:
         found = None if token is None else self.tokenizer.token_to_id(token)
         return b"" if found is None else to_bytes([found])
+
+    def _ends(self, folder: Path) -> tuple[str, ...]:
+        """The end-of-text token, and those by which the model ends a turn besides, as Gemma and Phi do."""
+        told = _json(folder / "generation_config.json").get("eos_token_id")
+        ids = told if isinstance(told, list) else [told]
+        tokens = [self.tokenizer.id_to_token(one) for one in ids if isinstance(one, int) and one >= 0]
+        return tuple(dict.fromkeys(token for token in (self.special.get("eos_token"), *tokens) if token))
 
     def _around(self) -> tuple[bytes, bytes]:
         """What the tokenizer puts before and behind every text."""

@@ -29,6 +29,11 @@ log = Log(__name__)
 _HUB_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _TOKENIZER = "tokenizer.json"
 _FINGERPRINT_BYTES = 128
+# The names that `corpus/shapes.py` knows fields by.
+COLUMNS = (
+    *("text", "prompt", "completion", "chosen", "rejected", "messages", "conversations", "conversation"),
+    *("system", "instruction", "input", "output"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,9 @@ def _check(spec: PrepareSpec) -> None:
     check(spec)
     if len(spec.delimiter) > 1:
         raise InvalidRequest.field("delimiter", f"is {spec.delimiter!r}, but must be one character")
+    if unknown := [name for name in spec.columns if name not in COLUMNS]:
+        why = f"names {unknown[0]!r}, but what files may call otherwise is one of {', '.join(COLUMNS)}"
+        raise InvalidRequest.field("columns", why)
     if len(spec.source_fingerprint.encode()) > _FINGERPRINT_BYTES:
         raise InvalidRequest.field("source_fingerprint", f"is longer than {_FINGERPRINT_BYTES} bytes")
     if spec.chunk_overlap and (spec.chunk_unit is not ChunkUnit.TOKENS or spec.chunk_overlap >= spec.chunk_size):

@@ -10,8 +10,9 @@ from typing import Any
 import datasets
 import pyarrow
 
-from smolora._text.rows import Record, Records, quoted
+from smolora._text.rows import Records, quoted
 from smolorad.corpus.foreign import first_line
+from smolorad.corpus.readers.tables import rows_of
 from smolorad.domain import Note
 from smolorad.errors import BadData
 
@@ -42,12 +43,11 @@ def read_dataset(dataset: Any, name: str, check: Callable[[Sequence[str]], str |
     """
     if (why := check(dataset.column_names)) is not None:
         raise BadData(f"{name} {why}.")
-    number = 0
+    number = 1
     plain = [column for column, kind in dataset.features.items() if not hasattr(kind, "decode_example")]
     for batch in dataset.select_columns(plain).with_format("arrow").iter(_BATCH_ROWS):
-        for fields in batch.to_pylist():
-            number += 1
-            yield Record(fields, name, number)
+        yield from rows_of(batch, name, number)
+        number += batch.num_rows
 
 
 def _check_files(state: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from array import array
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolorad.corpus import cut
 from smolorad.corpus.cut import by_paragraphs, by_tokens
 from smolorad.corpus.diff import diff
 from smolorad.corpus.prepare import prepare
@@ -80,6 +81,30 @@ def test_pieces_of_tokens_overlap_and_tear_no_character(tokenizer: Path) -> None
         assert all(piece in text and piece == piece.strip() != "" for piece in overlapping)
 
     agrees()
+
+
+def test_a_text_cut_part_by_part_is_cut_as_the_whole(tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelText(tokenizer)
+    text = "\n".join(CORPUS * 3)
+    whole = {(size, overlap): list(by_tokens(text, size, overlap, model)) for size in (1, 7, 500) for overlap in (0, size // 2)}
+    monkeypatch.setattr(cut, "_PART_CHARACTERS", 40)
+    assert {how: list(by_tokens(text, *how, model)) for how in whole} == whole
+    letters = "日本語も少し" * 50  # no space to part it at
+    assert "".join(by_tokens(letters, 7, 0, model)) == letters
+
+
+def test_of_a_long_text_only_a_part_is_encoded_before_its_first_piece(tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelText(tokenizer)
+    encoded: list[int] = []
+
+    class Noting:
+        def encode(self, text: str, **how: Any) -> Any:
+            encoded.append(len(text))
+            return whole.encode(text, **how)
+
+    whole, model.tokenizer = model.tokenizer, cast(Any, Noting())
+    next(iter(by_tokens("word " * 2**18, 16, 0, model)))
+    assert sum(encoded) < 2**17
 
 
 def test_tokens_need_a_tokenizer(tmp_path: Path, tokenizer: Path) -> None:
@@ -219,6 +244,7 @@ def test_what_max_length_cuts_is_counted(tmp_path: Path, tokenizer: Path) -> Non
     [
         ("a\x07b", ProblemKind.CONTROL_CHARACTERS),
         ("a\x9bb", ProblemKind.CONTROL_CHARACTERS),
+        ("a \ufeffb", ProblemKind.CONTROL_CHARACTERS),
         ("SchÃ¶n", ProblemKind.MOJIBAKE),
         ("itâ€™s", ProblemKind.MOJIBAKE),
         ("10 Â°C", ProblemKind.MOJIBAKE),
@@ -309,6 +335,56 @@ def test_clean_data_raises_nothing(tmp_path: Path, tokenizer: Path, name: str) -
     found = kinds(made(files, tmp_path / "out", tokenizer, max_length=4096, **given))
     # The same paragraph twice is dropped wherever it stands, and a tiny model's context is short.
     assert set(found) <= {ProblemKind.DUPLICATE, ProblemKind.BEYOND_CONTEXT}
+
+
+TALKS = [
+    ("Wie stellt man die Uhr der Küche um?", "Man hält den linken Knopf, bis die Zahlen blinken – dann dreht man ihn."),
+    ("Où poser le vélo quand il pleut\u00a0?", "Sous l’auvent, à côté de la porte\u00a0; « c’est là qu’il sèche »."),
+    ("Что взять в поход на два дня?", "Палатку, спальник и воду: всё остальное — по желанию."),
+    ("傘はどこに置きますか。", "玄関の「右側」に立ててください。"),
+    ("O jornal escreveu “AMANH\u00c3” na capa?", "Escreveu: “É AMANH\u00c3”, e a cidade inteira saiu à rua."),
+    ("How do I keep bread fresh?", "Wrap it in a cloth and put it in a tin; it's good for 3 days."),
+]
+TEXT_OF = {
+    "german": "Der Müller öffnet früh. »Schönes Wetter«, sagt er, „heiß wird’s“.\nDas Maß ist voll, die Größe paßt.\n",
+    "portuguese": "A maçã caiu; ninguém a apanhou.\nO cartaz dizia “REUNIÃO AMANH\u00c3” – às três.\nCAFÉ’S e PÃO: 5 €.\n",
+    "russian": "Утром почтальон принёс письмо.\nОно было коротким — всего две строки…\n№ 7, улица «Садовая».\n",
+    "japanese": "駅前の本屋は九時に開く。\n店主は「おはよう」と言った。\nコーヒーは三百円です…\n",
+    "czech": "Úžasný den začal deštěm.\nVÝŠE už je jen nebe, řekl „Tomáš\u00a0Novák“.\n",
+}
+
+
+def clean_rows() -> dict[str, dict[str, str]]:
+    """Small sound sets of every shape and format, in several languages."""
+    chats = [{"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]} for a, b in TALKS]
+    pairs = [{"prompt": f"{asked} ", "completion": answer} for asked, answer in TALKS]
+    better = [{"prompt": asked, "chosen": answer, "rejected": f"{answer[:9]}…"} for asked, answer in TALKS]
+    table = "".join(f'"{asked}","{answer}"\n' for asked, answer in TALKS)
+    tabs = "".join(f"{asked}\t{answer}\n" for asked, answer in TALKS)
+    sharegpt = [{"conversations": [{"from": "human", "value": a}, {"from": "gpt", "value": b}]} for a, b in TALKS]
+    return {
+        "chat.jsonl": {"a.jsonl": lines_of(chats)},
+        "sharegpt.json": {"a.json": json.dumps(sharegpt, ensure_ascii=False, indent=1)},
+        "completion.jsonl": {"a.jsonl": lines_of(pairs)},
+        "completion.csv": {"a.csv": f"prompt,completion\n{table}"},
+        "completion.tsv": {"a.tsv": f"prompt\tcompletion\n{tabs}"},
+        "preference.jsonl": {"a.jsonl": lines_of(better)},
+        **{language: {"a.txt": text} for language, text in TEXT_OF.items()},
+    }
+
+
+def lines_of(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("name", list(clean_rows()))
+def test_clean_data_of_every_shape_and_language_raises_nothing(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    host = Recorder()
+    spec = PrepareSpec("d", upload_id="u", validation=0.2)
+    prepared = prepare(fill(tmp_path / "in", clean_rows()[name]), spec, tokenizer, tmp_path / "out", host)
+    assert kinds(prepared) == {}
+    assert host.notes == []
+    assert prepared.report.rows_kept == prepared.report.rows_read > 0
 
 
 # Two revisions

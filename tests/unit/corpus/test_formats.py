@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from smolora._text import lines
+from smolora._text.rows import Record
+from smolorad.corpus.arrow import DraftWriter, read_batches
 from smolorad.corpus.infer import infer
 from smolorad.corpus.prepare import prepare
+from smolorad.corpus.readers import tables
+from smolorad.corpus.shapes import Sample
 from smolorad.domain import FileType, OnError, Prepared, PrepareSpec, ProblemKind, Shape, TextUnit
 from smolorad.errors import BadData, is_disk_full
 from tests.unit.corpus.kit import Recorder, fill
@@ -179,7 +184,7 @@ def deep() -> str:
         ("a.arrow", "nonsense", "a.arrow", "is not Arrow"),
         ("a.txt.gz", "nonsense", "a.txt.gz:1", "cannot be unpacked"),
         ("a.jsonl.zst", "nonsense", "a.jsonl.zst:1", "cannot be unpacked"),
-        ("a.jsonl.gz", gzip.compress(jsonl() * 1000)[:200], "a.jsonl.gz:1", "cannot be unpacked"),
+        ("a.jsonl.gz", gzip.compress(jsonl() * 1000)[:20], "a.jsonl.gz:1", "cannot be unpacked"),
     ],
 )
 def test_damage_is_told_with_its_place_and_can_be_left_out(
@@ -196,6 +201,60 @@ def test_damage_is_told_with_its_place_and_can_be_left_out(
     assert report.rows_malformed == 1
 
 
+def test_every_file_at_fault_is_told_and_what_is_lost_with_it(tmp_path: Path) -> None:
+    cut = gzip.compress("".join(f"{n} {n * 7919 % 10_007}\n" for n in range(20_000)).encode())
+    files = fill(
+        tmp_path / "in",
+        {"a.jsonl": '{"text": "a"}\n{}\n[]\n', "b.json": '[{"text": "b"},\n{]', "c.json": "{", "d.csv": "body\nd\n"},
+    )
+    (files / "e.txt.gz").write_bytes(cut[: len(cut) // 2])
+    with pytest.raises(BadData, match="6 rows are malformed in all") as caught:
+        made(files, tmp_path / "out")
+    places = [violation.field for violation in caught.value.violations]
+    assert places[:5] == ["a.jsonl:2", "a.jsonl:3", "b.json:2", "c.json:1", "d.csv:1"]
+    file, _, line = places[5].partition(":")
+    assert file == "e.txt.gz"
+    assert 1000 < int(line) < 20_000
+    told = [violation.description.endswith("nothing behind it is read") for violation in caught.value.violations]
+    assert told == [False, False, True, True, False, True]
+
+
+def not_utf_8() -> pa.Table:
+    """A table whose second text is not what its column says it is."""
+    ends = array("i", [0, 1, 3, 4])
+    return pa.table({"text": pa.StringArray.from_buffers(3, pa.py_buffer(ends), pa.py_buffer(b"a\xff\xfeb"))})
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_text_of_a_table_that_is_not_utf_8_is_told_with_its_row_and_can_be_left_out(tmp_path: Path, name: str) -> None:
+    (files := tmp_path / "in").mkdir()
+    if name == "a.parquet":
+        pq.write_table(not_utf_8(), files / name)
+    else:
+        with pa.ipc.new_file(files / name, not_utf_8().schema) as writer:
+            writer.write_table(not_utf_8())
+    with pytest.raises(BadData, match=rf"^{name}:2 is not UTF-8: it holds the byte 0xff"):
+        made(files, tmp_path / "out")
+    report = made(files, tmp_path / "out", on_error=OnError.DROP).report
+    assert texts(tmp_path / "out") == ["a", "b"]
+    assert [(one.line, one.kind) for one in report.problems] == [(2, ProblemKind.ENCODING)]
+
+
+def test_a_parquet_file_that_is_damaged_in_its_middle_can_be_left_out(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"good.txt": "good"})
+    (files / "a.parquet").write_bytes(parquet()[:4] + b"\xff" * 16 + parquet()[20:])
+    with pytest.raises(BadData, match=r"^a\.parquet is not Parquet that can be read"):
+        made(files, tmp_path / "out")
+    assert made(files, tmp_path / "out", on_error=OnError.DROP).report.rows_malformed == 1
+
+
+def test_bytes_are_no_text(tmp_path: Path) -> None:
+    (files := tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": [b"a"]}), files / "a.parquet")
+    with pytest.raises(BadData, match=r"^a\.parquet:1 has bytes in 'text', not text; make the column one of strings"):
+        made(files, tmp_path / "out")
+
+
 def test_a_line_of_100_mb_is_a_problem_and_never_held(tmp_path: Path) -> None:
     files = fill(tmp_path / "in", {"b.txt": "after"})
     with (files / "a.txt").open("wb") as file:
@@ -204,6 +263,62 @@ def test_a_line_of_100_mb_is_a_problem_and_never_held(tmp_path: Path) -> None:
     report = made(files, tmp_path / "out", on_error=OnError.DROP).report
     assert texts(tmp_path / "out") == ["after"]
     assert [(one.file, one.line, one.excerpt) for one in report.problems] == [("a.txt", 1, "x" * 80)]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.json"])
+def test_a_row_longer_than_a_line_may_be_is_a_problem_in_every_format(tmp_path: Path, name: str) -> None:
+    files = fill(tmp_path / "in", {"b.txt": "after"})
+    turns = [{"role": role, "content": "x" * 10 * 2**20} for role in ("user", "assistant")]
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": ["before", "x" * (lines.MAX_LINE_BYTES + 1)]}), files / name)
+    else:
+        (files / name).write_text(json.dumps([{"messages": turns}]))
+    report = made(files, tmp_path / "out", on_error=OnError.DROP).report
+    assert [(one.file, one.line) for one in report.problems] == [(name, 2 if name == "a.parquet" else 1)]
+    assert report.problems[0].why == "is longer than 16,777,216 characters; break it up"
+
+
+def test_long_rows_of_a_table_are_read_few_at_a_time(tmp_path: Path) -> None:
+    rows = [str(n) + "x" * 2**20 for n in range(40)]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet")
+    held: list[int] = []
+
+    def noted(batch: pa.RecordBatch, file: str, first: int) -> Any:
+        held.append(batch.num_rows)
+        return rows_of(batch, file, first)
+
+    rows_of = tables.rows_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "rows_of", noted)
+        found = list(tables.read_parquet(tmp_path / "a.parquet", "f", lambda columns: None))
+    assert [one.fields["text"] for one in found if isinstance(one, Record)] == rows
+    assert max(held) <= 8
+
+
+def test_long_conversations_are_written_few_at_a_time(tmp_path: Path) -> None:
+    turns = (("user", "x" * 2**20), ("assistant", "y" * 2**20))
+    with DraftWriter(tmp_path / "draft") as writer:
+        for number in range(10):
+            writer.append(Sample(Shape.CHAT, (turns,), "f", number))
+    assert max(batch.num_rows for batch in read_batches(tmp_path / "draft")) <= 2
+
+
+@pytest.mark.parametrize("element", ['{"text": "' + "x" * 2**25 + '"}', '{"n": [' + "1," * 2**24 + '1], "text": "a"}'])
+def test_a_sound_element_that_is_too_long_is_told_as_such(tmp_path: Path, element: str) -> None:
+    files = fill(tmp_path / "in", {"a.json": f'[{{"text": "a"}},\n{element}]'})
+    with pytest.raises(BadData, match=r"^a\.json:2 is longer than 16,777,216 characters, or is never closed; break it up"):
+        made(files, tmp_path / "out")
+
+
+def test_that_conversations_are_not_cut_is_told(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
+    told = []
+    for name, content in (("a.jsonl", json.dumps(row)), ("a.txt", "one two three")):
+        spec = PrepareSpec("d", upload_id="u", validation=0.0, chunk_size=2)
+        host = Recorder()
+        prepare(fill(tmp_path / name, {name: content}), spec, None, tmp_path / "out", host)
+        told.append(host.notes)
+    assert told == [["Only rows of text are cut; --chunk-size changed nothing."], []]
 
 
 def test_an_element_of_an_array_may_be_as_long_as_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

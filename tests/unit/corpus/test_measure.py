@@ -123,6 +123,12 @@ def test_a_row_beyond_the_context_is_found(tmp_path: Path) -> None:
     assert kinds(measured(model, Shape.TEXT, "word")) == []
 
 
+def test_a_long_conversation_is_not_to_be_cut_as_text_is(tmp_path: Path) -> None:
+    model = saved(tmp_path, context=8)
+    assert "cut it with --chunk-size" in measured(model, Shape.TEXT, "word " * 40).problems[0][1]
+    assert measured(model, Shape.CHAT, LONGER).problems[0][1].endswith("context holds 8; shorten it")
+
+
 def test_a_model_without_an_end_is_found(tmp_path: Path) -> None:
     model = saved(tmp_path, eos=None)
     assert kinds(measured(model, Shape.TEXT, "word")) == [ProblemKind.MISSING_EOS]
@@ -131,6 +137,20 @@ def test_a_model_without_an_end_is_found(tmp_path: Path) -> None:
 def test_a_template_that_does_not_end_turns_is_found(tmp_path: Path) -> None:
     model = saved(tmp_path, eos=END)
     assert kinds(measured(model, Shape.CHAT, ASKED)) == [ProblemKind.MISSING_EOS]
+
+
+@pytest.mark.parametrize("told", [2, [0, 2]])
+def test_a_turn_may_end_in_any_token_that_generate_stops_at(tmp_path: Path, told: int | list[int]) -> None:
+    saved(tmp_path, eos=END, context=500)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
+    model = ModelText(tmp_path / "tokenizer.json")
+    assert model.ends == (END, "<|im_end|>")
+    found = measured(model, Shape.CHAT, LONGER, max_length=500)
+    assert kinds(found) == []
+    said = [own(tmp_path).decode(ids(found)[begin:end]) for begin, end in found.spans]
+    assert said == ["The keeper.<|im_end|>", "Nobody.<|im_end|>"]
+    (shown,) = shown_rows(model, Shape.CHAT, [(ASKED,)])
+    assert [shown.text[begin:end] for begin, end in shown.spans] == ["The keeper.<|im_end|>"]
 
 
 @pytest.mark.parametrize(

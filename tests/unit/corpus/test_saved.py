@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 
-from smolora import RowProblem
+from smolora import ProblemKind, RowProblem
 from smolorad.corpus.readers.saved import open_saved, read_dataset
 from smolorad.corpus.shapes import Sample, Shaper
 from smolorad.errors import BadData
@@ -67,6 +69,15 @@ def test_a_column_that_is_missing_or_holds_no_text_is_named() -> None:
     (sample,) = read(made("a", column="body"), "body")
     assert isinstance(sample, Sample)
     assert (sample.values, sample.file, sample.line) == (("a",), "train", 1)
+
+
+def test_a_text_that_is_not_utf_8_is_located() -> None:
+    ends = array("i", [0, 1, 2, 3])
+    texts = pa.StringArray.from_buffers(3, pa.py_buffer(ends), pa.py_buffer(b"a\xffb"))
+    found = read(datasets.Dataset(pa.table({"text": texts})))
+    assert [one.line for one in found if isinstance(one, Sample)] == [1, 3]
+    (problem,) = [one for one in found if isinstance(one, RowProblem)]
+    assert (problem.line, problem.kind) == (2, ProblemKind.ENCODING)
 
 
 def lose_the_data(folder: Path) -> None:

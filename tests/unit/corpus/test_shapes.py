@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from smolora import ProblemKind, RowProblem
 from smolora._text.rows import Record
+from smolorad.corpus import shapes
 from smolorad.corpus.shapes import COLUMNS, Sample, Shaper
 from smolorad.domain import Shape
+from smolorad.jobs.prepare import COLUMNS as NAMES_TO_MAP
 
 ASKED = {"role": "user", "content": "2+2?"}
 ANSWERED = {"role": "assistant", "content": "4"}
@@ -80,6 +83,50 @@ def test_a_column_map_gives_fields_their_standard_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "named", "why"),
+    [
+        (
+            {"text": "a", "body": "b"},
+            {"text_field": "bodyy"},
+            "has no field 'bodyy': its fields are 'text', 'body'; name one as",
+        ),
+        ({"prompt": "a", "completion": "b"}, {"text_field": "body"}, "has no field 'body'"),
+        ({"prompt": "a", "completion": "b"}, {"columns": {"prompt": "question"}}, "has no field 'question'.* with --columns"),
+        ({"text": "a"}, {"columns": {"prompt": "question", "completion": "answer"}}, "has no field 'question'"),
+    ],
+)
+def test_a_field_that_is_named_but_not_there_is_never_replaced_by_another(
+    fields: dict[str, Any], named: dict[str, Any], why: str
+) -> None:
+    (problem,) = shaped(fields, **named)
+    assert isinstance(problem, RowProblem)
+    assert re.match(why, problem.why)
+    unfit = Shaper(None, named.get("text_field", "text"), named.get("columns", {})).unfit_columns(list(fields))
+    assert unfit == problem.why.replace("field", "column", 1).replace("its fields", "its columns")
+
+
+def test_a_row_without_the_named_field_is_a_problem_among_those_that_have_it() -> None:
+    first, other = shaped({"text": "a", "body": "b"}, {"text": "c"}, text_field="body")
+    assert isinstance(first, Sample)
+    assert first.values == ("b",)
+    assert isinstance(other, RowProblem)
+    assert other.why.startswith("has no field 'body'")
+
+
+def test_what_a_row_may_lack_it_may_lack_under_another_name() -> None:
+    (sample,) = shaped(
+        {"q": "Add", "input": "not this", "a": "4"}, columns={"instruction": "q", "input": "context", "output": "a"}
+    )
+    assert isinstance(sample, Sample)
+    assert sample.values == ((("user", "Add"), ("assistant", "4")),)
+
+
+def test_the_names_a_request_may_map_are_those_that_are_known_here() -> None:
+    needed = {name for sets in shapes._NEEDED.values() for names in sets for name in names}
+    assert set(NAMES_TO_MAP) == {"prompt", *needed, *shapes._OPTIONAL}
+
+
+@pytest.mark.parametrize(
     ("fields", "kind", "words"),
     [
         ({"body": "a"}, ProblemKind.MALFORMED, "has no field 'text': its fields are 'body'"),
@@ -101,6 +148,8 @@ def test_a_column_map_gives_fields_their_standard_names() -> None:
         ),
         ({"messages": [ASKED, {"role": "assistant", "content": "\ud83d"}]}, ProblemKind.ENCODING, "half of a character"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
+        ({"chosen": "Q: b", "rejected": "Q: b"}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
+        ({"chosen": [ASKED, ANSWERED], "rejected": [ASKED, ANSWERED]}, ProblemKind.EMPTY_COMPLETION, "the same answer"),
         ({"prompt": "a", "chosen": "b", "rejected": ""}, ProblemKind.EMPTY_COMPLETION, "no answer in 'rejected'"),
         ({"chosen": "b", "rejected": "c"}, ProblemKind.MALFORMED, "has no prompt"),
     ],

@@ -6,7 +6,7 @@ import gzip
 import importlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
@@ -26,8 +26,8 @@ def bare_name(name: str) -> str:
 
 
 @contextmanager
-def open_binary(path: Path, file: str) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked as they are read; `file` names it in errors.
+def open_binary(path: Path, file: str, line: Callable[[], int] = lambda: 1) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked as they are read; `file` names it in errors, `line` tells how far its reader is.
 
     Raises BadFile for one that is not what its ending says, and where Zstandard cannot be read for want of pyarrow.
     """
@@ -41,11 +41,13 @@ def open_binary(path: Path, file: str) -> Iterator[BinaryIO]:
             with gzip.open(packed) if ending == GZIP else _zstd(packed, file) as stream:
                 yield cast(BinaryIO, stream)
         except _DAMAGED as error:
-            raise BadFile(file, 1, f"cannot be unpacked ({error}); pack the file again") from error
+            raise BadFile(file, line(), f"cannot be unpacked ({error}); pack the file again") from error
         except OSError as error:
             if error.errno is not None:  # the disk's; pyarrow's own have no number
                 raise
-            raise BadFile(file, 1, "cannot be unpacked, as it is not Zstandard or is cut off; pack the file again") from error
+            raise BadFile(
+                file, line(), "cannot be unpacked, as it is not Zstandard or is cut off; pack the file again"
+            ) from error
 
 
 def _zstd(packed: BinaryIO, file: str) -> BinaryIO:

@@ -15,6 +15,7 @@ from smolora._text.lines import MAX_LINE_BYTES
 from smolora._text.rows import BadFile, Record, Records, excerpt
 
 _PIECE_BYTES = 2**18
+_CUT_OFF = "Unterminated string starting at"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -23,7 +24,7 @@ def read_json(path: Path, file: str) -> Records:
 
     Raises BadFile where the file is not UTF-8 or not JSON: behind a fault nobody can tell where the next element begins.
     """
-    with open_binary(path, file) as stream:
+    with open_binary(path, file, lambda: text.line) as stream:
         text = _Text(stream, file)
         first = text.peek()
         if first == "":
@@ -98,6 +99,10 @@ class _Text:
             except json.JSONDecodeError as error:
                 if self._left() <= MAX_LINE_BYTES and self._more():
                     continue
+                # What reaches up to where reading stopped may well be sound; the decoder says of a string where it begins.
+                if self._left() > MAX_LINE_BYTES and (error.pos >= len(self._text) or error.msg == _CUT_OFF):
+                    why = f"is longer than {MAX_LINE_BYTES:,} characters, or is never closed; break it up"
+                    raise BadFile(self._file, self.line, why) from error
                 line = self.line + self._text.count("\n", self._at, error.pos)
                 raise BadFile(self._file, line, f"is not JSON: {error.msg.removesuffix(' at')}; mend the file there") from error
             except RecursionError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import closing
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from smolora._models import ProblemKind, RowProblem
 from smolora._text.lines import read_lines
 from smolora._text.rows import Record, Records, Row, Rows, excerpt, quoted, row
 
-_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"} | {
+    # In tables alone.
+    bytes: "bytes",
+    datetime: "a time",
+    date: "a date",
+}
 
 
 class _RepeatedField(ValueError):
@@ -61,6 +67,8 @@ def malformed(error: Exception, file: str, number: int, text: str) -> RowProblem
     match error:
         case _RepeatedField():
             why = f"has the field {quoted([str(error)])} twice; keep one of them"
+        case json.JSONDecodeError() if text.startswith("\ufeff"):
+            why = "begins with a byte order mark, as files do that were joined to others; remove it"
         case json.JSONDecodeError():
             what = error.msg.removesuffix(" at")
             why = f"is not JSON: {what} at column {error.colno:,}; write one JSON object a line"
@@ -83,12 +91,12 @@ def text_of(record: Record, text_field: str) -> Row | RowProblem:
     return row(text, record.file, record.line)
 
 
-def no_field(fields: Any, text_field: str) -> str:
+def no_field(fields: Any, field: str, mend: str = "name one as text_field") -> str:
     """Why a record that has other fields cannot be read."""
     there = f"its fields are {quoted(list(fields))}" if fields else "it has no fields"
-    return f"has no field {text_field!r}: {there}; name one as text_field"
+    return f"has no field {field!r}: {there}; {mend}"
 
 
 def kind_of(value: Any) -> str:
-    """A JSON value's kind, for a sentence."""
+    """The kind of a value of JSON or of a table, for a sentence."""
     return _KINDS.get(type(value), "a number")

@@ -14,6 +14,7 @@ from smolora._text.rows import BadFile, excerpt, fault
 
 # A whole book fits. What is longer is no line of text, and would be held several times over.
 MAX_LINE_BYTES = 16 * 2**20
+_LOOKED_AT, _ENOUGH = 400, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,30 @@ def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[L
     """The lines of a file; they end in LF, CRLF or CR, as in Python's text files. A byte order mark is left out.
 
     A line that is not UTF-8, holds NUL or is longer than `most` bytes has a fault.
-    Raises BadFile for a file in UTF-16, OSError for one that cannot be read.
+    Raises BadFile for a file in UTF-16 or UTF-32, OSError for one that cannot be read.
     """
-    with open_binary(path, file) as stream:
+    number = 0
+    with open_binary(path, file, lambda: number + 1) as stream:
         for number, raw in enumerate(_raw_lines(stream, most), 1):
             if number == 1:
-                if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise BadFile(file, 1, "is the beginning of a file in UTF-16; save the file as UTF-8")
+                if (encoding := _other_encoding(raw)) is not None:
+                    raise BadFile(file, 1, f"is the beginning of a file in {encoding}; save the file as UTF-8")
                 raw = raw.removeprefix(codecs.BOM_UTF8)
             yield _line(number, raw, most)
+
+
+def _other_encoding(raw: bytes) -> str | None:
+    """What a file that begins so is written in; None for what is read here."""
+    if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # one of them begins as UTF-16's does
+        return "UTF-32"
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    # Without a mark: in most writings every second byte of UTF-16 is 0, and three of four of UTF-32.
+    first = raw[:_LOOKED_AT]
+    empty = [not any(first[at::4]) for at in range(4)]
+    if len(first) < _ENOUGH or all(empty) or any(0 in first[at::4] for at in range(4) if not empty[at]):
+        return None
+    return {3: "UTF-32, it seems", 2: "UTF-16, it seems"}.get(sum(empty))
 
 
 def _raw_lines(stream: BinaryIO, most: int) -> Iterator[bytes]:

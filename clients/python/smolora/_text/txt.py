@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,8 @@ from smolora._text.lines import MAX_LINE_BYTES, Line, read_lines
 from smolora._text.rows import Row, Rows, excerpt
 
 LINE, PARAGRAPH, DOCUMENT = "line", "paragraph", "document"
-_FENCES = ("```", "~~~")
+# CommonMark: what follows backticks on their line holds none, else it is code within a sentence.
+_FENCE = re.compile(r"\s*(?:(`{3,})[^`]*|(~{3,}).*)")
 _FRONT_MATTER = "---"
 
 
@@ -48,14 +50,18 @@ def _blocks(lines: Iterator[Line], file: str, *, whole: bool, fenced: bool) -> R
             yield line.problem(file)
             block.spoilt = True
         elif fence:
-            fence = "" if text.strip() == fence else fence
-        elif fenced:
-            fence = next((mark for mark in _FENCES if text.lstrip().startswith(mark)), "")
+            fence = "" if _closes(text.strip(), fence) else fence
+        elif fenced and (opened := _FENCE.fullmatch(text)):
+            fence = opened[1] or opened[2]
         if text or whole or fence:
             block.add(text, line.number)
         else:
             yield from block.take()
     yield from block.take()
+
+
+def _closes(text: str, fence: str) -> bool:
+    return len(text) >= len(fence) and text == fence[0] * len(text)
 
 
 class _Block:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -15,10 +17,10 @@ from hypothesis import strategies as st
 
 from smolora import RowProblem
 from smolora._text import lines
-from smolora._text.csv import read_csv
+from smolora._text.csv import read_csv, read_table
 from smolora._text.jsonl import read_jsonl
 from smolora._text.rows import BadFile, Row, Rows
-from smolora._text.txt import read_txt
+from smolora._text.txt import read_markdown, read_txt
 from tests.unit.client.text.kit import LINES, TEXTS, read, texts
 
 # Fields of an object beside its text; names that differ from it.
@@ -110,6 +112,26 @@ def test_utf_16_is_named_as_such(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-32", "UTF-32"), ("utf-16-le", "UTF-16, it seems"), ("utf-16-be", "UTF-16, it seems"),
+     ("utf-32-le", "UTF-32, it seems"), ("utf-32-be", "UTF-32, it seems")],
+)  # fmt: skip
+def test_utf_32_and_what_has_no_byte_order_mark_is_named_too(encoding: str, name: str) -> None:
+    with pytest.raises(BadFile, match=rf"f:1 is the beginning of a file in {name}; save the file as UTF-8"):
+        read(read_txt, '{"text": "Größe"}\n'.encode(encoding))
+
+
+def test_nul_alone_is_no_encoding() -> None:
+    assert located(read(read_txt, bytes(40) + b"\na\0b\0cdefghijklmno\0\n")) == [(1, "!"), (2, "!")]
+
+
+def test_a_byte_order_mark_within_jsonl_is_named() -> None:
+    problem = only_problem(read(read_jsonl, b'{"text": "a"}\n\xef\xbb\xbf{"text": "b"}\n'))
+    assert problem.line == 2
+    assert problem.why == "begins with a byte order mark, as files do that were joined to others; remove it"
+
+
+@pytest.mark.parametrize(
     ("bad", "why"),
     [(b"caf\xe9", "is not UTF-8: its byte 4 is 0xe9"), (b"a\0b", "holds a NUL character"), (b"\xed\xa0\x80", "is not UTF-8")],
 )
@@ -147,6 +169,21 @@ def test_the_limit_of_a_line_holds_a_book(tmp_path: Path) -> None:
     assert [one.line for one in found] == [1, 2, 3]
     assert isinstance(found[0], Row)
     assert "break it into lines" in only_problem(found).why
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("````md\n```\n\na\n```\n````\n\nb", ["````md\n```\n\na\n```\n````", "b"]),
+        ("```py\na\n\n`````\n\nb", ["```py\na\n\n`````", "b"]),
+        ("```a``` is code\n\nb\n\nc", ["```a``` is code", "b", "c"]),
+        ("~~~ a`b ```\n\n```\n\n~~~\n\nb", ["~~~ a`b ```\n\n```\n\n~~~", "b"]),
+        ("- a\n  ```\n  b\n\n  c\n  ```\n\nd", ["- a\n  ```\n  b\n\n  c\n  ```", "d"]),
+        ("```\na\n\n``` b\n\nc\n```\n\nd", ["```\na\n\n``` b\n\nc\n```", "d"]),
+    ],
+)
+def test_a_fence_of_markdown_is_closed_by_one_as_long(content: str, rows: list[str]) -> None:
+    assert texts(read(read_markdown, content)) == rows
 
 
 # jsonl
@@ -274,3 +311,41 @@ def test_csv_refuses_a_file_without_a_header_that_names_the_column(content: str 
 
 def test_csv_ignores_space_around_column_names() -> None:
     assert texts(read(read_csv, "id, text\n1, a \n")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter", "rows"),
+    [
+        ('text\tid\n"Wow" he said to me\t1\n"Unclosed begins here\t2\nlast\t3\n', "\t",
+         ['"Wow" he said to me', '"Unclosed begins here', "last"]),
+        ('text\tid\n"Unclosed\t1\nand closed"\t2\n', "\t", ['"Unclosed', 'and closed"']),
+        ('text\tid\n"a\tb"\t1\n"two\nlines"\t2\n', "\t", ["a\tb", "two\nlines"]),
+        ('text\tid\n"a"\t1\n"b"\t2\n"c" d\t3\n', "\t", ["a", "b", "!"]),
+        ('text\n"two\nlines"\n"open\n', "\t", ["two\nlines", "!"]),
+        ('"id", "text"\n"1", "a, b"\n"2", "c"\n', "", ["a, b", "c"]),
+        ('"id", "text"\n"1", "a"\n', "", ["a"]),
+        ('id,text\n1,"say \\"yes\\", or no"\n2,b\n', "", ['say "yes", or no', "b"]),
+        ('id,text\n1,"C:\\"\n2,\\n\n', "", ["C:\\", "\\n"]),
+        ('id,text\n1," ""a"""\n', "", ['"a"']),
+    ],
+)  # fmt: skip
+def test_csv_takes_the_way_of_quoting_in_which_the_first_rows_are_sound(content: str, delimiter: str, rows: list[str]) -> None:
+    found = read(read_csv, content, "text", delimiter)
+    assert [one.text if isinstance(one, Row) else "!" for one in found] == rows
+
+
+def test_csv_keeps_the_space_before_a_value_where_none_stands_before_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,completion\n2+2?, 4\n")
+    assert [one.fields for one in read_table(path, "f") if not isinstance(one, RowProblem)] == [
+        {"prompt": "2+2?", "completion": " 4"}
+    ]
+
+
+def test_csv_gives_the_rows_before_the_place_where_a_packed_file_breaks_off(tmp_path: Path) -> None:
+    content = "text,n\n" + "".join(f"{hashlib.sha256(bytes([n])).hexdigest()},{n}\n" for n in range(90))
+    (path := tmp_path / "a.csv.gz").write_bytes(gzip.compress(content.encode())[:-400])
+    found: list[Row | RowProblem] = []
+    with pytest.raises(BadFile) as caught:
+        found.extend(read_csv(path, "f"))
+    assert caught.value.line == len(found) + 2 > 20

@@ -57,13 +57,13 @@ def temporary_daemon(console: Console) -> Iterator[smolora.Client]:
 
 
 def wait_for(client: smolora.Client, daemon: subprocess.Popen[bytes], timeout_s: float = 30.0) -> None:
-    """Returns when the daemon answers; raises DaemonNotRunning where it does not."""
+    """Returns when the daemon answers; raises Unreachable where it does not."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             client.status()
             return
-        except smolora.DaemonNotRunning:
+        except smolora.Unreachable:
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)

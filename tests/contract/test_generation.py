@@ -202,6 +202,14 @@ async def test_tokens_are_decoded(house: House) -> None:
     assert (answer.reason, answer.fields) == ("INVALID_REQUEST", ("token_ids",))
 
 
+async def test_an_empty_prompt_is_called_empty(house: House) -> None:
+    for call in (
+        house.generation.Generate(pb.GenerateRequest(prompt="")),
+        house.generation.CountTokens(pb.CountTokensRequest(prompt="")),
+    ):
+        assert "is empty; give some text" in (await refused(call)).message
+
+
 def _by_schema(text: str) -> pb.GenerateRequest:
     return pb.GenerateRequest(prompt="a", response_format=pb.ResponseFormat(json_schema=text))
 

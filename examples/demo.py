@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -29,6 +30,7 @@ import smolora
 DATA = Path(__file__).parent / "data" / "lighthouse"
 PROMPTS = ("Log, 30th of February. Wind", "Log, 7th of May. Saw", "The lamp")
 NEW_TOKENS = 40
+Made = TypeVar("Made")
 DRAIN_S = 30.0
 
 
@@ -57,13 +59,13 @@ def temporary_daemon(console: Console) -> Iterator[smolora.Client]:
 
 
 def wait_for(client: smolora.Client, daemon: subprocess.Popen[bytes], timeout_s: float = 30.0) -> None:
-    """Returns when the daemon answers; raises DaemonNotRunning where it does not."""
+    """Returns when the daemon answers; raises Unreachable or TimedOut where it does not."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             client.status()
             return
-        except smolora.DaemonNotRunning:
+        except (smolora.Unreachable, smolora.TimedOut):
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
@@ -83,6 +85,17 @@ def load(client: smolora.Client, progress: Progress, model: str) -> smolora.Resi
         )
     progress.update(task, description=f"load {model}", total=1, completed=1)
     return loading.result()
+
+
+def follow(run: smolora.JobRun[Made], progress: Progress, name: str) -> Made:
+    """Shows a job's phases on one bar, and returns what it made."""
+    task = progress.add_task(name, total=None)
+    for event in run:
+        if isinstance(event.body, smolora.PhaseProgress):
+            body = event.body
+            progress.update(task, description=f"{name}, {body.phase}", completed=body.done, total=body.total or None)
+    progress.update(task, description=name, total=1, completed=1)
+    return run.result()
 
 
 def train(client: smolora.Client, progress: Progress, steps: int) -> smolora.Adapter:
@@ -129,16 +142,12 @@ def main(argv: list[str] | None = None) -> int:
     with temporary_daemon(console) as client, Progress(*columns, console=console) as progress:
         base = load(client, progress, "starter")
         progress.print(f"{base.parameters / 1e6:.0f} million parameters, {base.dtype} on {base.device}")
-        task = progress.add_task("prepare", total=1)
-        dataset = client.prepare("lighthouse", DATA).result()
-        progress.update(task, completed=1)
+        dataset = follow(client.prepare("lighthouse", DATA), progress, "prepare")
         progress.print(f"{dataset.train_rows} rows to learn from, {dataset.validation_rows} held out")
         before = answers(client)
         adapter = train(client, progress, arguments.steps)
         tuned = answers(client, "keeper")
-        task = progress.add_task("merge", total=1)
-        merged = client.merge("keeper", "keeper-merged").result()
-        progress.update(task, completed=1)
+        merged = follow(client.merge("keeper", "keeper-merged"), progress, "merge")
         load(client, progress, merged.name)
         after = answers(client)
     show(console, {"base": before, "adapter": tuned, "merged": after})

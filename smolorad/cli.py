@@ -110,9 +110,9 @@ def _install(given: argparse.Namespace) -> int:
 
     settings = Settings.resolve({}, os.environ)
     if given.dry_run:
-        install.rehearse(os.environ, settings.home, print)
+        install.rehearse(os.environ, settings.home, print, log_file=settings.log_file)
         return 0
-    service = install.manager(os.environ, settings.home)
+    service = install.manager(os.environ, settings.home, log_file=settings.log_file)
     install.install(service)
     answer = doctor.health(settings.socket, wait_s=15.0)
     print(f"{service.path} is installed; the daemon {answer.text}.")

@@ -28,6 +28,7 @@ from smolorad.errors import BadState, InvalidRequest
 from smolorad.log import Log
 from smolorad.paths import check_socket_path, private_folder
 from smolorad.rooms import SERVICES, Rooms, Seams, real_seams
+from smolorad.services.wire import Unreadable
 from smolorad.store.database import Database
 
 log = Log(__name__)
@@ -110,7 +111,7 @@ async def serve(settings: Settings, seams: Seams, ending: Ending | None = None) 
 
 async def _bound(path: Path, rooms: Rooms) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A started server on the socket: our services, health and reflection."""
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(Unreadable(),), options=_OPTIONS)
     rooms.add_to(server)
     pulse = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(pulse, server)

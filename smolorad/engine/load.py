@@ -18,7 +18,7 @@ from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.base import Base, share
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, Placement, ladder, place
-from smolorad.engine.facts import facts, read_config, weight_files
+from smolorad.engine.facts import CONFIG, facts, read_config, weight_files
 from smolorad.engine.failure import first_line, is_out_of_memory
 from smolorad.engine.native.build import library
 from smolorad.engine.native.linear import Packed, pack_linears
@@ -146,7 +146,7 @@ def _config(folder: Path, name: str, trust_remote_code: bool) -> Any:
     if "quantization_config" in raw:
         raise UnsupportedModel(f"{name} is quantised; load the model that it was made from.")
     if trust_remote_code and "auto_map" in raw:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
+        return _made(folder, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True))
     kind = raw["model_type"]
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
     architectures = raw.get("architectures") or []
@@ -154,7 +154,17 @@ def _config(folder: Path, name: str, trust_remote_code: bool) -> Any:
         raise UnsupportedModel(f"{name} is a {kind!r}, which is no causal language model; choose one that generates text.")
     if architectures and not any(known in architectures for known in ([causal] if isinstance(causal, str) else causal)):
         raise UnsupportedModel(f"{name} is a {architectures[0]}, which does not generate text; choose a causal language model.")
-    return CONFIG_MAPPING[kind].from_dict(_without_code(raw))
+    return _made(folder, lambda: CONFIG_MAPPING[kind].from_dict(_without_code(raw)))
+
+
+def _made(folder: Path, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except (ImportError, OSError):  # of the model's own code: a package or a file that it asks for
+        raise
+    except Exception as error:  # each architecture checks its values with errors of its own
+        why = " ".join(str(error).split())[:300].rstrip(".")
+        raise Damaged(f"{folder / CONFIG} cannot be used ({why}); get the model again.") from error
 
 
 def _without_code(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,16 @@ class Manager(Protocol):
     def advice(self) -> str: ...
 
 
-def manager(environ: Mapping[str, str], home: Path, run: Runner = commands.run, platform: str = sys.platform) -> Manager:
-    """This platform's service manager; `home` is the daemon's state folder."""
-    place = Place.here(environ, home)
+def manager(
+    environ: Mapping[str, str],
+    home: Path,
+    run: Runner = commands.run,
+    platform: str = sys.platform,
+    *,
+    log_file: Path | None = None,
+) -> Manager:
+    """This platform's service manager; `home` is the daemon's state folder, `log_file` its setting."""
+    place = Place.here(environ, home, log_file)
     return Launchd(place, run) if platform == "darwin" else Systemd(place, run)
 
 
@@ -68,9 +75,10 @@ def rehearse(
     *,
     remove: bool = False,
     platform: str = sys.platform,
+    log_file: Path | None = None,
 ) -> None:
     """Tells the file and the commands of an installation, or of its removal; changes nothing."""
-    service = manager(environ, home, commands.rehearsal(say), platform)
+    service = manager(environ, home, commands.rehearsal(say), platform, log_file=log_file)
     if remove:
         service.stop()
         say(f"rm {service.path}")

@@ -31,6 +31,7 @@ class Launchd:
     ) -> None:
         self.place = place
         self.path = place.user_home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+        self._log = place.log_file or place.logs / "smolorad.log"
         self._run = run
         self._clock = clock
         self._pause = pause
@@ -43,6 +44,7 @@ class Launchd:
             "{BIN}": str(self.place.python.parent),
             "{HOME}": str(self.place.home),
             "{LOGS}": str(self.place.logs),
+            "{LOG}": str(self._log),
         }
         agent: dict[str, Any] = _filled(plistlib.loads(template(f"{LABEL}.plist.template")), words)
         agent["EnvironmentVariables"] |= self.place.environ
@@ -66,7 +68,8 @@ class Launchd:
         if not self._is_running(service):
             must(self._run, "launchctl", "kickstart", service)
             if not self._until(lambda: self._is_running(service)):
-                raise BadState(f"launchd has the service, but no process of it lives; read {self.place.logs}/smolorad.err.log.")
+                logs = f"{self._log} and {self.place.logs}/smolorad.err.log"
+                raise BadState(f"launchd has the service, but no process of it lives; read {logs}.")
 
     def stop(self) -> None:
         """Ends the service, if there is one."""

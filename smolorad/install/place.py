@@ -27,10 +27,11 @@ class Place:
     logs: Path
     uid: int
     environ: Mapping[str, str]  # for the service, besides what its template sets
+    log_file: Path | None = None  # the daemon's setting
 
     @classmethod
-    def here(cls, environ: Mapping[str, str], home: Path) -> Place:
-        """This machine, this user, this interpreter; `home` is the daemon's state folder."""
+    def here(cls, environ: Mapping[str, str], home: Path, log_file: Path | None = None) -> Place:
+        """This machine, this user, this interpreter; `home` is the daemon's state folder, `log_file` its setting."""
         carried = {name: environ[name] for name in sorted(environ) if name.startswith("SMOLORA_") or name in _CARRIED}
         for name in _PATHS & carried.keys():
             carried[name] = str(strip_scheme(carried[name]))
@@ -43,6 +44,7 @@ class Place:
             logs=log_path(),
             uid=os.getuid(),
             environ=carried,
+            log_file=log_file,
         )
 
 

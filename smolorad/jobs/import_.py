@@ -29,7 +29,9 @@ class Import:
             raise InvalidRequest.field("name", f"{STARTER!r} always means the starter model; choose another name")
         if spec.source != STARTER and "/" not in spec.source:
             raise InvalidRequest.field(
-                "source", f"{spec.source!r} is not a model to import; give an absolute path, a hub id owner/name, or starter"
+                "source",
+                f"{spec.source!r} is not a model to import; give a folder (./folder or its absolute path), "
+                "a hub id owner/name, or starter",
             )
         await self._resolver.check(spec.source)
         await self._shelf.check_free(spec.name)

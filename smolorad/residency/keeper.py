@@ -223,7 +223,8 @@ class Residency:
         """The resident model, not to be unloaded meanwhile; loaded first where nothing is resident.
 
         A training loads its base in place of another one. Raises NoModel where nothing was ever loaded and none is named,
-        BadState where another model is resident, EngineUnavailable where the model does not come in time.
+        NotFound where there is no such model, BadState where another one is resident, EngineUnavailable where it does not come
+        in time.
         """
         loaded = await self._present(reference, training)
         self._active += 1
@@ -276,6 +277,7 @@ class Residency:
             if loaded is not None and reference in ("", loaded.model.name):
                 return loaded
             if loaded is not None and not training:
+                await self._resolver.check(reference)  # what is not there cannot be loaded first
                 raise BadState(
                     f"{loaded.model.name} is loaded, not {reference}; "
                     f"type `smolora-client load {reference}` first, or name no model."

@@ -35,7 +35,9 @@ def parse_question(request: pb.GenerateRequest) -> GenerateSpec:
 
 def check_prompt(spec: GenerateSpec) -> None:
     """Whether there is a prompt or a conversation of a bearable size; else raises InvalidRequest."""
-    if bool(spec.prompt) == bool(spec.messages):
+    if not spec.prompt and not spec.messages:
+        raise InvalidRequest.field("prompt", "is empty; give some text to go on from, or messages")
+    if spec.prompt and spec.messages:
         raise InvalidRequest.field("prompt", "give exactly one of prompt and messages")
     size = len(spec.prompt.encode()) + sum(len(m.role.encode()) + len(m.content.encode()) for m in spec.messages)
     if size > _PROMPT_LIMIT_BYTES:

@@ -14,15 +14,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from smolorad.errors import Internal, NoSpace, SmoloraError, Violation, is_disk_full
+from smolorad.errors import Internal, InvalidRequest, NoSpace, SmoloraError, Violation, is_disk_full
 from smolorad.log import Log
 
 log = Log(__name__)
 
 DOMAIN = "smolora"
+_OURS = "/smolora.v1."
 _DETAILS_KEY = "grpc-status-details-bin"
 # gRPC begins to refuse metadata above 8 KiB. The details travel there in base64, and the message a second time beside them.
 _MESSAGE_LIMIT_BYTES = 1000
@@ -65,6 +68,7 @@ def wire(handler: F) -> F:
         async def stream(self: Any, request: Any, context: Context) -> AsyncIterator[Any]:
             # Without aclosing, closing this generator would leave the handler's own one to the garbage collector.
             async with _errors_to_status(context, handler.__name__), contextlib.aclosing(handler(self, request, context)) as it:
+                _refuse_unreadable(request)
                 async for message in it:
                     yield message
 
@@ -73,9 +77,37 @@ def wire(handler: F) -> F:
     @functools.wraps(handler)
     async def single(self: Any, request: Any, context: Context) -> Any:
         async with _errors_to_status(context, handler.__name__):
+            _refuse_unreadable(request)
             return await handler(self, request, context)
 
     return single  # type: ignore[return-value]
+
+
+class Unreadable(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Lets `@wire` refuse a request that is no message of its type: gRPC's own answer would have no ErrorInfo."""
+
+    async def intercept_service(self, continuation: Callable[..., Any], call: grpc.HandlerCallDetails) -> Any:
+        """The method's handler, with a reader of requests that leaves those of ours to `@wire`."""
+        handler = await continuation(call)
+        if handler is None or not call.method.startswith(_OURS):
+            return handler
+        parse, streams = handler.request_deserializer, handler.request_streaming
+
+        def read(data: bytes) -> Any:
+            try:
+                return parse(data)
+            except DecodeError:
+                error = InvalidRequest("The request is no message of the contract smolora.v1; make it with its stubs.")
+                if streams:  # read inside the handler, so that it can be raised
+                    raise error from None
+                return error
+
+        return handler._replace(request_deserializer=read)
+
+
+def _refuse_unreadable(request: Any) -> None:
+    if isinstance(request, InvalidRequest):
+        raise request
 
 
 @contextlib.asynccontextmanager

@@ -96,6 +96,12 @@ async def test_a_named_model_is_loaded_where_there_is_none_and_not_in_place_of_a
     assert "smolora-client load owner/other" in answer.message
 
 
+async def test_a_model_that_is_not_there_is_not_found_though_another_is_resident(house: House) -> None:
+    await loaded(house)
+    answer = await refused(house.generation.Generate(pb.GenerateRequest(prompt="hi", model="nosuch")))
+    assert (answer.code, answer.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
 async def test_the_last_model_is_loaded_again_when_it_is_asked(house: House) -> None:
     await loaded(house)
     await house.models.UnloadModel(models_pb2.UnloadModelRequest())
@@ -194,6 +200,14 @@ async def test_tokens_are_decoded(house: House) -> None:
     assert decoded.text == "w1 w2"
     answer = await refused(house.generation.DecodeTokens(pb.DecodeTokensRequest(token_ids=[0] * (2**20 + 1))))
     assert (answer.reason, answer.fields) == ("INVALID_REQUEST", ("token_ids",))
+
+
+async def test_an_empty_prompt_is_called_empty(house: House) -> None:
+    for call in (
+        house.generation.Generate(pb.GenerateRequest(prompt="")),
+        house.generation.CountTokens(pb.CountTokensRequest(prompt="")),
+    ):
+        assert "is empty; give some text" in (await refused(call)).message
 
 
 def _by_schema(text: str) -> pb.GenerateRequest:

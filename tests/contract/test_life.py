@@ -9,7 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -181,3 +181,19 @@ async def test_what_is_not_protobuf_does_not_end_it(house: House) -> None:
         await asyncio.get_running_loop().sock_sendall(raw, b"GET / HTTP/1.1\r\n\r\n" + bytes(1000))
     assert (await house.system.GetStatus(system_pb2.GetStatusRequest())).contract == "v1"
     assert not (await house.models.ListModels(models_pb2.ListModelsRequest())).models
+
+
+async def test_a_request_that_is_no_message_is_refused_as_any_other(house: House) -> None:
+    assert house.channel is not None
+    data = b"\x0a\xff\xff"  # a field that says it is longer than the message
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield data
+
+    for call in (
+        house.channel.unary_unary("/smolora.v1.SystemService/GetStatus")(data),
+        house.channel.unary_stream("/smolora.v1.GenerationService/Generate")(data),
+        house.channel.stream_unary("/smolora.v1.DatasetService/UploadFile")(parts()),
+    ):
+        answer = await refused(call)
+        assert (answer.code, answer.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")

@@ -1,9 +1,10 @@
-"""Engines that do not die but no longer answer, and engines nobody asks."""
+"""Engines and daemons that do not die but no longer answer, and engines nobody asks."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import smolora
@@ -20,6 +21,13 @@ def test_a_stopped_engine_is_found_out_and_replaced(tiny: Path) -> None:
             os.kill(engine, signal.SIGSTOP)
         assert client.generate("In the beginning", max_tokens=8, temperature=0).text() == expected
         assert client.status().engine_restarts == 1
+
+
+def test_a_daemon_that_a_busy_machine_holds_up_is_waited_for() -> None:
+    with daemon_process() as daemon, smolora.Client(daemon.socket) as client:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        threading.Timer(1.0, os.kill, (daemon.pid, signal.SIGCONT)).start()
+        assert client.status().engine_pid == 0
 
 
 def test_an_idle_engine_ends_and_its_memory_with_it(tiny: Path) -> None:

@@ -20,8 +20,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
     # A daemon that restarts is back in a second or two; gRPC would wait up to two minutes between attempts.
+    # Not min_reconnect_backoff: that is also how long a connection may take to come up, and a busy machine needs more.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A client of its own never shares a connection with another that was closed.
     ("grpc.use_local_subchannel_pool", 1),

@@ -6,6 +6,7 @@ Without them the platform's own places are used: ~/Library on macOS, XDG on Linu
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ def strip_scheme(target: str) -> Path:
 
 def grpc_target(path: Path) -> str:
     """What gRPC calls the socket, to bind it and to reach it. Percent-encoded, as gRPC decodes it: `Application%20Support`."""
-    return f"unix:{quote(str(path))}"
+    return f"unix:{quote(os.fsencode(path))}"
 
 
 def cache_path() -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -15,6 +15,9 @@ from smolora._convert import enum_prefix
 from smolora._errors import InvalidRequest
 from smolora._fields import LORA, PREPARE, SAMPLING, TRAINER, Field
 from smolora.v1 import datasets_pb2, generation_pb2, settings_pb2
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LORA = {field.name: field for field in LORA}
 _TRAINER = {field.name: field for field in TRAINER}
@@ -30,6 +33,17 @@ _PREPARE_ENUMS = {
 _SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
 _SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}
 _SPOKEN |= {"floats": "numbers by token id"}
+
+
+def fill(kind: Callable[P, T], *args: P.args, **fields: P.kwargs) -> T:
+    """A message of the contract with these fields.
+
+    Raises InvalidRequest for text that cannot be sent: Python keeps the bytes of an argument that is no UTF-8 as surrogates.
+    """
+    try:
+        return kind(*args, **fields)
+    except UnicodeEncodeError as error:
+        raise _not_text(error) from None
 
 
 def train_settings(given: Mapping[str, Any]) -> tuple[settings_pb2.LoraSettings, settings_pb2.TrainerSettings]:
@@ -90,9 +104,9 @@ def response_format(
         raise InvalidRequest("json_schema, json_object and regex are three forms of an answer; give one of them.")
     if json_schema is not None:
         text = json_schema if isinstance(json_schema, str) else json.dumps(json_schema)
-        return generation_pb2.ResponseFormat(json_schema=text)
+        return fill(generation_pb2.ResponseFormat, json_schema=text)
     if regex is not None:
-        return generation_pb2.ResponseFormat(regex=regex)
+        return fill(generation_pb2.ResponseFormat, regex=regex)
     return generation_pb2.ResponseFormat(json_object=True) if json_object else None
 
 
@@ -116,8 +130,23 @@ def _set(message: Any, field: Field, value: Any) -> None:
             getattr(message, field.name).extend([value] if isinstance(value, str) else value)
         else:
             setattr(message, field.name, value)
+    except UnicodeEncodeError as error:
+        raise _not_text(error) from None
     except (TypeError, ValueError, AttributeError):
         raise TypeError(f"{field.name} takes {_SPOKEN.get(field.kind, field.kind)}, not {value!r}") from None
+
+
+def _not_text(error: UnicodeEncodeError) -> InvalidRequest:
+    near = error.object[max(0, error.start - 20) : error.start + 20]
+    return InvalidRequest(f"This is no text in UTF-8, from character {error.start + 1} on: {near!r}; save or type it as UTF-8.")
+
+
+def hub_dataset(hub: str | models.HubDataset | None) -> datasets_pb2.HubDataset | None:
+    """A dataset of the hub, also by its id alone."""
+    if hub is None:
+        return None
+    one = models.HubDataset(hub) if isinstance(hub, str) else hub
+    return fill(datasets_pb2.HubDataset, repo_id=one.repo_id, config=one.config, split=one.split, revision=one.revision)
 
 
 def conversation(
@@ -130,7 +159,7 @@ def conversation(
             role, content = (turn["role"], turn["content"]) if isinstance(turn, Mapping) else (turn.role, turn.content)
         except (KeyError, AttributeError):
             raise TypeError(f"a message has a role and a content; this has not: {turn!r}") from None
-        turns.append(generation_pb2.ChatMessage(role=role, content=content))
+        turns.append(fill(generation_pb2.ChatMessage, role=role, content=content))
     return turns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,16 +52,18 @@ class Command:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        """Starts it, with its three streams piped."""
+    async def start(self, *arguments: str | bytes, **environ: str) -> asyncio.subprocess.Process:
+        """Starts it, with its three streams piped; `environ` goes on top of this process's."""
         pipe = asyncio.subprocess.PIPE
         command = [sys.executable, "-m", "smolora.cli.main", "--socket", str(self._socket), *arguments]
-        return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **environ}
+        )
 
-    async def run(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    async def run(self, *arguments: str | bytes, stdin: str | bytes = "", **environ: str) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
-        process = await self.start(*arguments)
-        out, err = await process.communicate(stdin.encode())
+        process = await self.start(*arguments, **environ)
+        out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
 

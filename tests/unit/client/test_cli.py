@@ -120,6 +120,33 @@ def test_no_daemon_exits_69_with_the_line_that_starts_one(home: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["error"]["reason"] == "DAEMON_NOT_RUNNING"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [b"generate", b"\xff"],
+        [b"generate", b"-"],
+        [b"generate", b"x", b"--adapter", b"\xff"],
+        [b"generate", b"x", b"--stop", b"\xff"],
+        [b"load", b"\xff"],
+        [b"prepare", b"x", b"--name", b"d", b"--text-field", b"\xff"],
+        [b"train", b"--dataset", b"d", b"--adapter", b"a", b"--sample-prompts", b"\xff"],
+    ],
+)
+async def test_what_is_no_text_is_refused_in_one_line(command: Command, arguments: list[bytes]) -> None:
+    code, out, err = await command.run(*arguments, stdin=b"\xff", PYTHONIOENCODING="utf-8:strict")
+    assert (code, out) == (1, "")
+    assert err == "error: This is no text in UTF-8, from character 1 on: '\\udcff'; save or type it as UTF-8.\n"
+
+
+async def test_a_terminal_without_a_character_shows_another_in_its_place(daemon: FakeDaemon, command: Command) -> None:
+    async def generate(request: Any, context: Any) -> Any:
+        yield generation_pb2.GenerateResponse(text="a 🙂")
+        yield generation_pb2.GenerateResponse(outcome=generation_pb2.GenerateOutcome(finish_reason=1))
+
+    daemon.script["Generate"] = generate
+    assert await command.run("generate", "x", PYTHONIOENCODING="ascii") == (0, "a ?\n", "")
+
+
 @pytest.mark.parametrize("verb", ["chat", "compare"])
 def test_what_comes_later_says_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "hello", "--adapters", "a,b"]) == 1

@@ -310,3 +310,27 @@ async def test_an_adapter_folder_is_sent_and_imported(
     assert (await client.import_adapter(tmp_path, "poet", base_model="starter")).name == "poet"
     assert list(uploads) == ["adapter_config.json"]
     assert daemon.asked("ImportAdapter")[0].upload_id == "u1"
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("generate", {"prompt": "\ud800"}),
+        ("generate", {"messages": [{"role": "user", "content": "\ud800"}]}),
+        ("generate", {"prompt": "x", "bad_words": ["\ud800"]}),
+        ("generate", {"prompt": "x", "regex": "\ud800"}),
+        ("count_tokens", {"prompt": "\ud800"}),
+        ("load", {"model": "\ud800"}),
+        ("prepare", {"name": "\ud800", "upload_id": "u1"}),
+        ("prepare", {"name": "d", "hub": "\ud800"}),
+        ("train", {"dataset": "d", "adapter": "a", "sample_prompts": ["\ud800"]}),
+        ("merge", {"adapter": "a", "name": "\ud800"}),
+        ("import_model", {"source": "/\ud800", "name": "m"}),
+        ("export_adapter", {"name": "a", "path": "/\ud800"}),
+        ("delete_dataset", {"name": "\ud800"}),
+        ("job", {"job_id": "\ud800"}),
+    ],
+)
+async def test_text_that_cannot_be_sent_is_an_invalid_request(client: Any, method: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(smolora.InvalidRequest, match="is no text in UTF-8"):
+        await getattr(client, method)(**arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import smolora
 from smolora import _errors as errors
+from smolora._paths import grpc_target
 from smolora.v1 import errors_pb2, generation_pb2, system_pb2
 from smolorad import errors as daemon_errors
 from tests.unit.client.fake_daemon import FakeDaemon, fail, silence
@@ -165,6 +167,10 @@ async def test_a_path_with_spaces_and_percent_signs_is_reached(short_path: Path)
             assert (await aio.status()).version == "1"
     finally:
         await fake.stop()
+
+
+def test_a_path_that_is_no_text_can_be_reached_too() -> None:
+    assert grpc_target(Path(os.fsdecode(b"/tmp/\xff a.sock"))) == "unix:/tmp/%FF%20a.sock"
 
 
 async def test_a_silent_daemon_ends_a_call_at_its_deadline(daemon: FakeDaemon) -> None:

@@ -48,6 +48,7 @@ REFUSED: list[tuple[str, Any, type[SmoloraError], str]] = [
         "Sequence",
     ),
     ("quantised", lambda f: change_config(f, quantization_config={"quant_method": "gptq"}), UnsupportedModel, "quantised"),
+    ("a word for a number", lambda f: change_config(f, num_attention_heads="nine"), Damaged, "json cannot be used .*'nine'"),
     ("no safetensors", lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), UnsupportedModel, "pickle"),
     ("cut short", truncate, Damaged, "damaged"),
     ("a weight missing", lambda f: change_weights(f, drop="model.norm.weight"), Damaged, "lack model.norm.weight"),

@@ -50,6 +50,12 @@ def test_a_dry_run_tells_everything_and_changes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_log_file_of_the_settings_reaches_the_launch_agent(tmp_path: Path) -> None:
+    told: list[str] = []
+    install.rehearse({}, tmp_path / "home", told.append, platform="darwin", log_file=Path("/var/own.log"))
+    assert "<string>/var/own.log</string>" in "\n".join(told)
+
+
 @pytest.mark.parametrize(
     ("platform", "command"), [("darwin", "launchctl bootout"), ("linux", "systemctl --user disable --now")]
 )

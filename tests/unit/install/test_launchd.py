@@ -95,7 +95,15 @@ def service(place: Place, launchctl: FakeLaunchctl) -> Launchd:
 def test_the_property_list_has_every_key_with_its_value(place: Place) -> None:
     assert plistlib.loads(Launchd(place).render()) == {
         "Label": "io.github.smolorad",
-        "ProgramArguments": [str(place.python), "-m", "smolorad.cli", "serve", "--under-launchd"],
+        "ProgramArguments": [
+            str(place.python),
+            "-m",
+            "smolorad.cli",
+            "serve",
+            "--under-launchd",
+            "--log-file",
+            f"{place.logs}/smolorad.log",
+        ],
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 10,
@@ -116,6 +124,18 @@ def test_the_property_list_has_every_key_with_its_value(place: Place) -> None:
         "StandardErrorPath": f"{place.logs}/smolorad.err.log",
         "LimitLoadToSessionType": ["Aqua", "Background", "LoginWindow", "StandardIO", "System"],
     }
+
+
+def test_a_log_file_of_the_user_s_own_is_kept(place: Place) -> None:
+    agent = plistlib.loads(Launchd(replace(place, log_file=Path("/var/own.log"))).render())
+    assert agent["ProgramArguments"][-2:] == ["--log-file", "/var/own.log"]
+
+
+def test_a_service_that_does_not_live_is_reported_with_the_logs_to_read(place: Place) -> None:
+    launchctl = FakeLaunchctl(starts=False)
+    launchctl._kickstart = lambda *rest: Answer(0)  # type: ignore[method-assign]
+    with pytest.raises(BadState, match=f"read {place.logs}/smolorad.log and {place.logs}/smolorad.err.log"):
+        install.install(service(place, launchctl))
 
 
 def test_the_property_list_survives_a_round_trip_and_leaves_no_word_unfilled(place: Place) -> None:

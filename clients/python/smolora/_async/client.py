@@ -21,6 +21,8 @@ from smolora._settings import (
     conversation,
     duration,
     enum_name,
+    fill,
+    hub_dataset,
     prepare_settings,
     response_format,
     sampling,
@@ -137,21 +139,13 @@ class AsyncClient:
         given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         if [bool(given), bool(upload_id), hub is not None].count(True) != 1:
             raise InvalidRequest("prepare() takes exactly one of paths, upload_id and hub; give one of them.")
-        source = values.HubDataset(hub) if isinstance(hub, str) else hub
         request = prepare_settings(settings)
-        request.name = name
+        request.MergeFrom(fill(datasets_pb2.PrepareDatasetRequest, name=name, upload_id=upload_id, hub=hub_dataset(hub)))
         if given:
             if (known := await self._prepared_before(request, given)) is not None:
                 return known
-            upload_id = await self.upload(given, on_sent)
-        request.upload_id = upload_id
-        request.request_id = request_id or _new_id()
-        if source is not None:
-            request.hub.CopyFrom(
-                datasets_pb2.HubDataset(
-                    repo_id=source.repo_id, config=source.config, split=source.split, revision=source.revision
-                )
-            )
+            request.upload_id = await self.upload(given, on_sent)
+        request.MergeFrom(fill(datasets_pb2.PrepareDatasetRequest, request_id=request_id or _new_id()))
         stub = datasets_pb2_grpc.DatasetServiceStub
         return await self._run_job(stub, "PrepareDataset", request, values.Dataset, self.dataset)
 
@@ -174,7 +168,7 @@ class AsyncClient:
 
     async def dataset(self, name: str) -> values.Dataset:
         """`name` (its newest revision) or `name@revision`, with its report."""
-        request = datasets_pb2.GetDatasetRequest(name=name)
+        request = fill(datasets_pb2.GetDatasetRequest, name=name)
         answer = await self._call(datasets_pb2_grpc.DatasetServiceStub, "GetDataset", request)
         return from_message(values.Dataset, answer.dataset)
 
@@ -182,19 +176,19 @@ class AsyncClient:
         self, name: str, *, split: str = "train", offset: int = 0, limit: int = 5, model: str = ""
     ) -> values.Preview:
         """Some rows, as training will read them with `model`, by default the resident one; `split`: `train`, `validation`."""
-        request = datasets_pb2.PreviewDatasetRequest(name=name, split=split, offset=offset, limit=limit, model=model)
+        request = fill(datasets_pb2.PreviewDatasetRequest, name=name, split=split, offset=offset, limit=limit, model=model)
         answer = await self._call(datasets_pb2_grpc.DatasetServiceStub, "PreviewDataset", request)
         return from_message(values.Preview, answer)
 
     async def diff_datasets(self, before: str, after: str, *, limit: int = 20) -> values.DatasetDiff:
         """Which rows `after` has and `before` has not, and the reverse; at most `limit` of each are told."""
-        request = datasets_pb2.DiffDatasetsRequest(before=before, after=after, limit=limit)
+        request = fill(datasets_pb2.DiffDatasetsRequest, before=before, after=after, limit=limit)
         answer = await self._call(datasets_pb2_grpc.DatasetServiceStub, "DiffDatasets", request, timeout=60 * self.timeout)
         return from_message(values.DatasetDiff, answer)
 
     async def delete_dataset(self, name: str) -> int:
         """Removes `name@revision`, or with `name` every revision; returns how many."""
-        request = datasets_pb2.DeleteDatasetRequest(name=name)
+        request = fill(datasets_pb2.DeleteDatasetRequest, name=name)
         return int((await self._call(datasets_pb2_grpc.DatasetServiceStub, "DeleteDataset", request)).revisions)
 
     # Training
@@ -216,7 +210,8 @@ class AsyncClient:
         out takes the contract's default. The result is the Adapter. Cancel it with `cancel(run.job_id)`, never by leaving.
         """
         lora, trainer = train_settings(settings)
-        request = training_pb2.TrainRequest(
+        request = fill(
+            training_pb2.TrainRequest,
             dataset=dataset,
             adapter=adapter,
             model=model,
@@ -234,8 +229,12 @@ class AsyncClient:
 
         The result is the Model, with the proof that it answers as the adapter does.
         """
-        request = training_pb2.MergeRequest(
-            adapter=adapter, name=name, dtype=enum_name(common_pb2.Dtype, dtype), request_id=request_id or _new_id()
+        request = fill(
+            training_pb2.MergeRequest,
+            adapter=adapter,
+            name=name,
+            dtype=enum_name(common_pb2.Dtype, dtype),
+            request_id=request_id or _new_id(),
         )
         return await self._run_job(training_pb2_grpc.TrainingServiceStub, "Merge", request, values.Model, self.model)
 
@@ -247,7 +246,7 @@ class AsyncClient:
 
     async def job(self, job_id: str) -> values.Job:
         """One job, as it stands."""
-        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "GetJob", jobs_pb2.GetJobRequest(id=job_id))
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "GetJob", fill(jobs_pb2.GetJobRequest, id=job_id))
         return from_message(values.Job, answer.job)
 
     def watch(self, job_id: str, after: int = 0) -> AsyncJobRun[values.Job]:
@@ -260,17 +259,17 @@ class AsyncClient:
 
     async def cancel(self, job_id: str) -> values.Job:
         """Ends a job at its next micro-step; one that has ended is left as it is."""
-        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "CancelJob", jobs_pb2.CancelJobRequest(id=job_id))
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "CancelJob", fill(jobs_pb2.CancelJobRequest, id=job_id))
         return from_message(values.Job, answer.job)
 
     async def pause(self, job_id: str) -> values.Job:
         """Holds a job until it is resumed; training writes a checkpoint at its next step first."""
-        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "PauseJob", jobs_pb2.PauseJobRequest(id=job_id))
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "PauseJob", fill(jobs_pb2.PauseJobRequest, id=job_id))
         return from_message(values.Job, answer.job)
 
     async def resume(self, job_id: str) -> values.Job:
         """Puts a job that is paused or has ended without a result back into the queue; training goes on from its checkpoint."""
-        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "ResumeJob", jobs_pb2.ResumeJobRequest(id=job_id))
+        answer = await self._call(jobs_pb2_grpc.JobServiceStub, "ResumeJob", fill(jobs_pb2.ResumeJobRequest, id=job_id))
         return from_message(values.Job, answer.job)
 
     # Models
@@ -290,7 +289,8 @@ class AsyncClient:
         `exact`, `int8` or `int4`, how generation reads the weights; by default the daemon's setting. `keep_alive`:
         seconds it stays when nobody asks, negative for ever. Iterate the answer for the stages, or call its `result()`.
         """
-        request = models_pb2.LoadModelRequest(
+        request = fill(
+            models_pb2.LoadModelRequest,
             model=_place(model),
             device=enum_name(common_pb2.Device, device),
             dtype=enum_name(common_pb2.Dtype, dtype),
@@ -313,32 +313,36 @@ class AsyncClient:
 
     async def model(self, name: str) -> values.Model:
         """One model."""
-        answer = await self._call(models_pb2_grpc.ModelServiceStub, "GetModel", models_pb2.GetModelRequest(name=name))
+        answer = await self._call(models_pb2_grpc.ModelServiceStub, "GetModel", fill(models_pb2.GetModelRequest, name=name))
         return from_message(values.Model, answer.model)
 
     async def import_model(
         self, source: AnyPath, name: str, *, revision: str = "", request_id: str = ""
     ) -> AsyncJobRun[values.Model]:
         """Copies a model folder, a hub model (`owner/name`) or `starter` into the home. The result is the Model."""
-        request = models_pb2.ImportModelRequest(
-            source=_place(source), name=name, revision=revision, request_id=request_id or _new_id()
+        request = fill(
+            models_pb2.ImportModelRequest,
+            source=_place(source),
+            name=name,
+            revision=revision,
+            request_id=request_id or _new_id(),
         )
         return await self._run_job(models_pb2_grpc.ModelServiceStub, "ImportModel", request, values.Model, self.model)
 
     async def delete_model(self, name: str) -> None:
         """Removes a model; not while it is resident."""
-        await self._call(models_pb2_grpc.ModelServiceStub, "DeleteModel", models_pb2.DeleteModelRequest(name=name))
+        await self._call(models_pb2_grpc.ModelServiceStub, "DeleteModel", fill(models_pb2.DeleteModelRequest, name=name))
 
     # Adapters
 
     async def adapters(self, name: str = "", limit: int = 100) -> list[values.Adapter]:
         """Adapters, newest first, each revision by itself; only those of `name`, where it is given; at most `limit`."""
-        request = models_pb2.ListAdaptersRequest(name=name)
+        request = fill(models_pb2.ListAdaptersRequest, name=name)
         return await self._list(models_pb2_grpc.ModelServiceStub, "ListAdapters", request, "adapters", values.Adapter, limit)
 
     async def adapter(self, name: str) -> values.Adapter:
         """`name` (its newest revision) or `name@revision`."""
-        answer = await self._call(models_pb2_grpc.ModelServiceStub, "GetAdapter", models_pb2.GetAdapterRequest(name=name))
+        answer = await self._call(models_pb2_grpc.ModelServiceStub, "GetAdapter", fill(models_pb2.GetAdapterRequest, name=name))
         return from_message(values.Adapter, answer.adapter)
 
     async def import_adapter(
@@ -346,19 +350,19 @@ class AsyncClient:
     ) -> values.Adapter:
         """Sends a PEFT LoRA folder as a new revision of `name`; it belongs to `base_model`, or to the resident model."""
         upload_id = await self.upload(folder, on_sent)
-        request = models_pb2.ImportAdapterRequest(upload_id=upload_id, name=name, base_model=base_model)
+        request = fill(models_pb2.ImportAdapterRequest, upload_id=upload_id, name=name, base_model=base_model)
         answer = await self._call(models_pb2_grpc.ModelServiceStub, "ImportAdapter", request, timeout=6 * self.timeout)
         return from_message(values.Adapter, answer.adapter)
 
     async def export_adapter(self, name: str, path: AnyPath) -> Path:
         """Copies an adapter's PEFT folder to a folder that does not exist yet; returns that folder."""
-        request = models_pb2.ExportAdapterRequest(name=name, path=_absolute(path))
+        request = fill(models_pb2.ExportAdapterRequest, name=name, path=_absolute(path))
         answer = await self._call(models_pb2_grpc.ModelServiceStub, "ExportAdapter", request, timeout=6 * self.timeout)
         return Path(answer.path)
 
     async def delete_adapter(self, name: str) -> int:
         """Removes `name@revision`, or with `name` every revision; returns how many."""
-        request = models_pb2.DeleteAdapterRequest(name=name)
+        request = fill(models_pb2.DeleteAdapterRequest, name=name)
         return int((await self._call(models_pb2_grpc.ModelServiceStub, "DeleteAdapter", request)).revisions)
 
     # Generation
@@ -394,7 +398,8 @@ class AsyncClient:
         """
         if (prompt is None) == (messages is None):
             raise InvalidRequest("generate() takes exactly one of prompt and messages; give one of them.")
-        request = generation_pb2.GenerateRequest(
+        request = fill(
+            generation_pb2.GenerateRequest,
             prompt=prompt or "",
             messages=conversation(messages),
             model=model,
@@ -414,7 +419,7 @@ class AsyncClient:
         """The tokens of a text or a conversation, as the resident model sees it."""
         if (prompt is None) == (messages is None):
             raise InvalidRequest("count_tokens() takes exactly one of prompt and messages; give one of them.")
-        request = generation_pb2.CountTokensRequest(prompt=prompt or "", messages=conversation(messages))
+        request = fill(generation_pb2.CountTokensRequest, prompt=prompt or "", messages=conversation(messages))
         answer = await self._call(generation_pb2_grpc.GenerationServiceStub, "CountTokens", request)
         return from_message(values.TokenCount, answer)
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 from smolora import _models as values
 from smolora._convert import event_from, from_message
 from smolora._errors import Cancelled, ConnectionLost, DaemonNotRunning, Internal, ShuttingDown, SmoloraError
+from smolora._settings import fill
 from smolora._transport.threads import Stream, Transport
 from smolora.v1 import jobs_pb2, jobs_pb2_grpc
 
@@ -114,7 +115,7 @@ class JobRun(Generic[T]):
     def _open(self) -> Stream:
         if self._begin is not None and self.job_id == "":
             return self._begin()
-        request = jobs_pb2.WatchJobRequest(id=self.job_id, after_sequence=self.last_sequence)
+        request = fill(jobs_pb2.WatchJobRequest, id=self.job_id, after_sequence=self.last_sequence)
         return self._transport.stream(self._transport.stub(jobs_pb2_grpc.JobServiceStub).WatchJob, request, idle=JOB_IDLE_S)
 
     def _wait_to_reconnect(self, lost: SmoloraError) -> None:

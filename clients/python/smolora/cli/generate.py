@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -51,11 +52,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def asked(args: argparse.Namespace) -> dict[str, Any]:
     """The prompt, or the conversation, as keywords of the client's calls."""
-    text = sys.stdin.read() if args.prompt == "-" else args.prompt
+    text = _standard_input() if args.prompt == "-" else args.prompt
     if not args.chat and args.system is None:
         return {"prompt": text}
     system = [values.ChatMessage("system", args.system)] if args.system is not None else []
     return {"messages": [*system, values.ChatMessage("user", text)]}
+
+
+def _standard_input() -> str:
+    if isinstance(sys.stdin, io.TextIOWrapper):  # as Python reads the arguments, so that the client refuses both alike
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin.read()
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:

@@ -117,6 +117,7 @@ class FakeEngine:
             device=placing.device or Device.CPU,
             dtype=placing.dtype or Dtype.FLOAT32,
             weight_bytes=4000,
+            memory_bytes=4000,
             context_length=512,
             has_chat_template=True,
             precision=placing.precision,

@@ -56,6 +56,6 @@ def describe(model: values.ResidentModel) -> str:
     packed = "" if model.precision is values.Precision.EXACT else f" as {model.precision}"
     return (
         f"{model.name}, {model.architecture}, {number(model.parameters)} parameters, {model.dtype} on {model.device}, "
-        f"{size(model.memory_bytes)}{packed}, {model.decoder} decoder, context {number(model.context_length)}, "
+        f"{size(model.memory_bytes or model.weight_bytes)}{packed}, {model.decoder} decoder, context {number(model.context_length)}, "
         f"loaded in {span(model.load_s)}"
     )

@@ -53,9 +53,10 @@ def _engine(status: values.Status) -> str:
 
 def describe(model: values.ResidentModel) -> str:
     """The resident model on one line."""
+    memory = size(model.memory_bytes or model.weight_bytes)
     packed = "" if model.precision is values.Precision.EXACT else f" as {model.precision}"
     return (
         f"{model.name}, {model.architecture}, {number(model.parameters)} parameters, {model.dtype} on {model.device}, "
-        f"{size(model.memory_bytes or model.weight_bytes)}{packed}, {model.decoder} decoder, context {number(model.context_length)}, "
+        f"{memory}{packed}, {model.decoder} decoder, context {number(model.context_length)}, "
         f"loaded in {span(model.load_s)}"
     )

@@ -100,7 +100,9 @@ class Gatherer:
         for other, seen in self._seen.items():
             if other != split and key in seen:
                 return ProblemKind.IN_TWO_SPLITS if split and other else ProblemKind.DUPLICATE
-        return None if self._seen.setdefault(split, Seen()).add(key) else ProblemKind.DUPLICATE
+        if (here := self._seen.get(split)) is None:
+            here = self._seen[split] = Seen()
+        return None if here.add(key) else ProblemKind.DUPLICATE
 
     def _drop(self, row: Sample, kind: ProblemKind, why: str) -> bool:
         if self._tally.wants(kind):

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from smolorad.engine.garbage import uncollected
 from smolorad.link.child import open_inbox
 
 
 def main(argv: Sequence[str]) -> int:
     """Listens first, then imports torch, then works until it is drained."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    # Thousands of modules are made and none goes; looking for garbage among them took a quarter of the time.
-    gc.disable()
     inbox = open_inbox(argv)
     inbox.start()
     prefer_as_victim()
 
-    import torch
+    with uncollected():
+        import torch
 
-    from smolorad.engine.loop import Loop
+        from smolorad.engine.loop import Loop
 
-    gc.enable()
-    gc.freeze()
     # One thread gives torch its work, so a pool for parallel operators would only stand about; the pool inside operators
     # keeps torch's own size, one thread a core, or OMP_NUM_THREADS.
     torch.set_num_interop_threads(1)

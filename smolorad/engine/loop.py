@@ -35,6 +35,7 @@ from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.failure import explain
+from smolorad.engine.garbage import uncollected
 from smolorad.engine.load import load
 from smolorad.engine.lookup import Pace
 from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
@@ -273,7 +274,8 @@ class Loop:
     def _train(self, call: int, command: pb.Train) -> None:
         self._refuse_while_training("trained")
         base = self._resident()
-        from smolorad.engine.train import train  # TRL takes seconds to import, and most engines never train
+        with uncollected():
+            from smolorad.engine.train import train  # TRL takes seconds to import, and most engines never train
 
         self._training = call
         self._schedule.begin_training()

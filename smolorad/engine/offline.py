@@ -15,6 +15,7 @@ from pathlib import Path
 
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Dtype, PhaseProgress
+from smolorad.engine.garbage import uncollected
 from smolorad.engine.report import Report
 from smolorad.errors import Cancelled, Internal, ShuttingDown, SmoloraError
 from smolorad.link.child import Inbox, open_inbox
@@ -88,7 +89,8 @@ def _report_to(inbox: Inbox, call: int) -> Report:
 
 
 def _fetch(command: pb.Fetch, report: Report) -> pb.Fetched:
-    from smolorad.engine.fetch import fetch
+    with uncollected():
+        from smolorad.engine.fetch import fetch
 
     fetched = fetch(
         command.source,
@@ -102,7 +104,8 @@ def _fetch(command: pb.Fetch, report: Report) -> pb.Fetched:
 
 
 def _merge(command: pb.Merge, report: Report) -> pb.Merged:
-    from smolorad.engine.merge import merge
+    with uncollected():
+        from smolorad.engine.merge import merge
 
     merged = merge(
         Path(command.base_path),

@@ -1,0 +1,17 @@
+"""Garbage is looked for again after a large import, whatever became of it."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from smolorad.engine.garbage import uncollected
+
+
+def test_looking_begins_again_also_where_an_import_failed() -> None:
+    with pytest.raises(ImportError), uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.unfreeze()

@@ -161,12 +161,13 @@ class Queue:
         return job
 
     async def resume(self, job_id: str) -> Job:
-        """Lines a paused, failed or cancelled job up again; one that waits or runs stays as it is.
+        """Lines a paused, failed or cancelled job up again, now or once it is so; one that waits or runs stays as it is.
 
         Raises BadState if it succeeded.
         """
         job = await self._store.get(job_id)
         if job.state not in TERMINAL | {JobState.PAUSED}:
+            self._machine.resume(job_id)
             return job
         if job.state is JobState.SUCCEEDED:
             raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")

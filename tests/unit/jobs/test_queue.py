@@ -236,6 +236,12 @@ async def test_a_waiting_job_is_held_and_others_pass(desk: Desk) -> None:
     assert desk.queue.waiting_for(held.id) == f"job {first.id} runs"
     assert desk.queue.waiting_for(last.id) == f"job {first.id} runs, 1 waits before it"
     assert desk.queue.waiting_for(first.id) == ""
+    reasons = [(await desk.store.events(job.id))[0].body for job in (first, held, last)]
+    assert [getattr(body, "why", None) for body in reasons] == [
+        "",
+        f"job {first.id} runs",
+        f"job {first.id} runs, 1 waits before it",
+    ]
     assert (await desk.queue.pause(held.id)).state is JobState.PAUSED
     assert (await desk.queue.pause(held.id)).state is JobState.PAUSED
     assert desk.queue.waiting_for(last.id) == f"job {first.id} runs"

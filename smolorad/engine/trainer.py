@@ -71,11 +71,10 @@ class HostedTrainer(Trainer):
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
-        self._host = host
-        self._call = call
+        self._host, self._call = host, call
         self._checkpoints = checkpoints
         self._held_out_rows = held_out_rows
-        self._pace = Pace()
+        self._pace = Pace(samples=settings.sample_steps if settings.sample_prompts else 0, saves=settings.save_steps)
         self._nats, self._measured = 0.0, 0
         self._live, self.board = live, board
         self._step_loss, self._step_scored = 0.0, 0
@@ -204,11 +203,12 @@ class HostedTrainer(Trainer):
         """Nothing about a training leaves this machine, whatever the environment says."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         step = self.state.global_step
-        self.accelerator.wait_for_everyone()  # each process writes its random numbers
-        if self.is_world_process_zero():
-            self._checkpoints.publish(Path(self.args.output_dir, f"checkpoint-{step}"), step, self.run)
+        with self._pace.aside("saves"):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its random numbers
+            if self.is_world_process_zero():
+                self._checkpoints.publish(Path(self.args.output_dir, f"checkpoint-{step}"), step, self.run)
         self._host.emit(self._call, checkpoint=to_message(jobs_pb2.Checkpoint, Checkpoint(step)))
 
     def _save_rng_state(self, output_dir: str) -> None:

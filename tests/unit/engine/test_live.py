@@ -218,3 +218,29 @@ def test_pace() -> None:
     pace.start(11, 1100)
     now = 1015.0
     assert pace.report(21, 2100, 79, evaluations_left=2) == (100.0, pytest.approx(40 / 21 * 79 + 14))
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_pace_counts_samples_and_checkpoints(every: int) -> None:
+    now, told = 0.0, []
+    pace = Pace(lambda: now, samples=every, saves=every)
+    for step in range(1, 101):
+        pace.start(step - 1, step)
+        now += 1.0
+        due = step % every == 0 or step == 100
+        if due:
+            with pace.aside():
+                now += 3.0
+        told.append((now, pace.report(step, step, 100 - step)[1]))
+        if due:
+            with pace.aside("saves"):
+                now += 2.0
+    assert [left_s for _, left_s in told[20:]] == pytest.approx([now - then for then, _ in told[20:]])
+
+
+def test_pace_is_told_of_samples_and_checkpoints(job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    asides = []
+    aside = Pace.aside
+    monkeypatch.setattr(Pace, "aside", lambda self, what="samples": asides.append(what) or aside(self, what))
+    with_settings(job, sample_prompts=PROMPTS, sample_steps=3).run(base)
+    assert asides == ["saves", "samples", "saves", "samples", "saves"]

@@ -56,7 +56,7 @@ class Console:
         """Whether SIGTERM has come."""
         return self._stopping
 
-    def offer(self, call: int, snapshot: Callable[[], Any] | None) -> None:
+    def offer(self, call: int, snapshot: Callable[[], Any] | None, between: str = "") -> None:
         """Nobody asks."""
 
     def emit(self, call: int, **body: Message) -> None:

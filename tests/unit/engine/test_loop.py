@@ -265,16 +265,18 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
         engine.load(llama_folder, **FP32)
         for name, rounds in (("alone", 0), ("with answers", 50)):
             train = endless_training(tmp_path / name, max_steps=80, gradient_accumulation_steps=2, trainer=trainer)
-            training, answered = engine.send(train=train), 0
+            training, answered, notes = engine.send(train=train), 0, []
             while (event := engine.receive()).WhichOneof("body") != "trained":
                 assert event.WhichOneof("body") != "failure"
                 answered += event.WhichOneof("body") == "outcome"
+                notes += [event.note.text] if event.WhichOneof("body") == "note" else []
                 if event.call == training and event.WhichOneof("body") == "train" and rounds:
                     rounds -= 1
                     for command in asked:
                         engine.send(generate=command)
             made.append((tmp_path / name / "output" / "adapter_model.safetensors").read_bytes())
     assert answered == 200
+    assert notes == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
     assert made[0] == made[1]
 
 

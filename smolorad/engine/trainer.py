@@ -41,7 +41,7 @@ class Host(Protocol):
         """Whether the training is to checkpoint and end."""
 
     def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None, between: str = "") -> None:
-        """Lets others have the adapter after a step, with the step's number; None takes that back. It breathes `between` these."""
+        """Lets others have the adapter after a step, with its number, or no more; it breathes `between` these."""
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""

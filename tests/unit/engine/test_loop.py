@@ -276,7 +276,7 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
                         engine.send(generate=command)
             made.append((tmp_path / name / "output" / "adapter_model.safetensors").read_bytes())
     assert answered == 200
-    assert notes == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
+    assert notes[-1:] == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
     assert made[0] == made[1]
 
 

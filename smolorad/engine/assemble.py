@@ -27,7 +27,6 @@ from smolorad.engine.fast.trainer import FastTrainer
 from smolorad.engine.live import Live
 from smolorad.engine.rows import Rows, read_rows
 from smolorad.engine.sft import Setting, dpo_config, sft_config
-from smolorad.engine.tokenise import CHAT
 from smolorad.engine.trainer import Host, HostedTrainer, LoraTrainer, PreferenceTrainer
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from smolorad.link.convert import to_message
@@ -73,7 +72,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     shutil.rmtree(stage, ignore_errors=True)
     held_out = rows.held_out is not None
     setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
-    live, board = Live(base, settings, as_chat=rows.shape is CHAT), Board(run.tensorboard, done or 0)
+    live, board = Live(base, settings, as_chat=rows.as_chat), Board(run.tensorboard, done or 0)
 
     def fitting(*, fast: bool) -> tuple[TrainerSettings, Estimate]:
         return _fitting(run, rows, start.config, done or 0, fast=fast)
@@ -98,7 +97,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     if settings.trainer == "fast" and not rows.shape.is_preference:
         fitted, needed = fitting(fast=True)
         trainer = build(FastTrainer, sft_config(fitted, setting, whole_steps=True))
-        if not (reason := misfit(trainer, start.parent_model(base), settings, max_length)):
+        if not (reason := misfit(trainer, start.first_model(base, trainer.model), settings, max_length)):
             _tell(run, fitted, needed)
             return trainer
         run.note(f"The plain trainer takes this run, as the fast one cannot: {reason}.")
@@ -141,11 +140,19 @@ class _Start:
         """What the trainer is told of the adapter that it is to make."""
         return {"peft_config": copy.deepcopy(self.config)} if self.weights is None else {}
 
-    def parent_model(self, base: Base) -> Any:
-        """The model that training begins with, computed as everybody computes it."""
-        if self.weights is None:
+    def first_model(self, base: Base, trained: PeftModel) -> Any:
+        """The model that training begins with, computed as everybody computes it; `trained` is what begins so."""
+        if self.weights is None and not peft_lora.changes_base(self.config):
             return base.model
-        model: PeftModel = self.model(base)
+        model = self.model(base)
+        if self.weights is None:  # a start out of the base's weights rounds them, so it is told from the base
+            config = copy.deepcopy(self.config)
+            config.init_lora_weights = True
+            model = get_peft_model(model, config)
+            own = {
+                name: tensor for name, tensor in trained.state_dict().items() if ".base_layer.weight" in name or "lora_" in name
+            }
+            model.load_state_dict(own, strict=False)
         return model.get_base_model().eval()
 
 

@@ -39,6 +39,7 @@ class Rows:
     scored_share: float | None  # of the training rows' tokens, 0 to 1; None where all are scored
     left_out: int  # training rows of which nothing would be learned
     longest: int  # tokens of the longest training row
+    as_chat: bool  # whether they are conversations, by whichever shape
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ def read_rows(folder: Path, tokenizer: Any, settings: TrainerSettings, max_lengt
     if shape.is_preference and settings.packing:
         raise InvalidRequest.field("trainer.packing", "does not go with preference pairs; leave it out")
     tokenise = tokeniser(shape, tokenizer, settings, max_length)
+    as_chat = not isinstance(splits["train"].features[shape.columns[0]], datasets.Value)
     train, held_out = splits["train"].select_columns(list(shape.columns)), splits.get("validation")
     if held_out is not None:
         held_out = held_out.select_columns(list(shape.columns))
@@ -96,7 +98,7 @@ def read_rows(folder: Path, tokenizer: Any, settings: TrainerSettings, max_lengt
     else:
         train = train.with_transform(tokenise)
         held_out = held_out.with_transform(tokenise) if held_out is not None else None
-    return Rows(train, held_out, held_out_rows, shape, share, left_out, longest)
+    return Rows(train, held_out, held_out_rows, shape, share, left_out, longest, as_chat)
 
 
 def _open(folder: Path) -> dict[str, Any]:

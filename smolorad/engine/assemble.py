@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dic
 from torch import Tensor
 
 from smolora.v1 import jobs_pb2
-from smolorad.domain import Device, LoraSettings, Note, TrainerSettings
+from smolorad.domain import Device, Estimate, LoraSettings, Note, TrainerSettings
 from smolorad.engine import lora as peft_lora
 from smolorad.engine import need
 from smolorad.engine.adapters import adapter_weights, read_config
@@ -27,7 +27,6 @@ from smolorad.engine.fast.trainer import FastTrainer
 from smolorad.engine.live import Live
 from smolorad.engine.rows import Rows, read_rows
 from smolorad.engine.sft import Setting, dpo_config, sft_config
-from smolorad.engine.tokenise import CHAT
 from smolorad.engine.trainer import Host, HostedTrainer, LoraTrainer, PreferenceTrainer
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from smolorad.link.convert import to_message
@@ -69,12 +68,14 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     _check(run, rows, start)
     for text in _notes(rows):
         run.note(text)
-    settings = _fitting(run, rows, start.config, done or 0)
     stage = run.stage / "trainer"
     shutil.rmtree(stage, ignore_errors=True)
     held_out = rows.held_out is not None
     setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
-    live, board = Live(base, settings, as_chat=rows.shape is CHAT), Board(run.tensorboard, done or 0)
+    live, board = Live(base, settings, as_chat=rows.as_chat), Board(run.tensorboard, done or 0)
+
+    def fitting(*, fast: bool) -> tuple[TrainerSettings, Estimate]:
+        return _fitting(run, rows, start.config, done or 0, fast=fast)
 
     def build(kind: type[HostedTrainer], args: Any) -> HostedTrainer:
         return kind(
@@ -93,14 +94,18 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
             **start.peft(),
         )
 
-    if rows.shape.is_preference:
-        return build(PreferenceTrainer, dpo_config(settings, setting))
-    if settings.trainer == "fast":
-        trainer = build(FastTrainer, sft_config(settings, setting, whole_steps=True))
-        if not (reason := misfit(trainer, start.parent_model(base), settings, max_length)):
+    if settings.trainer == "fast" and not rows.shape.is_preference:
+        fitted, needed = fitting(fast=True)
+        trainer = build(FastTrainer, sft_config(fitted, setting, whole_steps=True))
+        if not (reason := misfit(trainer, start.first_model(base, trainer.model), settings, max_length)):
+            _tell(run, fitted, needed)
             return trainer
         run.note(f"The plain trainer takes this run, as the fast one cannot: {reason}.")
-    return build(LoraTrainer, sft_config(settings, setting))
+    fitted, needed = fitting(fast=False)
+    _tell(run, fitted, needed)
+    if rows.shape.is_preference:
+        return build(PreferenceTrainer, dpo_config(fitted, setting))
+    return build(LoraTrainer, sft_config(fitted, setting))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,34 +140,47 @@ class _Start:
         """What the trainer is told of the adapter that it is to make."""
         return {"peft_config": copy.deepcopy(self.config)} if self.weights is None else {}
 
-    def parent_model(self, base: Base) -> Any:
-        """The model that training begins with, computed as everybody computes it."""
-        if self.weights is None:
+    def first_model(self, base: Base, trained: PeftModel) -> Any:
+        """The model that training begins with, computed as everybody computes it; `trained` is what begins so."""
+        if self.weights is None and not peft_lora.changes_base(self.config):
             return base.model
-        model: PeftModel = self.model(base)
+        model = self.model(base)
+        if self.weights is None:  # a start out of the base's weights rounds them, so it is told from the base
+            config = copy.deepcopy(self.config)
+            config.init_lora_weights = True
+            model = get_peft_model(model, config)
+            own = {
+                name: tensor for name, tensor in trained.state_dict().items() if ".base_layer.weight" in name or "lora_" in name
+            }
+            model.load_state_dict(own, strict=False)
         return model.get_base_model().eval()
 
 
-def _fitting(run: Run, rows: Rows, config: LoraConfig, done: int) -> TrainerSettings:
-    """The settings, with layers computed again where memory asks for it; tells the estimate, and raises OutOfMemory.
+def _fitting(run: Run, rows: Rows, config: LoraConfig, done: int, *, fast: bool) -> tuple[TrainerSettings, Estimate]:
+    """The settings, with layers computed again where memory asks for it, and what they take; raises OutOfMemory.
 
     Whether layers are computed again changes no result, so a run may go on either way.
     """
-    settings, pairs = run.settings, rows.shape.is_preference
-    work = need.Workload.of(rows.train, settings, fast=settings.trainer == "fast" and not pairs, pairs=pairs)
+    settings, model = run.settings, run.base.model
+    work = need.Workload.of(rows, settings, fast=fast)
     steps = settings.max_steps
     if settings.num_train_epochs is not None:
         steps = math.ceil(len(rows.train) / work.rows * settings.num_train_epochs)
-    trained, again = peft_lora.count(config, run.base.model), settings.gradient_checkpointing
-    needed = need.estimate(run.base.model, trained, work, steps - done, checkpointing=again)
-    if not again and needed.memory_bytes > needed.available_bytes:
-        again = True
-        needed = need.estimate(run.base.model, trained, work, steps - done, checkpointing=True)
+    trained = peft_lora.count(config, model)
+    needed = need.estimate(model, trained, work, steps - done, checkpointing=settings.gradient_checkpointing)
+    if not settings.gradient_checkpointing and needed.memory_bytes > needed.available_bytes:
+        settings = dataclasses.replace(settings, gradient_checkpointing=True)
+        needed = need.estimate(model, trained, work, steps - done, checkpointing=True)
+    if needed.memory_bytes > needed.available_bytes:
+        _tell(run, settings, needed)
+        raise need.refuse(needed, run.base.name, need.smaller(settings, fast=fast))
+    return settings, needed
+
+
+def _tell(run: Run, settings: TrainerSettings, needed: Estimate) -> None:
+    if settings.gradient_checkpointing and not run.settings.gradient_checkpointing:
         run.note("Memory is short, so activations are computed again in the backward pass, which is slower.")
     run.host.emit(run.call, estimate=to_message(jobs_pb2.Estimate, needed))
-    if needed.memory_bytes > needed.available_bytes:
-        raise need.refuse(needed, run.base.name)
-    return dataclasses.replace(settings, gradient_checkpointing=again)
 
 
 def _check(run: Run, rows: Rows, start: _Start) -> None:

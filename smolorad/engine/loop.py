@@ -29,7 +29,7 @@ from typing import Any
 
 from torch import Tensor
 
-from smolora.v1 import generation_pb2, models_pb2
+from smolora.v1 import generation_pb2, jobs_pb2, models_pb2
 from smolorad.domain import Device, Dtype, GenerateSpec, Precision
 from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.answer import Answer
@@ -119,9 +119,11 @@ class Loop:
         """Sends one event of a call."""
         self._inbox.emit(call, **body)
 
-    def offer(self, call: int, snapshot: Snapshot | None) -> None:
+    def offer(self, call: int, snapshot: Snapshot | None, between: str = "") -> None:
         """Lets generations have the adapter of training `call` as it is after a step; None takes that back."""
         self._offered = snapshot
+        if between:
+            self.emit(call, note=jobs_pb2.Note(text=f"Generations are answered between {between}."))
 
     # One step.
 

@@ -16,9 +16,10 @@ import torch
 
 from smolorad.domain import Estimate, TrainerSettings
 from smolorad.engine.fast.trainer import BUDGET
+from smolorad.engine.rows import Rows
 from smolorad.errors import OutOfMemory
 
-_ROWS_READ = 64  # as a sample of the lengths
+_ROWS_READ = 64  # as a sample of the lengths, from everywhere: rows often stand in an order of their own
 _MARGIN = 1.15
 _AROUND_BYTES = 120e6  # what the libraries of training and their caches take
 # Bytes a logit, in the formats of the pass, and how many logits are there at once.
@@ -31,7 +32,7 @@ _FAST_SHARE, _PLAIN_SHARE = 0.30, 0.10
 class Workload:
     """What a step computes."""
 
-    longest: int  # tokens of the longest row seen
+    longest: int  # tokens of the longest row
     mean: float  # tokens a row
     rows: int  # a step
     rows_at_once: int  # a micro-step, with its padding
@@ -39,12 +40,15 @@ class Workload:
     answers: int = 1  # rows that one row becomes: two for a pair
 
     @classmethod
-    def of(cls, rows: Any, settings: TrainerSettings, *, fast: bool, pairs: bool) -> Workload:
-        """Of a sample of the tokenised rows."""
-        lengths = [_length(row) for row in rows.select(range(min(_ROWS_READ, len(rows))))]
+    def of(cls, rows: Rows, settings: TrainerSettings, *, fast: bool) -> Workload:
+        """Of the tokenised rows, their mean from a sample."""
+        count = len(rows.train)
+        read = min(_ROWS_READ, count)
+        lengths = [_length(row) for row in rows.train.select([place * count // read for place in range(read)])]
         at_once = settings.per_device_train_batch_size
         rows_a_step = at_once * settings.gradient_accumulation_steps
-        return cls(max(lengths), fmean(lengths), rows_a_step, at_once, fast, 2 if pairs else 1)
+        answers = 2 if rows.shape.is_preference else 1
+        return cls(rows.longest, min(fmean(lengths), rows.longest), rows_a_step, at_once, fast, answers)
 
     @property
     def tokens_at_once(self) -> float:
@@ -77,11 +81,18 @@ def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpoint
     return Estimate(int(memory), available_bytes(next(model.parameters()).device), seconds)
 
 
-def refuse(needed: Estimate, name: str) -> OutOfMemory:
-    """Why a training that does not fit is not begun."""
+def smaller(settings: TrainerSettings, *, fast: bool) -> str:
+    """Which settings make a micro-step smaller when they are lowered, which 1 cannot be."""
+    # The fast trainer takes all rows of a step at once, however they were counted.
+    counts = ("per_device_train_batch_size", "gradient_accumulation_steps")[: 2 if fast else 1]
+    return " or ".join(f"trainer.{name}" for name in ("max_length", *(name for name in counts if getattr(settings, name) > 1)))
+
+
+def refuse(needed: Estimate, name: str, advice: str) -> OutOfMemory:
+    """Why a training that does not fit is not begun; `advice` is what `smaller` says."""
     return OutOfMemory(
         f"This training on {name} needs about {needed.memory_bytes / 1e9:.1f} GB besides the model, and "
-        f"{needed.available_bytes / 1e9:.1f} GB are free; lower trainer.max_length or trainer.per_device_train_batch_size, "
+        f"{needed.available_bytes / 1e9:.1f} GB are free; lower {advice}, "
         "train a smaller model, or close other programs."
     )
 

@@ -5,17 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _Aside:
+    """What happens every so many steps, and what it has taken so far."""
+
+    every: int
+    seconds: float = 0.0
+    times: int = 0
+
+    def left_s(self, step: int, last: int) -> float:
+        """What it takes after `step`, up to and after the last."""
+        if not self.every:
+            return 0.0
+        return self.seconds / max(self.times, 1) * (-(-last // self.every) - step // self.every) * (step < last)
 
 
 class Pace:
     """Seconds of training, reports apart and pauses left out.
 
     A rate is measured since the last report, as it changes with the rows; what is left is reckoned with all steps so far, as
-    that is steadier, and with the evaluations still to come.
+    that is steadier, and with the evaluations, samples and checkpoints still to come.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, samples: int = 0, saves: int = 0) -> None:
+        """Every how many steps there are samples and checkpoints, besides those after the last; 0: never."""
         self._clock = clock
+        self._asides = {"samples": _Aside(samples), "saves": _Aside(saves)}
         self._begin: float | None = None
         self._step, self._tokens = 0, 0
         self._seconds, self._steps = 0.0, 0
@@ -33,6 +51,8 @@ class Pace:
         self._seconds += seconds
         self._steps += step - self._step
         left_s = self._seconds / max(self._steps, 1) * steps_left + self._aside_s * evaluations_left
+        left_s += self._asides["samples"].left_s(step, step + steps_left)
+        left_s += self._asides["saves"].left_s(step - 1, step + steps_left)  # this step's own follows the report
         return (tokens - self._tokens) / seconds, left_s
 
     def evaluated(self, seconds: float) -> None:
@@ -40,9 +60,11 @@ class Pace:
         self._aside_s, self._begin = seconds, None
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """What happens inside is no training."""
+    def aside(self, what: str = "samples") -> Iterator[None]:
+        """What happens inside is no training: samples, or saves."""
         begin = self._clock()
         yield
+        seconds, aside = self._clock() - begin, self._asides[what]
+        aside.seconds, aside.times = aside.seconds + seconds, aside.times + 1
         if self._begin is not None:
-            self._begin += self._clock() - begin
+            self._begin += seconds

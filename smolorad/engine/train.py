@@ -18,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from smolorad.domain import Dtype, LoraSettings, Trained, TrainerSettings, check
 from smolorad.engine import lora as peft_lora
+from smolorad.engine import need
 from smolorad.engine.assemble import Run, assemble
 from smolorad.engine.base import Base
 from smolorad.engine.checkpoint import Checkpoints, Identity, Saved, environment
@@ -44,7 +45,7 @@ def train(command: pb.Train, call: int, base: Base, host: Host, processes: int =
     check(lora, "lora.")
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
-    with _own_errors(), _as_it_was(base):
+    with _own_errors(settings), _as_it_was(base):
         try:
             return _train(command, call, base, host, lora, settings, processes)
         finally:
@@ -147,7 +148,7 @@ def _as_it_was(base: Base) -> Iterator[None]:
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
+def _own_errors(settings: TrainerSettings) -> Iterator[None]:
     """Memory and disk, each library in its own words, in ours."""
     try:
         yield
@@ -155,8 +156,7 @@ def _own_errors() -> Iterator[None]:
         if is_disk_full(error):
             raise NoSpace("The disk is full; free some space, then resume the job.") from error
         if is_out_of_memory(error):
-            raise OutOfMemory(
-                "Memory does not suffice to train; lower trainer.per_device_train_batch_size or "
-                "trainer.max_length, or turn trainer.gradient_checkpointing on."
-            ) from error
+            lower = need.smaller(settings, fast=settings.trainer == "fast")
+            more = "" if settings.gradient_checkpointing else ", or turn trainer.gradient_checkpointing on"
+            raise OutOfMemory(f"Memory does not suffice to train; lower {lower}{more}.") from error
         raise

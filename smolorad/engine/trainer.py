@@ -40,8 +40,8 @@ class Host(Protocol):
     def stopping(self, call: int) -> bool:
         """Whether the training is to checkpoint and end."""
 
-    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None) -> None:
-        """Lets others have the training's adapter as it is after a step, with the number of the step; None takes that back."""
+    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None, between: str = "") -> None:
+        """Lets others have the adapter after a step, with its number, or no more; it breathes `between` these."""
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
@@ -71,14 +71,12 @@ class HostedTrainer(Trainer):
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
-        self._host = host
-        self._call = call
+        self._host, self._call, self.breathes_between = host, call, "micro-steps"
         self._checkpoints = checkpoints
         self._held_out_rows = held_out_rows
-        self._pace = Pace()
-        self._nats, self._measured = 0.0, 0
+        self._pace = Pace(samples=settings.sample_steps if settings.sample_prompts else 0, saves=settings.save_steps)
+        self._nats, self._measured, self._step_loss, self._step_scored = 0.0, 0, 0.0, 0
         self._live, self.board = live, board
-        self._step_loss, self._step_scored = 0.0, 0
         self._snapshot: tuple[int, Adapter] | None = None
         self._patience = settings.early_stopping_patience
         self.run = RunState()
@@ -113,7 +111,7 @@ class HostedTrainer(Trainer):
 
     def begins(self) -> None:
         """The first step is next: from now on others may ask for the adapter."""
-        self._host.offer(self._call, self.snapshot)
+        self._host.offer(self._call, self.snapshot, self.breathes_between)
 
     def snapshot(self) -> tuple[int, Adapter]:
         """The adapter after the last step, and that step's number; a copy that training does not change."""
@@ -204,11 +202,12 @@ class HostedTrainer(Trainer):
         """Nothing about a training leaves this machine, whatever the environment says."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         step = self.state.global_step
-        self.accelerator.wait_for_everyone()  # each process writes its random numbers
-        if self.is_world_process_zero():
-            self._checkpoints.publish(Path(self.args.output_dir, f"checkpoint-{step}"), step, self.run)
+        with self._pace.aside("saves"):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its random numbers
+            if self.is_world_process_zero():
+                self._checkpoints.publish(Path(self.args.output_dir, f"checkpoint-{step}"), step, self.run)
         self._host.emit(self._call, checkpoint=to_message(jobs_pb2.Checkpoint, Checkpoint(step)))
 
     def _save_rng_state(self, output_dir: str) -> None:

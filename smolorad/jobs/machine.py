@@ -29,6 +29,7 @@ from smolorad.store.library import Library
 log = Log(__name__)
 
 STARTS_IN_VAIN = 3
+_ASKED = "somebody asked"
 _SPACE_WAIT_S = 5.0
 
 Tell = Callable[[EventBody], Awaitable[Any]]
@@ -67,6 +68,7 @@ class _Run:
     task: asyncio.Task[Any] | None = None
     wish: JobState | None = None
     why: str = ""
+    again: bool = False  # it was resumed before the wish came true, so it is lined up again after that
 
 
 class Machine:
@@ -89,10 +91,15 @@ class Machine:
             except BadState:
                 return await self._store.get(job_id)  # cancelled while it waited
             log.info("job runs", job=job.id, kind=job.kind, target=job.target, attempt=job.attempts)
-            ended = await self._run(job, run)
-            if ended.state in (JobState.FAILED, JobState.CANCELLED):
-                await self.discard(ended)
-            return ended
+            job = await self._run(job, run)
+            if run.again and job.state in (JobState.PAUSED, JobState.CANCELLED):
+                try:
+                    return await self._events.move(job_id, JobState.QUEUED, _ASKED)
+                except BadState:
+                    return await self._store.get(job_id)  # it was resumed once more in between
+            if job.state in (JobState.FAILED, JobState.CANCELLED):
+                await self.discard(job)
+            return job
         finally:
             del self._runs[job_id]
 
@@ -110,15 +117,20 @@ class Machine:
     def stop(self, job_id: str, to: JobState, why: str = "") -> None:
         """Ends a run's cancellable part, if it is under way; the job becomes `to`."""
         if (run := self._runs.get(job_id)) is not None:
-            run.wish, run.why = to, why
+            run.wish, run.why, run.again = to, why, False
             if run.task is not None:
                 run.task.cancel()
 
+    def resume(self, job_id: str) -> None:
+        """Has a run that is about to end as paused or cancelled go on after that."""
+        if (run := self._runs.get(job_id)) is not None:
+            run.again = run.wish in (JobState.PAUSED, JobState.CANCELLED)
+
     async def pause(self, job_id: str) -> None:
         """Has a run end with what it has done kept, if it can, or else at once; the job becomes paused."""
-        if (run := self._runs.get(job_id)) is None:
+        if (run := self._runs.get(job_id)) is None or (run.wish is JobState.CANCELLED and not run.again):
             return
-        run.wish, run.why = JobState.PAUSED, "somebody asked"
+        run.wish, run.why, run.again = JobState.PAUSED, _ASKED, False
         kind = self._kinds[(await self._store.get(job_id)).kind]
         if isinstance(kind, Pausable) and await kind.pause(job_id):
             return
@@ -127,8 +139,10 @@ class Machine:
 
     def stop_all(self, to: JobState, why: str) -> None:
         """Ends every run; one that somebody has asked to end otherwise ends so."""
-        for job_id, run in tuple(self._runs.items()):
-            self.stop(job_id, run.wish or to, run.why or why)
+        for run in tuple(self._runs.values()):
+            run.wish, run.why = run.wish or to, run.why or why
+            if run.task is not None:
+                run.task.cancel()
 
     async def _run(self, job: Job, run: _Run) -> Job:
         try:
@@ -142,7 +156,7 @@ class Machine:
         except ShuttingDown as error:
             return await self._end(job, run.wish or JobState.INTERRUPTED, run.why or error.message)
         except EngineUnavailable as error:
-            return await self._again(job, error)
+            return await self._again(job, run, error)
         except SmoloraError as error:
             return await self._fail(job, error)
         except Exception as error:
@@ -173,9 +187,11 @@ class Machine:
         shutil.rmtree(folders.stage, ignore_errors=True)
         folders.stage.mkdir(mode=0o700, parents=True)
 
-    async def _again(self, job: Job, error: EngineUnavailable) -> Job:
-        """Its process died: back to the queue, unless that has led nowhere for some times."""
+    async def _again(self, job: Job, run: _Run, error: EngineUnavailable) -> Job:
+        """Its process died: back to the queue, unless somebody has asked for its end, or it has led nowhere for some times."""
         await self._end(job, JobState.INTERRUPTED, error.message)
+        if run.wish in (JobState.PAUSED, JobState.CANCELLED):
+            return await self._end(job, run.wish, run.why)
         starts = await self._events.starts_in_vain(job.id)
         if starts < STARTS_IN_VAIN:
             return await self._end(job, JobState.QUEUED, "it goes on where it was")

@@ -41,6 +41,12 @@ class Lane:
         self.waiting.append(job_id)
         self._filled.set()
 
+    def before(self, place: int) -> str:
+        """What one at this place in the line waits for; empty where it is next and nothing runs."""
+        told = [f"job {self.running} runs"] if self.running else []
+        told += [f"{place} {'waits' if place == 1 else 'wait'} before it"] if place else []
+        return ", ".join(told)
+
     def close(self) -> None:
         """Starts nothing more; what waits is forgotten here, and stays queued in the store."""
         self._closed = True
@@ -124,7 +130,8 @@ class Queue:
         if (known := await self.earlier(kind, target, request_id)) is not None:
             return known
         self._admit()
-        job, created = await self._store.create(kind, target, spec, request_id)
+        lane = self._lanes[LANE_OF[kind]]
+        job, created = await self._store.create(kind, target, spec, request_id, lane.before(len(lane.waiting)))
         if created:
             self._lane(job).put(job.id)
             log.info("job queued", job=job.id, kind=kind, target=target)
@@ -162,12 +169,13 @@ class Queue:
         return job
 
     async def resume(self, job_id: str) -> Job:
-        """Lines a paused, failed or cancelled job up again; one that waits or runs stays as it is.
+        """Lines a paused, failed or cancelled job up again, now or once it is so; one that waits or runs stays as it is.
 
         Raises BadState if it succeeded.
         """
         job = await self._store.get(job_id)
         if job.state not in TERMINAL | {JobState.PAUSED}:
+            self._machine.resume(job_id)
             return job
         if job.state is JobState.SUCCEEDED:
             raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
@@ -185,10 +193,7 @@ class Queue:
         lane = next((lane for lane in self._lanes.values() if job_id in lane.waiting), None)
         if lane is None:
             return ""
-        ahead = lane.waiting.index(job_id)
-        before = [f"job {lane.running} runs"] if lane.running else []
-        before += [f"{ahead} {'waits' if ahead == 1 else 'wait'} before it"] if ahead else []
-        return ", ".join(before) or "it is next"
+        return lane.before(lane.waiting.index(job_id)) or "it is next"
 
     @property
     def waiting(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,11 @@ class Train:
         self._resolver = resolver
         self._engines: dict[str, Engine] = {}  # by the job that trains on them
 
-    async def plan(self, spec: TrainSpec) -> TrainSpec:
-        """The request with `dataset` and `model` as full references; raises InvalidRequest or NotFound."""
+    async def plan(self, spec: TrainSpec, given: Collection[str] = ()) -> TrainSpec:
+        """The request with `dataset` and `model` as full references; raises InvalidRequest or NotFound.
+
+        `given` are the settings of `lora` that were asked for, also where they are the defaults.
+        """
         check_name(spec.adapter, "adapter")
         check(spec.trainer, "trainer.")
         _check_lora(spec.lora)
@@ -62,16 +66,16 @@ class Train:
             )
         spec = dataclasses.replace(spec, dataset=str(dataset.ref))
         if spec.parent:
-            spec = await self._from_parent(spec)
+            spec = await self._from_parent(spec, given)
         model = await self._residency.choose(spec.model)
         await self._resolver.check(model)
         return dataclasses.replace(spec, model=model)
 
-    async def _from_parent(self, spec: TrainSpec) -> TrainSpec:
+    async def _from_parent(self, spec: TrainSpec, given: Collection[str]) -> TrainSpec:
         """The request with the parent as a full reference, its shape, and its base where none is named."""
         parent = await self._library.adapter(Ref.parse(spec.parent, "parent"))
-        if spec.lora != LoraSettings():
-            raise InvalidRequest.field("lora", f"is given, but {parent.ref} keeps its own shape; leave it out")
+        if other := [name for name in given if getattr(spec.lora, name) != getattr(parent.lora, name)]:
+            raise InvalidRequest.field("lora", f"has {other[0]}, but {parent.ref} keeps its own shape; leave it out")
         return dataclasses.replace(spec, parent=str(parent.ref), lora=parent.lora, model=spec.model or parent.base_model)
 
     async def work(self, job: Job, tell: Tell) -> Made:
@@ -82,6 +86,9 @@ class Train:
         board = self._home.tensorboard / f"{spec.adapter}-{job.id}" if spec.trainer.tensorboard else None
         if board is not None and job.attempts == 1:
             await tell(Note(f"The curves are in {board}; type `tensorboard --logdir {self._home.tensorboard}` to see them."))
+        resident = self._residency.resident
+        if resident is not None and resident.name != spec.model:
+            await tell(Note(f"Loads {spec.model} in place of {resident.name}."))
         async with self._residency.hold(spec.model, training=True) as held:
             if parent is not None:
                 held.check_base(parent)

@@ -36,7 +36,8 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
             raise InvalidRequest.field("trainer.num_train_epochs", "is given together with max_steps; give one of the two")
         job = await self._queue.earlier(JobKind.TRAIN, request.adapter, request_id)
         if job is None:
-            spec = await self._train.plan(from_message(TrainSpec, request))
+            shape = [field.name for field, _ in request.lora.ListFields()]
+            spec = await self._train.plan(from_message(TrainSpec, request), shape)
             job = await self._queue.submit(JobKind.TRAIN, spec.adapter, spec, request_id)
         async with aclosing(self._views.events(job.id)) as events:
             async for event in events:

@@ -37,8 +37,8 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, kind: JobKind, target: str, spec: JobSpec, request_id: str = "") -> tuple[Job, bool]:
-        """A new queued job, and True; or the job that this request id has started before, and False.
+    async def create(self, kind: JobKind, target: str, spec: JobSpec, request_id: str = "", why: str = "") -> tuple[Job, bool]:
+        """A new job, queued for a reason, and True; or the job that this request id has started before, and False.
 
         Raises AlreadyExists if the request id belongs to another request.
         """
@@ -62,7 +62,7 @@ class JobStore:
                 "create_time": _now().isoformat(),
             }
             db.execute(SQL["add_job"], values)
-            _append(db, job_id, StateChange(JobState.QUEUED))
+            _append(db, job_id, StateChange(JobState.QUEUED, why))
             return _get(db, job_id), True
 
         return await self._database.run(work)

@@ -121,6 +121,7 @@ async def test_a_held_job_says_so_and_a_waiting_one_says_why(house: House, scrip
     assert job.waiting_for == f"job {job_id} runs; then owner/other is loaded in place of starter"
     await house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id=job_id))
     await until(call, lambda message: message.job_event.state.state == jobs_pb2.JOB_STATE_PAUSED)
+    await until(second, lambda message: message.job_event.note.text == "Loads owner/other in place of starter.")
     await until(second, lambda message: message.HasField("adapter"))
     assert (await house.jobs.GetJob(jobs_pb2.GetJobRequest(id=job_id))).job.state == jobs_pb2.JOB_STATE_PAUSED
     gate.set()
@@ -193,8 +194,11 @@ async def test_an_adapter_goes_on_from_another_in_its_shape(house: House, script
     assert (second.parent, second.lora.r, second.base_model) == ("support@1", 4, "starter")
     _, training, _ = [details for name, details in script.calls if name == "train"][-1]  # type: ignore[misc]
     assert training.parent.parts[-2:] == ("support", "1")
-    shaped = pb.TrainRequest(dataset="verses", adapter="a", parent="support", lora=settings_pb2.LoraSettings(r=16))
-    assert (await refused(house.training.Train(shaped))).fields == ("lora",)
+    for rank in (16, 8):  # 8 is the default, but it was asked for
+        shaped = pb.TrainRequest(dataset="verses", adapter="a", parent="support", lora=settings_pb2.LoraSettings(r=rank))
+        assert (await refused(house.training.Train(shaped))).fields == ("lora",)
+    same = await trained(house, "third", parent="support", lora=settings_pb2.LoraSettings(r=4))
+    assert same.lora.r == 4
 
 
 async def test_a_parent_stays_while_a_job_needs_it(house: House, script: Script) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from smolorad import publish
+from smolorad.engine.job_file import read
+from smolorad.errors import InvalidRequest
 from tests.tiny import tiny_model
 from tests.unit.engine.train_kit import write_dataset
 
@@ -71,6 +76,59 @@ def test_two_processes_have_the_losses_of_one(folder: Path, alone: subprocess.Co
         assert sorted(path.name for path in (folder / f"{name}.job" / "checkpoints").iterdir()) == ["2", "4"]
     (trained,) = told(together, "trained")
     assert trained["steps"] == 4
+
+
+def test_a_result_is_whole_and_its_own_alone_is_replaced(folder: Path, alone: subprocess.CompletedProcess[str]) -> None:
+    assert told(alone, "trained")
+    publish.verify(folder / "alone")
+    before = (folder / "alone" / "adapter_model.safetensors").read_bytes()
+    (folder / "alone" / "README.md").write_text("mine")
+    refused = run([], file(folder, "alone"))
+    assert (refused.returncode, "name another output" in refused.stderr) == (1, True)
+    (folder / "alone" / "README.md").unlink()
+    assert told(run([], file(folder, "alone")), "trained")
+    assert (folder / "alone" / "adapter_model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("output", ["precious", ".", "model", "rows", "thesis.txt", "parent"])
+def test_nothing_of_the_users_is_taken_away(tmp_path: Path, folder: Path, output: str) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    shutil.copytree(folder / "rows", tmp_path / "rows")
+    for path in (tmp_path / "thesis.txt", tmp_path / "precious" / "thesis.txt", tmp_path / "parent" / "adapter_config.json"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("years of work")
+    given = {"model": "model", "dataset": "rows", "output": output, "parent": "parent"}
+    (tmp_path / "job.json").write_text(json.dumps(given))
+    files = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InvalidRequest, match="name another output"):
+        read(tmp_path / "job.json")
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_a_run_that_fails_leaves_an_earlier_result(folder: Path) -> None:
+    result = run([], file(folder, "kept", dataset="nowhere"))
+    assert (result.returncode, (folder / "kept").exists()) == (1, False)
+    assert told(run([], file(folder, "kept", trainer=TRAINER | {"max_steps": 2})), "trained")
+    publish.verify(folder / "kept")
+    assert run([], file(folder, "kept", dataset="nowhere")).returncode == 1
+    publish.verify(folder / "kept")
+
+
+def test_a_stopped_run_says_how_it_goes_on(folder: Path) -> None:
+    command = [sys.executable, "-m", "smolorad.cli", "train-job"]
+    path = file(folder, "stopped", trainer=TRAINER | {"max_steps": 10_000, "tensorboard": True})
+    process = subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if '"checkpoint"' in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    _, error = process.communicate(timeout=120)
+    assert "run the same command again" in error
+    assert any("stopped.job/tensorboard" in line for line in lines)
+    assert not (folder / "stopped").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 def misfit(trainer: Any, plain: Any, settings: TrainerSettings, max_length: int) -> str:
-    """Why a FastTrainer would not train its model as `plain`, the model without adapter, is trained; empty if it would."""
+    """Why a FastTrainer would not train its model as `plain`, the model as it begins, is trained; empty if it would."""
     config = plain.config.get_text_config()
     head = trainer.model.get_base_model().get_output_embeddings()
     if settings.neftune_noise_alpha:

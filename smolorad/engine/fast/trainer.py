@@ -30,6 +30,7 @@ class FastTrainer(LoraTrainer):
         self._breaths = Breaths(self._breathe)
         if self.args.device.type == "cpu":  # elsewhere autograd has a thread of its own, and torch must have one only
             self._breaths.attach(decoder_layers(self.model.get_base_model()))
+            self.breathes_between = "layers"
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
         """An optimiser step's micro-steps; their losses add up to the step's, of which each process has its rows."""

@@ -171,6 +171,32 @@ async def test_training_shows_its_course_on_stderr_and_its_result_on_stdout(daem
     assert not trainer.HasField("max_steps")
 
 
+async def test_texts_are_given_one_by_one_and_keep_their_commas(daemon: FakeDaemon, command: Command) -> None:
+    daemon.script["Train"] = train_two_steps
+    prompts = ("Hello, who are you?", " And then")
+    flags = [part for prompt in prompts for part in ("--sample-prompts", prompt)]
+    named = ("--target-modules", "q_proj, v_proj")
+    assert (await command.run("train", "--dataset", "verses", "--adapter", "poet", *flags, *named))[0] == 0
+    asked = daemon.asked("Train")[0]
+    assert tuple(asked.trainer.sample_prompts) == prompts
+    assert list(asked.lora.target_modules) == ["q_proj", "v_proj"]
+
+
+async def test_what_waits_says_for_what(daemon: FakeDaemon, command: Command) -> None:
+    async def list_jobs(request: Any, context: Any) -> Any:
+        waits = job(jobs_pb2.JOB_STATE_QUEUED, id="j2", waiting_for="job j1 runs")
+        return jobs_pb2.ListJobsResponse(jobs=[waits])
+
+    async def train(request: Any, context: Any) -> Any:
+        queued = jobs_pb2.StateChange(state=jobs_pb2.JOB_STATE_QUEUED, why="job j1 runs")
+        yield training_pb2.TrainResponse(job_event=event(1, state=queued))
+        yield training_pb2.TrainResponse(adapter=adapter())
+
+    daemon.script |= {"ListJobs": list_jobs, "Train": train}
+    assert "job j1 runs" in (await command.run("jobs", "list"))[1]
+    assert (await command.run("train", "--dataset", "verses", "--adapter", "poet"))[2] == "queued: job j1 runs\n"
+
+
 async def test_training_as_json_is_one_object_a_line(daemon: FakeDaemon, command: Command) -> None:
     daemon.script["Train"] = train_two_steps
     code, out, err = await command.run("--json", "train", "--dataset", "verses", "--adapter", "poet")

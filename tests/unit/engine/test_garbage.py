@@ -10,8 +10,14 @@ from smolorad.engine.garbage import uncollected
 
 
 def test_looking_begins_again_also_where_an_import_failed() -> None:
-    with pytest.raises(ImportError), uncollected():
-        assert not gc.isenabled()
-        raise ImportError
-    assert gc.isenabled()
+    seen = []
+
+    def fail() -> None:
+        with uncollected():
+            seen.append(gc.isenabled())
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert [*seen, gc.isenabled()] == [False, True]
     gc.unfreeze()

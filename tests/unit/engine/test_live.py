@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from smolorad.domain import GenerateSpec, LoraSettings, Sampling
+from smolorad.domain import GenerateSpec, LoraSettings, Sampling, TrainerSettings
 from smolorad.engine import need
 from smolorad.engine.adapters import read_adapter
 from smolorad.engine.answer import Answer
@@ -138,6 +138,43 @@ class TestNeed:
         assert of(100).memory_bytes < of(1000).memory_bytes
         assert of(1000, checkpointing=True).memory_bytes < of(1000).memory_bytes
 
+    @pytest.mark.parametrize("packing", [False, True])
+    def test_the_longest_row_counts_wherever_it_stands(self, job: Job, base: Base, tmp_path: Path, packing: bool) -> None:
+        short, long = ["river"] * 150, ["river stone " * 40] * 50
+        estimates = []
+        for name, rows in (("short first", short + long), ("long first", long + short)):
+            one = dataclasses.replace(
+                with_settings(job, max_steps=1, packing=packing),
+                root=tmp_path / name,
+                dataset=write_columns(tmp_path / f"{name} rows", text=rows),
+            )
+            host = RecordingHost()
+            one.run(base, host)
+            estimates += host.of("estimate")
+        assert estimates[0].memory_bytes == pytest.approx(estimates[1].memory_bytes, rel=0.01)
+        shortest = dataclasses.replace(
+            with_settings(job, max_steps=1), root=tmp_path / "s", dataset=write_columns(tmp_path / "s rows", text=short)
+        )
+        host = RecordingHost()
+        shortest.run(base, host)
+        assert host.of("estimate")[0].memory_bytes < estimates[0].memory_bytes
+
+    def test_is_of_the_trainer_that_takes_the_run(self, job: Job, base: Base, tmp_path: Path) -> None:
+        told = {}
+        for name in ("fast", "plain"):
+            host = RecordingHost()
+            one = with_settings(job, max_steps=1, neftune_noise_alpha=5.0, trainer=name)
+            dataclasses.replace(one, root=tmp_path / name).run(base, host)
+            (told[name],) = host.of("estimate")
+        assert told["fast"].memory_bytes == told["plain"].memory_bytes
+
+    def test_advises_what_can_be_lowered(self) -> None:
+        one_by_one = TrainerSettings(per_device_train_batch_size=1, gradient_accumulation_steps=8)
+        assert need.smaller(one_by_one, fast=False) == "trainer.max_length"
+        assert need.smaller(one_by_one, fast=True) == "trainer.max_length or trainer.gradient_accumulation_steps"
+        in_batches = TrainerSettings(per_device_train_batch_size=2, gradient_accumulation_steps=1)
+        assert need.smaller(in_batches, fast=True) == "trainer.max_length or trainer.per_device_train_batch_size"
+
     def test_where_memory_is_short_layers_are_computed_again(
         self, job: Job, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -181,3 +218,29 @@ def test_pace() -> None:
     pace.start(11, 1100)
     now = 1015.0
     assert pace.report(21, 2100, 79, evaluations_left=2) == (100.0, pytest.approx(40 / 21 * 79 + 14))
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_pace_counts_samples_and_checkpoints(every: int) -> None:
+    now, told = 0.0, []
+    pace = Pace(lambda: now, samples=every, saves=every)
+    for step in range(1, 101):
+        pace.start(step - 1, step)
+        now += 1.0
+        due = step % every == 0 or step == 100
+        if due:
+            with pace.aside():
+                now += 3.0
+        told.append((now, pace.report(step, step, 100 - step)[1]))
+        if due:
+            with pace.aside("saves"):
+                now += 2.0
+    assert [left_s for _, left_s in told[20:]] == pytest.approx([now - then for then, _ in told[20:]])
+
+
+def test_pace_is_told_of_samples_and_checkpoints(job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    asides = []
+    aside = Pace.aside
+    monkeypatch.setattr(Pace, "aside", lambda self, what="samples": asides.append(what) or aside(self, what))
+    with_settings(job, sample_prompts=PROMPTS, sample_steps=3).run(base)
+    assert asides == ["saves", "samples", "saves", "samples", "saves"]

@@ -203,12 +203,13 @@ def test_a_failed_load_leaves_the_old_model_answering(engine: EngineProcess, lla
     assert (text, outcome.model) == (before[0], "tiny")
 
 
-def endless_training(root: Path) -> pb.Train:
+def endless_training(root: Path, **settings: Any) -> pb.Train:
+    trainer = TrainerSettings(**{"max_steps": 100_000, "logging_steps": 1, **settings})
     return pb.Train(
         job_id="job",
         dataset_path=str(write_dataset(root / "data")),
         lora=to_message(settings_pb2.LoraSettings, LoraSettings()),
-        trainer=to_message(settings_pb2.TrainerSettings, TrainerSettings(max_steps=100_000, logging_steps=1)),
+        trainer=to_message(settings_pb2.TrainerSettings, trainer),
         checkpoints_path=str(root / "checkpoints"),
         stage_path=str(root / "stage"),
         output_path=str(root / "output"),
@@ -248,6 +249,35 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
         assert (last.failure.reason, told.WhichOneof("body")) == ("SHUTTING_DOWN", "checkpoint")
         assert (tmp_path / "checkpoints" / str(told.checkpoint.step)).is_dir()
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
+
+
+@pytest.mark.parametrize("trainer", ["fast", "plain"])
+def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder: Path, tmp_path: Path, trainer: str) -> None:
+    adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
+    asked = (
+        generate("The quick", max_tokens=8),
+        generate("The quick", adapter, max_tokens=8),
+        generate("The quick", max_tokens=8, temperature=1.0, top_p=0.9),
+        generate("A", pb.AdapterFolder(key="b@latest#job"), max_tokens=8, temperature=1.0),
+    )
+    made = []
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        engine.load(llama_folder, **FP32)
+        for name, rounds in (("alone", 0), ("with answers", 50)):
+            train = endless_training(tmp_path / name, max_steps=80, gradient_accumulation_steps=2, trainer=trainer)
+            training, answered, notes = engine.send(train=train), 0, []
+            while (event := engine.receive()).WhichOneof("body") != "trained":
+                assert event.WhichOneof("body") != "failure"
+                answered += event.WhichOneof("body") == "outcome"
+                notes += [event.note.text] if event.WhichOneof("body") == "note" else []
+                if event.call == training and event.WhichOneof("body") == "train" and rounds:
+                    rounds -= 1
+                    for command in asked:
+                        engine.send(generate=command)
+            made.append((tmp_path / name / "output" / "adapter_model.safetensors").read_bytes())
+    assert answered == 200
+    assert notes[-1:] == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
+    assert made[0] == made[1]
 
 
 def test_without_a_model_and_the_end_by_drain(llama_folder: Path) -> None:

@@ -15,7 +15,7 @@ from tests.tiny import tiny_model
 from tests.unit.engine.train_kit import Job, write_dataset
 
 ROOT = Path(__file__).parents[3]
-KILLS = int(os.environ.get("SMOLORA_TEST_KILLS", "3"))  # for each trainer; 50 take two minutes
+KILLS = int(os.environ.get("SMOLORA_TEST_KILLS", "25"))  # for each of the two trainers, so 50 in all
 SEED = 20
 
 

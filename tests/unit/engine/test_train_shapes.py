@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from smolorad.domain import LoraSettings, TrainerSettings
+from smolorad.domain import ChatMessage, LoraSettings, TrainerSettings
+from smolorad.engine.adapters import read_adapter
 from smolorad.engine.base import Base
 from smolorad.errors import BadData, Cancelled, InvalidRequest, WrongBase
 from tests.tiny import tiny_model
+from tests.unit.engine.kit import begin, finish, spec
 from tests.unit.engine.test_tokenise import CHATML
 from tests.unit.engine.train_kit import (
     Job,
@@ -151,6 +153,18 @@ class TestPreferences:
         assert 0 <= host.of("train")[-1].reward_accuracy <= 1
         assert [e.step for e in host.of("evaluation")] == [0, 4]
         assert trained.eval_loss_before == pytest.approx(0.6931, abs=1e-3)
+
+    def test_conversations_are_sampled_as_such(self, job: Job, base: Base, tmp_path: Path) -> None:
+        base.tokenizer.chat_template = CHATML
+        talks = [[_talk(*pair) for pair in zip(PAIRS["prompt"], PAIRS[name], strict=True)] for name in ("chosen", "rejected")]
+        columns = {"prompt": [talk[:1] for talk in talks[0]]}
+        columns |= {name: [talk[1:] for talk in one] for name, one in zip(("chosen", "rejected"), talks, strict=True)}
+        settings = dataclasses.replace(job.trainer, sample_prompts=("why",), sample_max_tokens=6)
+        job = dataclasses.replace(job, trainer=settings, dataset=write_columns(tmp_path / "talks", **columns))
+        host = RecordingHost()
+        job.run(base, host)
+        asked = spec(messages=(ChatMessage("user", "why"),), max_tokens=6)
+        assert host.of("sample")[-1].text == finish(begin(base, asked, read_adapter(base, job.output)))[0]
 
     def test_goes_on_from_a_checkpoint(self, job: Job, base: Base, tmp_path: Path) -> None:
         whole = dataclasses.replace(job, root=tmp_path / "whole")

@@ -103,7 +103,7 @@ class RecordingHost:
         assert call == CALL
         return self.is_draining
 
-    def offer(self, call: int, snapshot: Callable[[], Any] | None) -> None:
+    def offer(self, call: int, snapshot: Callable[[], Any] | None, between: str = "") -> None:
         assert call == CALL
         self.snapshot = snapshot
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from smolorad.domain import Checkpoint, JobKind, JobState, Note, PrepareSpec, TrainProgress
+from smolorad.domain import Checkpoint, Job, JobKind, JobState, Note, PrepareSpec, TrainProgress
 from smolorad.errors import (
     AlreadyExists,
     BadData,
@@ -17,13 +17,13 @@ from smolorad.errors import (
     ShuttingDown,
     Violation,
 )
-from smolorad.jobs.machine import STARTS_IN_VAIN
+from smolorad.jobs.machine import STARTS_IN_VAIN, Tell
 from smolorad.paths import Home
 from smolorad.store.database import Database
 from tests.unit.jobs.conftest import Desk, desk_over
 
 Q, R, INT, S = JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED, JobState.SUCCEEDED
-F, C = JobState.FAILED, JobState.CANCELLED
+F, C, P = JobState.FAILED, JobState.CANCELLED, JobState.PAUSED
 DIED = EngineUnavailable("The engine died.")
 
 
@@ -236,6 +236,12 @@ async def test_a_waiting_job_is_held_and_others_pass(desk: Desk) -> None:
     assert desk.queue.waiting_for(held.id) == f"job {first.id} runs"
     assert desk.queue.waiting_for(last.id) == f"job {first.id} runs, 1 waits before it"
     assert desk.queue.waiting_for(first.id) == ""
+    reasons = [(await desk.store.events(job.id))[0].body for job in (first, held, last)]
+    assert [getattr(body, "why", None) for body in reasons] == [
+        "",
+        f"job {first.id} runs",
+        f"job {first.id} runs, 1 waits before it",
+    ]
     assert (await desk.queue.pause(held.id)).state is JobState.PAUSED
     assert (await desk.queue.pause(held.id)).state is JobState.PAUSED
     assert desk.queue.waiting_for(last.id) == f"job {first.id} runs"
@@ -277,6 +283,70 @@ async def test_what_can_keep_its_work_ends_by_itself(desk: Desk) -> None:
     await desk.train.running.wait()
     await desk.queue.pause(job.id)
     await _reached(desk, job.id, JobState.PAUSED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "states"),
+    [
+        (["pause", "resume"], [Q, R, P, Q, R, S]),
+        (["cancel", "resume"], [Q, R, C, Q, R, S]),
+        (["pause", "resume", "cancel"], [Q, R, C]),
+        (["cancel", "pause"], [Q, R, C]),
+        (["pause", "cancel"], [Q, R, C]),
+        (["cancel", "resume", "pause", "resume"], [Q, R, P, Q, R, S]),
+    ],
+)
+async def test_of_what_is_asked_at_once_the_last_holds(desk: Desk, asked: list[str], states: list[JobState]) -> None:
+    all_asked, work = asyncio.Event(), desk.train.work
+
+    async def slow_to_end(job: Job, tell: Tell) -> str:
+        try:
+            return await work(job, tell)
+        finally:
+            await all_asked.wait()
+
+    desk.train.work = slow_to_end  # type: ignore[method-assign]
+    desk.train.script = [[asyncio.Event()]]
+    job = await desk.train_job()
+    await desk.train.running.wait()
+    for what in asked:
+        await getattr(desk.queue, what)(job.id)
+    all_asked.set()
+    await _reached(desk, job.id, states[-1])
+    assert await desk.states(job.id) == states
+
+
+async def test_a_resumed_job_goes_on_though_its_pause_takes_time(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.train.script = [[gate, ShuttingDown("It has checkpointed.")]]
+
+    async def pause(job_id: str) -> bool:
+        return True
+
+    desk.train.pause = pause  # type: ignore[attr-defined]
+    job = await desk.train_job()
+    await desk.train.running.wait()
+    await desk.queue.pause(job.id)
+    await desk.queue.resume(job.id)
+    gate.set()
+    assert (await desk.ended(job.id)).state is S
+    assert await desk.states(job.id) == [Q, R, P, Q, R, S]
+
+
+async def test_a_job_whose_process_dies_before_its_pause_is_paused(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.train.script = [[gate, DIED]]
+
+    async def pause(job_id: str) -> bool:
+        return True
+
+    desk.train.pause = pause  # type: ignore[attr-defined]
+    job = await desk.train_job()
+    await desk.train.running.wait()
+    await desk.queue.pause(job.id)
+    gate.set()
+    await _reached(desk, job.id, P)
+    assert await desk.states(job.id) == [Q, R, INT, P]
 
 
 async def test_a_held_job_stays_held_when_the_daemon_ends(database: Database, job_home: Home) -> None:

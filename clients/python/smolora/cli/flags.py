@@ -11,6 +11,8 @@ from smolora._fields import Field
 
 _METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M", "names": "A=B,C=D"}
 _METAVAR |= {"floats": "ID=X,ID=X"}
+# Texts have commas of their own, so each is given apart.
+_ONE_BY_ONE = frozenset({"sample_prompts", "stop", "bad_words"})
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,6 +66,9 @@ def add_flags(parser: Any, fields: Iterable[Field], aliases: Mapping[str, str] |
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif "|" in field.kind:
             parser.add_argument(*flags, choices=field.kind.split("|"), default=None, help=text)
+        elif field.name in _ONE_BY_ONE:
+            text = f"{text} May be given several times."
+            parser.add_argument(*flags, action="append", metavar="TEXT", default=None, help=text)
         else:
             kind = _KINDS[field.kind]
             parser.add_argument(*flags, type=kind, metavar=_METAVAR[field.kind], default=None, help=text)

@@ -47,7 +47,7 @@ def _list(jobs: list[values.Job], out: Output) -> None:
     if out.json:
         out.emit(jobs=jobs)
         return
-    rows = [(job.id, job.kind, job.target, job.state, _how_far(job), when(job.create_time)) for job in jobs]
+    rows = [(job.id, job.kind, job.target, job.state, _standing(job), when(job.create_time)) for job in jobs]
     out.table(("ID", "KIND", "TARGET", "STATE", "PROGRESS", "CREATED"), rows)
 
 
@@ -64,6 +64,11 @@ def _watch(client: Client, job_id: str, after: int, out: Output) -> None:
 
 def _how_far(job: values.Job) -> str:
     return f"{job.progress.step}/{job.progress.max_steps}" if job.progress else ""
+
+
+def _standing(job: values.Job) -> str:
+    """How far it is, and what it waits for."""
+    return ", ".join(part for part in (_how_far(job), job.waiting_for) if part)
 
 
 def show(job: values.Job, out: Output) -> None:

@@ -12,7 +12,7 @@ import torch
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.fast import attention
 from tests.tiny import tiny_model
-from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, write_dataset
+from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, weights_of, write_dataset
 
 SETTINGS = TrainerSettings(trainer="fast", max_steps=2, gradient_accumulation_steps=2, learning_rate=1e-2, max_length=512)
 
@@ -53,6 +53,14 @@ def test_a_window_that_no_row_fills_is_no_hindrance(tmp_path: Path, dataset: Pat
     host = RecordingHost()
     Job(tmp_path / "job", dataset, trainer=dataclasses.replace(SETTINGS, max_length=100)).run(base, host)
     assert host.of("note") == []
+
+
+def test_a_start_that_rounds_the_base_is_compared_with_itself(tmp_path: Path, dataset: Path) -> None:
+    base = read_base(tiny_model(tmp_path / "model"), torch.bfloat16)
+    before, host = weights_of(base), RecordingHost()
+    Job(tmp_path / "job", dataset, LoraSettings(r=4, init_lora_weights="olora"), SETTINGS).run(base, host)
+    assert host.of("note") == []
+    assert weights_of(base) == before
 
 
 def test_a_model_whose_attention_goes_both_ways_is_found_out(

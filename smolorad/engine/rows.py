@@ -119,7 +119,8 @@ def _longest_text(rows: Any, tokenise: Tokenise, between: Callable[[], None]) ->
     """Tokens of the longest text. Texts are long in bytes where they are long in tokens, so that few need to be tokenised."""
     sizes: list[tuple[int, int]] = []
     for begin in range(0, len(rows), _SIZED_AT_ONCE):
-        between()
+        if begin:
+            between()
         batch = rows.with_format("arrow")[begin : begin + _SIZED_AT_ONCE]
         sizes += zip(pc.binary_length(batch["text"]).to_pylist(), range(begin, begin + _SIZED_AT_ONCE), strict=False)
     places = [place for _, place in heapq.nlargest(_LONG_ROWS, sizes)]

@@ -145,6 +145,6 @@ class Answer:
 
 def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler, memory: Memory) -> Sequence:
     if adapter is not None:
-        return Sequence(adapter.model, prompt, sampler, adapter.native, memory, base.end_ids)
+        return Sequence(adapter.model, prompt, sampler, adapter.native, memory, base.end_ids, base.steps)
     native = Native(base.native) if base.native is not None else None
-    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids)
+    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids, base.steps)

@@ -11,6 +11,7 @@ from torch import nn
 
 from smolorad.domain import Device, Dtype, Precision, ResidentModel
 from smolorad.engine.constraint import Constraints
+from smolorad.engine.forward import Steps
 from smolorad.engine.native.linear import Packed
 from smolorad.engine.native.step import NativeModel
 from smolorad.engine.vocabulary import Vocabulary
@@ -36,6 +37,7 @@ class Base:
     precision: Precision = Precision.EXACT
     native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
     packed: Packed | None = None  # the generic way, where there is no native one
+    steps: Steps = Steps.CHUNKS  # what transformers' code computes at once
 
     @property
     def speaker(self) -> Any:

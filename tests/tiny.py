@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2", "gpt_neox", "mistral")
+# With a state beside attention or alone, and without a cache that can be used.
+OTHER_ARCHITECTURES = ("bamba", "falcon_h1", "jamba", "mamba", "openai-gpt")
 CONTEXT_LENGTH = 512
 END = "<|endoftext|>"
 SPECIAL = (END, "<|im_start|>", "<|im_end|>")
@@ -37,7 +39,14 @@ _LLAMA = {
     "num_key_value_heads": 2,
     **_SHAPE,
 }
+_MAMBA = {"mamba_n_heads": 6, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
 _CONFIGS: dict[str, dict[str, object]] = {
+    "bamba": _LLAMA | _MAMBA | {"attn_layer_indices": [1], "head_dim": 12},
+    "falcon_h1": _LLAMA | _MAMBA | {"mamba_d_ssm": 96, "head_dim": 12},
+    "jamba": _LLAMA | {"mamba_d_state": 8, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "minimax": _LLAMA | {"num_local_experts": 2, "head_dim": 12, "block_size": 16},
+    "mamba": {"hidden_size": 48, "state_size": 8, "num_hidden_layers": 2, "vocab_size": 0, "initializer_range": _SPREAD},
+    "openai-gpt": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT_LENGTH, "initializer_range": _SPREAD},
     "gemma2": _LLAMA | {"head_dim": 12, "query_pre_attn_scalar": 12, "sliding_window": CONTEXT_LENGTH},
     "llama": _LLAMA | {"tie_word_embeddings": True},
     "qwen2": _LLAMA,

@@ -140,7 +140,7 @@ class FakeEngine:
             timings=Timings(),
             sampling=spec.sampling,
             model=self.resident.name if self.resident else "",
-            adapter=adapter[0] if adapter else "",
+            adapter=adapter[0].partition("#")[0] if adapter else "",
             token_ids=tuple(range(count)),
         )
 

@@ -34,7 +34,7 @@ class Answer:
         arrived: float,
         prefixes: PrefixCache,
     ) -> None:
-        """`key` names the adapter, if there is one; `arrived` is on the monotonic clock.
+        """`key` names the adapter, if there is one, and after a `#` its job; `arrived` is on the monotonic clock.
 
         Raises what `encode`, `room`, `Constraints.of` and `Surroundings.of` do.
         """
@@ -51,7 +51,7 @@ class Answer:
         self._end_ids = base.end_ids
         self._text = Detokeniser(base.tokenizer) if constraint is None else Verbatim(base.vocabulary)
         self._stop = StopStrings(self._sampling.stop)
-        self._names = {"model": base.name, "adapter": key}
+        self._names = {"model": base.name, "adapter": key.partition("#")[0]}
         self._prompt_tokens = len(prompt)
         self._tokens: list[int] = []
         self._told = 0  # of these, in log-probabilities
@@ -145,6 +145,6 @@ class Answer:
 
 def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler, memory: Memory) -> Sequence:
     if adapter is not None:
-        return Sequence(adapter.model, prompt, sampler, adapter.native, memory, base.end_ids)
+        return Sequence(adapter.model, prompt, sampler, adapter.native, memory, base.end_ids, base.steps)
     native = Native(base.native) if base.native is not None else None
-    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids)
+    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids, base.steps)

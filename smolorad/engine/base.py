@@ -12,6 +12,7 @@ from torch import nn
 from smolorad.domain import Device, Dtype, Precision, ResidentModel
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import release
+from smolorad.engine.forward import Steps
 from smolorad.engine.native.linear import Packed
 from smolorad.engine.native.step import NativeModel
 from smolorad.engine.parked import Parked
@@ -39,6 +40,7 @@ class Base:
     native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
     packed: Packed | None = None  # the generic way, where there is no native one
     parked: Parked | None = None  # where the exact weights lie, if generation has others
+    steps: Steps = Steps.CHUNKS  # what transformers' code computes at once
 
     @property
     def speaker(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from smolorad.engine.forward import Steps, forward
 from smolorad.engine.lookup import Lookup
 from smolorad.engine.native.step import MAX_ROWS, Lora, NativeModel, Part
 from smolorad.engine.prefix import PrefixCache, begin_with
@@ -59,10 +59,12 @@ class Sequence:
         native: Native | None = None,
         memory: Memory | None = None,
         end_ids: frozenset[int] = frozenset(),
+        steps: Steps = Steps.CHUNKS,
     ) -> None:
         self._model = model
         self._native = native
-        self._memory = memory
+        self._steps = steps
+        self._memory = memory if steps is Steps.CHUNKS else None
         self._end_ids = end_ids
         self._sampler = sampler
         self._lookup = Lookup()
@@ -153,12 +155,10 @@ class Sequence:
             assert self._native is not None
             return self._native.model.step([self.part()])
         assert self._model is not None
-        ids = self._ids[:, self._computed : min(self._computed + PREFILL_CHUNK, self._length)]
-        self._computed += ids.shape[1]
-        ids = ids.to(next(self._model.parameters()).device)
-        output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, **_only_last_logits(self._model))
-        logits: Tensor = output.logits[:, -1, :].to(device="cpu", dtype=torch.float32, copy=True)
-        return logits
+        begin = self._computed if self._cache is not None else 0
+        most = PREFILL_CHUNK if self._steps is Steps.CHUNKS else self._length
+        self._computed = min(begin + most, self._length)
+        return forward(self._model, self._ids[:, begin : self._computed], self._cache, begin)
 
     def _compute_again(self) -> None:
         # Seen on MPS with a cache that had grown for long (transformers#47396); a fresh one cured it.
@@ -173,7 +173,7 @@ class Sequence:
             self._cache = self._native.model.cache(self._ids.shape[1])
         else:
             assert self._model is not None
-            self._cache = DynamicCache(config=self._model.config)
+            self._cache = DynamicCache(config=self._model.config) if self._steps is not Steps.WHOLE else None
         self._computed, self._guesses = 0, []
 
     def _remember(self, prompt: Ids[int]) -> int:
@@ -184,8 +184,3 @@ class Sequence:
         begin_with(self._cache, beginning)
         self._computed = beginning.length
         return beginning.length
-
-
-def _only_last_logits(model: Any) -> dict[str, int]:
-    """The option that spares the head's product over the whole prompt, where the architecture has it."""
-    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, Placement, ladder, place
 from smolorad.engine.facts import CONFIG, facts, read_config, weight_files
 from smolorad.engine.failure import first_line, is_out_of_memory
+from smolorad.engine.forward import Steps, steps_of
 from smolorad.engine.native.build import library
 from smolorad.engine.native.linear import Packed, pack_linears
 from smolorad.engine.native.step import NativeModel, knows
@@ -32,6 +34,10 @@ from smolorad.errors import Damaged, InvalidRequest, UnsupportedModel
 _CONTEXT_LENGTH = 2048
 # Keys of a config.json that choose code: transformers has fetched and run what they name (CVE-2026-4372).
 _CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
+
+_SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
+
+log = logging.getLogger("smolorad.engine")
 
 Report = Callable[[LoadProgress], None]
 
@@ -88,7 +94,7 @@ def _load(
             if placement.attention == "sdpa" and (fault := attention_fault(placement.device, placement.dtype)):
                 return None, fault
             model = read(placement)
-            expected = trace(model)
+            expected = trace(model, steps_of(model))
             # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
             model = model.to(placement.device)
             return model, answer_fault(model, placement.dtype, expected)
@@ -101,7 +107,10 @@ def _load(
     end_ids = _end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, end_ids)
     report(LoadProgress(LoadStage.WARM_UP))
-    trace(model, prompt_tokens=4, tokens=2)
+    steps = steps_of(model)
+    if steps is Steps.WHOLE:
+        notes = (*notes, _SLOW.format(architecture=model.config.model_type))
+        log.warning("%s: %s", name, notes[-1])
     native, packed = _compiled(model, precision) if placement.device is Device.CPU else (None, None)
     if precision is not Precision.EXACT and native is None and packed is None:
         raise InvalidRequest.field(
@@ -127,6 +136,7 @@ def _load(
         native=native,
         packed=packed,
         parked=parked,
+        steps=steps,
     )
 
 
@@ -154,7 +164,7 @@ def _config(folder: Path, name: str, trust_remote_code: bool) -> Any:
         raise UnsupportedModel(f"{name} is a {kind!r}, which is no causal language model; choose one that generates text.")
     if architectures and not any(known in architectures for known in ([causal] if isinstance(causal, str) else causal)):
         raise UnsupportedModel(f"{name} is a {architectures[0]}, which does not generate text; choose a causal language model.")
-    return _made(folder, lambda: CONFIG_MAPPING[kind].from_dict(_without_code(raw)))
+    return _made(folder, lambda: CONFIG_MAPPING[kind].from_dict(_cleared(raw)))
 
 
 def _made(folder: Path, make: Callable[[], Any]) -> Any:
@@ -167,13 +177,19 @@ def _made(folder: Path, make: Callable[[], Any]) -> Any:
         raise Damaged(f"{folder / CONFIG} cannot be used ({why}); get the model again.") from error
 
 
-def _without_code(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the keys that choose code, also in the configs inside it; those with a leading `_` are internal ones."""
-    return {
-        key: _without_code(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if not key.startswith("_") and key not in _CODE_KEYS
-    }
+def _cleared(value: Any) -> Any:
+    """A config without the keys that choose code, also in the configs inside it; those with a leading `_` are internal ones.
+
+    Floats that JSON has not are written by transformers as objects.
+    """
+    match value:
+        case {"__float__": "Infinity" | "-Infinity" | "NaN" as name, **more} if not more:
+            return float(name)
+        case Mapping():
+            return {key: _cleared(inner) for key, inner in value.items() if not key.startswith("_") and key not in _CODE_KEYS}
+        case list():
+            return [_cleared(inner) for inner in value]
+    return value
 
 
 def _read(folder: Path, config: Any, placement: Placement, trust_remote_code: bool) -> Any:

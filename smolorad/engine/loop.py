@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -252,7 +253,8 @@ class Loop:
         base = self._resident()
         adapter, key = self._adapter(command.adapter) if command.HasField("adapter") else None, command.adapter.key
         if adapter is not None and not command.adapter.path:
-            key = f"{key.partition('@')[0]}@step-{self._live()[0]}"
+            # With the job that follows the `#`: the next training of this name has such a step too.
+            key = re.sub("@[^#]*", f"@step-{self._live()[0]}", key)
         spec = from_message(GenerateSpec, command.request)
         return Answer(call, base, adapter, key, spec, self._inbox.arrived(call), self._prefixes)
 

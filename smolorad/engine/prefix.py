@@ -103,8 +103,13 @@ def _shared(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:
 
 
 def _can_be_shared(cache: Cache) -> bool:
-    """Whether a beginning of it is the cache of the beginning: not so where only a window, or a state, is kept."""
-    return bool(cache.layers) and all(isinstance(layer, DynamicLayer) and not layer.is_sliding for layer in cache.layers)
+    """Whether a beginning of it is the cache of the beginning: not so where a window, a state, or nothing at all is kept.
+
+    Layers that keep something beside keys and values are DynamicLayers too.
+    """
+    if isinstance(cache, KvCache):
+        return True
+    return bool(cache.layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
 
 
 def _nbytes(cache: Cache, length: int) -> int:

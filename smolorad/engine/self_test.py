@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from smolorad.domain import Device, Dtype
 from smolorad.engine.device import Placement
+from smolorad.engine.forward import Steps, forward, sample_ids
 from smolorad.errors import UnsupportedModel
 
 LENGTHS = (5, 31, 33, 64, 130, 1100)
@@ -53,10 +54,15 @@ def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_d
     for length in LENGTHS:
         query, key, value = _tensors(length)
         mask = torch.ones(length, length, dtype=torch.bool).tril()
-        for kind, options in (("causal", {"is_causal": True}), ("masked", {"attn_mask": mask})):
-            expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True, **options)
+        for kind, asking, options in (
+            ("causal", query, {"is_causal": True}),
+            ("masked", query, {"attn_mask": mask}),
+            # A token's step has kernels of its own.
+            ("one token's", query[:, :, -1:], {}),
+        ):
+            expected = F.scaled_dot_product_attention(asking, key, value, enable_gqa=True, **options)
             moved = {name: option.to(device) if isinstance(option, Tensor) else option for name, option in options.items()}
-            inputs = [t.to(device, getattr(torch, dtype)) for t in (query, key, value)]
+            inputs = [t.to(device, getattr(torch, dtype)) for t in (asking, key, value)]
             got = attend(*inputs, enable_gqa=True, **moved).to("cpu", torch.float32)
             difference = _difference(got, expected)
             if not difference <= TOLERANCE[dtype]:
@@ -70,30 +76,27 @@ class Trace:
 
     tokens: Tensor
     logits: Tensor
+    steps: Steps
 
 
 @torch.inference_mode()
-def trace(
-    model: Any, *, prompt_tokens: int = PROMPT_TOKENS, tokens: int = GREEDY_TOKENS, follow: Tensor | None = None
-) -> Trace:
-    """Greedy tokens through the cache; with `follow`, the logits for those tokens, whatever the model would choose."""
-    device = next(model.parameters()).device
-    ids = (torch.arange(prompt_tokens) * 7919 % model.config.get_text_config().vocab_size)[None]
-    cache = DynamicCache(config=model.config)
-    chosen: list[int] = []
+def trace(model: Any, steps: Steps = Steps.CHUNKS, *, follow: Tensor | None = None) -> Trace:
+    """Greedy tokens in such steps; with `follow`, the logits for those tokens, whatever the model would choose."""
+    ids = sample_ids(model, PROMPT_TOKENS)
+    cache = DynamicCache(config=model.config) if steps is not Steps.WHOLE else None
+    computed = 0
     rows: list[Tensor] = []
-    for step in range(tokens):
-        logits = model(input_ids=ids.to(device), past_key_values=cache, use_cache=True).logits[0, -1].to("cpu", torch.float32)
-        token = int(logits.argmax()) if follow is None else int(follow[step])
-        rows.append(logits)
-        chosen.append(token)
-        ids = torch.tensor([[token]])
-    return Trace(torch.tensor(chosen), torch.stack(rows))
+    for step in range(GREEDY_TOKENS):
+        rows.append(forward(model, ids[:, computed:], cache, computed))
+        computed = ids.shape[1] if cache is not None else 0
+        token = rows[-1].argmax(dim=1) if follow is None else follow[step : step + 1]
+        ids = torch.cat([ids, token[None]], dim=1)
+    return Trace(ids[0, PROMPT_TOKENS:], torch.cat(rows), steps)
 
 
 def answer_fault(model: Any, dtype: Dtype, expected: Trace) -> str:
     """How a model on its device differs from the same model's trace on the CPU; empty if it does not."""
-    got = trace(model, follow=expected.tokens)
+    got = trace(model, expected.steps, follow=expected.tokens)
     for step, (row, expected_row) in enumerate(zip(got.logits, expected.logits, strict=True)):
         difference = _difference(row, expected_row)
         if not difference <= TOLERANCE[dtype]:

@@ -97,7 +97,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     if isinstance(event, str):
                         yield pb.GenerateResponse(text=event)
                     elif isinstance(event, GenerateOutcome):
-                        told = dataclasses.replace(event, model=held.model.name, adapter=event.adapter.partition("#")[0])
+                        told = dataclasses.replace(event, model=held.model.name)
                         yield pb.GenerateResponse(outcome=to_message(pb.GenerateOutcome, told))
                     else:
                         yield pb.GenerateResponse(token_logprob=to_message(pb.TokenLogprob, event))

@@ -17,8 +17,9 @@ from smolorad.engine.base import Base
 from smolorad.engine.load import load
 from smolorad.engine.native.library import Library
 from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
+from smolorad.engine.prefix import PrefixCache
 from smolorad.errors import NotFinite
-from tests.tiny import ARCHITECTURES, tiny_model
+from tests.tiny import ARCHITECTURES, OTHER_ARCHITECTURES, tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
 
 PROMPTS = ("A", "The quick brown fox", "Да, и ещё немного. 日本語も少し 🙂", "one two three " * 20)
@@ -33,6 +34,35 @@ def test_greedy_equals_transformers(architecture: str, tmp_path: Path) -> None:
         _, outcome = finish(begin(base, spec(prompt, max_tokens=48)))
         expected = generated_by_transformers(model, base.tokenizer, prompt, max_new_tokens=48, do_sample=False)
         assert list(outcome.token_ids) == expected, prompt
+
+
+@pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)
+def test_greedy_equals_transformers_whatever_the_cache_can(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "PREFILL_CHUNK", 7)
+    base, model, prefixes = fp32_base(tiny_model(tmp_path, architecture)), plain_model(tmp_path), PrefixCache()
+    for prompt in [*PROMPTS[1:], PROMPTS[-1] + "four"]:
+        _, outcome = finish(begin(base, spec(prompt, max_tokens=12), prefixes=prefixes))
+        expected = generated_by_transformers(model, base.tokenizer, prompt, max_new_tokens=12, do_sample=False)
+        assert list(outcome.token_ids) == expected, prompt
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "openai-gpt"])
+def test_an_adapter_s_cache_can_what_its_base_s_can(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import PeftModel
+
+    monkeypatch.setattr(decode, "PREFILL_CHUNK", 7)
+    folder = tiny_model(tmp_path / "base", architecture)
+    targets = {"mamba": ["in_proj"], "openai-gpt": ["c_attn"]}[architecture]
+    written = make_adapter(folder, tmp_path / "adapter", target_modules=targets, fan_in_fan_out=architecture == "openai-gpt")
+    base = fp32_base(folder)
+    adapter = Adapters(base).attach("a@1", written)
+    _, outcome = finish(begin(base, spec(PROMPTS[3], max_tokens=12), adapter))
+    wrapped = PeftModel.from_pretrained(plain_model(folder), written).eval()
+    assert list(outcome.token_ids) == generated_by_transformers(
+        wrapped, base.tokenizer, PROMPTS[3], max_new_tokens=12, do_sample=False
+    )
 
 
 def test_prompt_in_chunks_changes_nothing(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:

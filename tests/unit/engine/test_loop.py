@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,10 @@ from smolora.v1 import common_pb2, generation_pb2, settings_pb2
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
+from smolorad.engine.loop import Loop
+from smolorad.link.child import Inbox
 from smolorad.link.convert import to_message
+from smolorad.link.frames import Frames
 from smolorad.link.v1 import link_pb2 as pb
 from tests.engine_process import EngineProcess, engine_process
 from tests.unit.engine.kit import begin, finish, make_adapter, spec
@@ -278,6 +283,33 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
     assert answered == 200
     assert notes[-1:] == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
     assert made[0] == made[1]
+
+
+def test_two_trainings_of_one_name_remember_nothing_of_each_other(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+    ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
+    with ours as daemon, theirs as engine:
+        loop = Loop(inbox := Inbox(engine))
+        loop._base = llama
+
+        def remembered(job: int) -> int:
+            """What an answer of a training at its third step had not to compute."""
+            adapter = Adapters(llama).attach("a", folders[job])
+            loop.offer(1, lambda: (3, adapter))
+            folder = pb.AdapterFolder(key=f"a@latest#{job}")
+            command = generate("The quick brown fox jumps over the lazy dog", folder, max_tokens=3)
+            inbox._queue.put(pb.Command(call=2, generate=command))
+            loop.breathe(1)
+            while loop._schedule:
+                loop.breathe(1)
+            while (event := daemon.receive(pb.Event)).WhichOneof("body") != "outcome":
+                pass
+            assert event.outcome.adapter == "a@step-3"
+            return event.outcome.usage.remembered_tokens
+
+        folders = [make_adapter(llama_folder, tmp_path / str(i), seed=i) for i in (1, 2)]
+        assert remembered(0) == 0
+        assert remembered(0) > 0
+        assert remembered(1) == 0
 
 
 def test_without_a_model_and_the_end_by_drain(llama_folder: Path) -> None:

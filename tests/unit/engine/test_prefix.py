@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaConfig, MistralConfig
 
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
@@ -104,6 +104,10 @@ def test_what_is_kept_takes_no_room_for_what_might_have_followed() -> None:
 def test_caches_that_are_no_whole_record_are_not_kept() -> None:
     prefixes = PrefixCache()
     prefixes.keep("", list(range(20)), DynamicCache())  # not filled
+    prefixes.keep("", list(range(20)), DynamicCache(config=LlamaConfig()))  # nor this one, whose layers wait
+    windows = DynamicCache(config=MistralConfig(num_hidden_layers=1, sliding_window=30))
+    windows.update(torch.zeros(1, 2, 20, 8), torch.zeros(1, 2, 20, 8), 0)
+    prefixes.keep("", list(range(20)), windows)
     assert len(prefixes) == 0
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 MOST = 4  # tokens guessed at once
 _LONGEST, _SHORTEST = 4, 2  # of the tokens that must have stood there before
 _SAMPLES = 4  # of either way, before they are compared
-_PAUSE = 32  # plain steps, after guessing has cost more than it brought
+# Plain steps after guessing has cost more than it brought: the more, the oftener that was so without a gain between.
+_PAUSE, _LONGEST_PAUSE = 32, 512
 _WEIGHT = 0.2  # of the newest sample
 
 
@@ -34,12 +35,16 @@ class Pace:
 
 
 class Lookup:
-    """Guesses of one sequence. Plain steps are measured first; guessing goes on while its tokens come faster."""
+    """Guesses of one sequence. Plain steps are measured first; guessing goes on while its tokens come faster.
+
+    Once it has not paid, one step after each pause tells whether it does now.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._plain, self._guessed = Pace(), Pace()
         self._pause = 0
+        self._next_pause = _PAUSE
         self._stepped: float | None = None
 
     def guess(self, ids: Tensor, most: int = MOST) -> list[int]:
@@ -50,14 +55,24 @@ class Lookup:
 
     def stepped(self, guessed: int, kept: int) -> None:
         """A step has made `kept` tokens, of which all but the last had been among `guessed` guesses."""
-        now = self._clock()
-        if self._stepped is not None:
-            (self._guessed if guessed else self._plain).add((now - self._stepped) / kept)
+        now, before = self._clock(), self._stepped
         self._stepped = now
+        if before is None:
+            return
+        seconds = (now - before) / kept
+        (self._guessed if guessed else self._plain).add(seconds)
         if not guessed:
             self._pause -= 1
-        elif self._guessed.samples >= _SAMPLES and self._guessed.seconds > self._plain.seconds:
-            self._pause, self._guessed = _PAUSE, Pace()
+        elif self._guessed.samples >= _SAMPLES:
+            self._weigh(seconds)
+
+    def _weigh(self, seconds: float) -> None:
+        """Whether guessing goes on, after a guessed step of so many seconds a token."""
+        plain = self._plain.seconds
+        if self._guessed.seconds <= plain:
+            self._next_pause = _PAUSE
+        elif seconds > plain:  # a gain is followed up, also where it has not yet made up for what was lost
+            self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
 
 
 def _continuation(ids: np.ndarray[Any, Any], most: int) -> list[int]:

@@ -69,6 +69,35 @@ def test_after_a_pause_it_is_tried_again() -> None:
     assert guesses.guess(torch.tensor([1, 2, 3, 1, 2, 3])) != []
 
 
+def run(guesses: Lookup, clock: Clock, steps: int, *, kept: int) -> int:
+    """Steps in a text that repeats all the time, where a guessed step takes twice as long; how many were guessed."""
+    guessed = 0
+    for _ in range(steps):
+        guess = guesses.guess(torch.tensor([1, 2, 3, 1, 2, 3]))
+        clock.now += 2.0 if guess else 1.0
+        guesses.stepped(len(guess), kept if guess else 1)
+        guessed += bool(guess)
+    return guessed
+
+
+def test_guesses_that_are_never_right_become_ever_rarer() -> None:
+    clock = Clock()
+    guesses = eager(clock)
+    assert run(guesses, clock, 36, kept=1) == 4
+    assert run(guesses, clock, 1 + 64, kept=1) == 1
+    assert run(guesses, clock, 1 + 128, kept=1) == 1
+    assert run(guesses, clock, 10 * 513, kept=1) <= 12
+
+
+def test_where_guesses_have_become_right_they_go_on() -> None:
+    clock = Clock()
+    guesses = eager(clock)
+    run(guesses, clock, 36, kept=1)
+    assert run(guesses, clock, 50, kept=4) == 50
+    assert run(guesses, clock, 2 + 32, kept=1) == 2  # and the pause is a short one again
+    assert run(guesses, clock, 10, kept=4) == 10
+
+
 def test_a_pace_follows_what_is_new() -> None:
     pace = Pace()
     for _ in range(50):

@@ -26,6 +26,11 @@ class JobFolders:
         return self.root / "checkpoints"
 
     @property
+    def steps(self) -> Path:
+        """The adapters of older checkpoints, one folder a step."""
+        return self.root / "steps"
+
+    @property
     def stage(self) -> Path:
         """What is not yet complete; thrown away when the job starts again."""
         return self.root / "stage"

@@ -24,8 +24,8 @@ from smolorad import publish
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.errors import BadState, Damaged
 
-KEPT = 2
-_BEST, _BEST_FILE = "best", "adapter_model.safetensors"
+KEPT, ADAPTERS_KEPT = 2, 100
+_BEST, _ADAPTER_FILE = "best", "adapter_model.safetensors"
 _LIBRARIES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,10 @@ class Checkpoints:
         return None
 
     def publish(self, stage: Path, step: int, run: RunState) -> None:
-        """Makes what Trainer wrote into `stage` the checkpoint of `step`, and takes away all but the newest few."""
+        """Makes what Trainer wrote into `stage` the checkpoint of `step`, and takes away all but the newest few.
+
+        Of those that go the adapter stays, beside the checkpoints, as long as it is one of the newest hundred.
+        """
         final = self._folder / str(step)
         publish.remove(final)
         about = {
@@ -112,6 +115,19 @@ class Checkpoints:
         }
         publish.publish(stage, final, about)
         for path in self._published()[:-KEPT]:
+            self._keep_adapter(path)
+            publish.remove(path)
+
+    def _keep_adapter(self, checkpoint: Path) -> None:
+        """For those who ask what the run answered at this step; resuming needs none of it, so it is not flushed."""
+        steps = self._folder.with_name("steps")
+        stage = steps / ".stage"
+        with publish.fresh(stage):
+            for name in ("adapter_config.json", _ADAPTER_FILE):
+                shutil.copyfile(checkpoint / name, stage / name)
+            publish.remove(steps / checkpoint.name)
+            stage.rename(steps / checkpoint.name)
+        for path in _by_number(steps)[:-ADAPTERS_KEPT]:
             publish.remove(path)
 
     def keep_best(self, tensors: Mapping[str, Tensor], step: int) -> None:
@@ -121,21 +137,18 @@ class Checkpoints:
         """
         stage = self._folder / ".best-stage"
         with publish.fresh(stage):
-            save_file(dict(tensors), stage / _BEST_FILE)
+            save_file(dict(tensors), stage / _ADAPTER_FILE)
             publish.remove(self._folder / _BEST)
             publish.publish(stage, self._folder / _BEST, {"step": step})
 
     def best(self) -> dict[str, Tensor]:
         """The adapter that was kept; raises Damaged."""
         publish.verify(self._folder / _BEST)
-        tensors: dict[str, Tensor] = load_file(self._folder / _BEST / _BEST_FILE)
+        tensors: dict[str, Tensor] = load_file(self._folder / _BEST / _ADAPTER_FILE)
         return tensors
 
     def _published(self) -> list[Path]:
-        """Oldest first; by number, since clocks can be set back."""
-        if not self._folder.is_dir():
-            return []
-        return sorted((path for path in self._folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+        return _by_number(self._folder)
 
     def _check(self, path: Path, written: Mapping[str, Any]) -> None:
         now = dataclasses.asdict(self._identity)
@@ -145,6 +158,13 @@ class Checkpoints:
                 f"The checkpoint of step {path.name} was written with other {' and '.join(changed)} than this run has; "
                 "start a new job to train with these."
             )
+
+
+def _by_number(folder: Path) -> list[Path]:
+    """The steps in a folder, oldest first; by number, since clocks can be set back."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def environment(device: str, dtype: str) -> dict[str, str]:

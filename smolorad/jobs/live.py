@@ -20,7 +20,7 @@ class LiveAdapter:
     """Where what was asked for is: in a checkpoint, or with the training that runs."""
 
     key: str  # `name@step-N` or `name@latest`, and the job's id, since the next job of this name has steps too
-    path: Path | None  # the checkpoint; None: what the training has now
+    path: Path | None  # its folder; None: what the training has now
     model: str  # its base
 
 
@@ -45,13 +45,15 @@ class LiveAdapters:
         step = wanted.removeprefix("step-")
         if step in saved:
             return LiveAdapter(f"{name}@{wanted}#{job.id}", saved[step], model)
-        if job.state is JobState.RUNNING:
+        past = step.isdecimal() and job.progress is not None and int(step) < job.progress.step
+        if job.state is JobState.RUNNING and not past:
             return LiveAdapter(f"{name}@{wanted}#{job.id}", None, model)
         if wanted == "latest" and saved:
             newest = max(saved, key=int)
             return LiveAdapter(f"{name}@step-{newest}#{job.id}", saved[newest], model)
         steps = ", ".join(f"{name}@step-{step}" for step in sorted(saved, key=int)) or "nothing yet"
-        raise NotFound(f"Job {job.id} trains {name} but does not run, and has no {wanted}; there is {steps}.")
+        where = "" if past else " but does not run,"
+        raise NotFound(f"Job {job.id} trains {name}{where} and has no {wanted}; there is {steps}.")
 
     async def _job(self, name: str) -> tuple[Job, str]:
         """The newest unfinished training of an adapter, one that runs first; and its base."""
@@ -66,8 +68,9 @@ class LiveAdapters:
         return job, model
 
     def _saved(self, job: Job) -> dict[str, Path]:
-        """The complete checkpoints, by step."""
-        folder = self._home.job(job.id).checkpoints
-        if not folder.is_dir():
-            return {}
-        return {path.name: path for path in folder.iterdir() if path.name.isdecimal() and (path / publish.MANIFEST).is_file()}
+        """The adapters of complete checkpoints, by step, and of older ones, which have no more than that."""
+        folders = self._home.job(job.id)
+        older = folders.steps.iterdir() if folders.steps.is_dir() else ()
+        whole = folders.checkpoints.iterdir() if folders.checkpoints.is_dir() else ()
+        saved = {path.name: path for path in older if path.name.isdecimal()}
+        return saved | {path.name: path for path in whole if path.name.isdecimal() and (path / publish.MANIFEST).is_file()}

@@ -299,6 +299,15 @@ async def test_an_adapter_is_asked_while_it_is_trained(house: House, script: Scr
     asked = [details[1] for name, details in script.calls if name == "generate"]  # type: ignore[index]
     keys = [f"support@{step}#{job_id}" for step in ("latest", "step-2", "step-1")]
     assert asked == [(keys[0], None), (keys[1], None), (keys[2], checkpoint)]
+    (house.settings.places.job(job_id).steps / "0").mkdir(parents=True)
+    await ask("support@step-0")
+    assert [details[1] for name, details in script.calls if name == "generate"][-1] == (  # type: ignore[index]
+        f"support@step-0#{job_id}",
+        house.settings.places.job(job_id).steps / "0",
+    )
+    (house.settings.places.job(job_id).steps / "0").rmdir()
+    past = await refused(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter="support@step-0")))
+    assert (past.code, "there is support@step-1" in past.message) == (grpc.StatusCode.NOT_FOUND, True)
     await house.jobs.PauseJob(jobs_pb2.PauseJobRequest(id=job_id))
     await until(training, lambda message: message.job_event.state.state == jobs_pb2.JOB_STATE_PAUSED)
     assert (await ask("support@latest")).adapter == "support@step-1"

@@ -11,7 +11,7 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from smolorad.domain import GenerateSpec, LoraSettings, Sampling, TrainerSettings
-from smolorad.engine import need
+from smolorad.engine import checkpoint, need
 from smolorad.engine.adapters import read_adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
@@ -106,6 +106,23 @@ class TestBoard:
     def test_none_unless_asked_for(self, job: Job, base: Base, tmp_path: Path) -> None:
         dataclasses.replace(job, board=tmp_path / "board").run(base)
         assert not (tmp_path / "board").exists()
+
+
+def test_the_adapter_of_every_saved_step_is_kept(job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "ADAPTERS_KEPT", 3)
+    written = {}
+
+    class Host(RecordingHost):
+        def emit(self, call: int, **body: Any) -> None:
+            if "checkpoint" in body:
+                step = str(body["checkpoint"].step)
+                written[step] = (job.checkpoints / step / "adapter_model.safetensors").read_bytes()
+
+    with_settings(job, save_steps=1).run(base, Host())
+    kept = {path.name: (path / "adapter_model.safetensors").read_bytes() for path in (job.root / "steps").iterdir()}
+    assert kept == {step: written[step] for step in ("2", "3", "4")}
+    assert job.saved_steps() == [5, 6]
+    assert read_adapter(base, job.root / "steps" / "2").parameters
 
 
 def read_events(path: Path) -> list[Event]:

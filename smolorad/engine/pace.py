@@ -52,7 +52,8 @@ class Pace:
         self._steps += step - self._step
         left_s = self._seconds / max(self._steps, 1) * steps_left + self._aside_s * evaluations_left
         left_s += self._asides["samples"].left_s(step, step + steps_left)
-        left_s += self._asides["saves"].left_s(step - 1, step + steps_left)  # this step's own follows the report
+        if steps_left:  # this step's own checkpoint follows the report
+            left_s += self._asides["saves"].left_s(step - 1, step + steps_left)
         return (tokens - self._tokens) / seconds, left_s
 
     def evaluated(self, seconds: float) -> None:

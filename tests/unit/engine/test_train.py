@@ -374,8 +374,9 @@ class TestStopping:
 
             return RecordingHost(on_breath)
 
+        in_pairs = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, per_device_train_batch_size=2))
         with pytest.raises(OutOfMemory, match="per_device_train_batch_size"):
-            job.run(base, refuse(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")))
+            in_pairs.run(base, refuse(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")))
         with pytest.raises(NoSpace):
             job.run(base, refuse(OSError(28, "No space left on device")))
         with pytest.raises(RuntimeError, match="something else"):

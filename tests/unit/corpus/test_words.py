@@ -83,6 +83,8 @@ def test_ids_are_the_tokenizer_s_own(name: str) -> None:
     @given(st.lists(st.lists(TEXTS | SPECIAL, max_size=4).map("".join), max_size=4))
     @example([" a", "a ", "a  b", "a \nb", "a\n b", "a\u00a0 b", "a \u0301b", "\n", ""])
     @example(["one two", "one two", "two. one\ntwo. one"])
+    @example(["a b", "a\0b c", "a\1b", "\0", "\1", "a b"])
+    @example([" a", "<|im_end|> b<|im_end|>\na", "b, 'a.b' a's,\nb--a", "a,\u0338 b"])
     def agrees(texts: list[str]) -> None:
         own = [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
         assert ids(encoder, *texts) == own

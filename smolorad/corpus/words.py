@@ -84,9 +84,13 @@ class WordEncoder:
         if len(self._numbers) > _MOST_PIECES:
             self._begin()
         self._numbers.refused = False
-        marked = self._marked(texts)
-        numbers = array("i", map(self._numbers.__getitem__, marked.replace(_TEXT, _PIECE).split(_PIECE)))
-        bounds = array("i", accumulate((text.count(_PIECE) + 1 for text in marked.split(_TEXT)), initial=0))
+        number_of = self._numbers.__getitem__
+        numbers: list[int] = []
+        bounds = [0]
+        # One by one, so that the pieces take the same few places in memory again and again.
+        for text in self._marked(texts).split(_TEXT):
+            numbers += map(number_of, text.split(_PIECE))
+            bounds.append(len(numbers))
         self._learn()
         found = self._looked_up(numbers, bounds)
         if self._numbers.refused:
@@ -97,7 +101,9 @@ class WordEncoder:
 
     def _marked(self, texts: list[str]) -> str:
         """All texts, marks between them and between their pieces; for one that does not do, a piece that is refused."""
-        whole = _TEXT.join(" " if _PIECE in text or _TEXT in text or "\n " in text else text for text in texts)
+        whole = _TEXT.join(texts)
+        if _PIECE in whole or "\n " in whole or whole.count(_TEXT) >= len(texts):
+            whole = _TEXT.join(" " if _PIECE in text or _TEXT in text or "\n " in text else text for text in texts)
         parts = [whole] if self._special is None else self._special.split(whole)  # by turns text and special token
         return _PIECE.join(part if odd % 2 else _parted(part) for odd, part in enumerate(parts))
 
@@ -107,17 +113,19 @@ class WordEncoder:
         self._numbers.noted.clear()
         unknown = list(set(chain.from_iterable(pieces)).difference(self._parts))
         self._parts.update(zip(unknown, self._ids(unknown), strict=True))
+        ids: list[int] = []
         for parts in pieces:
             for part in parts:
-                self._ids_of.extend(self._parts[part])
-            self._begins.append(len(self._ids_of))
+                ids += self._parts[part]
+            self._begins.append(len(self._ids_of) + len(ids))
+        self._ids_of.extend(array("i", ids))
 
-    def _looked_up(self, numbers: array[int], bounds: array[int]) -> list[bytes]:
+    def _looked_up(self, numbers: list[int], bounds: list[int]) -> list[bytes]:
         """The ids of the pieces with these numbers, parted at these bounds."""
         of_pieces = pa.ListArray.from_arrays(numbered(self._begins, pa.int32()), numbered(self._ids_of, pa.int32()))
-        taken = of_pieces.take(numbered(numbers, pa.int32()))
+        taken = of_pieces.take(numbered(array("i", numbers), pa.int32()))
         ids = taken.values.buffers()[1].to_pybytes()
-        ends = taken.offsets.take(numbered(bounds, pa.int32())).to_pylist()
+        ends = taken.offsets.take(numbered(array("i", bounds), pa.int32())).to_pylist()
         return [ids[begin * ID_BYTES : end * ID_BYTES] for begin, end in pairwise(ends)]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:

@@ -71,12 +71,14 @@ class Gatherer:
             self._since_check = 0
             self._host.check()
 
-    def _pieces(self, row: Sample) -> Iterator[Sample]:
+    def _pieces(self, row: Sample) -> Iterable[Sample]:
         text = row.values[0]
         if self._cut is None or row.shape is not Shape.TEXT or not isinstance(text, str):
-            yield row
-            return
-        for piece in self._cut(text):
+            return (row,)
+        return self._cut_up(row, self._cut(text))
+
+    def _cut_up(self, row: Sample, pieces: Iterable[str]) -> Iterator[Sample]:
+        for piece in pieces:
             self._breathe()
             yield row._replace(values=(piece,))
 

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from smolorad.corpus import words
 from smolorad.corpus.words import _LETTERS, _REST, WordEncoder
 from tests.tiny import CORPUS, tiny_tokenizer
 
@@ -90,6 +91,16 @@ def test_ids_are_the_tokenizer_s_own(name: str) -> None:
         assert ids(encoder, *texts) == own
 
     agrees()
+
+
+def test_ids_stay_the_same_when_what_was_learned_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = QUICK["gpt2"]()
+    encoder = WordEncoder(tokenizer, json.loads(tokenizer.to_str()))
+    monkeypatch.setattr(words, "_MOST_PIECES", 30)
+    for number in range(60):
+        texts = [f"w{number} the lamp,", f"<|im_end|>\nw{number // 2}", "one  two"]
+        assert ids(encoder, *texts) == [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    assert len(encoder._numbers) < 40
 
 
 def test_a_token_that_takes_space_with_it_is_left_to_the_tokenizer() -> None:

@@ -10,7 +10,7 @@ from smolora._text.dedup import Seen
 from smolorad.corpus.arrow import DraftWriter
 from smolorad.corpus.cut import Cut
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.shapes import Sample
+from smolorad.corpus.shapes import Sample, key_of
 from smolorad.corpus.split import named_split
 from smolorad.domain import OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
@@ -98,7 +98,7 @@ class Gatherer:
 
     def _repeated(self, row: Sample) -> ProblemKind | None:
         """What it is where it stood before, word for word."""
-        key, split = row.key(), named_split(row.file)
+        key, split = key_of(row.values), named_split(row.file)
         for other, seen in self._seen.items():
             if other != split and key in seen:
                 return ProblemKind.IN_TWO_SPLITS if split and other else ProblemKind.DUPLICATE

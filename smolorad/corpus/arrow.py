@@ -75,8 +75,8 @@ class DraftWriter:
             self._stream = pa.ipc.new_stream(self._file, whole)
             self._whole = whole
         columns = [_column(column) for column in zip(*(sample.values for sample in self._pending), strict=True)]
-        numbers = array("i", (self.files.setdefault(sample.file, len(self.files)) for sample in self._pending))
-        lines = array("q", (sample.line for sample in self._pending))
+        numbers = array("i", [self.files.setdefault(sample.file, len(self.files)) for sample in self._pending])
+        lines = array("q", [sample.line for sample in self._pending])
         columns += [numbered(numbers, pa.int32()), numbered(lines, pa.int64())]
         self._stream.write_batch(pa.record_batch(columns, schema=self._whole))
         self._pending.clear()

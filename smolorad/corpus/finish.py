@@ -99,24 +99,27 @@ class Finisher:
         places: list[Place],
         taken: Iterable[int],
     ) -> None:
-        tally = self._tally
-        for row, (file, line) in zip(rows, places, strict=True):
-            tally.stands(row, self._files[file], line)
+        tally, edges, files = self._tally, self._edges, self._files
+        if tally.repetitions:
+            for row, (file, line) in zip(rows, places, strict=True):
+                tally.stands(row, files[file], line)
         for at in taken:
-            texts = texts_of(rows[at])
+            row, (file, line) = rows[at], places[at]
+            texts = texts_of(row)
             for text in texts:
                 tally.words += count_words(text)
                 tally.characters += len(text)
                 if (found := damage(text)) is not None:
-                    self._find(*found, text, *places[at])
-            self._edges.add(_learned(shape, rows[at]), self._files[places[at][0]], places[at][1])
+                    self._find(*found, text, file, line)
+            edges.add(_learned(shape, row), files[file], line)
             if measured is None:
                 continue
             one = measured[at]
-            tally.tokens += one.tokens - one.added
-            tally.lengths.add(one.tokens, one.scored)
+            tokens = one.tokens
+            tally.tokens += tokens - one.added
+            tally.lengths.add(tokens, one.scored)
             for kind, why in one.problems:
-                self._find(kind, why, texts[0], *places[at])
+                self._find(kind, why, texts[0], file, line)
 
     def _find(self, kind: ProblemKind, why: str, text: str, file: int, line: int) -> None:
         if self._tally.wants(kind):
@@ -178,14 +181,13 @@ def _prompt(shape: Shape, row: tuple[Value, ...]) -> Value:
 
 def _learned(shape: Shape, row: tuple[Value, ...]) -> str:
     """What a model learns to say of a row: its answers. Many rows may ask alike, as with Alpaca's prompt, and answer not."""
-    match shape, row[0]:
-        case Shape.TEXT, str(text):
-            at = text.find(_ALPACA_ASKS, 0, _ALPACA_HEADER)
-            return text if at < 0 else text[at + len(_ALPACA_ASKS) :]
-        case Shape.CHAT, tuple(turns):
-            return "\n".join(said for role, said in turns if role == "assistant")
-        case _:
-            return "\n".join(texts_of((row[1],)))
+    first = row[0]
+    if shape is Shape.TEXT and isinstance(first, str):
+        at = first.find(_ALPACA_ASKS, 0, _ALPACA_HEADER)
+        return first if at < 0 else first[at + len(_ALPACA_ASKS) :]
+    if shape is Shape.CHAT and not isinstance(first, str):
+        return "\n".join(said for role, said in first if role == "assistant")
+    return "\n".join(texts_of((row[1],)))
 
 
 def _write(

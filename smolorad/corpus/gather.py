@@ -10,7 +10,7 @@ from smolora._text.dedup import Seen
 from smolorad.corpus.arrow import DraftWriter
 from smolorad.corpus.cut import Cut
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.shapes import Sample
+from smolorad.corpus.shapes import Sample, key_of
 from smolorad.corpus.split import named_split
 from smolorad.domain import OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
@@ -71,12 +71,14 @@ class Gatherer:
             self._since_check = 0
             self._host.check()
 
-    def _pieces(self, row: Sample) -> Iterator[Sample]:
+    def _pieces(self, row: Sample) -> Iterable[Sample]:
         text = row.values[0]
         if self._cut is None or row.shape is not Shape.TEXT or not isinstance(text, str):
-            yield row
-            return
-        for piece in self._cut(text):
+            return (row,)
+        return self._cut_up(row, self._cut(text))
+
+    def _cut_up(self, row: Sample, pieces: Iterable[str]) -> Iterator[Sample]:
+        for piece in pieces:
             self._breathe()
             yield row._replace(values=(piece,))
 
@@ -96,7 +98,7 @@ class Gatherer:
 
     def _repeated(self, row: Sample) -> ProblemKind | None:
         """What it is where it stood before, word for word."""
-        key, split = row.key(), named_split(row.file)
+        key, split = key_of(row.values), named_split(row.file)
         for other, seen in self._seen.items():
             if other != split and key in seen:
                 return ProblemKind.IN_TWO_SPLITS if split and other else ProblemKind.DUPLICATE

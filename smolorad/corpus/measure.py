@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     @property
     def scored(self) -> int:
         """How many of them are scored."""
-        return sum(end - begin for begin, end in self.spans)
+        return sum([end - begin for begin, end in self.spans])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,12 @@ class Meter:
         return row._replace(problems=problems)
 
     def _texts(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
-        model = self._model
+        head, end, tail, problems = self._model.head, self._model.end, self._model.tail, self._unended()
         found = []
-        for ids in model.encode([_string(row[0]) for row in rows]):
-            end = b"" if model.end and ids.endswith(model.end) else model.end
-            whole = model.head + ids + end + model.tail
-            added = (len(whole) - len(ids)) // ID_BYTES
-            found.append(Measured(whole, [(0, len(whole) // ID_BYTES)], self._unended(), added))
+        for ids in self._model.encode([_string(row[0]) for row in rows]):
+            whole = head + ids + (b"" if end and ids.endswith(end) else end) + tail
+            tokens = len(whole) // ID_BYTES
+            found.append(Measured(whole, [(0, tokens)], problems, tokens - len(ids) // ID_BYTES))
         return found
 
     def _unended(self) -> Sequence[Problem]:

@@ -85,7 +85,7 @@ class Tally:
     examples: dict[ProblemKind, list[RowProblem]] = field(default_factory=dict)
     lengths: Lengths = field(init=False)
     # By the hash of a row's key the problems that tell of its repetitions, until the row itself comes by.
-    _repetitions: dict[int, list[RowProblem]] = field(default_factory=dict)
+    repetitions: dict[int, list[RowProblem]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lengths = Lengths(self.max_length)
@@ -112,14 +112,12 @@ class Tally:
             return
         what, end = _REPEATED[kind]
         problem = RowProblem(row.file, row.line, f"{what}, {end}", kind, row.excerpt())
-        self._repetitions.setdefault(hash(row.key()), []).append(problem)
+        self.repetitions.setdefault(hash(row.key()), []).append(problem)
         self.find(problem)
 
     def stands(self, values: tuple[Value, ...], file: str, line: int) -> None:
         """Tells the repetitions of a row, if there are any, where it stands."""
-        if not self._repetitions:
-            return
-        for problem in self._repetitions.pop(hash(key_of(values)), ()):
+        for problem in self.repetitions.pop(hash(key_of(values)), ()):
             what, end = _REPEATED[problem.kind]
             examples = self.examples[problem.kind]
             told = f"{what}, at {f'{file}:{line}' if line else file}, {end}"

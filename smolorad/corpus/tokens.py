@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 from tokenizers import Tokenizer
 
 from smolorad.corpus.foreign import first_line
@@ -16,6 +17,22 @@ from smolorad.errors import Damaged
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 _CONTEXT = ("max_position_embeddings", "n_positions")
 ID_BYTES = 4
+
+
+class _Model(TypedDict, total=False):
+    type: Any
+    dropout: Any
+    continuing_subword_prefix: Any
+    end_of_word_suffix: Any
+
+
+class _Spec(TypedDict, total=False):
+    """What is read of a `tokenizer.json`: its vocabulary, nearly all of it, is skipped."""
+
+    model: _Model | None
+    normalizer: Any
+    pre_tokenizer: Any
+    added_tokens: Any
 
 
 class ModelText:
@@ -29,7 +46,7 @@ class ModelText:
     def __init__(self, tokenizer: Path) -> None:
         try:
             self.tokenizer = Tokenizer.from_file(str(tokenizer))
-            spec = json.loads(tokenizer.read_text(encoding="utf-8"))
+            spec = msgspec.json.decode(tokenizer.read_bytes(), type=_Spec)
         except Exception as error:  # the library raises no narrower class
             why = first_line(error)
             raise Damaged(f"{tokenizer} is not a tokenizer ({why}); fetch its model again, or choose another.") from error

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Iterable, Mapping
+from itertools import accumulate, chain, count, pairwise
 from typing import Any
 
+import pyarrow as pa
 from tokenizers import Tokenizer
 
-_MOST_WORDS = 2**18
-_LINE_BEGINS = re.compile(r"(?<=\S\n)(?=\S)")
-_GAPS = ("\n", "\n\n", " ")  # what stands alone between two special tokens
+from smolorad.corpus.arrow import numbered
+
+ID_BYTES = 4
+_MOST_PIECES = 2**18
+_PIECE, _TEXT = "\0", "\1"  # stand between pieces, and between texts
+_LINE_BEGINS = re.compile(r"(?<=[^\s\0\1]\n)(?=[^\s\0\1])")
+# Behind letters all three patterns below begin anew, so words share their parts. ASCII alone: NFC changes nothing there.
+_BORDERS = re.compile(r"(?<=[A-Za-z])(?=[!-/:-@\[-`{-~])")
 # How Llama 3, Qwen 2 and GPT-4 part a text, where they do not leave it to ByteLevel's own pattern, which is GPT-2's.
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -28,42 +34,22 @@ _PATTERNS = {
 }
 
 
-class _Unsafe(Exception):
-    """A piece that begins or ends with a space: its neighbours matter."""
+class _Numbers(dict[str, int]):
+    """The number of each piece. One that is not known yet gets the next, and is noted; one whose neighbours matter gets 0."""
 
+    def __init__(self, known: Iterable[str]) -> None:
+        super().__init__(zip(known, count(1)))
+        self.noted: list[str] = []
+        self.refused = False
 
-class _Words(dict[str, bytes]):
-    """The ids of each word as it stands behind `before`; a word that ends a line carries the end.
-
-    A word that is not known yet is noted, and passes for nothing until `learn` is called.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, before: str, line_end: str, noted: list[str]) -> None:
-        self._tokenizer = tokenizer
-        self._before = before
-        self._line_end = line_end
-        self._unknown: set[str] = set()
-        self._noted = noted
-
-    def __missing__(self, word: str) -> bytes:
-        bare = word.removesuffix(self._line_end)
+    def __missing__(self, piece: str) -> int:
+        bare = piece.removeprefix(" ").removesuffix("\n")
         if not bare or bare != bare.strip():
-            raise _Unsafe
-        self._unknown.add(word)
-        self._noted.append(word)
-        return b""
-
-    def learn(self) -> None:
-        """Tokenises what was noted, all at once, as a call costs more than a word."""
-        words = list(self._unknown)
-        found = self._tokenizer.encode_batch_fast([self._before + word for word in words], add_special_tokens=False)
-        self.update(zip(words, (to_bytes(one.ids) for one in found), strict=True))
-        self._unknown.clear()
-
-    def forget(self) -> None:
-        """Keeps the memory small."""
-        if len(self) > _MOST_WORDS:
-            self.clear()
+            self.refused = True
+            return 0
+        self.noted.append(piece)
+        self[piece] = number = len(self) + 1
+        return number
 
 
 class WordEncoder:
@@ -75,73 +61,96 @@ class WordEncoder:
 
     def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
-        self.by_words = _begins_anew_at_spaces(spec)
         added = spec.get("added_tokens") or []
-        # A token that takes space around it with it, or stands for a word alone, depends on its neighbours.
-        plain = all(not (one["lstrip"] or one["rstrip"] or one["single_word"] or one["normalized"]) for one in added)
-        self.by_words = self.by_words and plain
-        self._added = {one["content"]: to_bytes([one["id"]]) for one in added}
-        longest_first = sorted(map(re.escape, self._added), key=len, reverse=True)
+        self.by_words = _begins_anew_at_spaces(spec) and all(map(_stands_anywhere, added))
+        # What is never forgotten: nothing, what stands alone between two special tokens, and those.
+        self._fixed = {gap: self._ids([gap])[0] for gap in ("", "\n", "\n\n")} | {one["content"]: [one["id"]] for one in added}
+        longest_first = sorted((re.escape(one["content"]) for one in added), key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(longest_first)})") if longest_first else None
-        self._gaps = {gap: to_bytes(tokenizer.encode(gap, add_special_tokens=False).ids) for gap in ("", *_GAPS)}
-        self._noted: list[str] = []  # words of the text at hand that are not known yet
-        self._words = [_Words(tokenizer, before, end, self._noted) for before in ("", " ") for end in ("", "\n")]
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forgets what was learned."""
+        self._numbers = _Numbers(self._fixed)
+        self._parts: dict[str, list[int]] = {}
+        # The ids of all pieces by number, one behind another, and where each begins; number 0 has none.
+        self._ids_of = array("i", chain.from_iterable(self._fixed.values()))
+        self._begins = array("i", [0, *accumulate(map(len, self._fixed.values()), initial=0)])
 
     def encode(self, texts: list[str]) -> list[bytes]:
         """The ids of each text."""
-        if not self.by_words:
+        if not self.by_words or not texts:
             return self._slow(texts)
-        for words in self._words:
-            words.forget()
-        found: list[bytes | None] = []
-        incomplete = []
-        for text in texts:
-            found.append(self._quick(text))
-            if self._noted:
-                self._noted.clear()
-                incomplete.append(len(found) - 1)
-        for words in self._words:
-            words.learn()
-        for at in incomplete:
-            found[at] = self._quick(texts[at])
-        refused = [at for at, ids in enumerate(found) if ids is None]
-        for at, ids in zip(refused, self._slow([texts[at] for at in refused]), strict=True):
-            found[at] = ids
-        return [ids for ids in found if ids is not None]
+        if len(self._numbers) > _MOST_PIECES:
+            self._begin()
+        self._numbers.refused = False
+        number_of = self._numbers.__getitem__
+        numbers: list[int] = []
+        bounds = [0]
+        # One by one, so that the pieces take the same few places in memory again and again.
+        for text in self._marked(texts).split(_TEXT):
+            numbers += map(number_of, text.split(_PIECE))
+            bounds.append(len(numbers))
+        self._learn()
+        found = self._looked_up(numbers, bounds)
+        if self._numbers.refused:
+            refused = [at for at, (begin, end) in enumerate(pairwise(bounds)) if 0 in numbers[begin:end]]
+            for at, ids in zip(refused, self._slow([texts[at] for at in refused]), strict=True):
+                found[at] = ids
+        return found
+
+    def _marked(self, texts: list[str]) -> str:
+        """All texts, marks between them and between their pieces; for one that does not do, a piece that is refused."""
+        whole = _TEXT.join(texts)
+        if _PIECE in whole or "\n " in whole or whole.count(_TEXT) >= len(texts):
+            whole = _TEXT.join(" " if _PIECE in text or _TEXT in text or "\n " in text else text for text in texts)
+        parts = [whole] if self._special is None else self._special.split(whole)  # by turns text and special token
+        return _PIECE.join(part if odd % 2 else _parted(part) for odd, part in enumerate(parts))
+
+    def _learn(self) -> None:
+        """Tokenises the pieces that were noted, all at once, as a call costs more than a piece."""
+        pieces = [_BORDERS.split(piece) for piece in self._numbers.noted]
+        self._numbers.noted.clear()
+        unknown = list(set(chain.from_iterable(pieces)).difference(self._parts))
+        self._parts.update(zip(unknown, self._ids(unknown), strict=True))
+        ids: list[int] = []
+        for parts in pieces:
+            for part in parts:
+                ids += self._parts[part]
+            self._begins.append(len(self._ids_of) + len(ids))
+        self._ids_of.extend(array("i", ids))
+
+    def _looked_up(self, numbers: list[int], bounds: list[int]) -> list[bytes]:
+        """The ids of the pieces with these numbers, parted at these bounds."""
+        of_pieces = pa.ListArray.from_arrays(numbered(self._begins, pa.int32()), numbered(self._ids_of, pa.int32()))
+        taken = of_pieces.take(numbered(array("i", numbers), pa.int32()))
+        ids = taken.values.buffers()[1].to_pybytes()
+        ends = taken.offsets.take(numbered(array("i", bounds), pa.int32())).to_pylist()
+        return [ids[begin * ID_BYTES : end * ID_BYTES] for begin, end in pairwise(ends)]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [found.ids for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _slow(self, texts: list[str]) -> list[bytes]:
-        return [to_bytes(found.ids) for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        return list(map(to_bytes, self._ids(texts)))
 
-    def _quick(self, text: str) -> bytes | None:
-        """The ids word by word; None where words do not do."""
-        try:
-            if self._special is None or self._special.search(text) is None:
-                return self._plain(text)
-            parts = self._special.split(text)  # by turns text and special token
-            return b"".join(self._added[part] if odd % 2 else self._plain(part) for odd, part in enumerate(parts))
-        except _Unsafe:
-            return None
 
-    def _plain(self, text: str) -> bytes:
-        if (gap := self._gaps.get(text)) is not None:
-            return gap
-        if "\n" not in text:
-            return self._line(text)
-        return b"".join(map(self._line, _LINE_BEGINS.split(text)))
-
-    def _line(self, text: str) -> bytes:
-        alone, alone_last, behind, behind_last = self._words
-        head, space, rest = text.partition(" ")
-        if not space:
-            return alone_last[head]
-        words = rest.split(" ")
-        last = words.pop()
-        return b"".join(chain((alone[head],), map(behind.__getitem__, words), (behind_last[last],)))
+def _parted(text: str) -> str:
+    """Text without special tokens, with marks before its words."""
+    if "\n" in text:
+        text = _LINE_BEGINS.sub(_PIECE, text)
+    return text.replace(" ", _PIECE + " ")
 
 
 def to_bytes(ids: list[int]) -> bytes:
     """Token ids as 32-bit numbers."""
     return array("i", ids).tobytes()
+
+
+def _stands_anywhere(token: Mapping[str, Any]) -> bool:
+    """Whether an added token is the same whatever its neighbours: takes no space with it, and may be part of a word."""
+    depends = token["lstrip"] or token["rstrip"] or token["single_word"] or token["normalized"]
+    return not depends and _PIECE not in token["content"] and _TEXT not in token["content"]
 
 
 def _begins_anew_at_spaces(spec: Mapping[str, Any]) -> bool:

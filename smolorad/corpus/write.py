@@ -58,10 +58,10 @@ class TokenWriter:
 
     def write(self, rows: Sequence[Measured]) -> None:
         """Adds rows."""
-        ends = array("i", accumulate((len(row.ids) // ID_BYTES for row in rows), initial=0))
-        ids = pa.Array.from_buffers(pa.int32(), ends[-1], [None, pa.py_buffer(b"".join(row.ids for row in rows))])
-        edges = array("i", (edge for row in rows for span in row.spans for edge in span))
-        edge_ends = array("i", accumulate((2 * len(row.spans) for row in rows), initial=0))
+        ends = array("i", accumulate([len(row.ids) // ID_BYTES for row in rows], initial=0))
+        ids = pa.Array.from_buffers(pa.int32(), ends[-1], [None, pa.py_buffer(b"".join([row.ids for row in rows]))])
+        edges = array("i", [edge for row in rows for span in row.spans for edge in span])
+        edge_ends = array("i", accumulate([2 * len(row.spans) for row in rows], initial=0))
         columns = [
             pa.ListArray.from_arrays(numbered(ends, pa.int32()), ids),
             pa.ListArray.from_arrays(numbered(edge_ends, pa.int32()), numbered(edges, pa.int32())),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,18 @@ def test_rows_are_cut_before_duplicates_are_dropped(tmp_path: Path) -> None:
     assert loaded(tmp_path / "out") == {"train": ["a b", "c d", "e"]}
     report = prepared.report
     assert (report.rows_read, report.rows_kept, report.rows_duplicate, report.words) == (2, 3, 1, 5)
+
+
+@pytest.mark.parametrize("content", ["one", "\0"])
+def test_the_garbage_collector_is_left_as_it_was(tmp_path: Path, content: str) -> None:
+    before = gc.get_threshold()
+    during: list[int] = []
+    host = Recorder()
+    host.check = lambda: during.append(gc.get_threshold()[0])  # type: ignore[method-assign]
+    with suppress(BadData):
+        made(fill(tmp_path / "in", {"a.txt": content}), tmp_path / "out", host=host)
+    assert gc.get_threshold() == before
+    assert min(during) > before[0]
 
 
 # Malformed rows

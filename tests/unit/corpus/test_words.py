@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from smolorad.corpus import words
 from smolorad.corpus.words import _LETTERS, _REST, WordEncoder
 from tests.tiny import CORPUS, tiny_tokenizer
 
@@ -83,11 +84,23 @@ def test_ids_are_the_tokenizer_s_own(name: str) -> None:
     @given(st.lists(st.lists(TEXTS | SPECIAL, max_size=4).map("".join), max_size=4))
     @example([" a", "a ", "a  b", "a \nb", "a\n b", "a\u00a0 b", "a \u0301b", "\n", ""])
     @example(["one two", "one two", "two. one\ntwo. one"])
+    @example(["a b", "a\0b c", "a\1b", "\0", "\1", "a b"])
+    @example([" a", "<|im_end|> b<|im_end|>\na", "b, 'a.b' a's,\nb--a", "a,\u0338 b"])
     def agrees(texts: list[str]) -> None:
         own = [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
         assert ids(encoder, *texts) == own
 
     agrees()
+
+
+def test_ids_stay_the_same_when_what_was_learned_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = QUICK["gpt2"]()
+    encoder = WordEncoder(tokenizer, json.loads(tokenizer.to_str()))
+    monkeypatch.setattr(words, "_MOST_PIECES", 30)
+    for number in range(60):
+        texts = [f"w{number} the lamp,", f"<|im_end|>\nw{number // 2}", "one  two"]
+        assert ids(encoder, *texts) == [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    assert len(encoder._numbers) < 40
 
 
 def test_a_token_that_takes_space_with_it_is_left_to_the_tokenizer() -> None:

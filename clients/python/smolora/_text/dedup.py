@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import struct
+from array import array
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 
 _DIGEST_BYTES = 16  # 128 bits: a false duplicate among a billion texts is likelier a fault of the memory
-_EMPTY = bytes(_DIGEST_BYTES)
+_HALVES = struct.Struct("<QQ").unpack
 _FIRST_SLOTS = 2**16  # one MiB
 
 
@@ -15,57 +17,54 @@ class Seen:
 
     def __init__(self) -> None:
         self._slots = _FIRST_SLOTS
-        self._table = bytearray(self._slots * _DIGEST_BYTES)
+        self._table = _empty(self._slots)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, text: str) -> bool:
-        digest = _digest(text)
-        return self._table[(at := self._place(digest)) : at + _DIGEST_BYTES] == digest
+        return self._table[self._place(*_digest(text))] != 0
 
     def add(self, text: str) -> bool:
         """Remembers a text; whether it is new."""
-        if not self._put(_digest(text)):
+        first, second = _digest(text)
+        at = self._place(first, second)
+        if self._table[at]:
             return False
+        self._table[at], self._table[at + 1] = first, second
         self._count += 1
         if self._count * 4 > self._slots * 3:
             self._grow()
         return True
 
-    def _put(self, digest: bytes) -> bool:
-        """Puts a digest into its place; False where it stands already."""
-        at = self._place(digest)
-        if self._table[at : at + _DIGEST_BYTES] == digest:
-            return False
-        self._table[at : at + _DIGEST_BYTES] = digest
-        return True
-
-    def _place(self, digest: bytes) -> int:
+    def _place(self, first: int, second: int) -> int:
         """Where a digest stands, or the first free place from its own on."""
-        table = self._table
-        slot = int.from_bytes(digest[:8], "little") % self._slots
-        while True:
-            at = slot * _DIGEST_BYTES
-            found = table[at : at + _DIGEST_BYTES]
-            if found in (digest, _EMPTY):
-                return at
-            slot = slot + 1 if slot + 1 < self._slots else 0
+        table, end = self._table, 2 * self._slots
+        at = first % self._slots * 2
+        while (found := table[at]) and (found != first or table[at + 1] != second):
+            at = at + 2 if at + 2 < end else 0
+        return at
 
     def _grow(self) -> None:
         old = self._table
         self._slots += self._slots // 2
-        self._table = bytearray(self._slots * _DIGEST_BYTES)
-        for at in range(0, len(old), _DIGEST_BYTES):
-            digest = bytes(old[at : at + _DIGEST_BYTES])
-            if digest != _EMPTY:
-                self._put(digest)
+        self._table = _empty(self._slots)
+        view = memoryview(old)  # its halves are no copies
+        for first, second in zip(view[::2], view[1::2], strict=True):
+            if first:
+                at = self._place(first, second)
+                self._table[at], self._table[at + 1] = first, second
 
 
-def _digest(text: str) -> bytes:
-    digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
-    return digest if digest != _EMPTY else b"\x01" * _DIGEST_BYTES
+def _empty(slots: int) -> array[int]:
+    return array("Q", bytes(slots * _DIGEST_BYTES))
+
+
+def _digest(text: str) -> tuple[int, int]:
+    """Both halves; the first is not 0, as that tells a free place."""
+    first, second = _HALVES(blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest())
+    return first or 1, second
 
 
 def deduplicated(texts: Iterable[str]) -> Iterator[str]:

@@ -53,13 +53,22 @@ def read_objects(path: Path, file: str) -> Records:
 
 def _record(line: str, file: str, number: int) -> Record | RowProblem:
     try:
-        value = DECODER.decode(line)
+        value = _decoded(line)
     except (ValueError, RecursionError) as error:
         return malformed(error, file, number, line)
     if not isinstance(value, dict):
         why = f'holds {kind_of(value)}, not an object; write one such as {{"text": "..."}}'
         return RowProblem(file, number, why, ProblemKind.MALFORMED, excerpt(line))
     return Record(value, file, number)
+
+
+def _decoded(line: str) -> Any:
+    """As `DECODER.decode`, which looks for space around the value; a line seldom has any."""
+    try:
+        value, end = DECODER.raw_decode(line)
+    except json.JSONDecodeError:
+        end = -1
+    return value if end == len(line) else DECODER.decode(line)
 
 
 def malformed(error: Exception, file: str, number: int, text: str) -> RowProblem:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from smolora._models import ProblemKind, RowProblem
 from smolora._text.compressed import open_binary
@@ -17,8 +16,7 @@ MAX_LINE_BYTES = 16 * 2**20
 _LOOKED_AT, _ENOUGH = 400, 12
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One line with its end. Where `why` tells a fault, `text` is only as much of it as could be decoded."""
 
     number: int  # from 1

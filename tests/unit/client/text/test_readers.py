@@ -199,6 +199,10 @@ def test_jsonl_leaves_out_empty_lines_and_keeps_the_line_numbers() -> None:
     assert located(read(read_jsonl, '\n{"text": " a "}\n\r\n  \n{"text": ""}')) == [(2, "a"), (5, "")]
 
 
+def test_jsonl_may_have_space_around_an_object() -> None:
+    assert located(read(read_jsonl, ' \t{"text": "a"}\n{"text": "b"}\t \n')) == [(1, "a"), (2, "b")]
+
+
 def test_jsonl_takes_another_field() -> None:
     assert texts(read(read_jsonl, '{"body": "a", "text": 1}', "body")) == ["a"]
 

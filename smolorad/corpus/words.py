@@ -21,6 +21,7 @@ from smolorad.corpus.arrow import numbered
 ID_BYTES = 4
 _MOST_PIECES = 2**18
 _PIECE, _TEXT = "\0", "\1"  # stand between pieces, and between texts
+_REFUSED = " "  # a piece whose neighbours matter
 _LINE_BEGINS = re.compile(r"(?<=[^\s\0\1]\n)(?=[^\s\0\1])")
 # Behind letters all three patterns below begin anew, so words share their parts. ASCII alone: NFC changes nothing there.
 _BORDERS = re.compile(r"(?<=[A-Za-z])(?=[!-/:-@\[-`{-~])")
@@ -103,7 +104,7 @@ class WordEncoder:
         """All texts, marks between them and between their pieces; for one that does not do, a piece that is refused."""
         whole = _TEXT.join(texts)
         if _PIECE in whole or "\n " in whole or whole.count(_TEXT) >= len(texts):
-            whole = _TEXT.join(" " if _PIECE in text or _TEXT in text or "\n " in text else text for text in texts)
+            whole = _TEXT.join(_REFUSED if _PIECE in text or _TEXT in text or "\n " in text else text for text in texts)
         parts = [whole] if self._special is None else self._special.split(whole)  # by turns text and special token
         return _PIECE.join(part if odd % 2 else _parted(part) for odd, part in enumerate(parts))
 
@@ -150,7 +151,8 @@ def to_bytes(ids: list[int]) -> bytes:
 def _stands_anywhere(token: Mapping[str, Any]) -> bool:
     """Whether an added token is the same whatever its neighbours: takes no space with it, and may be part of a word."""
     depends = token["lstrip"] or token["rstrip"] or token["single_word"] or token["normalized"]
-    return not depends and _PIECE not in token["content"] and _TEXT not in token["content"]
+    content = token["content"]
+    return not (depends or _PIECE in content or _TEXT in content or content == _REFUSED)
 
 
 def _begins_anew_at_spaces(spec: Mapping[str, Any]) -> bool:

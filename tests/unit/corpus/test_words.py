@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from smolorad.corpus import words
 from smolorad.corpus.words import _LETTERS, _REST, WordEncoder
@@ -93,6 +93,15 @@ def test_ids_are_the_tokenizer_s_own(name: str) -> None:
     agrees()
 
 
+@pytest.mark.parametrize("content", [" ", "\0", "a\1b", " b", "b "])
+def test_ids_are_the_tokenizer_s_own_whatever_is_added_to_it(content: str) -> None:
+    tokenizer = QUICK["gpt2"]()
+    tokenizer.add_tokens([AddedToken(content, normalized=False)])
+    encoder = WordEncoder(tokenizer, json.loads(tokenizer.to_str()))
+    texts = ["a\n b", "a b", "a\0b", "a\1b", "a  b", " b ", content]
+    assert ids(encoder, *texts) == [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
 def test_ids_stay_the_same_when_what_was_learned_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = QUICK["gpt2"]()
     encoder = WordEncoder(tokenizer, json.loads(tokenizer.to_str()))
@@ -104,8 +113,6 @@ def test_ids_stay_the_same_when_what_was_learned_is_forgotten(monkeypatch: pytes
 
 
 def test_a_token_that_takes_space_with_it_is_left_to_the_tokenizer() -> None:
-    from tokenizers import AddedToken
-
     tokenizer = QUICK["gpt2"]()
     tokenizer.add_tokens([AddedToken("<mask>", lstrip=True)])
     encoder = WordEncoder(tokenizer, json.loads(tokenizer.to_str()))

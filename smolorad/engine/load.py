@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +58,11 @@ def load(
     None for device or dtype chooses; `hardware` is this machine's unless it is given. `report` hears of each stage.
     Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that cannot be had.
     """
-    with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as the weights, and no torch
-        tokenizer = beside.submit(_tokenizer, folder, trust_remote_code)
-        return _load(folder, name, device, dtype, trust_remote_code, precision, hardware or Hardware.here(), report, tokenizer)
-
-
-def _load(
-    folder: Path,
-    name: str,
-    device: Device | None,
-    dtype: Dtype | None,
-    trust_remote_code: bool,
-    precision: Precision,
-    hardware: Hardware,
-    report: Report,
-    reading: Future[Any],
-) -> Base:
+    # A large tokenizer takes as long to read as the weights, and no torch.
+    beside = ThreadPoolExecutor(1)
+    reading = beside.submit(_tokenizer, folder, trust_remote_code)
+    beside.shutdown(wait=False)  # when that is done
+    hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
     found = facts(folder, name=name, trust_remote_code=trust_remote_code)
     config = _config(folder, name, trust_remote_code)

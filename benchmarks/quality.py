@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smolora._paths import cache_path
 from smolorad.domain import Precision
 from smolorad.engine.native.build import library
+from smolorad.engine.native.describe import shape_of, weights_of
 from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ def native_logits(model: NativeModel, ids: list[int]) -> Tensor:
     """The logits after every token, as generation computes them."""
     cache = model.cache(len(ids))
     parts = (ids[at : at + MAX_ROWS] for at in range(0, len(ids), MAX_ROWS))
-    return torch.cat([model.step([Part(part, cache, every=True)]) for part in parts])
+    return torch.cat([torch.from_numpy(model.step([Part(part, cache, every=True)])) for part in parts])
 
 
 @torch.inference_mode()
@@ -43,7 +44,9 @@ def main() -> None:
     truth = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
     half = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.bfloat16).eval()
     built = library(cache_path(), torch.get_num_threads())
-    native = {precision: NativeModel(built, half, precision) for precision in Precision} if built else {}
+    native = (
+        {precision: NativeModel(built, shape_of(half), weights_of(half), precision) for precision in Precision} if built else {}
+    )
     sums: dict[str, list[float]] = {}
     scored = 0
 

@@ -13,20 +13,15 @@ from smolorad.link.child import open_inbox
 
 
 def main(argv: Sequence[str]) -> int:
-    """Listens first, then imports torch, then works until it is drained."""
+    """Listens first, then imports what serving takes, then works until it is drained."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     inbox = open_inbox(argv)
     inbox.start()
     prefer_as_victim()
 
     with uncollected():
-        import torch
-
         from smolorad.engine.loop import Loop
 
-    # One thread gives torch its work, so a pool for parallel operators would only stand about; the pool inside operators
-    # keeps torch's own size, one thread a core, or OMP_NUM_THREADS.
-    torch.set_num_interop_threads(1)
     Loop(inbox).run()
     return 0
 

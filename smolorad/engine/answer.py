@@ -6,7 +6,8 @@ import dataclasses
 import time
 from collections.abc import Sequence as Ids
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings, TokenLogprob, Usage
 from smolorad.engine.adapters import Adapter
@@ -74,7 +75,7 @@ class Answer:
         self._begin()
         return self._sequence.part(most)
 
-    def step(self, logits: Tensor | None = None) -> str:
+    def step(self, logits: NDArray[np.float32] | None = None) -> str:
         """Computes once; the text that is certain by then, perhaps none. At the end `outcome` is set.
 
         `logits`: as in `Sequence.step`.
@@ -145,6 +146,6 @@ class Answer:
 
 def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler, memory: Memory) -> Sequence:
     if adapter is not None:
-        return Sequence(adapter.model, prompt, sampler, adapter.native, memory, base.end_ids, base.steps)
+        return Sequence(adapter.speaker, prompt, sampler, adapter.native, memory, base.end_ids)
     native = Native(base.native) if base.native is not None else None
-    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids, base.steps)
+    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids)

@@ -18,13 +18,13 @@ from smolora.v1 import jobs_pb2
 from smolorad.domain import Device, Estimate, LoraSettings, Note, TrainerSettings
 from smolorad.engine import lora as peft_lora
 from smolorad.engine import need
-from smolorad.engine.adapters import adapter_weights, read_config
 from smolorad.engine.base import Base
 from smolorad.engine.board import Board
 from smolorad.engine.checkpoint import Checkpoints
 from smolorad.engine.fast.fit import misfit
 from smolorad.engine.fast.trainer import FastTrainer
 from smolorad.engine.live import Live
+from smolorad.engine.peft_adapters import adapter_weights, read_config
 from smolorad.engine.rows import Rows, read_rows
 from smolorad.engine.sft import Setting, dpo_config, sft_config
 from smolorad.engine.trainer import Host, HostedTrainer, LoraTrainer, PreferenceTrainer
@@ -59,7 +59,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     """
     base, settings = run.base, run.settings
     # TRL gives the tokenizer a padding token where it has none.
-    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer = copy.deepcopy(base.whole().tokenizer)
     if tokenizer.eos_token is None:
         raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
     start = _Start.of(run)

@@ -12,12 +12,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import LogitsProcessor
 
 from smolorad.domain import ResponseFormat
 from smolorad.engine.failure import first_line
+from smolorad.engine.processors import Ids, Scores
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest
 
@@ -32,7 +30,7 @@ _ITEMS = 10_000
 _FIELDS = tuple(field.name for field in dataclasses.fields(ResponseFormat))
 
 
-class Constraint(LogitsProcessor):
+class Constraint:
     """The form of one answer, and how far the answer has come in it."""
 
     def __init__(self, matcher: LLMatcher, vocabulary_size: int) -> None:
@@ -41,16 +39,15 @@ class Constraint(LogitsProcessor):
         self._size = vocabulary_size
         self._bits = np.zeros((vocabulary_size + 31) // 32, dtype=np.int32)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """`scores` (1, vocabulary) with -inf for each token that cannot come next; `input_ids` are not looked at."""
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        """The scores with -inf for each token that cannot come next; `ids` are not looked at."""
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._check()
         forbidden = np.unpackbits(~self._bits.view(np.uint8), count=self._size, bitorder="little").view(np.bool_)
-        # By numpy, in this thread: torch would wake others for a row so short, which takes longer than the work.
-        masked = scores.numpy().copy()
-        np.copyto(masked[:, : self._size], -np.inf, where=forbidden[: masked.shape[1]])
-        masked[:, self._size :] = -np.inf  # what the tokenizer does not know
-        return torch.from_numpy(masked)
+        masked = scores.copy()
+        np.copyto(masked[: self._size], -np.inf, where=forbidden[: len(masked)])
+        masked[self._size :] = -np.inf  # what the tokenizer does not know
+        return masked
 
     def advance(self, token_id: int) -> None:
         """The token that was chosen."""

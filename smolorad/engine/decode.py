@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import DynamicCache
+from numpy.typing import NDArray
 
-from smolorad.engine.forward import Steps, forward
 from smolorad.engine.lookup import Lookup
 from smolorad.engine.native.step import MAX_ROWS, Lora, NativeModel, Part
-from smolorad.engine.prefix import PrefixCache, begin_with
+from smolorad.engine.prefix import PrefixCache
 from smolorad.engine.sampling import Sampler
-from smolorad.engine.threads import alone
+from smolorad.engine.speaker import Speaker, Steps
 from smolorad.errors import NotFinite
 
 # Tokens of the prompt that one step computes: long enough to be efficient, short enough that others get their turn.
@@ -45,7 +42,7 @@ class Sequence:
     Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
     So prefill and decode are the same operation. The native step computes it, where there is one, and takes a prompt in steps
     of its own where that is cheaper. Where it is not, torch with its larger products is faster for a long prompt, if there is a
-    model for it: an adapter may have the native step alone.
+    speaker for it: an adapter may have the native step alone.
 
     With the last token the native step computes what may follow it, as guessed from the text: every guess that the choice
     confirms is a token more.
@@ -53,23 +50,23 @@ class Sequence:
 
     def __init__(
         self,
-        model: Any | None,
+        speaker: Speaker | None,
         prompt: Ids[int],
         sampler: Sampler,
         native: Native | None = None,
         memory: Memory | None = None,
         end_ids: frozenset[int] = frozenset(),
-        steps: Steps = Steps.CHUNKS,
     ) -> None:
-        self._model = model
+        """One of `speaker` and `native` at least is given."""
+        self._speaker = speaker
         self._native = native
-        self._steps = steps
-        self._memory = memory if steps is Steps.CHUNKS else None
+        self._steps = speaker.steps if speaker is not None else Steps.CHUNKS
+        self._memory = memory if self._steps is Steps.CHUNKS else None
         self._end_ids = end_ids
         self._sampler = sampler
         self._lookup = Lookup()
-        self._ids = torch.empty((1, len(prompt) + sampler.sampling.max_tokens), dtype=torch.long)  # on the CPU
-        self._ids[0, : len(prompt)] = torch.tensor(prompt)
+        self._ids = np.empty(len(prompt) + sampler.sampling.max_tokens, dtype=np.int64)
+        self._ids[: len(prompt)] = prompt
         self._length = len(prompt)
         self._computed = 0
         self._guesses: list[int] = []  # tokens that the next step computes on trust
@@ -90,18 +87,18 @@ class Sequence:
         if self._native is None:
             return True
         long = self._length - self._computed > MAX_ROWS
-        return long and self._model is not None and not self._native.model.takes_prompts
+        return long and self._speaker is not None and not self._native.model.takes_prompts
 
     def part(self, most: int = MAX_ROWS) -> Part:
         """The next step, for `native`: at most so many tokens."""
         assert self._native is not None
-        tokens = self._ids[0, self._computed : min(self._computed + most, self._length)].tolist()
+        tokens = self._ids[self._computed : min(self._computed + most, self._length)].tolist()
         if self._length - self._computed == 1:
-            room = min(most, self._ids.shape[1] - self._length) - 1  # a step makes one token more than it guesses
-            self._guesses = self._lookup.guess(self._ids[0, : self._length], room)
+            room = min(most, len(self._ids) - self._length) - 1  # a step makes one token more than it guesses
+            self._guesses = self._lookup.guess(self._ids[: self._length], room)
         return Part([*tokens, *self._guesses], self._cache, self._native.lora, every=bool(self._guesses))
 
-    def step(self, logits: Tensor | None = None) -> list[int]:
+    def step(self, logits: NDArray[np.float32] | None = None) -> list[int]:
         """Computes once; the tokens chosen: none while the prompt is not yet through, several where guesses were right.
 
         `logits` (n, vocabulary) come from `part`, where `native` has computed it already.
@@ -127,38 +124,33 @@ class Sequence:
     def finish(self) -> None:
         """No step follows: what was computed is remembered for others."""
         if self._memory is not None:
-            self._memory.prefixes.keep(self._memory.key, self._ids[0, : self._computed].tolist(), self._cache)
+            self._memory.prefixes.keep(self._memory.key, self._ids[: self._computed].tolist(), self._cache)
 
-    def _choose(self, logits: Tensor, guesses: Ids[int]) -> list[int]:
+    def _choose(self, logits: NDArray[np.float32], guesses: Ids[int]) -> list[int]:
         """A token after each row of logits, as long as they are what was guessed."""
-        with alone():
-            return self._choose_alone(logits, guesses)
-
-    def _choose_alone(self, logits: Tensor, guesses: Ids[int]) -> list[int]:
         chosen: list[int] = []
-        for row, guess in zip(logits.split(1), [*guesses, None], strict=True):
-            if not np.isfinite(row.numpy().max()):  # NaN wins every max; a masked vocabulary's -inf does not
+        for row, guess in zip(logits, [*guesses, None], strict=True):
+            if not np.isfinite(row.max()):  # NaN wins every max; a masked vocabulary's -inf does not
                 break
-            token = self._sampler.choose(self._ids[:, : self._length], row)
+            token = self._sampler.choose(self._ids[: self._length], row)
             chosen.append(token)
-            if self._length < self._ids.shape[1]:
-                self._ids[0, self._length] = token
+            if self._length < len(self._ids):
+                self._ids[self._length] = token
             self._length += 1
             if token != guess or token in self._end_ids or self._sampler.complete:
                 break
         return chosen
 
-    @torch.inference_mode()
-    def _compute(self) -> Tensor:
-        """The logits (n, vocabulary) after the next step, in fp32 on the CPU: all choosing happens there."""
+    def _compute(self) -> NDArray[np.float32]:
+        """The logits (n, vocabulary) after the next step."""
         if not self._by_torch:
             assert self._native is not None
             return self._native.model.step([self.part()])
-        assert self._model is not None
+        assert self._speaker is not None
         begin = self._computed if self._cache is not None else 0
         most = PREFILL_CHUNK if self._steps is Steps.CHUNKS else self._length
         self._computed = min(begin + most, self._length)
-        return forward(self._model, self._ids[:, begin : self._computed], self._cache, begin)
+        return self._speaker.compute(self._ids[begin : self._computed], self._cache, begin)
 
     def _compute_again(self) -> None:
         # Seen on MPS with a cache that had grown for long (transformers#47396); a fresh one cured it.
@@ -170,10 +162,10 @@ class Sequence:
     def _forget(self) -> None:
         self._cache: Any
         if self._native is not None:
-            self._cache = self._native.model.cache(self._ids.shape[1])
+            self._cache = self._native.model.cache(len(self._ids))
         else:
-            assert self._model is not None
-            self._cache = DynamicCache(config=self._model.config) if self._steps is not Steps.WHOLE else None
+            assert self._speaker is not None
+            self._cache = self._speaker.cache()
         self._computed, self._guesses = 0, []
 
     def _remember(self, prompt: Ids[int]) -> int:
@@ -181,6 +173,6 @@ class Sequence:
         beginning = self._memory.prefixes.find(self._memory.key, prompt) if self._memory is not None else None
         if beginning is None:
             return 0
-        begin_with(self._cache, beginning)
+        self._cache.begin_with(beginning.cache, beginning.length)
         self._computed = beginning.length
         return beginning.length

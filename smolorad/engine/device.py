@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import psutil
 
 from smolorad.domain import Device, Dtype
 from smolorad.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    import torch
+
 # Up to here decoding on Metal waits for the host, not for memory, so that fp32 costs next to nothing and is exact.
 MPS_FLOAT32_PARAMETERS = 500_000_000
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "sve_bf16", "svebf16"})  # instructions
+# What Linux has where a GPU is that torch may know: NVIDIA's, AMD's, and either under Windows.
+_GPUS = ("nvidia[0-9]*", "kfd", "dxg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +36,28 @@ class Hardware:
     cuda_bfloat16: bool = False
 
     @classmethod
+    def without_torch(cls) -> Hardware | None:
+        """What Linux tells of a machine that has a CPU and nothing else; None where torch must be asked."""
+        if sys.platform != "linux" or "torch" in sys.modules or any(next(Path("/dev").glob(gpu), None) for gpu in _GPUS):
+            return None
+        try:
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+        except OSError:
+            return None
+        able = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
+        return cls(cpu_bfloat16=not _BFLOAT16.isdisjoint(able))
+
+    @classmethod
     def here(cls) -> Hardware:
         """Asks torch."""
+        import torch
+
         cuda = torch.cuda.is_available()
         able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return cls(
             mps=torch.backends.mps.is_available(),
             cuda=cuda,
-            cpu_bfloat16=any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")),
+            cpu_bfloat16=any(able.get(name, False) for name in _BFLOAT16),
             cuda_bfloat16=cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         )
 
@@ -56,6 +80,8 @@ class Placement:
     @property
     def torch_dtype(self) -> torch.dtype:
         """torch's object for the number format."""
+        import torch
+
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
@@ -109,7 +135,15 @@ def release(device: Device) -> None:
     gc.collect()
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc keeps what was freed for itself
         trim(0)
-    if device is Device.MPS:
-        torch.mps.empty_cache()
-    elif device is Device.CUDA:
-        torch.cuda.empty_cache()
+    if device is not Device.CPU:
+        import torch
+
+        torch.mps.empty_cache() if device is Device.MPS else torch.cuda.empty_cache()
+
+
+def cores() -> int:
+    """How many threads compute at once: OMP_NUM_THREADS, or one for each core that this process may use, as torch has it."""
+    if (told := os.environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(told) > 0:
+        return int(told)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)

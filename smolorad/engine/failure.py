@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import sys
 
 from smolorad.errors import Internal, NoSpace, OutOfMemory, SmoloraError, is_disk_full
 
@@ -12,7 +12,10 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or of torch means that memory does not suffice."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # who has not imported it has no error of it
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 

@@ -10,12 +10,17 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from enum import Enum
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
+
+from smolorad.engine.kvcache import KvCache
+from smolorad.engine.speaker import Steps
+from smolorad.engine.torch_cache import WholeCache, as_transformers
 
 log = logging.getLogger("smolorad.engine")
 
@@ -25,12 +30,22 @@ _TRIAL_TOKENS, _BEGINNING, _SINGLE = 12, 6, 2
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
-class Steps(Enum):
-    """The steps in which a model computes a text rightly."""
+class TorchSpeaker:
+    """A model of transformers as generation asks it. Steps of `steps` are what it computes rightly."""
 
-    CHUNKS = "any tokens after any others"
-    TOKENS = "the prompt at once, then a token at a time"
-    WHOLE = "the whole text for every token, without a cache"
+    def __init__(self, model: Any, steps: Steps) -> None:
+        self.model = model
+        self.steps = steps
+
+    def cache(self) -> WholeCache | None:
+        """An empty one; None where the model computes without."""
+        return WholeCache(self.model.config) if self.steps is not Steps.WHOLE else None
+
+    @torch.inference_mode()
+    def compute(self, ids: NDArray[np.int64], cache: KvCache | WholeCache | None, begin: int) -> NDArray[np.float32]:
+        """The logits (1, vocabulary) after the last of `ids` (tokens,); `cache` has the `begin` tokens before them."""
+        logits: NDArray[np.float32] = forward(self.model, torch.from_numpy(ids)[None], as_transformers(cache), begin).numpy()
+        return logits
 
 
 def forward(model: Any, ids: Tensor, cache: Any | None = None, begin: int = 0, *, every: bool = False) -> Tensor:

@@ -1,52 +1,59 @@
-"""Keys and values of one sequence, in memory that is taken once: transformers writes into it, and so does the native step."""
+"""Keys and values of one sequence, in memory that is taken once: the native step writes into it, and whoever else computes."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import math
+import mmap
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+import numpy as np
+from numpy.typing import NDArray
 
 _SLACK_BYTES = 2**18  # that no copy is worth
 
 
-class KvCache(Cache):
-    """Room for `capacity` tokens; `tensor` is (layers, 2, key-value heads, capacity, head_dim), keys before values.
+class KvCache:
+    """Room for `capacity` tokens; `array` is (layers, 2, key-value heads, capacity, head_dim), keys before values.
 
-    transformers' own cache grows by copying all of it for every token.
+    Its numbers are of `native.library.FORMAT_OF`. `length` tokens have keys and values.
     """
 
-    def __init__(self, layers: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype) -> None:
-        # Pages that nobody writes cost nothing, so the whole capacity may be taken at once.
-        self.tensor = torch.empty((layers, 2, heads, capacity, head_dim), dtype=dtype)
+    def __init__(self, layers: int, heads: int, capacity: int, head_dim: int, dtype: np.dtype[Any]) -> None:
+        shape = (layers, 2, heads, capacity, head_dim)
+        # Pages that nobody writes cost nothing, so the whole capacity may be taken at once. numpy's own memory is taken in
+        # pages of 2 MB, each of which may hold the beginning of every head.
+        self._memory = mmap.mmap(-1, max(math.prod(shape) * dtype.itemsize, 1))
+        self.array: NDArray[Any] = np.frombuffer(self._memory, dtype, math.prod(shape)).reshape(shape)
         self.capacity = capacity
-        super().__init__(layers=[_Layer(self.tensor[layer]) for layer in range(layers)])
-
-    @property
-    def length(self) -> int:
-        """How many tokens have keys and values."""
-        return int(self.layers[0].length)
+        self.length = 0
 
     @functools.cached_property
     def addresses(self) -> tuple[Any, Any]:
         """Where the keys of each layer begin, and the values: two arrays of C."""
-        begin, half = self.tensor.data_ptr(), self.tensor.stride(1) * self.tensor.element_size()
-        places = [begin + half * i for i in range(2 * len(self.layers))]
-        kind = ctypes.c_void_p * len(self.layers)
+        layers = len(self.array)
+        begin, half = self.array.ctypes.data, self.array.strides[1]
+        places = [begin + half * i for i in range(2 * layers)]
+        kind = ctypes.c_void_p * layers
         return kind(*places[::2]), kind(*places[1::2])
 
+    @property
+    def shareable(self) -> bool:
+        """Whether a beginning of it is the cache of the beginning."""
+        return True
+
+    def nbytes_of(self, tokens: int) -> int:
+        """Bytes of the keys and values of so many tokens."""
+        return self.array.nbytes // self.capacity * tokens
+
     def advance(self, tokens: int) -> None:
-        """Tokens whose keys and values somebody wrote into `tensor`."""
-        for layer in self.layers:
-            layer.length += tokens
+        """Tokens whose keys and values somebody wrote into `array`."""
+        self.length += tokens
 
     def begin_with(self, other: KvCache, tokens: int) -> None:
         """Copies the first tokens of another one of the same model into this one, which is empty."""
-        self.tensor[..., :tokens, :].copy_(other.tensor[..., :tokens, :])
+        self.array[..., :tokens, :] = other.array[..., :tokens, :]
         self.advance(tokens)
 
     def fitting(self, tokens: int) -> KvCache:
@@ -54,54 +61,14 @@ class KvCache(Cache):
 
         What is not written has no memory, but every head's part begins anew, and takes whole pages.
         """
-        layers, _, heads, _, head_dim = self.tensor.shape
-        wanted = self.tensor.nbytes // self.capacity * tokens
-        if self.tensor.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
+        layers, _, heads, _, head_dim = self.array.shape
+        wanted = self.nbytes_of(tokens)
+        if self.array.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
             return self
-        copy = KvCache(layers, heads, tokens, head_dim, self.tensor.dtype)
+        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype)
         copy.begin_with(self, tokens)
         return copy
 
-    def crop(self, max_length: int) -> None:
-        """Forgets what comes after the first `max_length` tokens."""
-        for layer in self.layers:
-            layer.length = max_length
-
-
-class _Layer(DynamicLayer):
-    def __init__(self, room: Tensor) -> None:
-        super().__init__()
-        self._room = room.unsqueeze(1)  # (2, batch 1, heads, capacity, head_dim)
-        self.dtype, self.device = room.dtype, room.device
-        self.is_initialized = True
-        self.length = 0
-
-    # Views, made when transformers asks: the native step moves `length` for every token.
-
-    @property
-    def keys(self) -> Tensor:
-        return self._room[0, :, :, : self.length]
-
-    @keys.setter
-    def keys(self, nothing: None) -> None:
-        """What transformers begins with."""
-
-    @property
-    def values(self) -> Tensor:
-        return self._room[1, :, :, : self.length]
-
-    @values.setter
-    def values(self, nothing: None) -> None:
-        """What transformers begins with."""
-
-    def get_seq_length(self) -> int:
-        """How many tokens are there."""
-        return self.length
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        """Adds (1, heads, tokens, head_dim) of keys and values; all that are there now."""
-        begin, self.length = self.length, self.length + key_states.shape[-2]
-        keys, values = self.keys, self.values
-        keys[:, :, begin:] = key_states
-        values[:, :, begin:] = value_states
-        return keys, values
+    def crop(self, tokens: int) -> None:
+        """Forgets what comes after the first tokens."""
+        self.length = tokens

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from smolorad.domain import ChatMessage, GenerateSpec, Sampling, TrainerSettings
 from smolorad.engine import lora as peft_lora
-from smolorad.engine.adapters import Adapter, adapter_of
+from smolorad.engine.adapters import Adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
+from smolorad.engine.peft_adapters import adapter_of
 from smolorad.engine.prefix import PrefixCache
 from smolorad.errors import InvalidRequest, SmoloraError
 

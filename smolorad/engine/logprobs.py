@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from smolorad.domain import TokenLogprob, TopLogprob
+from smolorad.engine.processors import Scores
 from smolorad.engine.vocabulary import Vocabulary
 
 
@@ -20,16 +20,20 @@ class Logprobs:
         self._top = top
         self._noted: list[TokenLogprob] = []
 
-    def note(self, token_id: int, logits: Tensor) -> None:
-        """The token that was chosen by `logits` (1, vocabulary) in fp32, before anything changed them."""
-        logprobs = torch.log_softmax(logits[0], dim=-1)
-        likeliest = logprobs.topk(min(self._top, len(logprobs)))
-        tops = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    def note(self, token_id: int, logits: Scores) -> None:
+        """The token that was chosen by `logits` (vocabulary,), before anything changed them."""
+        exact = logits.astype(np.float64)
+        exact -= exact.max()
+        logprobs = exact - np.log(np.exp(exact).sum())
+        top = min(self._top, len(logprobs))
+        likeliest = np.argpartition(-logprobs, top - 1)[:top] if top else np.array([], dtype=np.int64)
+        likeliest = likeliest[np.lexsort((likeliest, -logprobs[likeliest]))]
+        tops = zip(likeliest.tolist(), logprobs[likeliest].tolist(), strict=True)
         self._noted.append(
             TokenLogprob(
                 *self._spoken(token_id),
                 float(logprobs[token_id]),
-                tuple(TopLogprob(*self._spoken(one), logprob) for one, logprob in tops if logprob > -torch.inf),
+                tuple(TopLogprob(*self._spoken(one), logprob) for one, logprob in tops if logprob > -np.inf),
             )
         )
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 MOST = 4  # tokens guessed at once
 _LONGEST, _SHORTEST = 4, 2  # of the tokens that must have stood there before
@@ -47,11 +46,11 @@ class Lookup:
         self._next_pause = _PAUSE
         self._stepped: float | None = None
 
-    def guess(self, ids: Tensor, most: int = MOST) -> list[int]:
+    def guess(self, ids: NDArray[np.int64], most: int = MOST) -> list[int]:
         """What may follow `ids` (tokens,), at most so many tokens; none where nothing repeats, or guessing does not pay."""
         if self._plain.samples < _SAMPLES or self._pause > 0 or most < 1:
             return []
-        return _continuation(ids.numpy(), min(most, MOST))
+        return _continuation(ids, min(most, MOST))
 
     def stepped(self, guessed: int, kept: int) -> None:
         """A step has made `kept` tokens, of which all but the last had been among `guessed` guesses."""
@@ -75,7 +74,7 @@ class Lookup:
             self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
 
 
-def _continuation(ids: np.ndarray[Any, Any], most: int) -> list[int]:
+def _continuation(ids: NDArray[np.int64], most: int) -> list[int]:
     """What followed when the last tokens last stood in `ids`, the longest of them first."""
     for length in range(_LONGEST, _SHORTEST - 1, -1):
         if len(ids) <= length:

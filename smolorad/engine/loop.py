@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2
 from smolorad.domain import Device, Dtype, GenerateSpec, Precision
@@ -154,10 +155,11 @@ class Loop:
         self._working()
 
     def _step_together(self, native: NativeModel, company: list[Answer]) -> None:
-        logits: Sequence[Tensor | None]
+        logits: Sequence[NDArray[np.float32] | None]
         try:
             parts = list(self._parts(company))
-            logits = native.step(parts).split([len(part.tokens) if part.every else 1 for part in parts])
+            ends = np.cumsum([len(part.tokens) if part.every else 1 for part in parts])
+            logits = np.split(native.step(parts), ends[:-1])
         except MemoryError:
             company, logits = company[:1], (None,)
         for one, own in zip(company, logits, strict=True):
@@ -177,7 +179,7 @@ class Loop:
             room -= len(part.tokens)
             yield part
 
-    def _step(self, answer: Answer, logits: Tensor | None = None) -> None:
+    def _step(self, answer: Answer, logits: NDArray[np.float32] | None = None) -> None:
         with self._answering(answer.call, answer):
             text = answer.cancel() if self._inbox.cancelled(answer.call) else answer.step(logits)
             self._outlet.push(answer.call, text, answer.logprobs())

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from smolorad import publish
 from smolorad.domain import Dtype, Merged, MergeProof, PhaseProgress
 from smolorad.engine import proof
-from smolorad.engine.adapters import read_config, wrap
 from smolorad.engine.facts import CONFIG, check, facts, fingerprint, model_files, tensors_of
+from smolorad.engine.peft_adapters import read_config, wrap
 from smolorad.engine.report import Report, tell_nobody
 from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
 

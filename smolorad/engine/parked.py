@@ -1,7 +1,8 @@
-"""Exact weights that generation does not read, as it has a packed copy: in a file of the engine's own, mapped into memory.
+"""Where weights lie: in memory of their own, or in a file of the engine's own that is mapped into memory.
 
-The system has their memory back until a training, or whoever needs them exactly, touches them again. The model's own file
-would not do: whoever cut it short would end the engine, and whoever changed it would change the model.
+A file is for exact weights that generation does not read, as it has a packed copy: the system has their memory back until a
+training, or whoever needs them exactly, touches them again. The model's own file would not do: whoever cut it short would end
+the engine, and whoever changed it would change the model.
 """
 
 from __future__ import annotations
@@ -10,46 +11,55 @@ import logging
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import IO, Any
 
 log = logging.getLogger(__name__)
 
-_ALIGNMENT = 64  # bytes
+ALIGNMENT = 64  # bytes, for vectors that long should not lie across two lines of the cache
+
+Tensor = Iterable[Any]  # its bytes, in pieces
 
 
 class Parked:
-    """Where a model's weights lie now."""
+    """A file without a name, mapped into memory."""
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self._mapped = mapped
 
     def rest(self) -> None:
-        """Nobody is about to read them: their memory goes back."""
+        """Nobody is about to read it: its memory goes back."""
         self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def park(model: Any, folder: Path) -> Parked | None:
-    """Moves every parameter and buffer of a model on the CPU into a file without a name below `folder`.
+def park(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, Sequence[int]] | None:
+    """Writes tensors into a file without a name below `folder`: where it is mapped, and where in it each begins.
 
-    None where the disk has no room for it, and the log says so; the model is then as it was.
+    None where the disk has no room for it, and the log says so.
     """
-    tensors = list({id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}.values())
-    places: list[int] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            for tensor in tensors:
-                places.append(file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR))
-                file.write(memoryview(tensor.data.contiguous().view(-1).view(torch.uint8).numpy()))
+            places = _write(file, tensors)
             file.flush()
-            mapped = mmap.mmap(file.fileno(), 0)
+            return mmap.mmap(file.fileno(), 0), places
     except OSError as error:
         log.warning("the exact weights stay in memory, as %s has no room for them: %s", folder, error)
         return None
-    for tensor, place in zip(tensors, places, strict=True):
-        flat = torch.frombuffer(mapped, dtype=torch.uint8, count=tensor.nbytes, offset=place)
-        tensor.data = flat.view(tensor.dtype).view(tensor.shape)
-    return Parked(mapped)
+
+
+def hold(tensors: Iterable[Tensor], nbytes: int) -> tuple[mmap.mmap, Sequence[int]]:
+    """Writes tensors of together `nbytes`, ALIGNMENT for each included, into memory; returns as `park`."""
+    memory = mmap.mmap(-1, max(nbytes, 1))
+    return memory, _write(memory, tensors)
+
+
+def _write(sink: IO[bytes] | mmap.mmap, tensors: Iterable[Tensor]) -> list[int]:
+    places = []
+    for tensor in tensors:
+        sink.seek(-sink.tell() % ALIGNMENT, os.SEEK_CUR)
+        places.append(sink.tell())
+        for piece in tensor:
+            sink.write(piece)
+    return places

@@ -11,17 +11,30 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer
-
-from smolorad.engine.kvcache import KvCache
 
 LIMIT_BYTES = 256 * 2**20
 # Shorter ones are computed as fast as they are found.
 _SHORTEST = 8
+
+
+class Cache(Protocol):
+    """Keys and values of a sequence."""
+
+    @property
+    def shareable(self) -> bool:
+        """Whether a beginning of it is the cache of the beginning."""
+
+    def nbytes_of(self, tokens: int) -> int:
+        """Bytes of the keys and values of so many tokens."""
+
+    def begin_with(self, other: Any, tokens: int) -> None:
+        """Copies the first tokens of another one of its kind into this one, which is empty."""
+
+    def fitting(self, tokens: int) -> Self:
+        """Its first tokens, in no more room than they need: this one, or a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +81,10 @@ class PrefixCache:
 
     def keep(self, key: str, ids: Sequence[int], cache: Cache) -> None:
         """Remembers the keys and values of `ids`, which nobody changes any more. Entries that are beginnings of it go."""
-        if len(ids) < _SHORTEST or not _can_be_shared(cache):
+        if len(ids) < _SHORTEST or not cache.shareable:
             return
-        if isinstance(cache, KvCache):
-            cache = cache.fitting(len(ids))
-        new = _Entry(key, np.asarray(ids), cache, _nbytes(cache, len(ids)))
+        cache = cache.fitting(len(ids))
+        new = _Entry(key, np.asarray(ids), cache, cache.nbytes_of(len(ids)))
         for number, entry in list(self._entries.items()):
             if entry.key == key and _shared(new.ids, entry.ids) == len(entry.ids):
                 del self._entries[number]
@@ -86,33 +98,8 @@ class PrefixCache:
             del self._entries[number]
 
 
-def begin_with(cache: Cache, beginning: Beginning) -> None:
-    """Copies a beginning's keys and values into an empty cache."""
-    if isinstance(cache, KvCache) and isinstance(beginning.cache, KvCache):
-        cache.begin_with(beginning.cache, beginning.length)
-        return
-    for at, layer in enumerate(beginning.cache.layers):
-        cache.update(layer.keys[:, :, : beginning.length], layer.values[:, :, : beginning.length], at)
-
-
 def _shared(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:
     """How many tokens both begin with."""
     length = min(len(a), len(b))
     different = a[:length] != b[:length]
     return int(different.argmax()) if different.any() else length
-
-
-def _can_be_shared(cache: Cache) -> bool:
-    """Whether a beginning of it is the cache of the beginning: not so where a window, a state, or nothing at all is kept.
-
-    Layers that keep something beside keys and values are DynamicLayers too.
-    """
-    if isinstance(cache, KvCache):
-        return True
-    return bool(cache.layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
-
-
-def _nbytes(cache: Cache, length: int) -> int:
-    return sum(
-        tensor[:, :, :length].numel() * tensor.element_size() for layer in cache.layers for tensor in (layer.keys, layer.values)
-    )

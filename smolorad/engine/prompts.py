@@ -28,7 +28,7 @@ def encode(base: Base, prompt: str, messages: Sequence[ChatMessage]) -> list[int
     ids: list[int] = _render(base, messages) if messages else base.tokenizer(prompt, verbose=False).input_ids
     if not ids:
         raise InvalidRequest.field("prompt", "comes to no tokens at all; write something")
-    known = len(base.model.get_input_embeddings().weight)
+    known = base.embeddings
     if (strange := next((token for token in ids if token >= known), None)) is not None:
         raise InvalidRequest.field(
             "messages" if messages else "prompt",

@@ -1,4 +1,4 @@
-"""From a row of logits to a token: transformers' own processors, in `generate`'s order, and a generator of our own.
+"""From a row of logits to a token: the processors in `generate`'s order, and a generator of our own.
 
 Where `generate` puts a caller's own processors, between those that forbid and those that only sampling has, stand the two that
 transformers does not have: OpenAI's penalties, and the form of the answer.
@@ -7,33 +7,34 @@ transformers does not have: OpenAI's penalties, and the form of the answer.
 from __future__ import annotations
 
 import dataclasses
+import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
-from transformers.generation import (
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
-    MinNewTokensLengthLogitsProcessor,
-    MinPLogitsWarper,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SequenceBiasLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopHLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-)
+import numpy as np
 
 from smolorad.domain import Sampling
 from smolorad.engine.base import Base
 from smolorad.engine.constraint import Constraint
+from smolorad.engine.garbage import uncollected
 from smolorad.engine.logprobs import Logprobs
+from smolorad.engine.processors import (
+    Bias,
+    Ids,
+    MinNewTokens,
+    MinP,
+    NoBadWords,
+    NoRepeatNGram,
+    OccurrencePenalties,
+    Processor,
+    RepetitionPenalty,
+    Scores,
+    Temperature,
+    TopK,
+    TopP,
+    likelihoods,
+)
 from smolorad.errors import InvalidRequest
 
 
@@ -54,7 +55,7 @@ class Surroundings:
     @classmethod
     def of(cls, sampling: Sampling, base: Base, prompt_tokens: int, constraint: Constraint | None = None) -> Surroundings:
         """Those of an answer by `base`; raises InvalidRequest for a bias on a token that the model does not have."""
-        vocabulary_size = base.model.config.get_text_config().vocab_size
+        vocabulary_size = base.vocabulary_size
         if (unknown := next((token for token in sampling.logit_bias if not 0 <= token < vocabulary_size), None)) is not None:
             raise InvalidRequest.field(
                 "sampling.logit_bias",
@@ -72,72 +73,50 @@ def bad_word_ids(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...],
     return tuple(dict.fromkeys(one for one in ids if one))
 
 
-class OccurrencePenalties(LogitsProcessor):
-    """OpenAI's two penalties: score - frequency * (times in the answer) - presence * (1 if in the answer).
-
-    The prompt does not count. Source: OpenAI's API reference; in vLLM's order, so that rounding is the same.
-    """
-
-    def __init__(self, presence: float, frequency: float, prompt_tokens: int) -> None:
-        self._presence, self._frequency, self._prompt_tokens = presence, frequency, prompt_tokens
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """`scores` (1, vocabulary) after `input_ids` (1, tokens)."""
-        tokens, times = input_ids[0, self._prompt_tokens :].unique(return_counts=True)
-        penalised = scores.clone()
-        penalised[0, tokens] -= self._frequency * times
-        penalised[0, tokens] -= self._presence
-        return penalised
-
-
-def processors(sampling: Sampling, around: Surroundings | None = None) -> LogitsProcessorList:
+def processors(sampling: Sampling, around: Surroundings | None = None) -> Iterator[Processor]:
     """What changes the scores before the choice, as `generate` composes it."""
     around = around or Surroundings()
-    chain = LogitsProcessorList()
     if sampling.logit_bias:
-        chain.append(SequenceBiasLogitsProcessor({(token,): float(bias) for token, bias in sampling.logit_bias.items()}))
+        yield Bias(sampling.logit_bias)
     if sampling.repetition_penalty != 1.0:
-        chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        yield RepetitionPenalty(sampling.repetition_penalty)
     if sampling.no_repeat_ngram_size > 0:
-        chain.append(NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
+        yield NoRepeatNGram(sampling.no_repeat_ngram_size)
     ends = sorted(around.end_ids)
-    if bad_words := [list(word) for word in around.bad_words if list(word) not in [[end] for end in ends]]:
-        chain.append(NoBadWordsLogitsProcessor(bad_words))
+    if bad_words := [word for word in around.bad_words if list(word) not in [[end] for end in ends]]:
+        yield NoBadWords(bad_words)
     if sampling.min_tokens > 0 and ends:
-        chain.append(MinNewTokensLengthLogitsProcessor(around.prompt_tokens, sampling.min_tokens, ends))
+        yield MinNewTokens(around.prompt_tokens, sampling.min_tokens, ends)
     if sampling.presence_penalty or sampling.frequency_penalty:
-        chain.append(OccurrencePenalties(sampling.presence_penalty, sampling.frequency_penalty, around.prompt_tokens))
+        yield OccurrencePenalties(sampling.presence_penalty, sampling.frequency_penalty, around.prompt_tokens)
     if around.constraint is not None:
-        chain.append(around.constraint)
+        yield around.constraint
     if sampling.temperature > 0.0:
-        chain.extend(_warpers(sampling))
-    return chain
+        yield from _of_sampling(sampling)
 
 
-def _warpers(sampling: Sampling) -> LogitsProcessorList:
+def _of_sampling(sampling: Sampling) -> Iterator[Processor]:
     """Those that `generate` has only where it samples."""
-    chain = LogitsProcessorList()
     if sampling.temperature != 1.0:
-        chain.append(TemperatureLogitsWarper(sampling.temperature))
-    if sampling.top_h is not None:
-        chain.append(TopHLogitsWarper(sampling.top_h))
+        yield Temperature(sampling.temperature)
+    rare = sampling.top_h is not None or sampling.typical_p < 1.0 or sampling.epsilon_cutoff > 0.0 or sampling.eta_cutoff > 0.0
+    if rare:
+        with uncollected():
+            from smolorad.engine import warpers  # which brings torch, and most engines never need it
+
+        yield from warpers.before_top_k(sampling)
     if sampling.top_k > 0:
-        chain.append(TopKLogitsWarper(sampling.top_k))
+        yield TopK(sampling.top_k)
     if sampling.top_p < 1.0:
-        chain.append(TopPLogitsWarper(sampling.top_p))
+        yield TopP(sampling.top_p)
     if sampling.min_p > 0.0:
-        chain.append(MinPLogitsWarper(sampling.min_p))
-    if sampling.typical_p < 1.0:
-        chain.append(TypicalLogitsWarper(sampling.typical_p))
-    if sampling.epsilon_cutoff > 0.0:
-        chain.append(EpsilonLogitsWarper(sampling.epsilon_cutoff))
-    if sampling.eta_cutoff > 0.0:
-        chain.append(EtaLogitsWarper(sampling.eta_cutoff))
-    return chain
+        yield MinP(sampling.min_p)
+    if rare:
+        yield from warpers.at_the_end(sampling)
 
 
 class Sampler:
-    """Chooses tokens on the CPU, so that a seed means the same on every device and the global generator is never touched."""
+    """Chooses tokens in double precision, so that a seed means the same on every device, by a generator of its own."""
 
     def __init__(self, sampling: Sampling, around: Surroundings | None = None, logprobs: Logprobs | None = None) -> None:
         """`logprobs` takes down what is chosen."""
@@ -145,24 +124,22 @@ class Sampler:
         around = around or Surroundings()
         self._constraint = around.constraint
         self._logprobs = logprobs
-        self._processors = processors(sampling, around)
+        self._processors = list(processors(sampling, around))
         self._forbids = bool(around.constraint or around.bad_words or sampling.no_repeat_ngram_size)
-        self._generator = torch.Generator()
-        if sampling.seed is not None:
-            self._generator.manual_seed(sampling.seed)
+        self._generator = random.Random(sampling.seed)
 
-    def choose(self, ids: Tensor, logits: Tensor) -> int:
-        """The next token after `ids` (1, tokens), from `logits` (1, vocabulary) in fp32; both on the CPU.
+    def choose(self, ids: Ids, logits: Scores) -> int:
+        """The next token after `ids` (tokens,), from `logits` (vocabulary,).
 
         What it chose is what comes next: the form of the answer moves on. Where nothing is left that may come, because
         penalties forbid all that the form allows, the form alone counts.
         """
         scores = logits
-        for processor in self._processors:  # as the list itself does, which looks at each one's signature every time
+        for processor in self._processors:
             scores = processor(ids, scores)
-        if self._forbids and scores.max() == -torch.inf:
+        if self._forbids and scores.max() == -np.inf:
             scores = logits if self._constraint is None else self._constraint(ids, logits)
-        token = int(scores.numpy().argmax()) if self.sampling.temperature == 0.0 else self._draw(scores)
+        token = int(scores.argmax()) if self.sampling.temperature == 0.0 else self._draw(scores)
         if self._logprobs is not None:
             self._logprobs.note(token, logits)
         if self._constraint is not None:
@@ -174,6 +151,10 @@ class Sampler:
         """Whether the form of the answer is complete, so that nothing may follow."""
         return self._constraint is not None and self._constraint.complete
 
-    def _draw(self, scores: Tensor) -> int:
-        probabilities = torch.softmax(scores, dim=-1)
-        return int(torch.multinomial(probabilities, num_samples=1, generator=self._generator))
+    def _draw(self, scores: Scores) -> int:
+        """A token, each with the probability that softmax gives it."""
+        weights = likelihoods(scores)
+        possible = np.flatnonzero(weights)
+        reached = np.cumsum(weights[possible])
+        at = int(np.searchsorted(reached, self._generator.random() * reached[-1], side="right"))
+        return int(possible[min(at, len(possible) - 1)])

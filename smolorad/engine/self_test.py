@@ -18,7 +18,8 @@ from transformers import DynamicCache
 
 from smolorad.domain import Device, Dtype
 from smolorad.engine.device import Placement
-from smolorad.engine.forward import Steps, forward, sample_ids
+from smolorad.engine.forward import forward, sample_ids
+from smolorad.engine.speaker import Steps
 from smolorad.errors import UnsupportedModel
 
 LENGTHS = (5, 31, 33, 64, 130, 1100)

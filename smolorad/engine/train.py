@@ -110,7 +110,7 @@ def _write(output: Path, tensors: dict[str, Tensor], config: LoraConfig, base: B
     # What another program can load the base by: its name on the hub, or else where it lies.
     config.base_model_name_or_path = base.name if re.fullmatch(r"[\w.-]+/[\w.-]+", base.name) else str(base.path)
     peft_lora.write_adapter(output, tensors, config)
-    base.tokenizer.save_pretrained(output)
+    base.whole().tokenizer.save_pretrained(output)
 
 
 def _notes(base: Base, settings: TrainerSettings, saved: Saved | None, now: Mapping[str, str]) -> Iterator[str]:

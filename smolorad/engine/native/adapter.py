@@ -3,41 +3,77 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
-from torch import Tensor
+from numpy.typing import NDArray
 
 from smolorad.engine.native.step import Lora, NativeModel
+from smolorad.engine.numbers import to_fp32
 
 _PREFIX = "base_model.model."
 
+# What the config of a plain LoRA may say: anything, or what changes nothing. PEFT knows what all else means.
+_ANYTHING = frozenset(
+    {
+        "peft_type",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "auto_mapping",
+        "task_type",
+        "inference_mode",
+        "lora_dropout",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "target_modules",
+    }
+)
+_NOTHING: Mapping[str, Sequence[Any]] = {
+    "bias": ("none",),
+    "init_lora_weights": (True, "gaussian"),
+    "megatron_core": ("megatron.core",),
+    "qalora_group_size": (16,),
+    "runtime_config": ({"ephemeral_gpu_offload": False},),
+}
 
-def plain_lora(native: NativeModel, config: LoraConfig, weights: Mapping[str, Tensor]) -> Lora | None:
-    """The adapter, without a module of PEFT's; None where it is more than plain LoRA on projections, or does not fit.
 
-    What is wrong with it then, if anything, PEFT finds out.
-    """
-    more = (
-        config.use_dora,
-        config.modules_to_save,
-        config.bias != "none",
-        config.lora_bias,
-        config.rank_pattern,
-        config.alpha_pattern,
-        config.target_modules is None,
-    )
-    if any(more):
-        return None
-    targets = [name for name in native.module_names if check_target_module_exists(config, name)]
-    names = {name: [f"{_PREFIX}{name}.lora_{half}.weight" for half in "AB"] for name in targets}
-    if {one for pair in names.values() for one in pair} != set(weights):
-        return None
-    scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
-    products = {name: (weights[a], weights[b], scale) for name, (a, b) in names.items()}
-    for name, (a, b, _) in products.items():
-        out, cols = native.projections.get(name, (0, 0))
-        if a.shape != (config.r, cols) or b.shape != (out, config.r):
+@dataclass(frozen=True, slots=True)
+class PlainLora:
+    """The settings of an adapter that is one pair of matrices for each of some modules, and nothing else."""
+
+    rank: int
+    scale: float
+
+    @classmethod
+    def of(cls, rank: int, alpha: float, *, rank_stabilised: bool) -> PlainLora:
+        """From PEFT's r, lora_alpha and use_rslora."""
+        return cls(rank, alpha / (math.sqrt(rank) if rank_stabilised else rank))
+
+    def on(self, native: NativeModel, targets: Sequence[str], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
+        """The adapter of these weights on the modules of these names; None where they do not fit each other.
+
+        What is wrong with it then, if anything, PEFT finds out.
+        """
+        names = {name: [f"{_PREFIX}{name}.lora_{half}.weight" for half in "AB"] for name in targets}
+        if {one for pair in names.values() for one in pair} != set(weights):
             return None
-    return native.lora_of(products)
+        products = {name: (to_fp32(weights[a]), to_fp32(weights[b]), self.scale) for name, (a, b) in names.items()}
+        for name, (a, b, _) in products.items():
+            out, cols = native.projections.get(name, (0, 0))
+            if a.shape != (self.rank, cols) or b.shape != (out, self.rank):
+                return None
+        return native.lora_of(products)
+
+
+def read_plain_lora(native: NativeModel, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
+    """The adapter of a PEFT folder, its config as it was written; None where only PEFT can tell what it is."""
+    rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
+    more = [key for key, value in config.items() if value and key not in _ANYTHING and value not in _NOTHING.get(key, ())]
+    if more or not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and isinstance(targets, list)):
+        return None
+    ends = tuple(f".{target}" for target in targets)
+    named = [name for name in native.shape.modules if name in targets or name.endswith(ends)]
+    return PlainLora.of(rank, alpha, rank_stabilised=bool(config.get("use_rslora"))).on(native, named, weights)

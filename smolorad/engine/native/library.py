@@ -7,9 +7,10 @@ import math
 import weakref
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 GROUP = 32  # columns that share a scale in a packed matrix
 Pointer = ctypes.c_void_p
@@ -24,7 +25,8 @@ class Format(IntEnum):
     INT4 = 3
 
 
-FORMAT_OF = {torch.float32: Format.FP32, torch.bfloat16: Format.BF16}
+# numpy has no bfloat16: its 16 bits stand in an unsigned integer.
+FORMAT_OF: dict[np.dtype[Any], Format] = {np.dtype(np.float32): Format.FP32, np.dtype(np.uint16): Format.BF16}
 
 
 class MatrixStruct(ctypes.Structure):
@@ -33,26 +35,26 @@ class MatrixStruct(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Weights (rows, cols): torch's own tensor, or a packed copy."""
+    """Weights (rows, cols): where they are, or a packed copy."""
 
     format: Format
     rows: int
     cols: int
-    values: Tensor  # torch's own, contiguous; packed: bytes
+    values: NDArray[Any]  # contiguous; packed: bytes
 
     @classmethod
-    def of(cls, weight: Tensor) -> Matrix:
-        """A contiguous FP32 or BF16 tensor on the CPU, where it is."""
+    def of(cls, weight: NDArray[Any]) -> Matrix:
+        """A contiguous array in FP32 or BF16, where it is."""
         return cls(FORMAT_OF[weight.dtype], weight.shape[0], weight.shape[1], weight)
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self.values.numel() * self.values.element_size()
+        return self.values.nbytes
 
     def struct(self) -> MatrixStruct:
         """As C reads it; the matrix must outlive it."""
-        return MatrixStruct(self.values.data_ptr(), self.format, self.rows, self.cols)
+        return MatrixStruct(self.values.ctypes.data, self.format, self.rows, self.cols)
 
 
 class Library:
@@ -80,24 +82,28 @@ class Library:
         """From how many tokens on a step of one sequence takes them together, each at much less cost; 0: never."""
         return int(self._many(format))
 
-    def pack(self, weight: Tensor, format: Format) -> Matrix:
+    def pack(self, weight: NDArray[Any], format: Format) -> Matrix:
         """A packed copy (INT8 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP."""
         source = Matrix.of(weight)
-        values = torch.empty(self._packed_bytes(format, source.rows, source.cols) + 63, dtype=torch.uint8)
-        values = values[-values.data_ptr() % 64 :]  # a vector of 64 bytes should not lie across two lines of the cache
-        self._pack(self.pool, ctypes.byref(source.struct()), format, values.data_ptr())
+        values = aligned(self._packed_bytes(format, source.rows, source.cols))
+        self._pack(self.pool, ctypes.byref(source.struct()), format, values.ctypes.data)
         return Matrix(format, source.rows, source.cols, values)
 
-    def multiply(self, x: Tensor, matrix: Matrix) -> Tensor:
-        """x (..., cols) times the matrix's transpose: (..., rows) in fp32."""
-        vectors = x.to(torch.float32).contiguous()
-        count = math.prod(x.shape[:-1])
-        out = torch.empty((*x.shape[:-1], matrix.rows))
-        numbers = vectors.numel()
-        room = torch.empty(2 * numbers + 64 + 12 * (numbers // GROUP), dtype=torch.uint8)
+    def multiply(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+        """x (..., cols), contiguous, times the matrix's transpose: (..., rows)."""
+        out = np.empty((*x.shape[:-1], matrix.rows), dtype=np.float32)
+        room = np.empty(2 * x.size + 64 + 12 * (x.size // GROUP), dtype=np.uint8)
         struct = matrix.struct()
-        self._multiply(self.pool, ctypes.byref(struct), vectors.data_ptr(), count, out.data_ptr(), room.data_ptr())
+        count = math.prod(x.shape[:-1])
+        self._multiply(self.pool, ctypes.byref(struct), x.ctypes.data, count, out.ctypes.data, room.ctypes.data)
         return out
+
+
+def aligned(nbytes: int) -> NDArray[np.uint8]:
+    """So many bytes, not set: a vector of 64 bytes in them does not lie across two lines of the cache."""
+    room = np.empty(nbytes + 63, dtype=np.uint8)
+    begin = -room.ctypes.data % 64
+    return room[begin : begin + nbytes]
 
 
 def _function(function: ctypes._NamedFuncPointer, result: type | None, *arguments: type) -> ctypes._NamedFuncPointer:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from smolorad.domain import Precision
-from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix
+from smolorad.engine.arrays import KNOWN, array_of
+from smolorad.engine.native.library import GROUP, Format, Library, Matrix
 
 # More rows of activations than this are torch's: its products of large matrices are faster where the weights are exact.
 _FEW_ROWS = 16
@@ -36,7 +38,8 @@ class PackedLinear(nn.Linear):
         exact = self._product.matrix.format in (Format.FP32, Format.BF16)
         if exact and x.numel() > _FEW_ROWS * self.in_features:
             return nn.functional.linear(x, self.weight, self.bias)
-        out = self._product.library.multiply(x, self._product.matrix)
+        vectors = x.detach().to(torch.float32).contiguous().numpy()
+        out = torch.from_numpy(self._product.library.multiply(vectors, self._product.matrix))
         return (out if self.bias is None else out + self.bias).to(x.dtype)
 
 
@@ -75,11 +78,11 @@ def _packed(layer: Any, library: Library, precision: Precision) -> PackedLinear 
     if type(layer) not in (nn.Linear, Conv1D):
         return None
     weight = layer.weight if type(layer) is nn.Linear else layer.weight.T
-    if weight.dtype not in FORMAT_OF or weight.device.type != "cpu":
+    if weight.dtype not in KNOWN or weight.device.type != "cpu":
         return None
     if precision is Precision.EXACT:
         # Conv1D keeps its weight the other way round, and a copy would cost as much memory as the layer.
-        return PackedLinear(library, layer.weight, layer.bias, Matrix.of(weight)) if weight.is_contiguous() else None
+        return PackedLinear(library, layer.weight, layer.bias, Matrix.of(array_of(weight))) if weight.is_contiguous() else None
     if weight.shape[1] % GROUP:
         return None
-    return PackedLinear(library, layer.weight, layer.bias, library.pack(weight.contiguous(), _FORMATS[precision]))
+    return PackedLinear(library, layer.weight, layer.bias, library.pack(array_of(weight.contiguous()), _FORMATS[precision]))

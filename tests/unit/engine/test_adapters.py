@@ -12,7 +12,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from smolorad.engine.adapters import CONFIG, WEIGHTS, Adapter, Adapters
+from smolorad.engine.adapter_folder import CONFIG, WEIGHTS
+from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.base import Base
 from smolorad.errors import Damaged, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
 from smolorad.publish import publish

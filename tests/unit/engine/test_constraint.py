@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from numpy.typing import NDArray
 
 from smolorad.domain import ChatMessage, FinishReason, GenerateSpec, ResponseFormat, Sampling
 from smolorad.engine import constraint
@@ -60,17 +60,17 @@ class Babbler:
         """A complete answer; None where it was not complete after `most` tokens."""
         around = Surroundings(1, self.end_ids, constraint=self.constraints.of(form))
         sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": seed, **sampling}), around)
-        generator, text = torch.Generator().manual_seed(seed), Verbatim(self.vocabulary)
+        generator, text = np.random.default_rng(seed), Verbatim(self.vocabulary)
         tokens, pieces = [1], []  # the prompt is one token
         while len(tokens) <= most:
-            tokens.append(sampler.choose(torch.tensor([tokens]), self._logits(generator)))
+            tokens.append(sampler.choose(np.array(tokens), self._logits(generator)))
             pieces.append(text.push(tokens[-1]))
             if sampler.complete or tokens[-1] in self.end_ids:
                 return "".join(pieces) + text.flush()
         return None
 
-    def _logits(self, generator: torch.Generator) -> Tensor:
-        return torch.randn(1, len(self.tokenizer) + 3, generator=generator) * 3  # a head with rows to spare
+    def _logits(self, generator: np.random.Generator) -> NDArray[np.float32]:
+        return generator.standard_normal(len(self.tokenizer) + 3, dtype=np.float32) * 3  # a head with rows to spare
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS, ids=lambda make: make.__name__)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from smolorad.engine.forward import Steps, forward, sample_ids, steps_of
+from smolorad.engine.forward import forward, sample_ids, steps_of
+from smolorad.engine.speaker import Steps
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import fp32_base, plain_model
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
 from smolorad.engine import lookup
 from smolorad.engine.base import Base
@@ -34,16 +35,16 @@ def eager(clock: Clock) -> Lookup:
 
 def test_what_followed_last_time_is_guessed() -> None:
     guesses = eager(Clock())
-    assert guesses.guess(torch.tensor([5, 1, 2, 3, 9, 9, 1, 2, 3])) == [9, 9, 1, 2]
-    assert guesses.guess(torch.tensor([1, 2, 7, 1, 2, 8, 1, 2])) == [8, 1, 2]  # the latest time
-    assert guesses.guess(torch.tensor([1, 2, 3, 4, 5])) == []
-    assert guesses.guess(torch.tensor([1])) == []
-    assert guesses.guess(torch.tensor([5, 1, 2, 3, 9, 9, 1, 2, 3]), most=1) == [9]
-    assert guesses.guess(torch.tensor([5, 1, 2, 3, 9, 9, 1, 2, 3]), most=0) == []
+    assert guesses.guess(np.array([5, 1, 2, 3, 9, 9, 1, 2, 3])) == [9, 9, 1, 2]
+    assert guesses.guess(np.array([1, 2, 7, 1, 2, 8, 1, 2])) == [8, 1, 2]  # the latest time
+    assert guesses.guess(np.array([1, 2, 3, 4, 5])) == []
+    assert guesses.guess(np.array([1])) == []
+    assert guesses.guess(np.array([5, 1, 2, 3, 9, 9, 1, 2, 3]), most=1) == [9]
+    assert guesses.guess(np.array([5, 1, 2, 3, 9, 9, 1, 2, 3]), most=0) == []
 
 
 def test_plain_steps_are_measured_first() -> None:
-    assert Lookup(Clock()).guess(torch.tensor([1, 2, 3, 1, 2, 3])) == []
+    assert Lookup(Clock()).guess(np.array([1, 2, 3, 1, 2, 3])) == []
 
 
 @pytest.mark.parametrize(("seconds", "kept", "goes_on"), [(1.3, 3, True), (1.3, 1, False), (4.0, 3, False)])
@@ -53,7 +54,7 @@ def test_guessing_goes_on_while_it_pays(seconds: float, kept: int, goes_on: bool
     for _ in range(4):
         clock.now += seconds
         guesses.stepped(4, kept)
-    assert bool(guesses.guess(torch.tensor([1, 2, 3, 1, 2, 3]))) is goes_on
+    assert bool(guesses.guess(np.array([1, 2, 3, 1, 2, 3]))) is goes_on
 
 
 def test_after_a_pause_it_is_tried_again() -> None:
@@ -63,17 +64,17 @@ def test_after_a_pause_it_is_tried_again() -> None:
         clock.now += 2.0
         guesses.stepped(4, 1)
     for _ in range(32):
-        assert guesses.guess(torch.tensor([1, 2, 3, 1, 2, 3])) == []
+        assert guesses.guess(np.array([1, 2, 3, 1, 2, 3])) == []
         clock.now += 1.0
         guesses.stepped(0, 1)
-    assert guesses.guess(torch.tensor([1, 2, 3, 1, 2, 3])) != []
+    assert guesses.guess(np.array([1, 2, 3, 1, 2, 3])) != []
 
 
 def run(guesses: Lookup, clock: Clock, steps: int, *, kept: int) -> int:
     """Steps in a text that repeats all the time, where a guessed step takes twice as long; how many were guessed."""
     guessed = 0
     for _ in range(steps):
-        guess = guesses.guess(torch.tensor([1, 2, 3, 1, 2, 3]))
+        guess = guesses.guess(np.array([1, 2, 3, 1, 2, 3]))
         clock.now += 2.0 if guess else 1.0
         guesses.stepped(len(guess), kept if guess else 1)
         guessed += bool(guess)
@@ -118,7 +119,7 @@ def test_with_guesses_the_answer_is_the_same(base: Base, temperature: float, mon
     monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: [])
     text, plain = finish(begin(base, asked))
 
-    def foresee(self: Lookup, ids: torch.Tensor, most: int = 4) -> list[int]:
+    def foresee(self: Lookup, ids: NDArray[np.int64], most: int = 4) -> list[int]:
         """What will come, but for every seventh token."""
         made = len(ids) - plain.usage.prompt_tokens
         coming = plain.token_ids[made : made + min(most, 4)]
@@ -136,7 +137,7 @@ def test_with_guesses_the_answer_is_the_same(base: Base, temperature: float, mon
 
 
 def test_an_end_within_the_guesses_ends_the_answer(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: lookup._continuation(ids.numpy(), min(most, 4)))
+    monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: lookup._continuation(ids, min(most, 4)))
     whole, outcome = finish(begin(base, spec(REPEATING, max_tokens=60)))
     stop = whole[20:23]
     text = finish(begin(base, spec(REPEATING, max_tokens=60, stop=(stop,))))[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from smolorad.engine.parked import park
+from smolorad.engine.load_whole import park_model
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import plain_model
 
@@ -24,7 +24,7 @@ def test_the_model_computes_the_same(architecture: str, tmp_path: Path) -> None:
         before = model(input_ids=IDS).logits
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = head.weight is embedding.weight
-    parked = park(model, tmp_path / "parked")
+    parked = park_model(model, tmp_path / "parked")
     assert parked is not None
     shutil.rmtree(tmp_path / "model")
     assert not list((tmp_path / "parked").iterdir())  # nobody else can reach it
@@ -38,7 +38,7 @@ def test_the_model_computes_the_same(architecture: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(psutil.Process(), "memory_maps"), reason="this system does not tell")
 def test_the_memory_goes_back(tmp_path: Path) -> None:
     layer = nn.Linear(2048, 2048, dtype=torch.bfloat16)
-    parked = park(layer, tmp_path)
+    parked = park_model(layer, tmp_path)
     assert parked is not None
     process = psutil.Process()
     float(layer.weight.detach().sum())
@@ -51,6 +51,6 @@ def test_without_room_the_model_stays_as_it_was(tmp_path: Path, caplog: pytest.L
     layer = nn.Linear(4, 4)
     before = layer.weight.data_ptr()
     (tmp_path / "file").write_text("")
-    assert park(layer, tmp_path / "file") is None
+    assert park_model(layer, tmp_path / "file") is None
     assert layer.weight.data_ptr() == before
     assert "no room" in caplog.text

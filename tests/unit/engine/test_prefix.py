@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache, LlamaConfig, MistralConfig
+from transformers import LlamaConfig, MistralConfig
 
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
 from smolorad.engine.kvcache import KvCache
-from smolorad.engine.prefix import PrefixCache, begin_with
+from smolorad.engine.prefix import PrefixCache
+from smolorad.engine.torch_cache import WholeCache
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, make_adapter, spec
 
@@ -21,8 +23,8 @@ TEXT = "A daemon keeps the model in memory; an adapter is trained on it and answ
 
 
 def cache_of(length: int, fill: float = 0.0) -> KvCache:
-    cache = KvCache(2, 3, length + 4, 8, torch.float32)
-    cache.tensor.fill_(fill)
+    cache = KvCache(2, 3, length + 4, 8, np.dtype(np.float32))
+    cache.array[...] = fill
     cache.advance(length)
     return cache
 
@@ -81,32 +83,32 @@ def test_a_copy_does_not_change_with_what_it_was_taken_from() -> None:
     prefixes.keep("", list(range(12)), kept)
     found = prefixes.find("", [*range(10), 99, 98])
     assert found is not None
-    mine = KvCache(2, 3, 30, 8, torch.float32)
-    begin_with(mine, found)
-    kept.tensor.zero_()
+    mine = KvCache(2, 3, 30, 8, np.dtype(np.float32))
+    mine.begin_with(found.cache, found.length)
+    kept.array[...] = 0.0
     assert mine.length == 10
-    assert bool((mine.tensor[..., :10, :] == 3.0).all())
+    assert (mine.array[..., :10, :] == 3.0).all()
 
 
 def test_what_is_kept_takes_no_room_for_what_might_have_followed() -> None:
     prefixes = PrefixCache()
-    roomy = KvCache(2, 3, 5000, 8, torch.float32)
-    roomy.tensor.fill_(3.0)
+    roomy = KvCache(2, 3, 5000, 8, np.dtype(np.float32))
+    roomy.array[...] = 3.0
     roomy.advance(20)
     prefixes.keep("", list(range(20)), roomy)
     found = prefixes.find("", [*range(20), 99])
     assert found is not None
     assert isinstance(found.cache, KvCache)
-    assert found.cache.tensor.nbytes == prefixes.nbytes
-    assert bool((found.cache.tensor == 3.0).all())
+    assert found.cache.array.nbytes == prefixes.nbytes
+    assert (found.cache.array == 3.0).all()
 
 
 def test_caches_that_are_no_whole_record_are_not_kept() -> None:
     prefixes = PrefixCache()
-    prefixes.keep("", list(range(20)), DynamicCache())  # not filled
-    prefixes.keep("", list(range(20)), DynamicCache(config=LlamaConfig()))  # nor this one, whose layers wait
-    windows = DynamicCache(config=MistralConfig(num_hidden_layers=1, sliding_window=30))
-    windows.update(torch.zeros(1, 2, 20, 8), torch.zeros(1, 2, 20, 8), 0)
+    prefixes.keep("", list(range(20)), WholeCache(LlamaConfig(num_hidden_layers=0)))  # which keeps nothing
+    prefixes.keep("", list(range(20)), WholeCache(LlamaConfig()))  # nor this one, whose layers wait
+    windows = WholeCache(MistralConfig(num_hidden_layers=1, sliding_window=30))
+    windows.cache.update(torch.zeros(1, 2, 20, 8), torch.zeros(1, 2, 20, 8), 0)
     prefixes.keep("", list(range(20)), windows)
     assert len(prefixes) == 0
 

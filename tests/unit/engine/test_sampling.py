@@ -1,10 +1,11 @@
-"""Scores and sampled answers equal transformers' number for number, and a seed makes them repeatable."""
+"""Scores equal transformers' number for number, tokens come as often as these say, and a seed makes them repeatable."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -84,8 +85,11 @@ def scores_of_generate(model: Any, settings: dict[str, Any], ids: torch.Tensor, 
 def our_scores(settings: dict[str, Any], ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     sampling = Sampling(**settings)
     around = Surroundings(PROMPT_TOKENS, frozenset({END}), bad_word_ids(tiny_tokenizer(), sampling.bad_words))
-    scores: torch.Tensor = processors(sampling, around)(ids, logits)
-    return scores
+    scores, before = logits[0].numpy(), logits[0].numpy().copy()
+    for processor in processors(sampling, around):
+        scores = processor(ids[0].numpy(), scores)
+    assert np.array_equal(logits[0].numpy(), before), "the logits are told as they were"
+    return torch.from_numpy(scores)[None]
 
 
 @pytest.fixture(scope="module")
@@ -140,14 +144,23 @@ def test_scores_equal_those_of_generate_whatever_is_combined(
     assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_tokens_equal_those_of_generate_with_the_same_seed(settings: dict[str, Any], llama: Base, plain: Any) -> None:
-    ours = finish(begin(llama, spec("The quick brown fox", max_tokens=40, seed=1234, **settings)))[1].token_ids
-    torch.manual_seed(1234)
+@pytest.mark.parametrize("settings", [one for one in SETTINGS if one["temperature"] == 0.0], ids=str)
+def test_tokens_equal_those_of_generate(settings: dict[str, Any], llama: Base, plain: Any) -> None:
+    ours = finish(begin(llama, spec("The quick brown fox", max_tokens=40, **settings)))[1].token_ids
     theirs = generated_by_transformers(
         plain, llama.tokenizer, "The quick brown fox", max_new_tokens=40, **as_generate_options(settings)
     )
     assert list(ours) == theirs
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 2.0}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}], ids=str)
+def test_each_token_comes_as_often_as_its_score_says(settings: dict[str, float]) -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, 1.5, -1.0, 0.5]])
+    expected = our_scores({"temperature": 1.0, **settings}, torch.tensor([[1]]), logits).softmax(-1)[0].numpy()
+    sampler, draws = Sampler(Sampling(seed=11, **settings)), 20_000
+    drawn = [sampler.choose(np.array([1]), logits[0].numpy()) for _ in range(draws)]
+    found = np.bincount(drawn, minlength=6) / draws
+    assert (np.abs(found - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all()
 
 
 def test_a_drawn_seed_is_told_and_repeats_the_answer(llama: Base) -> None:
@@ -179,16 +192,16 @@ def test_the_global_generator_is_left_alone(llama: Base) -> None:
 
 def test_the_largest_seed_is_taken() -> None:
     sampler = Sampler(Sampling(seed=2**63 - 1))
-    assert 0 <= sampler.choose(torch.tensor([[1]]), torch.zeros(1, 8)) < 8
+    assert 0 <= sampler.choose(np.array([1]), np.zeros(8, dtype=np.float32)) < 8
 
 
 def test_where_everything_is_forbidden_the_model_s_own_choice_comes() -> None:
     """An answer longer than the vocabulary is, in which no token may come twice: `generate` fails, or repeats token 0."""
-    logits = torch.arange(8.0)[None]
+    logits = np.arange(8, dtype=np.float32)
     for temperature in (0.0, 0.01):
         sampler = Sampler(Sampling(temperature=temperature, no_repeat_ngram_size=1, seed=0))
-        assert sampler.choose(torch.arange(8)[None], logits) >= 0
-    assert Sampler(Sampling(temperature=0.0, no_repeat_ngram_size=1)).choose(torch.arange(8)[None], logits) == 7
+        assert sampler.choose(np.arange(8), logits) >= 0
+    assert Sampler(Sampling(temperature=0.0, no_repeat_ngram_size=1)).choose(np.arange(8), logits) == 7
 
 
 def test_a_bad_word_never_comes_at_the_beginning_or_after_a_space(llama: Base) -> None:

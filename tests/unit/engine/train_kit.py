@@ -17,8 +17,10 @@ from trl import SFTConfig, SFTTrainer
 
 from smolora.v1 import settings_pb2
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
-from smolorad.engine.base import Base
+from smolorad.engine.base import Base, Whole
 from smolorad.engine.constraint import Constraints
+from smolorad.engine.forward import TorchSpeaker
+from smolorad.engine.speaker import Steps
 from smolorad.engine.train import train
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Cancelled
@@ -60,18 +62,25 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     end_ids = frozenset({tokenizer.eos_token_id})
     vocabulary = Vocabulary(tokenizer, end_ids)
+    whole = Whole(model, tokenizer)
     return Base(
-        model=model,
+        whole=lambda: whole,
         tokenizer=tokenizer,
         name="tiny",
         path=folder,
         fingerprint="f" * 64,
+        architecture=model.config.model_type,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weight_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         device=Device.CPU,
         dtype=Dtype(str(dtype).removeprefix("torch.")),
         context_length=model.config.max_position_embeddings,
+        vocabulary_size=model.config.vocab_size,
+        embeddings=len(model.get_input_embeddings().weight),
         end_ids=end_ids,
         vocabulary=vocabulary,
         constraints=Constraints(vocabulary),
+        speaker=TorchSpeaker(model, Steps.CHUNKS),
     )
 
 

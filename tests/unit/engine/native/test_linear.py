@@ -10,10 +10,10 @@ import torch
 
 from smolora._paths import cache_path
 from smolorad.domain import Precision
-from smolorad.engine.base import share
 from smolorad.engine.native.build import library
 from smolorad.engine.native.library import Library
 from smolorad.engine.native.linear import PackedLinear, pack_linears
+from smolorad.engine.views import share
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import plain_model
 

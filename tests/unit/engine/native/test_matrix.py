@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smolora._paths import cache_path
+from smolorad.engine.arrays import array_of
 from smolorad.engine.native.build import library
 from smolorad.engine.native.library import Format, Library, Matrix
 
@@ -24,6 +25,10 @@ def compiled() -> Library:
     return built
 
 
+def multiply(compiled: Library, x: Tensor, matrix: Matrix) -> Tensor:
+    return torch.from_numpy(compiled.multiply(x.numpy(), matrix))
+
+
 def draw(rows: int, cols: int, seed: int) -> Tensor:
     return torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
@@ -33,17 +38,17 @@ def draw(rows: int, cols: int, seed: int) -> Tensor:
 @settings(max_examples=25)
 def test_rounding_is_as_near_as_the_bits_allow(compiled: Library, format: Format, rows: int, groups: int, seed: int) -> None:
     weight = draw(rows, 32 * groups, seed)
-    back = compiled.multiply(torch.eye(32 * groups), compiled.pack(weight, format)).T
+    back = multiply(compiled, torch.eye(32 * groups), compiled.pack(array_of(weight), format)).T
     assert float((back - weight).abs().max()) <= _ERROR[format]
 
 
 @pytest.mark.parametrize("format", [Format.INT8, Format.INT4])
 def test_few_values_are_kept_exactly(compiled: Library, format: Format) -> None:
     weight = torch.tensor([-1.0, 0.0, 0.5, 1.0]).repeat(16, 16)
-    back = compiled.multiply(torch.eye(64), compiled.pack(weight, format)).T
+    back = multiply(compiled, torch.eye(64), compiled.pack(array_of(weight), format)).T
     torch.testing.assert_close(back, weight, atol=0.004 if format is Format.INT8 else 0.06, rtol=0)
-    zeros = compiled.pack(torch.zeros(16, 64), format)
-    assert torch.equal(compiled.multiply(torch.ones(3, 64), zeros), torch.zeros(3, 16))
+    zeros = compiled.pack(array_of(torch.zeros(16, 64)), format)
+    assert torch.equal(multiply(compiled, torch.ones(3, 64), zeros), torch.zeros(3, 16))
 
 
 @given(count=st.integers(1, 40), rows=st.integers(1, 50), cols=st.integers(1, 6).map(lambda n: 32 * n), seed=st.integers(0, 99))
@@ -53,23 +58,23 @@ def test_a_product(compiled: Library, format: Format, count: int, rows: int, col
     weight, x = draw(rows, cols, seed), draw(count, cols, seed + 1) * 3
     match format:
         case Format.FP32:
-            matrix, known = Matrix.of(weight), weight
+            matrix, known = Matrix.of(array_of(weight)), weight
         case Format.BF16:
-            matrix, known = Matrix.of(weight.bfloat16()), weight.bfloat16().float()
+            matrix, known = Matrix.of(array_of(weight.bfloat16())), weight.bfloat16().float()
         case _:
-            matrix = compiled.pack(weight, format)
-            known = compiled.multiply(torch.eye(cols), matrix).T
+            matrix = compiled.pack(array_of(weight), format)
+            known = multiply(compiled, torch.eye(cols), matrix).T
     tolerance = {Format.FP32: 1e-5, Format.BF16: 0.01}.get(format, 0.001)  # bf16 may round the vectors, too
-    torch.testing.assert_close(compiled.multiply(x, matrix), x @ known.T, rtol=tolerance, atol=tolerance * cols**0.5)
+    torch.testing.assert_close(multiply(compiled, x, matrix), x @ known.T, rtol=tolerance, atol=tolerance * cols**0.5)
 
 
 @given(count=st.sampled_from([3, 29]), rows=st.integers(1, 40), cols=st.integers(1, 100))
 @settings(max_examples=40)
 def test_any_number_of_columns_in_plain_formats(compiled: Library, count: int, rows: int, cols: int) -> None:
     weight, x = draw(rows, cols, 1), draw(count, cols, 2)
-    torch.testing.assert_close(compiled.multiply(x, Matrix.of(weight)), x @ weight.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(multiply(compiled, x, Matrix.of(array_of(weight))), x @ weight.T, rtol=1e-5, atol=1e-5)
     half = weight.bfloat16()
-    torch.testing.assert_close(compiled.multiply(x, Matrix.of(half)), x @ half.float().T, rtol=0.01, atol=0.05)
+    torch.testing.assert_close(multiply(compiled, x, Matrix.of(array_of(half))), x @ half.float().T, rtol=0.01, atol=0.05)
 
 
 @pytest.mark.parametrize("format", list(Format))
@@ -77,17 +82,17 @@ def test_any_number_of_columns_in_plain_formats(compiled: Library, count: int, r
 def test_what_is_not_finite_is_not_hidden(compiled: Library, format: Format, bad: float) -> None:
     weight, x = draw(16, 64, 1), draw(1, 64, 2)
     x[0, 5] = bad
-    matrix = Matrix.of(weight) if format is Format.FP32 else Matrix.of(weight.bfloat16())
+    matrix = Matrix.of(array_of(weight)) if format is Format.FP32 else Matrix.of(array_of(weight.bfloat16()))
     if format in (Format.INT8, Format.INT4):
-        matrix = compiled.pack(weight, format)
-    assert not torch.isfinite(compiled.multiply(x, matrix)).any()
+        matrix = compiled.pack(array_of(weight), format)
+    assert not torch.isfinite(multiply(compiled, x, matrix)).any()
 
 
 @pytest.mark.parametrize("format", list(Format))
 def test_company_changes_no_bit(compiled: Library, format: Format) -> None:
     weight, x = draw(100, 96, 1), draw(13, 96, 2)
-    matrix = Matrix.of(weight) if format is Format.FP32 else Matrix.of(weight.bfloat16())
+    matrix = Matrix.of(array_of(weight)) if format is Format.FP32 else Matrix.of(array_of(weight.bfloat16()))
     if format in (Format.INT8, Format.INT4):
-        matrix = compiled.pack(weight, format)
-    together = compiled.multiply(x, matrix)
-    assert torch.equal(together, torch.cat([compiled.multiply(row[None], matrix) for row in x]))
+        matrix = compiled.pack(array_of(weight), format)
+    together = multiply(compiled, x, matrix)
+    assert torch.equal(together, torch.cat([multiply(compiled, row[None], matrix) for row in x]))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import gc
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -18,11 +20,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smolora._paths import cache_path
 from smolorad.domain import Device, Dtype, Precision
 from smolorad.engine.adapters import Adapters
+from smolorad.engine.arrays import array_of
 from smolorad.engine.base import Base
 from smolorad.engine.load import load
 from smolorad.engine.native.build import library
+from smolorad.engine.native.describe import knows, shape_of, weights_of
 from smolorad.engine.native.library import Format
-from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part, knows
+from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
+from smolorad.engine.torch_cache import as_transformers
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import make_adapter, plain_model
 
@@ -52,13 +57,17 @@ def native_of(model: Any, threads: int = 2, precision: Precision = Precision.EXA
     built = library(cache_path(), threads)
     assert built is not None, "these tests need a C compiler"
     assert knows(model, precision)
-    return NativeModel(built, model, precision)
+    return NativeModel(built, shape_of(model), weights_of(model), precision)
+
+
+def step(native: NativeModel, parts: Sequence[Part]) -> Tensor:
+    return torch.from_numpy(native.step(parts))
 
 
 def by_steps(native: NativeModel, tokens: list[int], lora: Any = None) -> Tensor:
     """The logits after each token, one step each."""
     cache = native.cache(len(tokens))
-    return torch.cat([native.step([Part([token], cache, lora)]) for token in tokens])
+    return torch.cat([step(native, [Part([token], cache, lora)]) for token in tokens])
 
 
 def by_transformers(model: Any, tokens: list[int]) -> Tensor:
@@ -113,8 +122,8 @@ def rounded(weight: Tensor, precision: Precision) -> Tensor:
     """What a packed matrix holds, asked of its own products with the unit vectors."""
     built = library(cache_path(), 1)
     assert built is not None
-    packed = built.pack(weight.contiguous(), Format.INT8 if precision is Precision.INT8 else Format.INT4)
-    return built.multiply(torch.eye(weight.shape[1]), packed).T
+    packed = built.pack(array_of(weight.contiguous()), Format.INT8 if precision is Precision.INT8 else Format.INT4)
+    return torch.from_numpy(built.multiply(np.eye(weight.shape[1], dtype=np.float32), packed)).T
 
 
 @pytest.mark.parametrize("most", [1, 7, MAX_ROWS])
@@ -128,7 +137,7 @@ def in_parts(native: NativeModel, tokens: list[int], most: int = MAX_ROWS) -> Te
     """The logits after every token, some tokens a step."""
     cache = native.cache(len(tokens))
     parts = [tokens[i : i + most] for i in range(0, len(tokens), most)]
-    return torch.cat([native.step([Part(part, cache, every=True)]) for part in parts])
+    return torch.cat([step(native, [Part(part, cache, every=True)]) for part in parts])
 
 
 def in_bf16(folder: Path, **changes: Any) -> Any:
@@ -140,7 +149,7 @@ def test_a_prompt_of_its_own_in_bf16_is_as_near_as_one_token_after_the_other(cha
     model = in_bf16(tmp_path, initializer_range=0.1, **changes)
     native = native_of(model)
     truth = by_transformers(copy.deepcopy(model).float(), TOKENS)[-1]
-    whole, one_by_one = native.step([Part(TOKENS, native.cache(40))])[0], by_steps(native, TOKENS)[-1]
+    whole, one_by_one = step(native, [Part(TOKENS, native.cache(40))])[0], by_steps(native, TOKENS)[-1]
     assert float((whole - truth).norm()) < 2 * float((one_by_one - truth).norm()) + 1e-3
 
 
@@ -148,9 +157,9 @@ def test_company_changes_no_bit_of_a_token_in_bf16(tmp_path: Path) -> None:
     native = native_of(in_bf16(tmp_path))
     caches = [native.cache(40), native.cache(40)]
     for cache in caches:
-        native.step([Part(TOKENS[:20], cache)])
-    alone = native.step([Part([7], caches[0])])
-    along = native.step([Part([7], caches[1]), Part(TOKENS[:30], native.cache(40))])
+        step(native, [Part(TOKENS[:20], cache)])
+    alone = step(native, [Part([7], caches[0])])
+    along = step(native, [Part([7], caches[1]), Part(TOKENS[:30], native.cache(40))])
     assert torch.equal(alone[0], along[0])
 
 
@@ -158,8 +167,10 @@ def test_prompts_and_single_tokens_share_a_step(tmp_path: Path) -> None:
     model = plain_model(tiny_model(tmp_path))
     native = native_of(model)
     caches = [native.cache(40), native.cache(40), native.cache(40)]
-    native.step([Part(TOKENS[:9], caches[0])])
-    found = native.step([Part(TOKENS[9:10], caches[0]), Part(TOKENS[:30], caches[1]), Part(TOKENS[5:9], caches[2], every=True)])
+    step(native, [Part(TOKENS[:9], caches[0])])
+    found = step(
+        native, [Part(TOKENS[9:10], caches[0]), Part(TOKENS[:30], caches[1]), Part(TOKENS[5:9], caches[2], every=True)]
+    )
     whole = by_transformers(model, TOKENS)
     other = by_transformers(model, TOKENS[5:9])
     torch.testing.assert_close(found, torch.cat([whole[9:10], whole[29:30], other]), rtol=2e-4, atol=2e-4)
@@ -171,10 +182,10 @@ def test_it_goes_on_where_the_forward_pass_left_off_and_back(tmp_path: Path) -> 
     native = native_of(model)
     cache = native.cache(len(TOKENS))
     with torch.inference_mode():
-        model(input_ids=torch.tensor([TOKENS[:20]]), past_key_values=cache)
-        stepped = torch.cat([native.step([Part([token], cache)]) for token in TOKENS[20:30]])
+        model(input_ids=torch.tensor([TOKENS[:20]]), past_key_values=as_transformers(cache))
+        stepped = torch.cat([step(native, [Part([token], cache)]) for token in TOKENS[20:30]])
         assert cache.length == 30
-        rest = model(input_ids=torch.tensor([TOKENS[30:]]), past_key_values=cache).logits[0]
+        rest = model(input_ids=torch.tensor([TOKENS[30:]]), past_key_values=as_transformers(cache)).logits[0]
     torch.testing.assert_close(torch.cat([stepped, rest]), by_transformers(model, TOKENS)[20:], rtol=2e-4, atol=2e-4)
 
 
@@ -185,14 +196,14 @@ def test_threads_and_company_change_no_bit(threads: int, tmp_path: Path) -> None
     prompts = [TOKENS[i % 30 : i % 30 + 10] for i in range(MAX_ROWS)]
     alone = torch.stack([by_steps(one, prompt) for prompt in prompts], 1)
     caches = [other.cache(10) for _ in prompts]
-    together = [other.step([Part([p[at]], cache) for p, cache in zip(prompts, caches, strict=True)]) for at in range(10)]
+    together = [step(other, [Part([p[at]], cache) for p, cache in zip(prompts, caches, strict=True)]) for at in range(10)]
     assert torch.equal(torch.stack(together), alone)
 
 
 def test_too_many_tokens_are_refused(tmp_path: Path) -> None:
     native = native_of(plain_model(tiny_model(tmp_path)))
     with pytest.raises(MemoryError):
-        native.step([Part([1] * (MAX_ROWS + 1), native.cache(MAX_ROWS + 1))])
+        step(native, [Part([1] * (MAX_ROWS + 1), native.cache(MAX_ROWS + 1))])
 
 
 @pytest.fixture
@@ -219,7 +230,7 @@ def test_sequences_with_different_adapters_share_a_step(base: Base, tmp_path: Pa
     native = base.native
     assert native is not None
     caches = [native.cache(10) for _ in loras]
-    together = [native.step([Part([t], cache, lora) for cache, lora in zip(caches, loras, strict=True)]) for t in TOKENS[:10]]
+    together = [step(native, [Part([t], cache, lora) for cache, lora in zip(caches, loras, strict=True)]) for t in TOKENS[:10]]
     alone = torch.stack([by_steps(native, TOKENS[:10], lora) for lora in loras], 1)
     assert torch.equal(torch.stack(together), alone)
 
@@ -263,9 +274,9 @@ def test_it_goes_with_its_library_in_any_order(tmp_path: Path) -> None:
     for _ in range(20):
         built = library(cache_path(), 2)
         assert built is not None
-        native = NativeModel(built, model)
+        native = NativeModel(built, shape_of(model), weights_of(model))
         ring: list[object] = [native, built]
         ring.append(ring)  # so that the collector decides who goes first
-        native.step([Part(TOKENS[:3], native.cache(8))])
+        step(native, [Part(TOKENS[:3], native.cache(8))])
         del native, built, ring
     gc.collect()

@@ -1,0 +1,65 @@
+"""A PEFT folder's files, read without PEFT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+
+from smolorad import publish
+from smolorad.engine.numbers import STORED, to_fp32
+from smolorad.errors import Damaged, NotFinite, NotFound, UnsupportedModel, WrongBase
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """What the config of a LoRA adapter says; raises NotFound, Damaged, and UnsupportedModel for another kind of adapter."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise NotFound(f"{folder} is not an adapter, for it has no {CONFIG}; name the folder that PEFT wrote.")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Damaged(f"{path} is not JSON ({error}); get the adapter again.") from error
+    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
+        raise UnsupportedModel(f"The adapter in {folder} is no LoRA adapter; train one, or choose one of type LORA.")
+    return raw
+
+
+def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
+    """The tensors by name, in a format of STORED; raises UnsupportedModel, Damaged, NotFinite."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UnsupportedModel(f"The adapter in {folder} has no {WEIGHTS}; save it with safe_serialization=True.")
+    try:
+        found = deserialize(path.read_bytes())
+    except SafetensorError as error:
+        raise Damaged(f"{path} is damaged ({error}); get the adapter again.") from error
+    weights = {}
+    for name, tensor in found:
+        if tensor["dtype"] not in STORED:
+            raise UnsupportedModel(f"The adapter in {folder} holds {name} as {tensor['dtype']}; save it in float32.")
+        # bytearray: torch shares memory only with what may be written.
+        weights[name] = np.frombuffer(bytearray(tensor["data"]), STORED[tensor["dtype"]]).reshape(tensor["shape"])
+        if not np.isfinite(to_fp32(weights[name])).all():
+            raise NotFinite(f"The adapter in {folder} holds values that are not finite, in {name}; train it again.")
+    return weights
+
+
+def check_promise(folder: Path, fingerprint: str, base: str) -> None:
+    """Whether a folder published here was trained on the weights of this fingerprint, of the base of this name.
+
+    Others do not tell, and their shapes must do. Raises WrongBase.
+    """
+    if not (folder / publish.MANIFEST).is_file():
+        return
+    trained_on = publish.read_manifest(folder).get("about", {}).get("base_fingerprint", "")
+    if trained_on and trained_on != fingerprint:
+        raise WrongBase(f"The adapter in {folder} was trained on other weights than those of {base}; load its own base.")

@@ -1,0 +1,98 @@
+"""What transformers makes of a model's folder, written down once, so that serving the model needs neither it nor torch.
+
+To import both takes longer than all else that a start has to do, and as much memory as a small model's weights. So a process of
+its own asks them, the first time that a model is loaded (`describe.py`); what it finds is kept in the cache, by the content of
+all files that matter, without the weights' values. A model that cannot be served so is loaded by transformers itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from smolorad.domain import Dtype
+from smolorad.engine.facts import model_files, read_config, tensors_of, weight_files
+from smolorad.engine.native.shape import Shape
+from smolorad.engine.tokenizer import ServingTokenizer
+
+log = logging.getLogger("smolorad.engine")
+
+# Those whose classes the native step may know; what they are in truth, `describe.py` finds out.
+FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+BLUEPRINT, TOKENIZER = "blueprint.json", "backend_tokenizer.json"
+_FORMAT = "1"  # of what is written; another one is made anew
+_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """How to serve a model of the Llama family."""
+
+    architecture: str
+    shape: Shape
+    parameters: Mapping[str, Sequence[int]]  # the shape of each, by its name in the weight files
+    context_length: int  # tokens
+    end_ids: Sequence[int]
+    vocabulary_size: int
+    chat_template: str | None
+    special: Mapping[str, str]  # `bos_token` and the like
+
+    def tokenizer(self, folder: Path) -> ServingTokenizer:
+        """Its tokenizer; `folder` is where the blueprint is kept."""
+        return ServingTokenizer((folder / TOKENIZER).read_text(encoding="utf-8"), self.chat_template, self.special)
+
+
+def key_of(folder: Path, dtype: Dtype) -> str:
+    """What a model's blueprint depends on, as a name for it."""
+    digest = hashlib.sha256("\0".join([_FORMAT, dtype, version("transformers"), version("tokenizers")]).encode())
+    weights = weight_files(folder, str(folder))
+    for path in small_files(folder):
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    for tensor in sorted((name, stored, *shape) for name, stored, shape in tensors_of(weights)):
+        digest.update(repr(tensor).encode())
+    return digest.hexdigest()[:32]
+
+
+def small_files(folder: Path) -> list[Path]:
+    """A model's files without its weights."""
+    return [path for path in model_files(folder) if ".safetensors" not in path.name]
+
+
+def find(folder: Path, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | None:
+    """The blueprint of a model folder, made if it is not in `cache`, and the folder where it is kept.
+
+    None where there is none for such a model, or it cannot be made.
+    """
+    if read_config(folder)["model_type"] not in FAMILY:
+        return None
+    kept = cache / "blueprints" / key_of(folder, dtype)
+    if not (kept / BLUEPRINT).is_file():
+        _make(folder, dtype, kept)
+    try:
+        blueprint = msgspec.json.decode((kept / BLUEPRINT).read_bytes(), type=Blueprint | None)
+    except (OSError, msgspec.DecodeError) as error:
+        log.debug("no blueprint of %s: %s", folder, error)
+        return None
+    return None if blueprint is None else (blueprint, kept)
+
+
+def _make(folder: Path, dtype: Dtype, kept: Path) -> None:
+    """Leaves nothing at `kept` where it fails: transformers will say why when it is asked to load the model."""
+    if "transformers.modeling_utils" in sys.modules:  # then it costs next to nothing
+        from smolorad.engine import describe
+
+        describe.write(folder, dtype, kept)
+        return
+    command = [sys.executable, "-m", "smolorad.engine.describe", str(folder), str(dtype), str(kept)]
+    try:
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("no blueprint of %s: %s", folder, (getattr(error, "stderr", None) or str(error)).strip()[-500:])

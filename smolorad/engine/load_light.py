@@ -1,0 +1,87 @@
+"""From a model folder to a resident base without torch: models of the Llama family, on a CPU, by the native step alone."""
+
+from __future__ import annotations
+
+import functools
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from smolora._paths import cache_path
+from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
+from smolorad.engine import blueprint as blueprints
+from smolorad.engine.base import Base, LoadReport, Whole
+from smolorad.engine.constraint import Constraints
+from smolorad.engine.device import Hardware, cores, place
+from smolorad.engine.facts import check, fingerprint
+from smolorad.engine.garbage import uncollected
+from smolorad.engine.native.build import library
+from smolorad.engine.native.shape import EMBEDDING
+from smolorad.engine.native.step import NativeModel, packable, takes_prompts
+from smolorad.engine.vocabulary import Vocabulary
+from smolorad.engine.weights import KEPT, Weights, read_weights
+
+
+def load_light(
+    folder: Path,
+    name: str,
+    *,
+    device: Device | None,
+    dtype: Dtype | None,
+    precision: Precision,
+    hardware: Hardware,
+    report: LoadReport,
+) -> Base | None:
+    """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
+    files = check(folder, name=name)
+    # Nothing here depends on the number of parameters: that decides for MPS alone.
+    placement = place(device, dtype, 0, hardware)
+    if placement.device is not Device.CPU or placement.dtype not in KEPT:
+        return None
+    compiled = library(cache_path(), cores())
+    if compiled is None or not takes_prompts(compiled, KEPT[placement.dtype], precision):
+        return None
+    total = sum(path.stat().st_size for path in files)
+    report(LoadProgress(LoadStage.READ, 0, total))
+    found = blueprints.find(folder, placement.dtype, cache_path())
+    if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
+        return None
+    blueprint, kept = found
+    with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
+        summing, reading = beside.submit(fingerprint, files), beside.submit(blueprint.tokenizer, kept)
+        parked_below = cache_path() / "parked" if precision is not Precision.EXACT else None
+        weights = read_weights(files, blueprint.parameters, placement.dtype, parked_below=parked_below)
+        told, tokenizer = summing.result(), reading.result()
+    report(LoadProgress(LoadStage.READ, total, total))
+    report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
+    native = NativeModel(compiled, blueprint.shape, weights.arrays, precision)
+    report(LoadProgress(LoadStage.WARM_UP))
+    vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
+    return Base(
+        whole=functools.cache(lambda: _whole(kept, weights, placement.dtype)),
+        tokenizer=tokenizer,
+        name=name,
+        path=folder,
+        fingerprint=told,
+        architecture=blueprint.architecture,
+        parameters=sum(map(math.prod, blueprint.parameters.values())),
+        weight_bytes=sum(array.nbytes for array in weights.arrays.values()),
+        device=placement.device,
+        dtype=placement.dtype,
+        context_length=blueprint.context_length,
+        vocabulary_size=blueprint.vocabulary_size,
+        embeddings=blueprint.parameters[EMBEDDING][0],
+        end_ids=frozenset(blueprint.end_ids),
+        vocabulary=vocabulary,
+        constraints=Constraints(vocabulary),
+        precision=precision,
+        native=native,
+        parked=weights.parked,
+    )
+
+
+def _whole(kept: Path, weights: Weights, dtype: Dtype) -> Whole:
+    with uncollected():
+        from smolorad.engine.whole import whole_of
+
+    return whole_of(kept, weights.arrays, dtype)

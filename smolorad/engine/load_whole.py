@@ -1,0 +1,198 @@
+"""From a model folder to a resident base, by transformers: any causal language model, on any device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from smolora._paths import cache_path
+from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
+from smolorad.engine.base import Base, LoadReport, Whole
+from smolorad.engine.constraint import Constraints
+from smolorad.engine.device import Hardware, Placement, ladder, place
+from smolorad.engine.facts import facts, weight_files
+from smolorad.engine.failure import first_line, is_out_of_memory
+from smolorad.engine.forward import TorchSpeaker, steps_of
+from smolorad.engine.native.build import library
+from smolorad.engine.native.describe import knows, shape_of, weights_of
+from smolorad.engine.native.linear import Packed, pack_linears
+from smolorad.engine.native.step import NativeModel
+from smolorad.engine.parked import Parked, park
+from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
+from smolorad.engine.speaker import Steps
+from smolorad.engine.transformers_folder import context_length, end_ids, read_model_config, read_tokenizer
+from smolorad.engine.views import share
+from smolorad.engine.vocabulary import Vocabulary
+from smolorad.errors import Damaged, InvalidRequest
+
+_SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
+
+log = logging.getLogger("smolorad.engine")
+
+
+def load_whole(
+    folder: Path,
+    name: str,
+    *,
+    device: Device | None = None,
+    dtype: Dtype | None = None,
+    trust_remote_code: bool = False,
+    precision: Precision = Precision.EXACT,
+    hardware: Hardware | None = None,
+    report: LoadReport,
+) -> Base:
+    """Reads a model, brings it where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
+    # A large tokenizer takes as long to read as the weights, and no torch.
+    beside = ThreadPoolExecutor(1)
+    reading = beside.submit(read_tokenizer, folder, trust_remote_code)
+    beside.shutdown(wait=False)  # when that is done
+    hardware = hardware or Hardware.here()
+    transformers_logging.disable_progress_bar()
+    found = facts(folder, name=name, trust_remote_code=trust_remote_code)
+    config = read_model_config(folder, name, trust_remote_code)
+    first = place(device, dtype, found.parameters, hardware)
+    total = sum(path.stat().st_size for path in weight_files(folder, name))
+
+    def read(placement: Placement) -> Any:
+        report(LoadProgress(LoadStage.READ, 0, total))
+        model = _read(folder, config, placement, trust_remote_code)
+        report(LoadProgress(LoadStage.READ, total, total))
+        report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
+        return model
+
+    def attempt(placement: Placement) -> tuple[Any, str]:
+        if placement.device is Device.CPU:
+            return read(placement), ""
+        try:
+            if placement.attention == "sdpa" and (fault := attention_fault(placement.device, placement.dtype)):
+                return None, fault
+            model = read(placement)
+            expected = trace(model, steps_of(model))
+            # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
+            model = model.to(placement.device)
+            return model, answer_fault(model, placement.dtype, expected)
+        except RuntimeError as error:  # an operator that the device lacks, or memory that it has not
+            return None, first_line(error).rstrip(".")
+
+    model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
+    parked = _own_weights(model, placement, precision)
+    tokenizer = reading.result()
+    ends = end_ids(model, tokenizer)
+    vocabulary = Vocabulary(tokenizer, ends)
+    report(LoadProgress(LoadStage.WARM_UP))
+    steps = steps_of(model)
+    if steps is Steps.WHOLE:
+        notes = (*notes, _SLOW.format(architecture=model.config.model_type))
+        log.warning("%s: %s", name, notes[-1])
+    native, packed = _compiled(model, precision) if placement.device is Device.CPU else (None, None)
+    if precision is not Precision.EXACT and native is None and packed is None:
+        raise InvalidRequest.field(
+            "precision",
+            f"is {precision}, but {name} on {placement.device} can only be read exactly: int8 and int4 need the CPU and a C "
+            "compiler; load it with `--precision exact`, or with `--device cpu` where there is a compiler",
+        )
+    parameters = list(model.parameters())
+    whole = Whole(model, tokenizer)
+    return Base(
+        whole=lambda: whole,
+        tokenizer=tokenizer,
+        name=name,
+        path=folder,
+        fingerprint=found.fingerprint,
+        architecture=model.config.model_type,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        weight_bytes=sum(parameter.nbytes for parameter in parameters),
+        device=placement.device,
+        dtype=placement.dtype,
+        context_length=context_length(model, tokenizer),
+        vocabulary_size=model.config.get_text_config().vocab_size,
+        embeddings=len(model.get_input_embeddings().weight),
+        end_ids=ends,
+        vocabulary=vocabulary,
+        constraints=Constraints(vocabulary),
+        steps=steps,
+        speaker=TorchSpeaker(packed.model if packed is not None else model, steps),
+        notes=notes,
+        trust_remote_code=trust_remote_code,
+        precision=precision,
+        native=native,
+        packed=packed,
+        parked=parked,
+    )
+
+
+def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None]:
+    """What our own library makes of the model: a native step, or packed linear layers, or nothing where it cannot be built."""
+    compiled = library(cache_path(), torch.get_num_threads())
+    if compiled is None:
+        return None, None
+    if knows(model, precision):
+        return NativeModel(compiled, shape_of(model), weights_of(model), precision), None
+    return None, pack_linears(share(model), compiled, precision)
+
+
+def _read(folder: Path, config: Any, placement: Placement, trust_remote_code: bool) -> Any:
+    """The model on the CPU, in eval mode, its parameters frozen."""
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=placement.torch_dtype,
+            attn_implementation=None if placement.attention == "sdpa" else placement.attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise Damaged(f"The weights in {folder} are damaged ({error}); get the model again.") from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise Damaged(f"The weights in {folder} do not fit its config.json; get the model again.") from error
+    if info["missing_keys"]:
+        raise Damaged(f"The weights in {folder} lack {min(info['missing_keys'])}; get the model again.")
+    return model.eval().requires_grad_(False)
+
+
+def _own_weights(model: Any, placement: Placement, precision: Precision) -> Parked | None:
+    """Copies what is still the mapped file itself: a file that is changed or cut short must not reach a model in use.
+
+    Into memory; or where generation will have a packed copy, into a file again, of our own.
+    """
+    if placement.device is not Device.CPU:
+        return None  # the device has its copy
+    if precision is not Precision.EXACT and (parked := park_model(model, cache_path() / "parked")) is not None:
+        return parked
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()
+    return None
+
+
+def park_model(model: Any, folder: Path) -> Parked | None:
+    """Moves every parameter and buffer of a model on the CPU into a file without a name below `folder`.
+
+    None where the disk has no room for it, and the log says so; the model is then as it was.
+    """
+    tensors = list({id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}.values())
+    found = park(map(_bytes, tensors), folder)
+    if found is None:
+        return None
+    mapped, places = found
+    for tensor, begin in zip(tensors, places, strict=True):
+        flat = torch.frombuffer(mapped, dtype=torch.uint8, count=tensor.nbytes, offset=begin)
+        tensor.data = flat.view(tensor.dtype).view(tensor.shape)
+    return Parked(mapped)
+
+
+def _bytes(tensor: Tensor) -> Iterator[Any]:
+    yield tensor.data.contiguous().view(-1).view(torch.uint8).numpy().data

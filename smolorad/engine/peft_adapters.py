@@ -1,0 +1,173 @@
+"""LoRA adapters as PEFT knows them, on views of the base."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import Tensor
+
+from smolorad.engine import adapter_folder
+from smolorad.engine.adapter_folder import check_promise
+from smolorad.engine.adapters import Adapter
+from smolorad.engine.arrays import array_of, tensor_of
+from smolorad.engine.base import Base
+from smolorad.engine.decode import Native
+from smolorad.engine.failure import first_line
+from smolorad.engine.forward import TorchSpeaker
+from smolorad.engine.native.adapter import PlainLora
+from smolorad.engine.native.step import Lora, NativeModel
+from smolorad.errors import UnsupportedModel, WrongBase
+
+# What an adapter's config may say. All else must be as PEFT has it by default: some fields change the base's own weights, some
+# need hooks that only PEFT's wrapper has, one names a module to import.
+_SHAPE = frozenset(
+    {
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "exclude_modules",
+        "bias",
+        "use_rslora",
+        "use_dora",
+        "modules_to_save",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "fan_in_fan_out",
+        "lora_bias",
+        "task_type",
+    }
+)
+_ABOUT = frozenset(
+    {"peft_type", "peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "init_lora_weights"}
+)
+# Beginnings that leave the base as it is. The others (`pissa`, `olora`, `loftq` ...) move a part of it into the adapter.
+PLAIN_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
+
+
+def read_adapter(base: Base, folder: Path) -> Adapter:
+    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `Adapters.attach`."""
+    config = read_config(folder)
+    check_promise(folder, base.fingerprint, base.name)
+    weights = _weights(folder)
+    if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
+        return Adapter(None, _numbers(weights), Native(base.native, lora))
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
+    wrapped, parameters = wrap(view, base.name, config, folder)
+    return _attached(base, wrapped, parameters)
+
+
+def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
+    """An adapter of tensors by PEFT's names for them in a file: for the native step, or else on a view of the base."""
+    if base.native is not None and (lora := _plain_lora(base.native, config, tensors)) is not None:
+        return Adapter(None, _numbers(tensors), Native(base.native, lora))
+    config = copy.deepcopy(config)
+    config.inference_mode, config.init_lora_weights = True, False
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
+    with torch.random.fork_rng(devices=[]):
+        wrapped = PeftModel(view, config)
+    set_peft_model_state_dict(wrapped, dict(tensors))
+    return _attached(base, wrapped, _numbers(tensors))
+
+
+def _attached(base: Base, wrapped: PeftModel, parameters: int) -> Adapter:
+    return Adapter(TorchSpeaker(wrapped.get_base_model().eval().requires_grad_(False), base.steps), parameters)
+
+
+def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:
+    """The adapter without a module of PEFT's; None where it is more than plain LoRA on projections, or does not fit."""
+    more = (
+        config.use_dora,
+        config.modules_to_save,
+        config.bias != "none",
+        config.lora_bias,
+        config.rank_pattern,
+        config.alpha_pattern,
+        config.target_modules is None,
+    )
+    if any(more):
+        return None
+    targets = [name for name in native.shape.modules if check_target_module_exists(config, name)]
+    arrays = {name: array_of(tensor.detach().float().contiguous()) for name, tensor in tensors.items()}
+    return PlainLora.of(config.r, config.lora_alpha, rank_stabilised=config.use_rslora).on(native, targets, arrays)
+
+
+def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, int]:
+    """Injects the adapter of a PEFT folder into a model called `name`; returns it, and the number of its parameters.
+
+    Raises UnsupportedModel, Damaged, WrongBase, NotFinite.
+    """
+    weights = _weights(folder)
+    # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            wrapped = PeftModel(model, config)
+        except ValueError as error:
+            raise WrongBase(f"The adapter in {folder} does not fit {name}: {first_line(error)}") from error
+    weights = _of_adapter(name, wrapped, weights, folder)
+    set_peft_model_state_dict(wrapped, weights)
+    return wrapped, _numbers(weights)
+
+
+def _numbers(weights: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in weights.values())
+
+
+def adapter_weights(base: Base, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a PEFT folder, checked against the base as `wrap` checks them; raises the same."""
+    config = read_config(folder)
+    check_promise(folder, base.fingerprint, base.name)
+    with torch.random.fork_rng(devices=[]):
+        wrapped = PeftModel(base.view(own_biases=config.bias != "none" or config.lora_bias), config)
+    return _of_adapter(base.name, wrapped, _weights(folder), folder)
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """The shape of a PEFT folder's adapter; raises NotFound, Damaged, UnsupportedModel."""
+    raw = adapter_folder.read_config(folder)
+    if raw.get("init_lora_weights", True) not in PLAIN_BEGINNINGS:
+        raise UnsupportedModel(
+            f"The adapter in {folder} was begun with {raw['init_lora_weights']!r}, which changes the base's weights; save it "
+            "with `path_initial_model_for_weight_conversion`, which makes a plain LoRA of it."
+        )
+    default = LoraConfig().to_dict()
+    strange = sorted(key for key, value in raw.items() if key not in _SHAPE | _ABOUT and value and value != default.get(key))
+    if strange:
+        raise UnsupportedModel(f"The adapter in {folder} uses {strange[0]!r}, which is not known here; train it without.")
+    shape = {key: value for key, value in raw.items() if key in _SHAPE}
+    return LoraConfig(**shape, init_lora_weights=False, inference_mode=True)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor_of(array) for name, array in adapter_folder.read_weights(folder).items()}
+
+
+def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The weights that are the adapter's own: every one that it needs, each in its shape, and nothing that is left over.
+
+    PEFT saves a targeted embedding's base weights too. They must equal the base's, and are left out: to load them would be to
+    write into the base.
+    """
+    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    own = {name: tensor for name, tensor in weights.items() if name in expected}
+    for name, tensor in expected.items():
+        if name not in own:
+            raise WrongBase(f"The adapter in {folder} has no {name}, so it does not fit {base}; load its own base.")
+        if own[name].shape != tensor.shape:
+            raise WrongBase(
+                f"The adapter in {folder} has {name} as {tuple(own[name].shape)}, and {base} needs {tuple(tensor.shape)}; "
+                "load its own base."
+            )
+    whole = wrapped.state_dict()
+    for name in weights.keys() - own.keys():
+        if name not in whole or not torch.equal(weights[name].to(whole[name]), whole[name]):
+            raise WrongBase(f"The adapter in {folder} has {name}, which is no part of it on {base}; load its own base.")
+    return own

@@ -1,0 +1,176 @@
+"""What changes scores before a token is chosen: each computes what transformers' processor of that name does, in numpy.
+
+The arithmetic of one number is the same, so scores are equal to the last bit; `TopP` and `MinP` add up in double precision, and
+may decide otherwise about a token whose share lies within rounding of the border. Those that few ask for are transformers' own
+(`warpers.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]  # (tokens,): prompt and answer
+Scores = NDArray[np.float32]  # (vocabulary,)
+Processor = Callable[[Ids, Scores], Scores]
+
+_CANDIDATES = 512  # among which TopP looks first
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """Adds to tokens' scores."""
+
+    by_token: Mapping[int, float]
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        changed = scores.copy()
+        changed[list(self.by_token)] += np.array(list(self.by_token.values()), dtype=np.float32)
+        return changed
+
+
+@dataclass(frozen=True, slots=True)
+class RepetitionPenalty:
+    """Moves the score of every token of the text away from its likelier side. Source: CTRL, N. Keskar and others, 2019."""
+
+    penalty: float
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        changed, penalty = scores.copy(), np.float32(self.penalty)
+        tokens = np.unique(ids[ids < len(scores)])
+        old = scores[tokens]
+        changed[tokens] = np.where(old < 0, old * penalty, old / penalty)
+        return changed
+
+
+@dataclass(frozen=True, slots=True)
+class NoRepeatNGram:
+    """Forbids a token that would complete a run of `size` tokens that the text has already."""
+
+    size: int
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        if len(ids) < self.size:
+            return scores
+        windows = np.lib.stride_tricks.sliding_window_view(ids, self.size)
+        begins_alike = (windows[:, :-1] == ids[len(ids) + 1 - self.size :]).all(axis=1)
+        return _without(scores, windows[begins_alike, -1])
+
+
+@dataclass(frozen=True, slots=True)
+class NoBadWords:
+    """Forbids the last token of each of some runs of tokens where the text ends with all before it."""
+
+    words: Sequence[Sequence[int]]
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        return _without(scores, [word[-1] for word in self.words if self._is_begun(ids, word[:-1])])
+
+    def _is_begun(self, ids: Ids, beginning: Sequence[int]) -> bool:
+        return len(beginning) <= len(ids) and ids[len(ids) - len(beginning) :].tolist() == list(beginning)
+
+
+@dataclass(frozen=True, slots=True)
+class MinNewTokens:
+    """Forbids the tokens that end an answer until it has so many."""
+
+    prompt_tokens: int
+    least: int
+    end_ids: Sequence[int]
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        return _without(scores, self.end_ids) if len(ids) - self.prompt_tokens < self.least else scores
+
+
+@dataclass(frozen=True, slots=True)
+class OccurrencePenalties:
+    """OpenAI's two penalties: score - frequency * (times in the answer) - presence * (1 if in the answer).
+
+    The prompt does not count. Source: OpenAI's API reference; in vLLM's order, so that rounding is the same.
+    """
+
+    presence: float
+    frequency: float
+    prompt_tokens: int
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        changed = scores.copy()
+        tokens, times = np.unique(ids[self.prompt_tokens :], return_counts=True)
+        changed[tokens] -= np.float32(self.frequency) * times.astype(np.float32)
+        changed[tokens] -= np.float32(self.presence)
+        return changed
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """Divides all scores."""
+
+    temperature: float
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        return scores / np.float32(self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """Leaves the `k` likeliest tokens, and those as likely as the last of them."""
+
+    k: int
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        k = min(self.k, len(scores))
+        return np.where(scores < np.partition(scores, -k)[-k], np.float32(-np.inf), scores)
+
+
+@dataclass(frozen=True, slots=True)
+class TopP:
+    """Leaves the fewest likeliest tokens whose probabilities add up to `p`. Source: A. Holtzman and others, 2019."""
+
+    p: float
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        weights = likelihoods(scores)
+        wanted = self.p * weights.sum()
+        count = _CANDIDATES
+        while True:  # they hold next to everything, as a rule
+            least = np.partition(scores, -count)[-count] if count < len(scores) else np.float32(-np.inf)
+            candidates = np.flatnonzero(scores >= least)
+            ranked = candidates[np.argsort(scores[candidates], kind="stable")[::-1]]
+            before = np.cumsum(weights[ranked]) - weights[ranked]  # of all that are likelier
+            if count >= len(scores) or before[-1] >= wanted:
+                break
+            count *= 8
+        kept = ranked[before < wanted]
+        changed = np.full_like(scores, -np.inf)
+        changed[kept] = scores[kept]
+        return changed
+
+
+@dataclass(frozen=True, slots=True)
+class MinP:
+    """Leaves the tokens at least `p` times as likely as the likeliest. Source: N. Nguyen and others, 2024."""
+
+    p: float
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        return np.where(likelihoods(scores) < self.p, np.float32(-np.inf), scores)
+
+
+def likelihoods(scores: Scores) -> NDArray[np.float64]:
+    """How likely each token is, as a share of the likeliest one's probability."""
+    shifted = scores.astype(np.float64)
+    shifted -= shifted.max()
+    found: NDArray[np.float64] = np.exp(shifted, out=shifted)
+    return found
+
+
+def _without(scores: Scores, tokens: Any) -> Scores:
+    """The scores with some tokens forbidden; those beyond the vocabulary do not matter."""
+    forbidden = np.asarray(tokens, dtype=np.int64)
+    changed = scores.copy()
+    changed[forbidden[forbidden < len(scores)]] = -np.inf
+    return changed

@@ -1,0 +1,29 @@
+"""A model as generation asks it, where the native step is not all that it needs."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Steps(Enum):
+    """The steps in which a model computes a text rightly."""
+
+    CHUNKS = "any tokens after any others"
+    TOKENS = "the prompt at once, then a token at a time"
+    WHOLE = "the whole text for every token, without a cache"
+
+
+class Speaker(Protocol):
+    """A model that computes by itself, as `forward.TorchSpeaker` does."""
+
+    steps: Steps
+
+    def cache(self) -> Any | None:
+        """An empty one; None where the model computes without."""
+
+    def compute(self, ids: NDArray[np.int64], cache: Any | None, begin: int) -> NDArray[np.float32]:
+        """The logits (1, vocabulary) after the last of `ids` (tokens,); `cache` has the `begin` tokens before them."""

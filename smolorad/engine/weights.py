@@ -1,0 +1,88 @@
+"""A model's weights in memory of the engine's own, read without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolorad.domain import Dtype
+from smolorad.engine.numbers import STORED, to_bf16, to_fp32
+from smolorad.engine.parked import ALIGNMENT, Parked, hold, park
+
+# How each number format is kept; what is not here, torch alone has.
+KEPT: Mapping[Dtype, np.dtype[Any]] = {Dtype.BFLOAT16: np.dtype(np.uint16), Dtype.FLOAT32: np.dtype(np.float32)}
+_PIECE = 2**20  # numbers that are read at once
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Parameters by name. Nothing that happens to the files they came from reaches them."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    parked: Parked | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where a tensor stands."""
+
+    path: Path
+    begin: int  # bytes from the beginning of the file
+    dtype: np.dtype[Any]
+    count: int
+
+
+def read_weights(
+    files: Sequence[Path], parameters: Mapping[str, Sequence[int]], dtype: Dtype, *, parked_below: Path | None = None
+) -> Weights:
+    """The parameters of these names and shapes, which the files have, in a format of KEPT.
+
+    With `parked_below`, where generation does not read them, in a file in that folder, if the disk has room. The files were
+    checked by `facts.check`. Raises OSError.
+    """
+    kept, stored = KEPT[dtype], _stored(files)
+    pieces = [_pieces(stored[name], dtype) for name in parameters]
+    sizes = [math.prod(shape) * kept.itemsize for shape in parameters.values()]
+    parked = None if parked_below is None else park(pieces, parked_below)
+    if parked is None:
+        pieces = [_pieces(stored[name], dtype) for name in parameters]
+    memory, places = parked or hold(pieces, sum(sizes) + ALIGNMENT * len(sizes))
+    arrays: dict[str, NDArray[Any]] = {}
+    for (name, shape), place in zip(parameters.items(), places, strict=True):
+        arrays[name] = np.frombuffer(memory, kept, math.prod(shape), place).reshape(shape)
+    return Weights(arrays, None if parked is None else Parked(memory))
+
+
+def _stored(files: Sequence[Path]) -> dict[str, _Stored]:
+    """By name. Source of the layout: safetensors' README; an 8-byte length, so much JSON, then all tensors."""
+    found = {}
+    for path in files:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        for name, tensor in header.items():
+            if name != "__metadata__" and tensor["dtype"] in STORED:
+                begin = 8 + length + tensor["data_offsets"][0]
+                found[name] = _Stored(path, begin, STORED[tensor["dtype"]], math.prod(tensor["shape"]))
+    return found
+
+
+def _pieces(stored: _Stored, dtype: Dtype) -> Iterator[memoryview]:
+    convert = to_bf16 if dtype is Dtype.BFLOAT16 else to_fp32
+    with stored.path.open("rb", buffering=0) as file:
+        file.seek(stored.begin)
+        left = stored.count
+        room = np.empty(min(left, _PIECE), dtype=stored.dtype)
+        while left:
+            piece = room[:left]
+            if file.readinto(piece.data.cast("B")) != piece.nbytes:
+                raise OSError(f"{stored.path} ended early")
+            yield np.ascontiguousarray(convert(piece)).data.cast("B")
+            left -= len(piece)

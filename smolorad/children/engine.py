@@ -93,6 +93,9 @@ class Engine(Protocol):
     def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """Trains an adapter into the job's output folder."""
 
+    async def expect_training(self) -> None:
+        """A training is likely to follow: it makes ready for it, beside what else it does."""
+
     async def pause_training(self) -> bool:
         """Has the training under way checkpoint at its next step and end with ShuttingDown; false where none has begun."""
 
@@ -209,6 +212,10 @@ class EngineProcess:
                     yield from_message(kinds[kind], getattr(event, kind))
         finally:
             self._training = None
+
+    async def expect_training(self) -> None:
+        """See Engine."""
+        await self._answer("done", expect_training=pb.ExpectTraining())
 
     async def pause_training(self) -> bool:
         """See Engine."""

@@ -183,6 +183,11 @@ class FakeEngine:
         (folders.output / "adapter_model.safetensors").write_bytes(b"weights")
         yield Trained(2, 2.5, 3.0, 2.0, 10, training.lora)
 
+    async def expect_training(self) -> None:
+        """See Engine."""
+        self._check_alive()
+        self.script.calls.append(("expect_training", None))
+
     async def pause_training(self) -> bool:
         """See Engine."""
         self.script.calls.append(("pause_training", None))

@@ -36,6 +36,7 @@ from smolorad.domain import Device, Dtype, GenerateSpec, Precision
 from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
+from smolorad.engine.early import EarlyImports
 from smolorad.engine.failure import explain
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.load import load
@@ -80,6 +81,7 @@ class Loop:
         self._schedule: Schedule[Answer] = Schedule()
         self._outlet = Outlet(self.emit)
         self._training: int | None = None
+        self._early = EarlyImports("smolorad.engine.train", "smolorad.engine.whole")
         self._offered: Snapshot | None = None
 
     def run(self) -> None:
@@ -235,6 +237,9 @@ class Loop:
                 parameters = self._adapter(command.attach).parameters
                 self._working()  # whoever knows that it is there finds it in Pong
                 self.emit(call, attached=pb.Attached(parameters=parameters))
+            case "expect_training":
+                self._early.start()
+                self.emit(call, done=pb.Done())
             case "detach":
                 if self._adapters is not None:
                     self._adapters.detach(command.detach.key)
@@ -280,6 +285,7 @@ class Loop:
     def _train(self, call: int, command: pb.Train) -> None:
         self._refuse_while_training("trained")
         base = self._resident()
+        self._early.wait()
         with uncollected():
             from smolorad.engine.train import train  # TRL takes seconds to import, and most engines never train
 

@@ -88,6 +88,7 @@ class Prepare:
         tokenizer = await self.tokenizer(spec.model)
         if tokenizer is not None:
             spec = replace(spec, model=tokenizer.model)  # the report names the model as the user knows it, not its folder
+        self._residency.expect_training()
         output = self._home.job(job.id).output
         path = None if tokenizer is None else tokenizer.path
         async with aclosing(self._workers.prepare(spec, files, path, output)) as events:
@@ -136,6 +137,7 @@ class Prepare:
             "" if tokenizer is None else tokenizer.model
         ):
             raise NotFound(f"{dataset.ref} was made of other files or in another way; send the files with UploadFile.")
+        self._residency.expect_training()
         return dataset
 
     async def tokenizer(self, model: str) -> ModelTokenizer | None:

@@ -248,6 +248,10 @@ class Residency:
                 )
             self._count_down()
 
+    def expect_training(self) -> None:
+        """A training on the resident model is likely to follow, or on the one that is being loaded."""
+        self._spawn(self._expect_training())
+
     async def attach(self, adapter: Adapter) -> None:
         """Has an adapter of the resident base ready in memory; of another base it is left where it is."""
         loaded = self._loaded
@@ -261,6 +265,12 @@ class Residency:
                 await self._loaded.engine.detach(key)
 
     # --- inside
+
+    async def _expect_training(self) -> None:
+        if self._loaded is None and self._is_busy():
+            await self._settled(WAIT_S)
+        if self._loaded is not None and not self._training:
+            await self._loaded.engine.expect_training()
 
     async def _preload(self) -> None:
         if not (remembered := await self._library.recall(_RESIDENT_KEY)):

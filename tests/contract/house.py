@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,13 @@ async def trained(house: House, adapter: str = "support", **more: Any) -> models
     """An adapter of the dataset `verses`."""
     request = training_pb2.TrainRequest(dataset="verses", adapter=adapter, **more)
     return (await everything(house.training.Train(request)))[-1].adapter
+
+
+async def happened(done: Callable[[], bool]) -> None:
+    """Returns when the daemon, in this process, has done what nobody is told of."""
+    async with asyncio.timeout(CALL_S):
+        while not done():  # noqa: ASYNC110, there is no event of it
+            await asyncio.sleep(0)
 
 
 async def until(call: AsyncIterator[Any], wanted: Any) -> Any:

@@ -13,7 +13,7 @@ from smolora.v1 import jobs_pb2, training_pb2
 from smolorad.children.fake import Script, Wait
 from smolorad.domain import Note, PhaseProgress
 from smolorad.errors import BadData, Violation
-from tests.contract.house import House, everything, loaded, prepared, refused, until, upload
+from tests.contract.house import House, everything, happened, loaded, prepared, refused, until, upload
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 
@@ -218,6 +218,28 @@ async def test_tokens_are_counted_by_the_resident_model(house: House, script: Sc
     ((spec, tokenizer),) = [(details[0], details[2]) for name, details in script.calls if name == "prepare"]  # type: ignore[index]
     assert tokenizer == folder / "tokenizer.json"
     assert spec.model == str(folder), "the report names the model as the user does"
+
+
+async def test_the_engine_makes_ready_for_a_training_while_a_dataset_is_made(house: House, script: Script) -> None:
+    def expected() -> int:
+        return [name for name, _ in script.calls].count("expect_training")
+
+    await prepared(house)
+    assert expected() == 0  # nobody is there to hear it
+    await loaded(house)
+    await prepared(house)
+    await happened(lambda: expected() == 1)
+
+
+async def test_it_does_so_once_a_model_is_loaded_meanwhile(house: House, script: Script) -> None:
+    gate = asyncio.Event()
+    script.loads.append([Wait(gate)])
+    loading = asyncio.create_task(loaded(house))
+    await happened(lambda: any(name == "load" for name, _ in script.calls))
+    await prepared(house)
+    gate.set()
+    await loading
+    await happened(lambda: any(name == "expect_training" for name, _ in script.calls))
 
 
 # Unchanged files

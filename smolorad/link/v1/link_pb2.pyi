@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause", "diff")
+    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause", "diff", "expect_training")
     CALL_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class Command(_message.Message):
     DECODE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PAUSE_FIELD_NUMBER: _ClassVar[int]
     DIFF_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_TRAINING_FIELD_NUMBER: _ClassVar[int]
     call: int
     load: Load
     generate: Generate
@@ -48,7 +49,8 @@ class Command(_message.Message):
     decode_tokens: _generation_pb2.DecodeTokensRequest
     pause: Pause
     diff: Diff
-    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., diff: _Optional[_Union[Diff, _Mapping]] = ...) -> None: ...
+    expect_training: ExpectTraining
+    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., diff: _Optional[_Union[Diff, _Mapping]] = ..., expect_training: _Optional[_Union[ExpectTraining, _Mapping]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob", "sample", "estimate", "diff")
@@ -121,6 +123,10 @@ class Load(_message.Message):
     trust_remote_code: bool
     precision: _common_pb2.Precision
     def __init__(self, path: _Optional[str] = ..., name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., trust_remote_code: _Optional[bool] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ...) -> None: ...
+
+class ExpectTraining(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class AdapterFolder(_message.Message):
     __slots__ = ("key", "path")

@@ -38,7 +38,7 @@ class Hardware:
     @classmethod
     def without_torch(cls) -> Hardware | None:
         """What Linux tells of a machine that has a CPU and nothing else; None where torch must be asked."""
-        if sys.platform != "linux" or "torch" in sys.modules or any(next(Path("/dev").glob(gpu), None) for gpu in _GPUS):
+        if sys.platform != "linux" or any(next(Path("/dev").glob(gpu), None) for gpu in _GPUS):
             return None
         try:
             lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -7,6 +7,7 @@ than plain LoRA) has it made of the same weights then. All else is transformers'
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from smolorad.domain import Device, Dtype, LoadProgress, Precision
@@ -36,7 +37,9 @@ def load(
     None for device or dtype chooses; `hardware` is this machine's unless it is given. `report` hears of each stage.
     Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that cannot be had.
     """
-    if not trust_remote_code and (known := hardware or Hardware.without_torch()) is not None:
+    # Where torch is here already, nothing is to be spared.
+    known = hardware or (None if "torch" in sys.modules else Hardware.without_torch())
+    if known is not None and not trust_remote_code:
         light = load_light(folder, name, device=device, dtype=dtype, precision=precision, hardware=known, report=report)
         if light is not None:
             return light

@@ -16,6 +16,7 @@ from smolorad.engine import decode
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
 from smolorad.engine.load import load
+from smolorad.engine.native import step
 from smolorad.engine.native.library import Library
 from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
 from smolorad.engine.prefix import PrefixCache
@@ -67,33 +68,38 @@ def test_an_adapter_s_cache_can_what_its_base_s_can(architecture: str, tmp_path:
 
 
 def test_prompt_in_chunks_changes_nothing(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = finish(begin(llama, spec(PROMPTS[3], max_tokens=24)))
+    base = dataclasses.replace(llama, native=None)
+    whole = finish(begin(base, spec(PROMPTS[3], max_tokens=24)))
     monkeypatch.setattr(decode, "PREFILL_CHUNK", 7)
-    answer = begin(llama, spec(PROMPTS[3], max_tokens=24))
+    answer = begin(base, spec(PROMPTS[3], max_tokens=24))
     assert answer.step() == ""
     assert answer.step() == ""
     assert finish(answer)[1].token_ids == whole[1].token_ids
 
 
-@pytest.mark.parametrize("many", [0, 16])
+@pytest.mark.parametrize(("many", "accelerate"), [(0, True), (0, False), (16, True)])
 @pytest.mark.parametrize("precision", [Precision.EXACT, Precision.INT8])
-def test_who_computes_a_long_prompt(precision: Precision, many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_computes_a_long_prompt(
+    precision: Precision, many: int, accelerate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Library, "many", lambda self, format: many)  # whatever this machine has
+    monkeypatch.setattr(step, "ACCELERATE", accelerate)
     folder = tiny_model(tmp_path, hidden_size=64)
     base = load(folder, "tiny", device=Device.CPU, dtype=Dtype.FLOAT32, precision=precision)
     taken: list[int] = []
-    step = NativeModel.step
+    compute = NativeModel.step
 
     def watched(self: NativeModel, parts: Sequence[Part]) -> NDArray[np.float32]:
         taken.extend(len(part.tokens) for part in parts)
-        return step(self, parts)
+        return compute(self, parts)
 
     monkeypatch.setattr(NativeModel, "step", watched)
     answer = begin(base, spec(PROMPTS[3], max_tokens=3))
-    assert (answer.native is None) is (precision is Precision.EXACT)  # a step of its own, or in company
+    by_torch = precision is Precision.EXACT and accelerate and not many
+    alone = by_torch or (precision is Precision.EXACT and many > 0)
+    assert (answer.native is None) is alone  # a step of its own, or in company
     usage = finish(answer)[1].usage
     assert usage.prompt_tokens > MAX_ROWS
-    by_torch = precision is Precision.EXACT and not many
     assert sum(taken) == (0 if by_torch else usage.prompt_tokens) + usage.completion_tokens - 1
     assert max(taken) == (1 if by_torch else MAX_ROWS)
 

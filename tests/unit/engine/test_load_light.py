@@ -23,6 +23,7 @@ from smolorad.engine import blueprint
 from smolorad.engine.base import Base
 from smolorad.engine.device import Hardware
 from smolorad.engine.load import load
+from smolorad.engine.native import step
 from smolorad.engine.native.library import Library
 from smolorad.engine.native.step import Part
 from smolorad.errors import Damaged
@@ -49,6 +50,7 @@ PROMPT = "The quick brown fox"
 @pytest.fixture(autouse=True)
 def _whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Library, "many", lambda self, format: 16)
+    monkeypatch.setattr(step, "ACCELERATE", False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,10 @@ def main(argv: Sequence[str]) -> int:
     prefer_as_victim()
 
     with uncollected():
+        from smolorad.engine.device import cores
         from smolorad.engine.loop import Loop
 
-    Loop(inbox).run()
+    Loop(inbox, cores(os.environ)).run()
     return 0
 
 

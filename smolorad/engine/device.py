@@ -6,9 +6,10 @@ import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import psutil
@@ -141,9 +142,9 @@ def release(device: Device) -> None:
         torch.mps.empty_cache() if device is Device.MPS else torch.cuda.empty_cache()
 
 
-def cores() -> int:
+def cores(environ: Mapping[str, str] = MappingProxyType({})) -> int:
     """How many threads compute at once: OMP_NUM_THREADS, or one for each core that this process may use, as torch has it."""
-    if (told := os.environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(told) > 0:
+    if (told := environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(told) > 0:
         return int(told)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(psutil.cpu_count(logical=False) or allowed, allowed)

@@ -30,17 +30,21 @@ def load(
     trust_remote_code: bool = False,
     precision: Precision = Precision.EXACT,
     hardware: Hardware | None = None,
+    threads: int | None = None,
     report: LoadReport = _nobody,
 ) -> Base:
     """Reads a model, and brings it where it is to compute.
 
-    None for device or dtype chooses; `hardware` is this machine's unless it is given. `report` hears of each stage.
+    None for device or dtype chooses; `hardware` is this machine's unless it is given; `threads` is how many compute where torch
+    is not there to be asked, by default one a core. `report` hears of each stage.
     Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that cannot be had.
     """
     # Where torch is here already, nothing is to be spared.
     known = hardware or (None if "torch" in sys.modules else Hardware.without_torch())
     if known is not None and not trust_remote_code:
-        light = load_light(folder, name, device=device, dtype=dtype, precision=precision, hardware=known, report=report)
+        light = load_light(
+            folder, name, device=device, dtype=dtype, precision=precision, hardware=known, threads=threads, report=report
+        )
         if light is not None:
             return light
     with uncollected():

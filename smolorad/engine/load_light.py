@@ -30,6 +30,7 @@ def load_light(
     dtype: Dtype | None,
     precision: Precision,
     hardware: Hardware,
+    threads: int | None,
     report: LoadReport,
 ) -> Base | None:
     """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
@@ -38,7 +39,7 @@ def load_light(
     placement = place(device, dtype, 0, hardware)
     if placement.device is not Device.CPU or placement.dtype not in KEPT:
         return None
-    compiled = library(cache_path(), cores())
+    compiled = library(cache_path(), threads or cores())
     if compiled is None or not takes_prompts(compiled, KEPT[placement.dtype], precision):
         return None
     total = sum(path.stat().st_size for path in files)

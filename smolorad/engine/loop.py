@@ -1,4 +1,4 @@
-"""THE torch thread: takes commands, steps one thing, posts events.
+"""THE thread that computes: takes commands, steps one thing, posts events.
 
 How a step goes:
 
@@ -72,8 +72,10 @@ class _Wanted:
 class Loop:
     """What the engine does, one step at a time. It is the `Host` that a training breathes through."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, threads: int | None = None) -> None:
+        """`threads`: as in `load`."""
         self._inbox = inbox
+        self._threads = threads
         self._base: Base | None = None
         self._adapters: Adapters | None = None
         self._prefixes = PrefixCache()
@@ -276,7 +278,7 @@ class Loop:
             self.emit(call, load_progress=to_message(models_pb2.LoadProgress, progress))
 
         wanted = from_message(_Wanted, command)
-        base = load(Path(command.path), report=report, **dataclasses.asdict(wanted))
+        base = load(Path(command.path), threads=self._threads, report=report, **dataclasses.asdict(wanted))
         # Only now does the one before go; answers that it has begun are still its own.
         self._base, self._adapters, self._prefixes = base, Adapters(base), PrefixCache()
         base.rest()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from smolorad.domain import Device, Dtype
 from smolorad.engine import self_test
-from smolorad.engine.device import Hardware, Placement, ladder, place
+from smolorad.engine.device import Hardware, Placement, cores, ladder, place
 from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from tests.unit.engine.kit import plain_model
@@ -157,3 +157,9 @@ def test_a_model_that_answers_otherwise_is_found(llama_folder: Path) -> None:
     with torch.no_grad():
         model.model.layers[1].self_attn.q_proj.weight.mul_(1.5)
     assert "logits of token" in answer_fault(model, FP32, expected)
+
+
+@pytest.mark.parametrize("told", ["", "0", "many", "-1"])
+def test_how_many_threads_compute(told: str) -> None:
+    assert cores({"OMP_NUM_THREADS": "3"}) == 3
+    assert 1 <= cores({"OMP_NUM_THREADS": told}) == cores()

@@ -106,6 +106,11 @@ def aligned(nbytes: int) -> NDArray[np.uint8]:
     return room[begin : begin + nbytes]
 
 
+def aligned_fp32(*shape: int) -> NDArray[np.float32]:
+    """An array of `aligned` memory, not set."""
+    return aligned(4 * math.prod(shape)).view(np.float32).reshape(shape)
+
+
 def _function(function: ctypes._NamedFuncPointer, result: type | None, *arguments: type) -> ctypes._NamedFuncPointer:
     function.restype, function.argtypes = result, arguments
     return function

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smolorad.domain import Precision
 from smolorad.engine.kvcache import KvCache
-from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer
+from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer, aligned_fp32
 from smolorad.engine.native.shape import EMBEDDING, FINAL_NORM, HEAD, PROJECTIONS, Shape
 from smolorad.engine.numbers import to_fp32
 
@@ -143,7 +143,7 @@ class NativeModel:
         for at, name in enumerate(self.projections):
             if name in products:
                 a, b, scale = products[name]
-                pair = (np.array(a, order="C"), np.array(b.T, order="C"))
+                pair = (_copy(a), _copy(b.T))
                 kept += pair
                 table[at] = _Lora(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
         return Lora(table, tuple(kept))
@@ -153,7 +153,7 @@ class NativeModel:
 
         The logits after each part's last token, or after every one where the part wants them, in order: (n, vocabulary).
         """
-        logits = np.empty((sum(len(part.tokens) if part.every else 1 for part in parts), self.vocabulary), dtype=np.float32)
+        logits = aligned_fp32(sum(len(part.tokens) if part.every else 1 for part in parts), self.vocabulary)
         table = (_Sequence * len(parts))()
         for at, part in enumerate(parts):
             keys, values = part.cache.addresses
@@ -197,12 +197,18 @@ class NativeModel:
         return matrix.struct()
 
     def _small(self, array: NDArray[Any]) -> int:
-        self._small_arrays.append(np.array(to_fp32(array), order="C"))
+        self._small_arrays.append(_copy(to_fp32(array)))
         return self._small_arrays[-1].ctypes.data
 
     def _small_of(self, name: str) -> int | None:
         """None where the model has no such weight."""
         return self._small(self._weights[name]) if name in self._weights else None
+
+
+def _copy(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    copy = aligned_fp32(*array.shape)
+    copy[...] = array
+    return copy
 
 
 def takes_prompts(library: Library, dtype: np.dtype[Any], precision: Precision) -> bool:

@@ -302,3 +302,16 @@ async def test_generation_is_answered_while_training_runs(house: House, script: 
     assert (await loaded(house)).name == "starter"
     gate.set()
     await everything(call)
+
+
+async def test_a_merge_is_expected_when_a_training_is_about_to_end(house: House, script: Script) -> None:
+    await loaded(house)
+    await prepared(house)
+    script.trainings.append([TrainProgress(1, 10, eta_s=3600.0), TrainProgress(5, 10, eta_s=30.0), OutOfMemory("No.")])
+    await refused(house.training.Train(TRAIN))
+    assert [within_s for within_s, _ in script.merges_expected] == [90.0]
+    script.merges_expected.clear()
+    script.trainings.append([TrainProgress(1, 10, eta_s=3600.0)])
+    await everything(house.training.Train(TRAIN))
+    (within_s, base), *_ = script.merges_expected
+    assert (within_s, base) == (60.0, Path("/nowhere"))

@@ -18,7 +18,7 @@ log = Log(__name__)
 # This is about what another one would take, so waiting in vain at most doubles that.
 _PATIENCE_S = 2.0
 # With less memory left than this, whoever computes needs it more.
-_LEAST_FREE_BYTES = 2**30
+_LEAST_FREE_BYTES = 2 * 2**30
 
 
 class Standby:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from smolorad.domain import Device
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.offline import opened, serve
 
@@ -55,8 +56,11 @@ def _look(base: Path | None) -> Ahead | None:
     with uncollected():
         import smolorad.engine.merge  # noqa: F401
         from smolorad.engine.ahead import look_ahead
+        from smolorad.engine.device import release
 
-        return look_ahead(base) if base is not None else None
+        ahead = look_ahead(base) if base is not None else None
+    release(Device.CPU)  # it may wait for a while
+    return ahead
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.children.engine import Engine, Training
+from smolorad.children.engine import Engine, TrainEvent, Training
 from smolorad.children.worker import Workers
 from smolorad.domain import (
+    Estimate,
     Job,
     LoraSettings,
     Note,
@@ -118,8 +119,8 @@ class Train:
                         if isinstance(event, Trained):
                             self._expect_merge()
                             return Made(event, held.model)
-                        if isinstance(event, TrainProgress) and event.eta_s <= _MERGE_FOLLOWS_S:
-                            self._expect_merge(event.eta_s)
+                        if (left_s := _left_s(event)) is not None and left_s <= _MERGE_FOLLOWS_S:
+                            self._expect_merge(left_s)
                         await tell(event)
             finally:
                 del self._engines[job.id]
@@ -144,6 +145,14 @@ class Train:
             # It stands on disk, and the first Generate that names it attaches it.
             log.warning("the new adapter is not in memory yet", adapter=adapter.ref, why=error.message)
         return str(adapter.ref)
+
+
+def _left_s(event: TrainEvent) -> float | None:
+    """How long a training goes on after this event, if it tells."""
+    match event:
+        case Estimate(seconds=seconds) | TrainProgress(eta_s=seconds):
+            return seconds
+    return None
 
 
 def _check_lora(lora: LoraSettings) -> None:

@@ -15,21 +15,24 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from smolorad.errors import AlreadyExists, Damaged
 
 MANIFEST = "manifest.json"
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def publish(stage: Path, final: Path, about: Mapping[str, Any]) -> Mapping[str, Any]:
+def publish(stage: Path, final: Path, about: Mapping[str, Any], sums: Mapping[str, str] = _NONE) -> Mapping[str, Any]:
     """Makes `stage` visible as `final`, with `about` in its manifest; returns the manifest.
 
-    Both must be on one file system. Raises AlreadyExists if `final` is there, OSError if the disk fails; then `stage` is left.
+    `sums` are as in `describe`. Both must be on one file system. Raises AlreadyExists if `final` is there, OSError if the disk
+    fails; then `stage` is left.
     """
     if final.exists():
         raise AlreadyExists(f"{final} exists already.")
-    manifest = {"files": describe(stage), "about": dict(about)}
+    manifest = {"files": describe(stage, sums), "about": dict(about)}
     with (stage / MANIFEST).open("w", encoding="utf-8") as f:
         json.dump(manifest, f, indent=1, sort_keys=True, default=str)
     flush_tree(stage)
@@ -40,10 +43,21 @@ def publish(stage: Path, final: Path, about: Mapping[str, Any]) -> Mapping[str, 
     return manifest
 
 
-def describe(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size in bytes and SHA-256 of every file below a folder, by relative path, the manifest left out."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256_file(p)} for p in files}
+def describe(folder: Path, sums: Mapping[str, str] = _NONE) -> dict[str, dict[str, Any]]:
+    """Size in bytes and SHA-256 of every file below a folder, by relative path, the manifest left out.
+
+    `sums` are those that whoever wrote the files has reckoned already, by relative path.
+    """
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST}
+    return {
+        name: {"size": path.stat().st_size, "sha256": sums.get(name) or sha256_file(path)}
+        for name, path in sorted(files.items())
+    }
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, in hexadecimal, by relative path, the manifest left out."""
+    return {name: entry["sha256"] for name, entry in describe(folder).items()}
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:

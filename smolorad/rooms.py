@@ -83,11 +83,11 @@ class Rooms:
     ) -> None:
         home, workers = settings.places, seams.workers
         store, library = JobStore(database), Library(database)
-        self._home, self._library = home, library
+        self._home, self._library, self._workers = home, library, workers
         resolver = Resolver(library, workers, _paths.cache_path(), settings.allow_remote_code)
         self._residency = residency = Residency(settings, library, resolver, seams.engines)
         shelf = Shelf(home, store, library)
-        train = Train(home, library, shelf, residency, resolver)
+        train = Train(home, library, shelf, residency, resolver, workers)
         merge = Merge(home, library, shelf, workers, resolver)
         prepare = Prepare(home, workers, store, library, shelf, residency, resolver)
         import_ = Import(home, shelf, workers, resolver)
@@ -130,6 +130,7 @@ class Rooms:
         self._queue.shut()
         await self._residency.close(grace_s)
         await self._queue.close()
+        await self._workers.close()
 
 
 def real_seams(settings: Settings) -> Seams:

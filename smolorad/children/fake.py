@@ -82,6 +82,7 @@ class Script:
     work: deque[list[Step]] = field(default_factory=deque)
     calls: list[tuple[str, object]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    merges_expected: list[tuple[float, Path | None]] = field(default_factory=list)  # within how many seconds, into what
     fingerprint: str = FINGERPRINT
 
     def enqueue(self, *steps: Step) -> None:
@@ -286,6 +287,13 @@ class FakeWorkers:
         if output is not None:
             _write_model(output)
         yield Fetched(str(output or "/nowhere"), source, ModelFacts(self.script.fingerprint, "llama", 1000))
+
+    def expect_merge(self, within_s: float, base: Path | None = None) -> None:
+        """See Workers."""
+        self.script.merges_expected.append((within_s, base))
+
+    async def close(self) -> None:
+        """See Workers: nothing waits."""
 
     async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
         """See Workers."""

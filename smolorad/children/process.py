@@ -83,29 +83,42 @@ class Child:
         self._reading = asyncio.create_task(self._read(), name=f"read-{name}")
 
     @classmethod
-    async def spawn(cls, module: str, *, name: str, environ: Mapping[str, str], patience_s: float | None = None) -> Self:
-        """Starts `python -m module` and waits until it listens.
+    async def spawn(
+        cls,
+        module: str,
+        *arguments: str,
+        name: str,
+        environ: Mapping[str, str],
+        patience_s: float | None = None,
+        start_s: float | None = _START_TIMEOUT_S,
+    ) -> Self:
+        """Starts `python -m module arguments` and waits until it is ready.
 
         A call that is cancelled has `patience_s` to end, then the child is killed; None: it is waited for.
-        Raises EngineUnavailable where it ends before, or takes more than a minute.
+        Raises EngineUnavailable where it ends before, or takes more than `start_s`; None: however long it takes.
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", module, LINK_FD_FLAG, str(_CHILD_FD)]
+            command = [sys.executable, "-m", module, LINK_FD_FLAG, str(_CHILD_FD), *arguments]
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _CHILD_FD)]
             # It returns as soon as the program is loaded, and nothing else here is allowed to fork.
             pid = os.posix_spawn(sys.executable, command, {**_DEFAULTS, **environ, **_ENVIRON}, file_actions=actions)  # noqa: ASYNC221
         child = cls(name, pid, await AsyncFrames.over(ours), patience_s)
         try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
+            async with asyncio.timeout(start_s):
                 await child._ready
         except TimeoutError:
             await child.kill()
-            raise EngineUnavailable(f"The {name} did not start within {_START_TIMEOUT_S:g} seconds; try again.") from None
+            raise EngineUnavailable(f"The {name} did not start within {start_s:g} seconds; try again.") from None
         except asyncio.CancelledError:
             await child.kill()
             raise
         return child
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, or can be reached no more."""
+        return self._gone.is_set()
 
     async def call(self, **body: Any) -> AsyncGenerator[pb.Event, None]:
         """Sends one command, its body by name, and yields the call's events; the last one is its result.

@@ -11,16 +11,21 @@ from typing import Any, Protocol, TypeVar
 
 from smolora.v1 import datasets_pb2
 from smolorad.children.process import Child
+from smolorad.children.standby import Standby
 from smolorad.domain import Dataset, DatasetDiff, Dtype, Fetched, Merged, Note, PhaseProgress, Prepared, PrepareSpec, Preview
-from smolorad.errors import Internal
+from smolorad.errors import EngineUnavailable, Internal
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
+from smolorad.log import Log
+
+log = Log(__name__)
 
 T = TypeVar("T", Prepared, Merged, Fetched)
 
 # What is cancelled cleans up by itself, unless it is deep in a library, as in a download, where no cancel is heard.
 _PATIENCE_S = 3.0
-_CORPUS, _WEIGHTS = "smolorad.corpus", "smolorad.engine.offline"
+_CORPUS, _WEIGHTS, _STANDBY = "smolorad.corpus", "smolorad.engine.offline", "smolorad.engine.standby"
+_NAMES = {_CORPUS: "corpus worker", _WEIGHTS: "weights worker", _STANDBY: "weights worker"}
 
 
 class Workers(Protocol):
@@ -41,19 +46,34 @@ class Workers(Protocol):
     ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
         """Brings a model's files to `output`, or where they may stay."""
 
+    def expect_merge(self, within_s: float, base: Path | None = None) -> None:
+        """A merge is likely within this time, perhaps into this model: its process may be made ready if it disturbs nobody."""
+
     async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
         """Some rows of a split, as the model with this `tokenizer.json` reads them."""
 
     async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
         """What one dataset has that the other has not; at most `limit` rows of each kind are told."""
 
+    async def close(self) -> None:
+        """Ends what waits for work; work under way is ended by whoever waits for it."""
+
 
 class WorkerProcesses:
-    """The real workers. `cache` is where downloads may be kept between runs."""
+    """The real workers. `cache` is where downloads may be kept between runs; `standby` has the one that may merge next."""
 
     def __init__(self, environ: Mapping[str, str], cache: Path) -> None:
         self._environ = environ
         self._cache = cache
+        self.standby = Standby(lambda *arguments: self._spawn(_STANDBY, *arguments, start_s=None))
+
+    def expect_merge(self, within_s: float, base: Path | None = None) -> None:
+        """See Workers."""
+        self.standby.keep(within_s, *(("--base", str(base)) if base else ()))
+
+    async def close(self) -> None:
+        """See Workers."""
+        await self.standby.close()
 
     async def prepare(
         self, spec: PrepareSpec, files: Path | None, tokenizer: Path | None, output: Path
@@ -138,11 +158,33 @@ class WorkerProcesses:
 
     async def _events(self, module: str, **command: Any) -> AsyncGenerator[pb.Event, None]:
         """The events of one command to a child of its own, which is gone when they end."""
-        name = f"{module.split('.')[1]} worker"
-        child = await Child.spawn(module, name=name, environ=self._environ, patience_s=_PATIENCE_S)
-        try:
-            async with aclosing(child.call(**command)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            await child.kill()
+        if "merge" in command and (ready := await self.standby.take()) is not None:
+            begun = False
+            try:
+                async with aclosing(_only(ready, command)) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+                return
+            except EngineUnavailable as error:
+                if begun:
+                    raise
+                log.info("the worker that stood ready has died; another one takes its work", why=error.message)
+        async with aclosing(_only(await self._spawn(module), command)) as events:
+            async for event in events:
+                yield event
+
+    async def _spawn(self, module: str, *arguments: str, start_s: float | None = 60.0) -> Child:
+        return await Child.spawn(
+            module, *arguments, name=_NAMES[module], environ=self._environ, patience_s=_PATIENCE_S, start_s=start_s
+        )
+
+
+async def _only(child: Child, command: Mapping[str, Any]) -> AsyncGenerator[pb.Event, None]:
+    """The events of the one command that a child gets; it is gone when they end."""
+    try:
+        async with aclosing(child.call(**command)) as events:
+            async for event in events:
+                yield event
+    finally:
+        await child.kill()

@@ -413,10 +413,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What the weights worker tells when a merged model is written."""
+    """What the weights worker tells when a merged model is written; `sums` are the SHA-256 of its files by relative path."""
 
     proof: MergeProof
     facts: ModelFacts
+    sums: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,20 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from smolorad import publish
-from smolorad.domain import Dtype, Merged, MergeProof, PhaseProgress
+from smolorad.domain import Device, Dtype, Merged, MergeProof, PhaseProgress
 from smolorad.engine import proof
-from smolorad.engine.facts import CONFIG, check, facts, fingerprint, model_files, tensors_of
+from smolorad.engine.ahead import Ahead
+from smolorad.engine.device import release
+from smolorad.engine.facts import CONFIG, check, facts, model_files, tensors_of
 from smolorad.engine.peft_adapters import read_config, wrap
 from smolorad.engine.report import Report, tell_nobody
 from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
@@ -36,47 +39,58 @@ def merge(
     prompts: Sequence[str] = (),
     trust_remote_code: bool = False,
     report: Report = tell_nobody,
+    ahead: Ahead | None = None,
 ) -> Merged:
     """Merges a PEFT LoRA folder into its base and writes a plain Hugging Face folder, verified, to `output`.
 
     `dtype` is the number format it is saved in; None: the base's own. `prompts` are what adapter and model are compared on;
     empty: `proof.PROMPTS`. `report` is told of the phases `read`, `verify`, `merge` and `write`; what it raises stops the work.
+    `ahead` is what is known of a base already, of this one or another.
     On failure nothing is left in `output`. Raises MergeMismatch, WrongBase, NotFinite, UnsupportedModel, Damaged, NotFound.
     """
     weights = check(base, trust_remote_code=trust_remote_code)
-    fingerprint(weights)  # where the base was published here, this holds every byte of it against its manifest
     dtype = dtype or _own_dtype(weights)
-    report(PhaseProgress("read", 0, 2, "folders"))
-    model = _read(base, torch.float32, trust_remote_code)
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code, local_files_only=True)
-    batches = proof.tokenize(tokenizer, prompts) or proof.tokenize(tokenizer, proof.PROMPTS)
-    report(PhaseProgress("read", 1, 2, "folders"))
-    adapted = attach(model, adapter, base.name)
-    report(PhaseProgress("read", 2, 2, "folders"))
+    # What needs no torch is done beside what does: sums over files, flushing them, and the tokenizer.
+    beside = ThreadPoolExecutor(2)
+    try:
+        known = ahead if ahead is not None and ahead.holds(base) else None
+        looking = beside.submit(lambda: known or Ahead.of(base, trust_remote_code=trust_remote_code))
+        report(PhaseProgress("read", 0, 2, "folders"))
+        model = _read(base, torch.float32, trust_remote_code)
+        tokenizer = looking.result().tokenizer
+        batches = proof.tokenize(tokenizer, prompts) or proof.tokenize(tokenizer, proof.PROMPTS)
+        report(PhaseProgress("read", 1, 2, "folders"))
+        adapted = attach(model, adapter, base.name)
+        report(PhaseProgress("read", 2, 2, "folders"))
 
-    verified = _counting(report, "verify", 3 * len(batches))
-    unmerged = proof.logits_of(adapted, batches, verified)
-    report(PhaseProgress("merge", 0, 1, "adapters"))
-    model = merged(adapted)
-    report(PhaseProgress("merge", 1, 1, "adapters"))
-    bound, answers = proof.bound_for(unmerged), proof.greedy(unmerged)
-    difference = proof.hold_equal(unmerged, proof.logits_of(model, batches, verified), bound)
-    del unmerged, adapted
+        verified = _counting(report, "verify", 3 * len(batches))
+        unmerged = proof.logits_of(adapted, batches, verified)
+        report(PhaseProgress("merge", 0, 1, "adapters"))
+        model = merged(adapted)
+        report(PhaseProgress("merge", 1, 1, "adapters"))
+        bound, answers = proof.bound_for(unmerged), proof.greedy(unmerged)
+        difference = proof.hold_equal(unmerged, proof.logits_of(model, batches, verified), bound)
+        del unmerged, adapted
 
-    with publish.fresh(output):
-        report(PhaseProgress("write", 0, 1, "models"))
-        _write(model, dtype, base, output, code=trust_remote_code)
-        del model
-        report(PhaseProgress("write", 1, 1, "models"))
-        written = _read(output, "auto", trust_remote_code)
-        agreement = proof.agreement(answers, proof.greedy(proof.logits_of(written, batches, verified)))
-        if agreement < proof.LEAST_AGREEMENT:
-            raise MergeMismatch(
-                f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was written: "
-                "merge to float32, or train with a lower learning_rate."
-            )
-        told = facts(output, trust_remote_code=trust_remote_code)
-    return Merged(MergeProof(len(batches), difference, bound, agreement), told)
+        with publish.fresh(output):
+            report(PhaseProgress("write", 0, 1, "models"))
+            _write(model, dtype, base, output, code=trust_remote_code)
+            del model
+            report(PhaseProgress("write", 1, 1, "models"))
+            flushed, summed = beside.submit(publish.flush_tree, output), beside.submit(publish.sums_of, output)
+            written = _read(output, "auto", trust_remote_code)
+            agreement = proof.agreement(answers, proof.greedy(proof.logits_of(written, batches, verified)))
+            if agreement < proof.LEAST_AGREEMENT:
+                raise MergeMismatch(
+                    f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was "
+                    "written: merge to float32, or train with a lower learning_rate."
+                )
+            flushed.result()
+            sums = summed.result()
+            told = facts(output, trust_remote_code=trust_remote_code, sums=sums)
+    finally:
+        beside.shutdown(wait=False, cancel_futures=True)
+    return Merged(MergeProof(len(batches), difference, bound, agreement), told, sums)
 
 
 def attach(model: Any, folder: Path, base: str) -> PeftModel:
@@ -123,7 +137,9 @@ def _own_dtype(weights: Sequence[Path]) -> Dtype:
 def _write(model: Any, dtype: Dtype, base: Path, output: Path, *, code: bool) -> None:
     # The base's generation config is copied as it is: some that are published do not pass the checks of saving.
     model.generation_config = GenerationConfig()
-    model.to(getattr(torch, dtype)).save_pretrained(output)
+    model.to(getattr(torch, dtype))
+    release(Device.CPU)  # the file gets the memory that the wider numbers had
+    model.save_pretrained(output)
     for path in model_files(base, code=code):
         if path.name != CONFIG and ".safetensors" not in path.name:
             shutil.copyfile(path, output / path.name)

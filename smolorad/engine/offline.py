@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Dtype, PhaseProgress
@@ -21,6 +22,9 @@ from smolorad.errors import Cancelled, Internal, ShuttingDown, SmoloraError
 from smolorad.link.child import Inbox, open_inbox
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
+
+if TYPE_CHECKING:
+    from smolorad.engine.ahead import Ahead
 
 log = logging.getLogger(__name__)
 _NICE = 10
@@ -36,25 +40,35 @@ class _Wanted:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Takes commands until the daemon closes the socket."""
+    """Tells that it listens, and takes commands."""
+    inbox = opened(argv)
+    inbox.start()
+    serve(inbox)
+
+
+def opened(argv: Sequence[str]) -> Inbox:
+    """The inbox of a process that steps back behind whoever waits for an answer."""
     os.nice(_NICE)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers too; standard error is the log
-    inbox = open_inbox(argv)
-    inbox.start()
+    return open_inbox(argv)
+
+
+def serve(inbox: Inbox, ahead: Ahead | None = None) -> None:
+    """Takes commands until the daemon drains it; it ends with the daemon in any case. `ahead` is for a merge."""
     while (command := inbox.take(block=True)) is not None and command.WhichOneof("body") != "drain":
         inbox.working()
-        _answer(command, inbox)
+        _answer(command, inbox, ahead)
         inbox.idle()
 
 
-def _answer(command: pb.Command, inbox: Inbox) -> None:
+def _answer(command: pb.Command, inbox: Inbox, ahead: Ahead | None) -> None:
     report = _report_to(inbox, command.call)
     try:
         match command.WhichOneof("body"):
             case "fetch":
                 inbox.emit(command.call, fetched=_fetch(command.fetch, report))
             case "merge":
-                inbox.emit(command.call, merged=_merge(command.merge, report))
+                inbox.emit(command.call, merged=_merge(command.merge, report, ahead))
             case other:
                 raise Internal(f"The weights worker does not know the command {other}.")
     except SmoloraError as error:
@@ -103,7 +117,7 @@ def _fetch(command: pb.Fetch, report: Report) -> pb.Fetched:
     return to_message(pb.Fetched, fetched)
 
 
-def _merge(command: pb.Merge, report: Report) -> pb.Merged:
+def _merge(command: pb.Merge, report: Report, ahead: Ahead | None) -> pb.Merged:
     with uncollected():
         from smolorad.engine.merge import merge
 
@@ -115,6 +129,7 @@ def _merge(command: pb.Merge, report: Report) -> pb.Merged:
         prompts=command.prompts,
         trust_remote_code=command.trust_remote_code,
         report=report,
+        ahead=ahead,
     )
     return to_message(pb.Merged, merged)
 

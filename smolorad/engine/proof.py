@@ -10,12 +10,13 @@ from torch import Tensor
 
 from smolorad.errors import MergeMismatch, NotFinite
 
-# Prose, digits, code, other scripts and a chat: what a tokenizer cuts in different ways.
+# Prose, digits, code, other scripts and a chat: what a tokenizer cuts in different ways. Each is about as long as the others in
+# the usual tokenizers, as all are computed at the length of the longest.
 PROMPTS = (
     "In the beginning was a small model, and the model was with its owner, and it answered when it was asked.",
-    "In 2024 there were 31,102 lines; 7 x 8 = 56, and 3.14159 is not quite pi.",
+    "In 2024: 31,102 lines; 7 x 8 = 56.",
     "def add(a, b):\n    return a + b\n\nprint(add(2, 3))\n",
-    "Ein kleines Modell lernt schöne Wörter. Да, и ещё немного. 日本語も少し 🙂",
+    "Schöne Wörter. Да, ещё. 日本 🙂",
     "Question: What is the capital of France?\nAnswer: Paris.\nQuestion: And of Italy?\nAnswer:",
 )
 MAX_TOKENS = 64

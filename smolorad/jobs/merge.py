@@ -60,7 +60,7 @@ class Merge:
     async def publish(self, job: Job, made: Merged) -> str:
         """Publishes the model."""
         spec = _spec(job)
-        model = await self._shelf.put_model(job, spec.name, Origin.MERGE, spec.adapter, made.facts, made.proof)
+        model = await self._shelf.put_model(job, spec.name, Origin.MERGE, spec.adapter, made.facts, made.proof, made.sums)
         return model.name
 
 

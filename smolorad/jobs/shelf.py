@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -130,9 +132,19 @@ class Shelf:
         return adapter
 
     async def put_model(
-        self, job: Job, name: str, origin: Origin, source: str, facts: ModelFacts, proof: MergeProof | None = None
+        self,
+        job: Job,
+        name: str,
+        origin: Origin,
+        source: str,
+        facts: ModelFacts,
+        proof: MergeProof | None = None,
+        sums: Mapping[str, str] = MappingProxyType({}),
     ) -> Model:
-        """Publishes what a merge or an import wrote; raises AlreadyExists if the name was taken meanwhile."""
+        """Publishes what a merge or an import wrote; raises AlreadyExists if the name was taken meanwhile.
+
+        `sums` are the SHA-256 that are known of its files.
+        """
         stage, final = self._home.job(job.id).output, self._home.model(name)
         async with self._one_at_a_time:
             model = Model(
@@ -148,7 +160,7 @@ class Shelf:
                 merge_proof=proof,
                 job_id=job.id,
             )
-            await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(model))
+            await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(model), sums)
             await self._library.add_model(model)
         return model
 

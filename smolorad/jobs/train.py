@@ -9,8 +9,21 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.children.engine import Engine, Training
-from smolorad.domain import Job, LoraSettings, Note, Ref, ResidentModel, Trained, TrainSpec, check, check_name
+from smolorad.children.engine import Engine, TrainEvent, Training
+from smolorad.children.worker import Workers
+from smolorad.domain import (
+    Estimate,
+    Job,
+    LoraSettings,
+    Note,
+    Ref,
+    ResidentModel,
+    Trained,
+    TrainProgress,
+    TrainSpec,
+    check,
+    check_name,
+)
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
@@ -22,6 +35,8 @@ from smolorad.store.library import Library
 log = Log(__name__)
 
 _SAMPLES = 16
+# Whoever has trained often merges next. A training of hours keeps nobody waiting beside it before its last minute.
+_MERGE_FOLLOWS_S = 60.0
 _INIT = re.compile(r"true|gaussian|olora|pissa|pissa_niter_[1-9][0-9]{0,3}")
 
 
@@ -36,12 +51,15 @@ class Made:
 class Train:
     """What a train job does."""
 
-    def __init__(self, home: Home, library: Library, shelf: Shelf, residency: Residency, resolver: Resolver) -> None:
+    def __init__(
+        self, home: Home, library: Library, shelf: Shelf, residency: Residency, resolver: Resolver, workers: Workers
+    ) -> None:
         self._home = home
         self._library = library
         self._shelf = shelf
         self._residency = residency
         self._resolver = resolver
+        self._workers = workers
         self._engines: dict[str, Engine] = {}  # by the job that trains on them
 
     async def plan(self, spec: TrainSpec, given: Collection[str] = ()) -> TrainSpec:
@@ -99,11 +117,19 @@ class Train:
                 async with aclosing(events):
                     async for event in events:
                         if isinstance(event, Trained):
+                            self._expect_merge()
                             return Made(event, held.model)
+                        if (left_s := _left_s(event)) is not None and left_s <= _MERGE_FOLLOWS_S:
+                            self._expect_merge(left_s)
                         await tell(event)
             finally:
                 del self._engines[job.id]
         raise AssertionError("a training ends with its result or raises")
+
+    def _expect_merge(self, left_s: float = 0.0) -> None:
+        base = self._residency.base
+        known = base.path if base is not None and not base.trust_remote_code else None
+        self._workers.expect_merge(left_s + _MERGE_FOLLOWS_S, known)
 
     async def pause(self, job_id: str) -> bool:
         """Has its training checkpoint at its next step and end; false where it has not begun."""
@@ -119,6 +145,14 @@ class Train:
             # It stands on disk, and the first Generate that names it attaches it.
             log.warning("the new adapter is not in memory yet", adapter=adapter.ref, why=error.message)
         return str(adapter.ref)
+
+
+def _left_s(event: TrainEvent) -> float | None:
+    """How long a training goes on after this event, if it tells."""
+    match event:
+        case Estimate(seconds=seconds) | TrainProgress(eta_s=seconds):
+            return seconds
+    return None
 
 
 def _check_lora(lora: LoraSettings) -> None:

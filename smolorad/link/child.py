@@ -42,7 +42,15 @@ class Inbox:
 
     def start(self) -> None:
         """Begins to read, and tells the daemon that this child listens."""
+        self.listen()
+        self.tell_ready()
+
+    def listen(self) -> None:
+        """Begins to read; from now on the process ends with the daemon."""
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def tell_ready(self) -> None:
+        """Tells the daemon that commands may come; until then it sends none."""
         self.emit(0, ready=pb.Ready(pid=os.getpid()))
 
     def take(self, *, block: bool) -> pb.Command | None:

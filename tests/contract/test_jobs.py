@@ -11,7 +11,7 @@ import pytest
 from smolora.v1 import common_pb2, datasets_pb2, generation_pb2, jobs_pb2, models_pb2, settings_pb2
 from smolora.v1 import training_pb2 as pb
 from smolorad.children.fake import Death, FakeEngine, Script, Wait
-from smolorad.domain import Checkpoint, TrainProgress
+from smolorad.domain import Checkpoint, Estimate, TrainProgress
 from smolorad.errors import OutOfMemory
 from smolorad.services import views
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, until
@@ -302,3 +302,20 @@ async def test_generation_is_answered_while_training_runs(house: House, script: 
     assert (await loaded(house)).name == "starter"
     gate.set()
     await everything(call)
+
+
+async def test_a_merge_is_expected_when_a_training_is_about_to_end(house: House, script: Script) -> None:
+    await loaded(house)
+    await prepared(house)
+    script.trainings.append([TrainProgress(1, 10, eta_s=3600.0), TrainProgress(5, 10, eta_s=30.0), OutOfMemory("No.")])
+    await refused(house.training.Train(TRAIN))
+    assert [within_s for within_s, _ in script.merges_expected] == [90.0]
+    script.merges_expected.clear()
+    script.trainings.append([Estimate(1, 2, seconds=20.0), OutOfMemory("No.")])
+    await refused(house.training.Train(TRAIN))
+    assert [within_s for within_s, _ in script.merges_expected] == [80.0]
+    script.merges_expected.clear()
+    script.trainings.append([TrainProgress(1, 10, eta_s=3600.0)])
+    await everything(house.training.Train(TRAIN))
+    (within_s, base), *_ = script.merges_expected
+    assert (within_s, base) == (60.0, Path("/nowhere"))

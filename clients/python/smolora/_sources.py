@@ -23,21 +23,24 @@ _BATCH_ROWS = 1000
 _NOTHING_HELD_OUT = 0.0
 
 
-def start_preparing(client: Client, name: str, source: Any, text_field: str) -> JobRun[values.Dataset]:
-    """Begins to make `source` the next revision of the dataset `name`; every row is for training.
+def start_preparing(client: Client, name: str, source: Any, text_field: str, model: str) -> JobRun[values.Dataset]:
+    """Begins to make `source` the next revision of the dataset `name`, for `model`; every row is for training.
 
     `source`: a file, a folder or a saved dataset; the id of a dataset of the hub; texts; a `datasets.Dataset`, whose column is
     `text` or else `text_field`. Raises NotFound for a path that is not there, BadData for no rows or no such column, TypeError
     for what is no text, and what `Client.prepare` raises.
     """
+    # A folder's tokens are counted by its own tokenizer from the first time on, also before it is loaded: what is unchanged
+    # the second time is then known. What the daemon would have to fetch first is left to the loading.
+    counting = model if Path(model).is_absolute() else ""
     if not isinstance(source, str | os.PathLike):
-        return _prepare_texts(client, name, _texts(source, text_field))
+        return _prepare_texts(client, name, _texts(source, text_field), counting)
     if Path(source).expanduser().exists():
-        return client.prepare(name, source, text_field=text_field, validation=_NOTHING_HELD_OUT)
+        return client.prepare(name, source, text_field=text_field, validation=_NOTHING_HELD_OUT, model=counting)
     where = os.fspath(source)
     if not _HUB_ID.fullmatch(where) or where.lower().endswith(_FILE_ENDINGS):
         raise NotFound(f"There is no file or folder {where}; check the path, or give the id of a dataset of the hub.")
-    return client.prepare(name, hub=where, text_field=text_field, validation=_NOTHING_HELD_OUT)
+    return client.prepare(name, hub=where, text_field=text_field, validation=_NOTHING_HELD_OUT, model=counting)
 
 
 def prepared(run: JobRun[values.Dataset], source: Any) -> values.Dataset:
@@ -53,7 +56,7 @@ def looked_for_on_the_hub(source: Any, error: NotFound | HubUnreachable) -> NotF
     return type(error)(f"There is no {os.fspath(source)} on this machine, so the hub was asked. {error.message}")
 
 
-def _prepare_texts(client: Client, name: str, texts: Iterator[str]) -> JobRun[values.Dataset]:
+def _prepare_texts(client: Client, name: str, texts: Iterator[str], model: str) -> JobRun[values.Dataset]:
     with tempfile.TemporaryDirectory(prefix="smolora-") as folder:
         path = Path(folder, "dataset.jsonl")
         rows = 0
@@ -65,7 +68,7 @@ def _prepare_texts(client: Client, name: str, texts: Iterator[str]) -> JobRun[va
                 file.write(json.dumps({_TEXT: text}, ensure_ascii=False) + "\n")
         if not rows:
             raise BadData("The dataset has no rows; give at least one text.")
-        return client.prepare(name, path, validation=_NOTHING_HELD_OUT)
+        return client.prepare(name, path, validation=_NOTHING_HELD_OUT, model=model)
 
 
 def _texts(source: Any, text_field: str) -> Iterator[Any]:

@@ -87,7 +87,8 @@ class SmoLoRA:
         self._client = _connect(socket, start_daemon)
         try:
             with _phase("Initialisation"):
-                preparing = start_preparing(self._client, self._name, dataset_name, text_field)  # while the model loads
+                base = _model_reference(base_model_name)
+                preparing = start_preparing(self._client, self._name, dataset_name, text_field, base)  # while the model loads
                 self.model, self.tokenizer = self._load(base_model_name)
                 self._base = self.model.residence
                 self._prepared = prepared(preparing, dataset_name)
@@ -122,7 +123,8 @@ class SmoLoRA:
     @dataset.setter
     def dataset(self, source: Any) -> None:
         with _phase("Preparing the dataset"):
-            self._prepared = prepared(start_preparing(self._client, self._name, source, self.text_field), source)
+            preparing = start_preparing(self._client, self._name, source, self.text_field, self._base.model)
+            self._prepared = prepared(preparing, source)
 
     def train(self) -> None:
         """Trains an adapter on the base and writes it to `output_dir/adapter_checkpoint`; `model` answers with it from then on.
@@ -149,11 +151,13 @@ class SmoLoRA:
             raise BadState("There is no adapter to save yet; call train() first.")
         with _phase("Saving"):
             merged = self._client.merge(self._adapter, f"{self._name[:50]}-{uuid.uuid4().hex[:8]}").result()
-            try:
-                with _replaced(self.output_dir / "final_merged") as folder:
-                    shutil.copytree(merged.path, folder, ignore=shutil.ignore_patterns(_MANIFEST))
-            finally:
-                self._client.delete_model(merged.name)
+            with _replaced(self.output_dir / "final_merged") as folder:
+                try:
+                    ours = shutil.ignore_patterns(_MANIFEST)
+                    shutil.copytree(merged.path, folder, ignore=ours, copy_function=_link)
+                finally:
+                    # Before the folder is in its place, so that no file of it is ever the daemon's too.
+                    self._client.delete_model(merged.name)
         self.merged_model_path = str(self.output_dir / "final_merged")
 
     def load_model(self, model_path: AnyPath) -> tuple[ModelHandle, TokenizerHandle]:
@@ -258,6 +262,14 @@ def _replaced(final: Path) -> Iterator[Path]:
     finally:
         _remove(new)
     _remove(old)
+
+
+def _link(source: str, target: str) -> None:
+    """A further name for a file that is about to lose its first one; a copy where the two are not on one file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _remove(path: Path) -> None:

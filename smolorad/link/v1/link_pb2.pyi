@@ -307,12 +307,21 @@ class Prepared(_message.Message):
     def __init__(self, train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., report: _Optional[_Union[_datasets_pb2.DatasetReport, _Mapping]] = ..., shape: _Optional[_Union[_datasets_pb2.Shape, str]] = ...) -> None: ...
 
 class Merged(_message.Message):
-    __slots__ = ("proof", "facts")
+    __slots__ = ("proof", "facts", "sums")
+    class SumsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     PROOF_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
     proof: _models_pb2.MergeProof
     facts: ModelFacts
-    def __init__(self, proof: _Optional[_Union[_models_pb2.MergeProof, _Mapping]] = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ...) -> None: ...
+    sums: _containers.ScalarMap[str, str]
+    def __init__(self, proof: _Optional[_Union[_models_pb2.MergeProof, _Mapping]] = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ..., sums: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Fetched(_message.Message):
     __slots__ = ("path", "source", "facts")

@@ -17,6 +17,7 @@ from smolora.v1 import common_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, PhaseProgress
 from smolorad.engine import proof
+from smolorad.engine.ahead import look_ahead
 from smolorad.engine.facts import facts
 from smolorad.engine.merge import attach, merge, merged
 from smolorad.errors import Cancelled, Damaged, MergeMismatch, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
@@ -319,3 +320,27 @@ def test_a_base_that_is_not_as_it_was_published(base: Path, adapter: Path, tmp_p
         f.write(b"\x55")
     with pytest.raises(Damaged, match="not as it was published"):
         merge(weights.parent, adapter, tmp_path / "output")
+
+
+def test_what_is_known_ahead_counts_until_a_file_changes(base: Path, adapter: Path, tmp_path: Path) -> None:
+    publish.publish(Path(shutil.copytree(base, tmp_path / "stage")), tmp_path / "m", {})
+    ahead = look_ahead(tmp_path / "m")
+    assert ahead is not None
+    assert ahead.holds(tmp_path / "m")
+    assert not ahead.holds(base)
+    done = merge(tmp_path / "m", adapter, tmp_path / "output", ahead=ahead)
+    assert done == merge(base, adapter, tmp_path / "again", ahead=ahead)
+    with (tmp_path / "m" / "model.safetensors").open("r+b") as f:
+        f.seek(-3, 2)
+        f.write(b"\x55")
+    assert not ahead.holds(tmp_path / "m")
+    with pytest.raises(Damaged, match="not as it was published"):
+        merge(tmp_path / "m", adapter, tmp_path / "output", ahead=ahead)
+    assert look_ahead(tmp_path / "m") is None
+
+
+def test_the_sums_are_those_of_the_files(base: Path, adapter: Path, tmp_path: Path) -> None:
+    done = merge(base, adapter, tmp_path / "output")
+    described = publish.describe(tmp_path / "output")
+    assert done.sums == {name: entry["sha256"] for name, entry in described.items()}
+    assert publish.describe(tmp_path / "output", done.sums) == described

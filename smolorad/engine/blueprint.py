@@ -19,9 +19,11 @@ from pathlib import Path
 import msgspec
 
 from smolorad.domain import Dtype
+from smolorad.engine.device import Hardware, place
 from smolorad.engine.facts import model_files, read_config, tensors_of, weight_files
 from smolorad.engine.native.shape import Shape
 from smolorad.engine.tokenizer import ServingTokenizer
+from smolorad.errors import SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
@@ -30,6 +32,7 @@ FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 BLUEPRINT, TOKENIZER = "blueprint.json", "backend_tokenizer.json"
 _FORMAT = "1"  # of what is written; another one is made anew
 _TIMEOUT_S = 120.0
+_TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,20 @@ def find(folder: Path, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | No
     return None if blueprint is None else (blueprint, kept)
 
 
+def foresee(folder: Path, cache: Path) -> None:
+    """Makes the blueprint by which this machine serves a model unless told otherwise, if transformers is here anyhow."""
+    hardware = Hardware.without_torch()
+    if hardware is None or _TRANSFORMERS not in sys.modules:
+        return
+    try:
+        find(folder, place(None, None, 0, hardware).dtype, cache)
+    except (SmoloraError, OSError) as error:  # whoever loads it is told
+        log.info("no blueprint of %s: %s", folder, error)
+
+
 def _make(folder: Path, dtype: Dtype, kept: Path) -> None:
     """Leaves nothing at `kept` where it fails: transformers will say why when it is asked to load the model."""
-    if "transformers.modeling_utils" in sys.modules:  # then it costs next to nothing
+    if _TRANSFORMERS in sys.modules:  # then it costs next to nothing
         from smolorad.engine import describe
 
         describe.write(folder, dtype, kept)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smolora._paths import cache_path
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Dtype, PhaseProgress
+from smolorad.engine.blueprint import foresee
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.report import Report
 from smolorad.errors import Cancelled, Internal, ShuttingDown, SmoloraError
@@ -114,6 +116,7 @@ def _fetch(command: pb.Fetch, report: Report) -> pb.Fetched:
         report=report,
         trust_remote_code=command.trust_remote_code,
     )
+    foresee(Path(fetched.path), cache_path())
     return to_message(pb.Fetched, fetched)
 
 

@@ -214,6 +214,17 @@ def test_a_blueprint_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         light(folder, dtype=Dtype.BFLOAT16)
 
 
+@pytest.mark.skipif(Hardware.without_torch() is None, reason="this machine may have a GPU")
+def test_who_has_transformers_at_hand_makes_it_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_model(tmp_path / "model")
+    blueprint.foresee(folder, cache_path())
+    monkeypatch.setattr(blueprint, "_make", None)
+    known = Hardware.without_torch()
+    assert known is not None
+    light(folder, dtype=Dtype.BFLOAT16 if known.cpu_bfloat16 else Dtype.FLOAT32)
+    blueprint.foresee(tmp_path / "nowhere", cache_path())  # whose loading will fail
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"architecture": 1}'])
 def test_a_damaged_blueprint_is_no_obstacle(content: bytes, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")

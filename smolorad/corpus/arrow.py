@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from smolorad.corpus.shapes import COLUMNS, Sample, Turns, Value
+from smolorad.corpus.shapes import COLUMNS, Sample
+from smolorad.corpus.values import Turns, Value
 from smolorad.domain import Shape
 from smolorad.errors import Damaged
 

@@ -16,9 +16,10 @@ from smolorad.corpus.arrow import FILE, LINE, described, numbered, read_batches,
 from smolorad.corpus.measure import Measured, Meter
 from smolorad.corpus.quality import Edges, damage
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.shapes import COLUMNS, Value, key_of, texts_of
+from smolorad.corpus.shapes import COLUMNS, key_of, texts_of
 from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, reach
 from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.values import Value
 from smolorad.corpus.write import (
     TRAIN,
     VALIDATION,

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from smolorad.corpus.shapes import Turns, Value
 from smolorad.corpus.template import ChatTemplate, TemplateRefuses
 from smolorad.corpus.tokens import ID_BYTES, ModelText
+from smolorad.corpus.values import Turns, Value
 from smolorad.domain import ProblemKind, Shape
 
 Spans = list[tuple[int, int]]

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from smolorad.corpus.arrow import read_batches, rows_of, shape_of
 from smolorad.corpus.measure import Rendered, shown_rows
-from smolorad.corpus.shapes import COLUMNS, Value
+from smolorad.corpus.shapes import COLUMNS
 from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.values import Value
 from smolorad.corpus.write import data_file
 from smolorad.domain import Preview, PreviewRow, RowSpan, Shape
 from smolorad.errors import NotFound

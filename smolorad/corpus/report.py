@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import smolora
-from smolorad.corpus.shapes import Sample, Value, key_of
+from smolorad.corpus.shapes import Sample, key_of
+from smolorad.corpus.values import Value
 from smolorad.domain import DatasetReport, Finding, LengthBin, Note, PhaseProgress, ProblemKind, RowProblem
 from smolorad.errors import BadData, Violation
 

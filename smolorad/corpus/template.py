@@ -16,7 +16,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from smolorad.corpus.shapes import Turns
+from smolorad.corpus.values import Turns
 
 
 class TemplateRefuses(Exception):

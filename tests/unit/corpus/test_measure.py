@@ -11,9 +11,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from smolorad.corpus.measure import Measured, Meter, shown_rows
-from smolorad.corpus.shapes import Turns
 from smolorad.corpus.template import ChatTemplate, TemplateRefuses
 from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.values import Turns
 from smolorad.domain import ProblemKind, Shape, TrainerSettings
 from smolorad.engine.tokenise import CHAT, UNSCORED, tokeniser
 from tests.tiny import CHAT_TEMPLATE, END, tiny_tokenizer

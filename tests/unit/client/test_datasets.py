@@ -122,7 +122,8 @@ def test_every_malformed_line_is_reported_with_its_place(tmp_path: Path) -> None
         read_jsonl(path)
     said = one_sentence(caught)
     assert said == (
-        f"{path}:2 has no field 'text': its fields are 'body'; name one as text_field; 3 rows are malformed in all; mend them."
+        f"{path}:2 has no field 'text': its fields are 'body'; name one as text_field (--text-field); "
+        "3 rows are malformed in all; mend them."
     )
     assert [note.partition(" ")[0] for note in caught.value.__notes__] == [f"{path}:3", f"{path}:4"]
 
@@ -130,9 +131,17 @@ def test_every_malformed_line_is_reported_with_its_place(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("a.csv", "id,body\n1,a\n", ":1 has no column 'text': its columns are 'id', 'body'; name one as text_field."),
+        (
+            "a.csv",
+            "id,body\n1,a\n",
+            ":1 has no column 'text': its columns are 'id', 'body'; name one as text_field (--text-field).",
+        ),
         ("a.csv", "", ":1 is missing, as the file is empty; write the names of the columns there."),
-        ("a.jsonl", '{"body": "a"}', ":1 has no field 'text': its fields are 'body'; name one as text_field; mend the row."),
+        (
+            "a.jsonl",
+            '{"body": "a"}',
+            ":1 has no field 'text': its fields are 'body'; name one as text_field (--text-field); mend the row.",
+        ),
         ("a.jsonl", "", "There is no text in"),
         ("f/a.txt", b"caf\xe9\n", "a.txt:1 is not UTF-8: its byte 4 is 0xe9; save the file as UTF-8; mend the row."),
         ("f/a.txt", "text".encode("utf-16"), "a.txt:1 is the beginning of a file in UTF-16; save the file as UTF-8."),

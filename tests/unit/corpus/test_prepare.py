@@ -119,7 +119,12 @@ def test_malformed_rows_are_dropped_counted_and_located_where_that_is_chosen(tmp
     assert (report.files, report.rows_read, report.rows_kept, report.rows_empty) == (2, 6, 2, 1)
     assert (report.rows_duplicate, report.rows_malformed) == (1, 2)
     assert report.problems == (
-        RowProblem("a/a.jsonl", 2, "has no field 'text': its fields are 'body'; name one as text_field", excerpt="{'body': 1}"),
+        RowProblem(
+            "a/a.jsonl",
+            2,
+            "has no field 'text': its fields are 'body'; name one as text_field (--text-field)",
+            excerpt="{'body': 1}",
+        ),
         RowProblem("b.jsonl", 2, "is not JSON: Expecting value at column 1; write one JSON object a line", excerpt="nonsense"),
     )
 

@@ -61,7 +61,9 @@ def test_splits_without_train_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_missing_or_holds_no_text_is_named() -> None:
-    with pytest.raises(BadData, match=r"train has no column 'text': its columns are 'body', 'id'; name one as text_field"):
+    with pytest.raises(
+        BadData, match=r"train has no column 'text': its columns are 'body', 'id'; name one as text_field \(--text-field\)"
+    ):
         read(made("a", column="body"))
     (problem,) = read(made("a"), "id")
     assert isinstance(problem, RowProblem)

@@ -32,7 +32,7 @@ def read_csv(path: Path, file: str, text_field: str = "text", delimiter: str = "
     def check(columns: Sequence[str]) -> str | None:
         if text_field in columns:
             return None
-        return f"has no column {text_field!r}: its columns are {quoted(list(columns))}; name one as text_field"
+        return f"has no column {text_field!r}: its columns are {quoted(list(columns))}; name one as text_field (--text-field)"
 
     for record in read_table(path, file, (text_field,), delimiter, check):
         yield row(record.fields[text_field], file, record.line) if isinstance(record, Record) else record

@@ -14,7 +14,7 @@ from smolorad.engine.native.library import Library
 
 log = logging.getLogger(__name__)
 
-_SOURCE = Path(__file__).with_name("step.c")
+_FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 # The code is for this machine alone. Compilers are shy of 512-bit registers, which waste half of them here.
 _OWN_MACHINE = {"x86_64": ("-march=native", "-mprefer-vector-width=512"), "arm64": ("-mcpu=native",)}
@@ -47,10 +47,14 @@ def _compiler() -> str | None:
 def _key(command: list[str]) -> str:
     """What the library depends on: the sources, the command, and the processor, as a home may be shared by several machines."""
     digest = hashlib.sha256()
-    for source in sorted(_SOURCE.parent.glob("*.[ch]")):
-        digest.update(source.read_bytes())
+    for source in _sources("*.[ch]"):
+        digest.update(Path(source).read_bytes())
     digest.update("\0".join([*command, platform.platform(), _processor()]).encode())
     return digest.hexdigest()[:16]
+
+
+def _sources(pattern: str) -> list[str]:
+    return sorted(map(str, _FOLDER.glob(pattern)))
 
 
 def _processor() -> str:
@@ -76,7 +80,7 @@ def _build(command: list[str], path: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, "step.so")
         subprocess.run(
-            [*command, "-o", str(made), str(_SOURCE), "-lm"], check=True, capture_output=True, text=True, timeout=_TIMEOUT_S
+            [*command, "-o", str(made), *_sources("*.c"), "-lm"], check=True, capture_output=True, text=True, timeout=_TIMEOUT_S
         )
         made.replace(path)
     return path

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from smolora._paths import cache_path
-from smolorad.engine.native.build import library
-from smolorad.engine.native.library import FORMAT_OF
+from smolorad.engine.native.build import train_library
+from smolorad.engine.native.library import Format
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _TERM, _PRODUCT = struct.Struct("@PPqqii"), struct.Struct("@PPPqqqiiiiP")
 _LOSS, _NORM, _GATES = struct.Struct("@PPPiii"), struct.Struct("@PPPPPPiif"), struct.Struct("@PPPPPPq")
 _ATTENTION = struct.Struct("@PPPPPPPPPPPPPqqiiiif")
+_FORMATS = {torch.float32: Format.FP32, torch.bfloat16: Format.BF16}
 _PANEL = 32  # columns
 _LINE_BYTES = 64
 _CALLS = ("products", "loss", "norm", "gates", "attention")
@@ -64,7 +65,7 @@ class Kernels:
             kept.append(partial)
             start, step = (0, 0) if more is None else (more.data_ptr(), more.stride(0) if more.ndim == 2 else 0)
             strides = (out.stride(0), step, partial.stride(0))
-            what = (rows, columns, FORMAT_OF[out.dtype], len(some), 0)
+            what = (rows, columns, _FORMATS[out.dtype], len(some), 0)
             products.append(_PRODUCT.pack(out.data_ptr(), start, partial.data_ptr(), *strides, *what))
             for x, w in some:
                 turned = w.stride(1) != 1
@@ -145,11 +146,11 @@ class Kernels:
 
 @functools.lru_cache(maxsize=1)
 def _kernels() -> Kernels | None:
-    compiled = library(cache_path(), 1)
-    if compiled is None or not compiled.loaded.smolora_trains():
+    loaded = train_library(cache_path())
+    if loaded is None or not loaded.smolora_trains():
         return None
     try:
-        return Kernels(compiled.loaded)
+        return Kernels(loaded)
     except (OSError, AttributeError) as error:
         log.info("torch trains without our own library: %s", error)
         return None

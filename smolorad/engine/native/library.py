@@ -60,7 +60,7 @@ class Library:
 
     def __init__(self, path: str, threads: int) -> None:
         """Raises OSError where it cannot be opened, or threads cannot be had."""
-        library = self.loaded = ctypes.CDLL(path)
+        library = ctypes.CDLL(path)
         self.open = _function(library.smolora_open, Pointer, Pointer, Pointer)
         self.step = _function(library.smolora_step, ctypes.c_int, Pointer, Pointer, ctypes.c_int, Pointer)
         self.close = _function(library.smolora_close, None, Pointer)

@@ -8,7 +8,7 @@ pass, so memory grows with the tokens, not with their square.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,17 +17,72 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from smolorad.engine.fast.batching import Group, Segments
+from smolorad.engine.fast.kernels import Kernels, kernels
+from smolorad.engine.fast.layers import rotate
 
 NAME = "smolora_segments"
 _BLOCK = 128  # queries
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, dropout: float = 0.0) -> Tensor:
-    """Attention of `query` (tokens, heads, width) to `key` and `value` (tokens, heads of keys, width); in `query`'s shape."""
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    scale: float,
+    dropout: float = 0.0,
+    angles: Sequence[Tensor] = (),
+) -> Tensor:
+    """Attention of `query` (tokens, heads, width) to `key` and `value` (tokens, heads of keys, width); in `query`'s shape.
+
+    Query and key first turn by `angles`, if given: their cosines and sines, (tokens, width / 2) each.
+    """
+    native = not dropout and kernels(query, key, value, *angles) is not None
+    if native and query.shape[-1] % 2 == 0:
+        out: Tensor = _NativeAttention.apply(query, key, value, segments, scale, angles)
+        return out
+    if angles:
+        cos, sin = (angle[:, None] for angle in angles)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     if dropout:
         return _with_dropout(query, key, value, segments, scale, dropout)
-    out: Tensor = _Attention.apply(query, key, value, segments, scale)
+    out = _Attention.apply(query, key, value, segments, scale)
     return out
+
+
+class _NativeAttention(torch.autograd.Function):
+    """All of it by our own library, text by text."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        segments: Segments,
+        scale: float,
+        angles: Sequence[Tensor],
+    ) -> Tensor:
+        given = [tensor.contiguous() for tensor in (query, key, value)]
+        ctx.save_for_backward(*given, *angles)
+        ctx.segments, ctx.scale = segments, scale
+        out = torch.empty_like(given[0])
+        _native(given[0]).attention(given, [out], segments.starts, segments.longest, angles, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        query, key, value, *angles = ctx.saved_tensors
+        made = [torch.empty_like(tensor) for tensor in (query, key, value)]
+        given = (query, key, value, grads[0].contiguous())
+        _native(query).attention(given, made, ctx.segments.starts, ctx.segments.longest, angles, ctx.scale)
+        return *made, None, None, None
+
+
+def _native(like: Tensor) -> Kernels:
+    found = kernels(like)
+    assert found is not None
+    return found
 
 
 class _Attention(torch.autograd.Function):

@@ -41,6 +41,8 @@ class Segments:
     """Where the rows of one flat row begin and end."""
 
     groups: tuple[Group, ...]
+    starts: Tensor  # (texts + 1,), int32, on the CPU: of each text its first token in the flat row, and where the row ends
+    longest: int  # tokens
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Segments:
@@ -50,7 +52,7 @@ class Segments:
             if last == len(lengths) or lengths[last] > max(_SHORT, _ALIKE * lengths[first]):
                 groups.append(_group(lengths[first:last], start, device))
                 first, start = last, groups[-1].end
-        return cls(tuple(groups))
+        return cls(tuple(groups), torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), max(lengths, default=0))
 
 
 def _group(lengths: Sequence[int], start: int, device: torch.device | str) -> Group:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smolorad.engine.fast.kernels import kernels
+
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """`x` (..., width) over its root mean square, times a frozen `weight` (width,)."""
@@ -18,15 +20,22 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        if (native := kernels(x, weight)) is not None:
+            flat = x.reshape(-1, x.shape[-1]).contiguous()
+            out, scale = native.norm(flat, weight, epsilon)
+            ctx.save_for_backward(flat, weight, scale)
+            return out.view(x.shape)
         exact = x.float()
         scale = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        out: Tensor = (exact * scale).to(x.dtype)
-        return out.mul_(weight)
+        normed: Tensor = (exact * scale).to(x.dtype)
+        return normed.mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
+        if (native := kernels(x, weight)) is not None:
+            return native.norm_back(grads[0].contiguous(), x, weight, scale).view(grads[0].shape), None, None
         unit = x.float() * scale
         grad = (grads[0] * weight).float()
         along = torch.linalg.vecdot(grad, unit).div_(x.shape[-1]).neg_()
@@ -43,11 +52,15 @@ class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
+        if (native := kernels(gate, up)) is not None:
+            return native.gates(gate.contiguous(), up.contiguous())
         return functional.silu(gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
+        if (native := kernels(gate, up)) is not None:
+            return native.gates_back(grads[0].contiguous(), gate.contiguous(), up.contiguous())
         d_gate = torch.ops.aten.silu_backward(grads[0] * up, gate)
         return d_gate, functional.silu(gate).mul_(grads[0])
 

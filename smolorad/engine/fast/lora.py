@@ -1,8 +1,8 @@
 """Frozen linear modules over one input, each with or without a LoRA, as one operation.
 
-PEFT computes every LoRA by itself, in its own precision, and autograd sums what flows back. Here modules that share their input
-share one product with all the LoRA's first matrices, and everything that flows back is added up inside the products. The
-adapter's weights stay in their own precision (fp32); they are rounded to the input's for the products, as autocast does it.
+PEFT computes every LoRA by itself, in its own precision, and autograd sums what flows back. Here everything is added up inside
+the products. The adapter's weights stay in their own precision (fp32); they are rounded to the input's for the products, as
+autocast does it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 from peft.tuners.lora import layer as peft_layer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from smolorad.engine.fast.products import Sum, compute, turned
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +63,40 @@ def project(x: Tensor, projections: Sequence[Projection]) -> tuple[Tensor, ...]:
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, projections: Sequence[Projection], *adapters: Tensor | None) -> tuple[Tensor, ...]:
-        outs = [x @ one.matrix if one.bias is None else torch.addmm(one.bias, x, one.matrix) for one in projections]
+        terms = [[(x, one.matrix)] for one in projections]
         ctx.projections = projections
         loras = _Loras.of(projections, x.dtype)
         if loras.places:
             kept = loras.drop(x)
-            low = loras.down(x, kept)
+            low = compute([Sum([(seen, first.t())]) for seen, first in zip(loras.inputs(x, kept), loras.first, strict=True)])
             ctx.save_for_backward(x, *low, *kept)
             for place, short, second in zip(loras.places, low, loras.second, strict=True):
-                outs[place].addmm_(short, second.t())
-        return tuple(outs)
+                terms[place].append((short, second.t()))
+        return tuple(compute([Sum(some, one.bias) for some, one in zip(terms, projections, strict=True)]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        dx: Tensor | None = None
-        if ctx.needs_input_grad[0]:
-            dx = grads[0] @ ctx.projections[0].matrix.t()
-            for one, grad in zip(ctx.projections[1:], grads[1:], strict=True):
-                dx.addmm_(grad, one.matrix.t())
+        back = [(grad, one.matrix.t()) for grad, one in zip(grads, ctx.projections, strict=True)]
+        wanted = [Sum(back)] if ctx.needs_input_grad[0] else []
         found: list[Tensor | None] = [None] * (2 * len(ctx.projections))
-        if saved := ctx.saved_tensors:  # asked for once: a checkpointed layer computes it then
-            x, *saved = saved
-            loras = _Loras.of(ctx.projections, x.dtype)
-            low, kept = saved[: len(loras.places)], saved[len(loras.places) :]
-            pairs = loras.backward(x, low, kept, [grads[place] for place in loras.places], dx)
-            for place, pair in zip(loras.places, pairs, strict=True):
-                found[2 * place : 2 * place + 2] = pair
+        if not (saved := ctx.saved_tensors):  # asked for once: a checkpointed layer computes it then
+            return compute(wanted)[0] if wanted else None, None, *found
+        x, *saved = saved
+        loras = _Loras.of(ctx.projections, x.dtype)
+        low, kept = saved[: len(loras.places)], saved[len(loras.places) :]
+        adapted = [grads[place] for place in loras.places]
+        d_low = compute([Sum([(grad, second)]) for grad, second in zip(adapted, loras.second, strict=True)])
+        if not kept:
+            back += [(d, first) for d, first in zip(d_low, loras.first, strict=True)]
+        for d, short, grad, seen in zip(d_low, low, adapted, loras.inputs(x, kept), strict=True):
+            wanted += [Sum([(turned(d), seen)], exact=True), Sum([(turned(short), grad)], exact=True)]
+        made = compute(wanted)
+        dx = made.pop(0) if ctx.needs_input_grad[0] else None
+        for place, d_first, d_second, by in zip(loras.places, made[::2], made[1::2], loras.scale, strict=True):
+            found[2 * place : 2 * place + 2] = d_first, d_second.t().mul(by).contiguous()
+        if dx is not None:
+            for d, first, mask in zip(d_low, loras.first, kept, strict=False):
+                dx.addcmul_(d @ first, mask)
         return dx, None, *found
 
 
@@ -118,29 +128,9 @@ class _Loras:
         """For each LoRA, 1 for every value of its input that dropout leaves, else 0: (rows, in); empty without dropout."""
         return [_kept(x, share) for share in self.dropout] if any(self.dropout) else []
 
-    def down(self, x: Tensor, kept: Sequence[Tensor]) -> list[Tensor]:
-        """For each LoRA, its input times its first matrix: (rows, r)."""
-        if kept:
-            return [(x * mask) @ first.t() for mask, first in zip(kept, self.first, strict=True)]
-        return list((x @ torch.cat(self.first).t()).split([len(first) for first in self.first], 1))
-
-    def backward(
-        self, x: Tensor, low: Sequence[Tensor], kept: Sequence[Tensor], grads: Sequence[Tensor], dx: Tensor | None
-    ) -> list[tuple[Tensor, Tensor]]:
-        """The gradients of each pair of matrices, in fp32; adds to `dx` what flows back through them."""
-        d_low = [grad @ second for grad, second in zip(grads, self.second, strict=True)]
-        d_second = [(grad.t() @ short).float() * by for grad, short, by in zip(grads, low, self.scale, strict=True)]
-        if kept:
-            d_first = [d.t() @ (x * mask) for d, mask in zip(d_low, kept, strict=True)]
-            if dx is not None:
-                for d, first, mask in zip(d_low, self.first, kept, strict=True):
-                    dx.add_((d @ first).mul_(mask))
-        else:
-            together = torch.cat(d_low, 1)
-            d_first = list((together.t() @ x).split([len(first) for first in self.first]))
-            if dx is not None:
-                dx.addmm_(together, torch.cat(self.first))
-        return [(first.float(), second) for first, second in zip(d_first, d_second, strict=True)]
+    def inputs(self, x: Tensor, kept: Sequence[Tensor]) -> list[Tensor]:
+        """What each LoRA sees of `x`: (rows, in)."""
+        return [x * mask for mask in kept] or [x] * len(self.places)
 
 
 def _kept(x: Tensor, share: float) -> Tensor:

@@ -8,8 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smolorad.engine.fast.kernels import kernels
+from smolorad.engine.fast.products import Sum, compute
+
 # Rows whose logits are held at a time: enough for a fast product, few enough that they stay near the processor.
 _ROWS = 192
+# Our own library holds them in bf16 alone.
+_NATIVE_ROWS = 384
 
 
 def summed_cross_entropy(
@@ -28,25 +33,26 @@ def summed_cross_entropy(
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, worked: Callable[[float], None]) -> Tensor:
-        count, vocabulary = len(hidden), len(weight)
         total = torch.zeros((), device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
-        block = -(-count // max(-(-count // _ROWS), 1))  # all of the same size, but for the last
-        logits = torch.empty(block, vocabulary, dtype=hidden.dtype, device=hidden.device)
-        exact = torch.empty(block, vocabulary, device=hidden.device)
-        for begin in range(0, count, max(block, 1)):
-            rows, target = hidden[begin : begin + block], targets[begin : begin + block, None]
-            out, p = logits[: len(rows)], exact[: len(rows)]
-            torch.mm(rows, weight.t(), out=out)
-            p.copy_(out)
-            largest, right = out.amax(-1, keepdim=True).float(), p.gather(1, target)
-            torch._softmax(p, -1, False, out=p)
-            # The likeliest token's probability is one over the norm; the target's own may be too small for a number.
-            total += (largest - p.amax(-1, keepdim=True).log() - right).sum()
+        native = kernels(hidden, weight)
+        most = _ROWS if native is None else _NATIVE_ROWS
+        size = -(-len(hidden) // max(-(-len(hidden) // most), 1))  # all blocks of the same size, but for the last
+        logits = torch.empty(size, len(weight), dtype=hidden.dtype, device=hidden.device)
+        exact = torch.empty(size if native is None else 0, len(weight), device=hidden.device)
+        for begin in range(0, len(hidden), max(size, 1)):
+            rows, target = hidden[begin : begin + size], targets[begin : begin + size]
+            flop = 2.0 * rows.numel() * len(weight)
+            out = logits[: len(rows)]
+            compute([Sum([(rows, weight.t())])], [out])
+            worked(flop)
+            if native is None:
+                total += _losses(out, target, exact[: len(rows)]).sum()
+            else:
+                total += native.loss(out, target, back=gradient is not None).sum()
             if gradient is not None:
-                p.scatter_add_(1, target, torch.full_like(right, -1.0))
-                torch.mm(out.copy_(p), weight, out=gradient[begin : begin + block])
-            worked((2.0 if gradient is None else 4.0) * rows.numel() * vocabulary)
+                compute([Sum([(out, weight)])], [gradient[begin : begin + size]])
+                worked(flop)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
@@ -55,3 +61,15 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grads[0], None, None, None
+
+
+def _losses(logits: Tensor, targets: Tensor, p: Tensor) -> Tensor:
+    """Of `logits` (rows, vocabulary), which become their gradient, and `targets` (rows,); `p` is room in fp32."""
+    at = targets[:, None]
+    p.copy_(logits)
+    largest, right = logits.amax(-1, keepdim=True).float(), p.gather(1, at)
+    torch._softmax(p, -1, False, out=p)
+    # The likeliest token's probability is one over the norm; the target's own may be too small for a number.
+    losses = largest - p.amax(-1, keepdim=True).log() - right
+    logits.copy_(p.scatter_add_(1, at, torch.full_like(right, -1.0)))
+    return losses

@@ -72,8 +72,7 @@ def _llama_attention(
     wanted = [Projection.of(module) for module in (self.q_proj, self.k_proj, self.v_proj)]
     query, key, value = (out.view(heads) for out in project(hidden_states, wanted))
     # Of one flat row; both halves of the width turn by the same angles.
-    cos, sin = (angle[0, :, None, : self.head_dim // 2] for angle in position_embeddings)
-    query, key = layers.rotate(query, cos, sin), layers.rotate(key, cos, sin)
+    cos, sin = (angle[0, :, : self.head_dim // 2] for angle in position_embeddings)
     dropout = self.attention_dropout if self.training else 0.0
-    out = attention.attend(query, key, value, more["segments"], self.scaling, dropout)
+    out = attention.attend(query, key, value, more["segments"], self.scaling, dropout, (cos, sin))
     return project(out.flatten(1)[None], [Projection.of(self.o_proj)])[0], None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from smolorad.engine.native.library import Library
 
 log = logging.getLogger(__name__)
 
-_SOURCE = Path(__file__).with_name("step.c")
+_Opened = TypeVar("_Opened")
+
+_FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 # The code is for this machine alone. Compilers are shy of 512-bit registers, which waste half of them here.
 _OWN_MACHINE = {"x86_64": ("-march=native", "-mprefer-vector-width=512"), "arm64": ("-mcpu=native",)}
@@ -26,17 +31,27 @@ def library(cache: Path, threads: int) -> Library | None:
 
     None where it cannot be, and the log says why.
     """
+    return _opened(cache, "step", "decodes", lambda path: Library(path, threads))
+
+
+def train_library(cache: Path) -> ctypes.CDLL | None:
+    """What is compiled for training, and no sooner than it is wanted; otherwise as `library`."""
+    return _opened(cache, "train", "trains", ctypes.CDLL)
+
+
+def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened]) -> _Opened | None:
     compiler = _compiler()
     if compiler is None:
-        log.info("no C compiler, so torch decodes; install one for several times the speed")
+        log.info("no C compiler, so torch %s; install one for several times the speed", work)
         return None
+    source = _FOLDER / f"{name}.c"
     command = [compiler, *_FLAGS, *_OWN_MACHINE.get(platform.machine(), ())]
-    path = cache / "native" / f"step-{_key(command)}.so"
+    path = cache / "native" / f"{name}-{_key(command)}.so"
     try:
-        return _open(path, threads) or _open(_build(command, path), threads)
+        return _open(path, opened) or _open(_build(command, source, path), opened)
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
-        log.warning("the native step cannot be built, so torch decodes: %s", told.strip()[-500:])
+        log.warning("the native %s cannot be built, so torch %s: %s", name, work, told.strip()[-500:])
         return None
 
 
@@ -47,7 +62,7 @@ def _compiler() -> str | None:
 def _key(command: list[str]) -> str:
     """What the library depends on: the sources, the command, and the processor, as a home may be shared by several machines."""
     digest = hashlib.sha256()
-    for source in sorted(_SOURCE.parent.glob("*.[ch]")):
+    for source in sorted(_FOLDER.glob("*.[ch]")):
         digest.update(source.read_bytes())
     digest.update("\0".join([*command, platform.platform(), _processor()]).encode())
     return digest.hexdigest()[:16]
@@ -61,22 +76,22 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _open(path: Path, threads: int) -> Library | None:
+def _open(path: Path, opened: Callable[[str], _Opened]) -> _Opened | None:
     """None where it is not there, or damaged."""
     try:
-        return Library(str(path), threads)
+        return opened(str(path))
     except OSError as error:
         if path.exists():
-            log.warning("the native step is damaged (%s)", error)
+            log.warning("%s is damaged (%s)", path, error)
         return None
 
 
-def _build(command: list[str], path: Path) -> Path:
+def _build(command: list[str], source: Path, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder, "step.so")
+        made = Path(folder, "made.so")
         subprocess.run(
-            [*command, "-o", str(made), str(_SOURCE), "-lm"], check=True, capture_output=True, text=True, timeout=_TIMEOUT_S
+            [*command, "-o", str(made), str(source), "-lm"], check=True, capture_output=True, text=True, timeout=_TIMEOUT_S
         )
         made.replace(path)
     return path

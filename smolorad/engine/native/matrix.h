@@ -207,40 +207,45 @@ static inline uint32_t *panel_open(int cols) {
 }
 
 #if defined(__AVX512BF16__)
-/* 16 rows (those from `rows` on are 0) of n columns, n even: 16 numbers of 32 bits for each pair of columns, `to` being walked
- * in steps of 32. Blocks of 16 x 16 pairs are transposed in registers. */
-static void lay_out(const uint16_t *w, int n, int rows, uint32_t *to) {
+/* 16 x 16 numbers of 32 bits, the rows in `a`: columns become rows of `to`, each `stride` after the last. */
+INLINE void transpose(__m512i a[16], uint32_t *to, ptrdiff_t stride) {
+    __m512i b[16];
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int k = 0; k < 2; k++) {
+            a[i + 2 * k] = _mm512_unpacklo_epi64(b[i + k], b[i + k + 2]);
+            a[i + 2 * k + 1] = _mm512_unpackhi_epi64(b[i + k], b[i + k + 2]);
+        }
+    /* Quarter q of a[4 * i + k] is now column 4 * q + k of rows 4 * i to 4 * i + 3. */
+    for (int k = 0; k < 4; k++) {
+        __m512i even[2], odd[2];
+        for (int i = 0; i < 2; i++) {
+            even[i] = _mm512_shuffle_i32x4(a[8 * i + k], a[8 * i + 4 + k], 0x88);
+            odd[i] = _mm512_shuffle_i32x4(a[8 * i + k], a[8 * i + 4 + k], 0xdd);
+        }
+        _mm512_storeu_si512(to + k * stride, _mm512_shuffle_i32x4(even[0], even[1], 0x88));
+        _mm512_storeu_si512(to + (4 + k) * stride, _mm512_shuffle_i32x4(odd[0], odd[1], 0x88));
+        _mm512_storeu_si512(to + (8 + k) * stride, _mm512_shuffle_i32x4(even[0], even[1], 0xdd));
+        _mm512_storeu_si512(to + (12 + k) * stride, _mm512_shuffle_i32x4(odd[0], odd[1], 0xdd));
+    }
+}
+
+/* 16 rows (those from `rows` on are 0) of n columns, n even, each `stride` after the last: 16 numbers of 32 bits for each pair of
+ * columns, `to` being walked in steps of 32. */
+static void lay_out(const uint16_t *w, ptrdiff_t stride, int n, int rows, uint32_t *to) {
     int at = 0;
     for (; at + 32 <= n; at += 32) {
-        __m512i a[16], b[16];
-        for (int i = 0; i < 16; i++) a[i] = i < rows ? _mm512_loadu_si512(w + (size_t)i * n + at) : _mm512_setzero_si512();
-        for (int i = 0; i < 16; i += 2) {
-            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-        }
-        for (int i = 0; i < 16; i += 4)
-            for (int k = 0; k < 2; k++) {
-                a[i + 2 * k] = _mm512_unpacklo_epi64(b[i + k], b[i + k + 2]);
-                a[i + 2 * k + 1] = _mm512_unpackhi_epi64(b[i + k], b[i + k + 2]);
-            }
-        /* Quarter q of a[4 * i + k] is now pair 4 * q + k of rows 4 * i to 4 * i + 3. */
-        for (int k = 0; k < 4; k++) {
-            __m512i even[2], odd[2];
-            for (int i = 0; i < 2; i++) {
-                even[i] = _mm512_shuffle_i32x4(a[8 * i + k], a[8 * i + 4 + k], 0x88);
-                odd[i] = _mm512_shuffle_i32x4(a[8 * i + k], a[8 * i + 4 + k], 0xdd);
-            }
-            uint32_t *pair = to + (size_t)(at / 2 + k) * 32;
-            _mm512_store_si512(pair, _mm512_shuffle_i32x4(even[0], even[1], 0x88));
-            _mm512_store_si512(pair + 4 * 32, _mm512_shuffle_i32x4(odd[0], odd[1], 0x88));
-            _mm512_store_si512(pair + 8 * 32, _mm512_shuffle_i32x4(even[0], even[1], 0xdd));
-            _mm512_store_si512(pair + 12 * 32, _mm512_shuffle_i32x4(odd[0], odd[1], 0xdd));
-        }
+        __m512i a[16];
+        for (int i = 0; i < 16; i++) a[i] = i < rows ? _mm512_loadu_si512(w + i * stride + at) : _mm512_setzero_si512();
+        transpose(a, to + (size_t)at / 2 * 32, 32);
     }
     for (; at < n; at += 2)
         for (int i = 0; i < 16; i++) {
             uint32_t pair = 0;
-            if (i < rows) memcpy(&pair, w + (size_t)i * n + at, sizeof pair);
+            if (i < rows) memcpy(&pair, w + i * stride + at, sizeof pair);
             to[(size_t)at / 2 * 32 + i] = pair;
         }
 }
@@ -280,8 +285,8 @@ static void many_bf16(const uint16_t *w, int n, int first, int last, const Vecto
     for (int row = first; row < last; row += 2 * BLOCK) {
         int rows = last - row < 2 * BLOCK ? last - row : 2 * BLOCK, s = 0;
         const uint16_t *at = w + (size_t)row * n;
-        lay_out(at, n, rows, v->panel);
-        if (rows > BLOCK) lay_out(at + (size_t)BLOCK * n, n, rows - BLOCK, v->panel + BLOCK);
+        lay_out(at, n, n, rows, v->panel);
+        if (rows > BLOCK) lay_out(at + (size_t)BLOCK * n, n, n, rows - BLOCK, v->panel + BLOCK);
         const char *next = (const char *)(at + (size_t)rows * n);
         float *to = out + row;
         for (; s + PANEL_VECTORS <= v->count; s += PANEL_VECTORS, next += (size_t)32 * n)

@@ -13,14 +13,14 @@ from transformers.pytorch_utils import Conv1D
 from smolorad.engine.fast.lora import Projection, _kept, fits, project
 
 
-def modules(targets: list[str], *, dropout: float = 0.0, conv: bool = False, **more: Any) -> nn.ModuleDict:
+def modules(targets: list[str], *, dropout: float = 0.0, conv: bool = False, rank: int = 3, **more: Any) -> nn.ModuleDict:
     """Three frozen modules over one input; those named have LoRAs that are past their start."""
     torch.manual_seed(0)
     kind = (lambda i, o, bias: Conv1D(o, i)) if conv else (lambda i, o, bias: nn.Linear(i, o, bias=bias))
     made = nn.ModuleDict({"q": kind(12, 10, True), "k": kind(12, 4, False), "v": kind(12, 4, True)})
     made.requires_grad_(False)
     if targets:
-        config = LoraConfig(r=3, lora_alpha=5, lora_dropout=dropout, target_modules=targets, fan_in_fan_out=conv, **more)
+        config = LoraConfig(r=rank, lora_alpha=5, lora_dropout=dropout, target_modules=targets, fan_in_fan_out=conv, **more)
         inject_adapter_in_model(config, made)
     for name, parameter in made.named_parameters():
         if "lora_" in name:

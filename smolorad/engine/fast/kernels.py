@@ -1,0 +1,162 @@
+"""Our own library's part in training, on processors that multiply bf16 themselves; elsewhere torch computes the same.
+
+Its work is done by torch's own threads: more of them would fight for the cores, as torch's stay awake for a while after work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolora._paths import cache_path
+from smolorad.engine.native.build import train_library
+from smolorad.engine.native.library import Format
+
+log = logging.getLogger(__name__)
+
+# The structures of products.h, rows.h and attention.h.
+_TERM, _PRODUCT = struct.Struct("@PPqqii"), struct.Struct("@PPPqqqiiiiP")
+_LOSS, _NORM, _GATES = struct.Struct("@PPPiii"), struct.Struct("@PPPPPPiif"), struct.Struct("@PPPPPPq")
+_ATTENTION = struct.Struct("@PPPPPPPPPPPPPqqiiiif")
+_FORMATS = {torch.float32: Format.FP32, torch.bfloat16: Format.BF16}
+_PANEL = 32  # columns
+_LINE_BYTES = 64
+_CALLS = ("products", "loss", "norm", "gates", "attention")
+
+Term = tuple[Tensor, Tensor]  # (rows, depth) and (depth, columns)
+
+
+class _Team(ctypes.Structure):
+    _fields_ = (*((name, ctypes.c_void_p) for name in ("parallel", "thread", "threads")), ("wanted", ctypes.c_uint))
+
+
+class Kernels:
+    """The library's calls. Tensors are in bf16 on the CPU, and contiguous where nothing else is said."""
+
+    def __init__(self, loaded: ctypes.CDLL) -> None:
+        """Raises OSError and AttributeError where torch's threads are none that can be borrowed."""
+        torch_library = ctypes.CDLL(torch._C.__file__)
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        self._team = _Team(*(ctypes.cast(torch_library[name], ctypes.c_void_p) for name in names))
+        self._team_address = ctypes.addressof(self._team)
+        self._loaded = {name: getattr(loaded, f"smolora_{name}") for name in _CALLS}
+        for call in self._loaded.values():
+            call.restype, call.argtypes = None, (ctypes.c_void_p, ctypes.c_char_p)
+        self._loaded["products"].argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
+        self._attention_room = loaded.smolora_attention_room
+        self._attention_room.restype, self._attention_room.argtypes = ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_int)
+
+    def products(self, outs: Sequence[Tensor], terms: Sequence[Sequence[Term]], added: Sequence[Tensor | None]) -> None:
+        """Makes each of `outs` (rows, columns), in bf16 or fp32, the sum of its terms and of `added`, all in bf16.
+
+        A factor's columns lie close together; or a second factor's rows, of which there is an even number.
+        """
+        products, factors, kept = [], [], []
+        for out, some, more in zip(outs, terms, added, strict=True):
+            rows, columns = out.shape
+            partial = torch.empty(rows, -(-columns // _PANEL) * _PANEL)
+            kept.append(partial)
+            start, step = (0, 0) if more is None else (more.data_ptr(), more.stride(0) if more.ndim == 2 else 0)
+            strides = (out.stride(0), step, partial.stride(0))
+            what = (rows, columns, _FORMATS[out.dtype], len(some), 0)
+            products.append(_PRODUCT.pack(out.data_ptr(), start, partial.data_ptr(), *strides, *what))
+            for x, w in some:
+                turned = w.stride(1) != 1
+                steps = (x.stride(0), w.stride(1 if turned else 0))
+                factors.append(_TERM.pack(x.data_ptr(), w.data_ptr(), *steps, w.shape[0], turned))
+        self._run("products", b"".join(products), len(products), b"".join(factors))
+
+    def loss(self, logits: Tensor, targets: Tensor, *, back: bool) -> Tensor:
+        """Cross entropy of `logits` (rows, vocabulary) and `targets` (rows,): (rows,) in fp32.
+
+        If `back`, `logits` become its gradient.
+        """
+        losses = torch.empty(len(logits))
+        self._run("loss", _LOSS.pack(logits.data_ptr(), targets.data_ptr(), losses.data_ptr(), *logits.shape, back))
+        return losses
+
+    def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        """`x` (rows, width) over its root mean square, times `weight` (width,); and one over that: (rows,) in fp32."""
+        out, scale = torch.empty_like(x), torch.empty(len(x))
+        pointers = (x.data_ptr(), weight.data_ptr(), 0, 0, scale.data_ptr(), out.data_ptr())
+        self._run("norm", _NORM.pack(*pointers, *x.shape, epsilon))
+        return out, scale
+
+    def norm_back(self, grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, added: Tensor | None = None) -> Tensor:
+        """The gradient of `x`, and `added` to it; `scale` is what `norm` gave."""
+        out = torch.empty_like(x)
+        more = 0 if added is None else added.data_ptr()
+        pointers = (x.data_ptr(), weight.data_ptr(), grad.data_ptr(), more, scale.data_ptr(), out.data_ptr())
+        self._run("norm", _NORM.pack(*pointers, *x.shape, 0.0))
+        return out
+
+    def gates(self, gate: Tensor, up: Tensor) -> Tensor:
+        """silu(gate) * up, of one shape."""
+        out = torch.empty_like(gate)
+        self._run("gates", _GATES.pack(gate.data_ptr(), up.data_ptr(), 0, out.data_ptr(), 0, 0, gate.numel()))
+        return out
+
+    def gates_back(self, grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of `gate` and `up`."""
+        outs = torch.empty_like(gate), torch.empty_like(up)
+        pointers = [tensor.data_ptr() for tensor in (gate, up, grad)]
+        self._run("gates", _GATES.pack(*pointers, 0, *(out.data_ptr() for out in outs), gate.numel()))
+        return outs
+
+    def attention(
+        self,
+        given: Sequence[Tensor],
+        made: Sequence[Tensor],
+        starts: Tensor,
+        longest: int,
+        angles: Sequence[Tensor],
+        scale: float,
+    ) -> None:
+        """Attention of texts that begin at `starts` (texts + 1,), int32, each of at most `longest` tokens, to itself.
+
+        `given` is query (tokens, heads, width), key and value (tokens, heads of keys, width), and `made` the output in the
+        query's shape. With the output's gradient as a fourth of `given`, `made` is the gradients of the first three. Query and
+        key turn by angles whose cosines and sines are `angles`, (tokens, width / 2), of one stride, if there are any.
+        """
+        (tokens, heads, width), texts = given[0].shape, len(starts) - 1
+        pointers = [tensor.data_ptr() for tensor in given] + [0] * (4 - len(given))
+        pointers += [angle.data_ptr() for angle in angles] or [0, 0]
+        outs = [tensor.data_ptr() for tensor in made]
+        pointers += [0, *outs] if len(given) == 4 else [*outs, 0, 0, 0]
+        back = torch.empty((2, heads, tokens, -(-width // _PANEL) * _PANEL) if len(given) == 4 else 0)
+        pointers += [starts.data_ptr(), back.data_ptr()]
+        stride = angles[0].stride(0) if angles else 0
+        shape = (texts, heads, given[1].shape[1], width, scale)
+        room_bytes = self._attention_room(_ATTENTION.pack(*pointers, 0, stride, 0, *shape), longest)
+        room = torch.empty(room_bytes * torch.get_num_threads() + _LINE_BYTES, dtype=torch.uint8)
+        begin = room.data_ptr() + -room.data_ptr() % _LINE_BYTES
+        self._run("attention", _ATTENTION.pack(*pointers, begin, stride, room_bytes, *shape))
+
+    def _run(self, call: str, *arguments: Any) -> None:
+        self._team.wanted = torch.get_num_threads()
+        self._loaded[call](self._team_address, *arguments)
+
+
+@functools.lru_cache(maxsize=1)
+def _kernels() -> Kernels | None:
+    loaded = train_library(cache_path())
+    if loaded is None or not loaded.smolora_trains():
+        return None
+    try:
+        return Kernels(loaded)
+    except (OSError, AttributeError) as error:
+        log.info("torch trains without our own library: %s", error)
+        return None
+
+
+def kernels(*tensors: Tensor) -> Kernels | None:
+    """The library's calls, if they are there, for tensors such as these."""
+    fit = all(tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)
+    return _kernels() if fit else None

@@ -1,27 +1,27 @@
-"""Imports that take seconds, begun before somebody waits for them."""
+"""What a training needs before its first step, and takes seconds: begun before somebody waits for it."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
+from collections.abc import Callable
 
 from smolorad.engine.garbage import uncollected
 
 log = logging.getLogger(__name__)
 
 
-class EarlyImports:
-    """Imports some modules once, in a thread of its own: the native step computes meanwhile, all else takes turns with it."""
+class Early:
+    """Does something once, in a thread of its own: the native step computes meanwhile, all else takes turns with it."""
 
-    def __init__(self, *modules: str) -> None:
-        self._modules = modules
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._given = work
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begins, if it has not begun."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="imports", daemon=True)
+            self._thread = threading.Thread(target=self._work, name="early", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
@@ -31,8 +31,16 @@ class EarlyImports:
 
     def _work(self) -> None:
         try:
-            with uncollected():
-                for module in self._modules:
-                    importlib.import_module(module)
-        except ImportError as error:  # who needs them will say so
+            self._given()
+        except ImportError as error:  # who needs it will say so
             log.warning("cannot be imported: %s", error)
+
+
+def ready_to_train() -> None:
+    """Imports what a training imports, and has its kernels compiled."""
+    with uncollected():
+        import smolorad.engine.train
+        import smolorad.engine.whole  # noqa: F401
+        from smolorad.engine.fast.kernels import kernels
+
+    kernels()

@@ -36,7 +36,7 @@ from smolorad.domain import Device, Dtype, GenerateSpec, Precision
 from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
-from smolorad.engine.early import EarlyImports
+from smolorad.engine.early import Early, ready_to_train
 from smolorad.engine.failure import explain
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.load import load
@@ -83,7 +83,7 @@ class Loop:
         self._schedule: Schedule[Answer] = Schedule()
         self._outlet = Outlet(self.emit)
         self._training: int | None = None
-        self._early = EarlyImports("smolorad.engine.train", "smolorad.engine.whole")
+        self._early = Early(ready_to_train)
         self._offered: Snapshot | None = None
 
     def run(self) -> None:

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from smolora.v1 import common_pb2
-from smolorad.engine.early import EarlyImports
+from smolorad.engine.early import Early
 from smolorad.link.v1 import link_pb2 as pb
 from tests.engine_process import engine_process
 
 
-def test_modules_are_imported_once_in_the_background(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text("print('imported', flush=True)")
-    code = (
-        "from smolorad.engine.early import EarlyImports\n"
-        "early = EarlyImports('slow')\nearly.wait()\nearly.start()\nearly.start()\nearly.wait()\n"
-        "import sys, gc; assert 'slow' in sys.modules and gc.isenabled()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr
+def test_it_is_done_once_and_waited_for() -> None:
+    done: list[str] = []
+    early = Early(lambda: done.append(threading.current_thread().name))
+    early.wait()
+    assert done == []
+    early.start()
+    early.start()
+    early.wait()
+    assert done == ["early"]
 
 
 def test_what_cannot_be_imported_is_told_by_who_needs_it(caplog: pytest.LogCaptureFixture) -> None:
-    early = EarlyImports("smolorad.engine.nowhere")
+    early = Early(lambda: importlib.import_module("smolorad.engine.nowhere") and None)
     early.start()
     early.wait()
     assert "nowhere" in caplog.text
+
+
+def test_a_training_finds_everything_there() -> None:
+    code = (
+        "import gc, sys\nfrom smolorad.engine.early import ready_to_train\nready_to_train()\nbefore = set(sys.modules)\n"
+        "import smolorad.engine.train, smolorad.engine.whole, smolorad.engine.peft_adapters\n"
+        "assert set(sys.modules) == before and gc.isenabled()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_engine_answers_at_once_and_while_it_imports(llama_folder: Path) -> None:

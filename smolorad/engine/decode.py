@@ -162,7 +162,7 @@ class Sequence:
     def _forget(self) -> None:
         self._cache: Any
         if self._native is not None:
-            self._cache = self._native.model.cache(len(self._ids))
+            self._cache = self._native.model.cache(len(self._ids), self._length)
         else:
             assert self._speaker is not None
             self._cache = self._speaker.cache()

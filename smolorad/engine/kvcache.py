@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import mmap
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from smolorad.engine.memory import take
 
 _SLACK_BYTES = 2**18  # that no copy is worth
 
@@ -20,11 +21,12 @@ class KvCache:
     Its numbers are of `native.library.FORMAT_OF`. `length` tokens have keys and values.
     """
 
-    def __init__(self, layers: int, heads: int, capacity: int, head_dim: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, layers: int, heads: int, capacity: int, head_dim: int, dtype: np.dtype[Any], sure: int = 0) -> None:
+        """`sure`: so many tokens will come for sure."""
         shape = (layers, 2, heads, capacity, head_dim)
-        # Pages that nobody writes cost nothing, so the whole capacity may be taken at once. numpy's own memory is taken in
-        # pages of 2 MB, each of which may hold the beginning of every head.
-        self._memory = mmap.mmap(-1, max(math.prod(shape) * dtype.itemsize, 1))
+        # Pages that nobody writes cost nothing, so the whole capacity may be taken at once. Not so in large pages, as numpy's
+        # own memory is: each may hold the beginning of every head.
+        self._memory = take(math.prod(shape) * dtype.itemsize, whole=2 * sure >= capacity)
         self.array: NDArray[Any] = np.frombuffer(self._memory, dtype, math.prod(shape)).reshape(shape)
         self.capacity = capacity
         self.length = 0
@@ -65,7 +67,7 @@ class KvCache:
         wanted = self.nbytes_of(tokens)
         if self.array.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
             return self
-        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype)
+        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens)
         copy.begin_with(self, tokens)
         return copy
 

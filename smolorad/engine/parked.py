@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from smolorad.engine.memory import take
+
 log = logging.getLogger(__name__)
 
 ALIGNMENT = 64  # bytes, for vectors that long should not lie across two lines of the cache
@@ -51,7 +53,7 @@ def park(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, Sequence[i
 
 def hold(tensors: Iterable[Tensor], nbytes: int) -> tuple[mmap.mmap, Sequence[int]]:
     """Writes tensors of together `nbytes`, ALIGNMENT for each included, into memory; returns as `park`."""
-    memory = mmap.mmap(-1, max(nbytes, 1))
+    memory = take(nbytes, whole=True)
     return memory, _write(memory, tensors)
 
 

@@ -132,9 +132,9 @@ class NativeModel:
         """Bytes that a step reads of weights."""
         return sum(matrix.nbytes for matrix in self._matrices)
 
-    def cache(self, capacity: int) -> KvCache:
-        """Room for a sequence of `capacity` tokens."""
-        return KvCache(self.shape.layers, self.shape.kv_heads, capacity, self.shape.head_dim, self.dtype)
+    def cache(self, capacity: int, sure: int = 0) -> KvCache:
+        """Room for a sequence of `capacity` tokens, of which so many will come for sure."""
+        return KvCache(self.shape.layers, self.shape.kv_heads, capacity, self.shape.head_dim, self.dtype, sure)
 
     def lora_of(self, products: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]) -> Lora:
         """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""

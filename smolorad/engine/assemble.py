@@ -23,11 +23,12 @@ from smolorad.engine.board import Board
 from smolorad.engine.checkpoint import Checkpoints
 from smolorad.engine.fast.fit import misfit
 from smolorad.engine.fast.trainer import FastTrainer
+from smolorad.engine.host import Host
 from smolorad.engine.live import Live
 from smolorad.engine.peft_adapters import adapter_weights, read_config
 from smolorad.engine.rows import Rows, read_rows
 from smolorad.engine.sft import Setting, dpo_config, sft_config
-from smolorad.engine.trainer import Host, HostedTrainer, LoraTrainer, PreferenceTrainer
+from smolorad.engine.trainer import HostedTrainer, LoraTrainer, PreferenceTrainer
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from smolorad.link.convert import to_message
 

@@ -24,7 +24,8 @@ from smolorad.engine.base import Base
 from smolorad.engine.checkpoint import Checkpoints, Identity, Saved, environment
 from smolorad.engine.device import release
 from smolorad.engine.failure import is_out_of_memory
-from smolorad.engine.trainer import Host, HostedTrainer
+from smolorad.engine.host import Host
+from smolorad.engine.trainer import HostedTrainer
 from smolorad.errors import NoSpace, OutOfMemory, ShuttingDown, is_disk_full
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
@@ -21,30 +18,16 @@ from smolorad.domain import Checkpoint, Evaluation, Sample, TrainerSettings, Tra
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.board import Board
 from smolorad.engine.checkpoint import Checkpoints, RunState
+from smolorad.engine.host import Host
 from smolorad.engine.live import Live
 from smolorad.engine.lora import adapter_tensors, changes_base, write_adapter
 from smolorad.engine.pace import Pace
+from smolorad.engine.randomness import untouched_random
 from smolorad.engine.tokenise import UNSCORED
 from smolorad.errors import NotFinite, ShuttingDown
 from smolorad.link.convert import to_message
 
 _MPS_RNG = "rng_state_mps.pth"
-
-
-class Host(Protocol):
-    """The loop that a training runs inside."""
-
-    def breathe(self, call: int) -> None:
-        """Serves what is pending for a bounded slice; raises Cancelled if the call was cancelled."""
-
-    def stopping(self, call: int) -> bool:
-        """Whether the training is to checkpoint and end."""
-
-    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None, between: str = "") -> None:
-        """Lets others have the adapter after a step, with its number, or no more; it breathes `between` these."""
-
-    def emit(self, call: int, **body: Any) -> None:
-        """Sends one event of a call."""
 
 
 class _Stopped(Exception):
@@ -351,19 +334,3 @@ class _Flow(TrainerCallback):
         if self._trainer.stops_now():
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
-
-
-@contextmanager
-def untouched_random() -> Iterator[None]:
-    """Leaves the global random generators as they were: what happens inside must not change what is trained."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    device = torch.mps if torch.backends.mps.is_available() else torch.cuda if torch.cuda.is_available() else None
-    of_device = None if device is None else device.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.random.set_rng_state(cpu)
-        if device is not None and of_device is not None:
-            device.set_rng_state(of_device)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from smolorad.domain import Dtype
 from smolorad.engine.numbers import STORED, to_bf16, to_fp32
 from smolorad.engine.parked import ALIGNMENT, Parked, hold, park
+from smolorad.errors import Damaged
 
 # How each number format is kept; what is not here, torch alone has.
 KEPT: Mapping[Dtype, np.dtype[Any]] = {Dtype.BFLOAT16: np.dtype(np.uint16), Dtype.FLOAT32: np.dtype(np.float32)}
@@ -45,7 +46,7 @@ def read_weights(
     """The parameters of these names and shapes, which the files have, in a format of KEPT.
 
     With `parked_below`, where generation does not read them, in a file in that folder, if the disk has room. The files were
-    checked by `facts.check`. Raises OSError.
+    checked by `facts.check`. Raises Damaged where one was changed since.
     """
     kept, stored = KEPT[dtype], _stored(files)
     pieces = [_pieces(stored[name], dtype) for name in parameters]
@@ -83,6 +84,6 @@ def _pieces(stored: _Stored, dtype: Dtype) -> Iterator[memoryview]:
         while left:
             piece = room[:left]
             if file.readinto(piece.data.cast("B")) != piece.nbytes:
-                raise OSError(f"{stored.path} ended early")
+                raise Damaged(f"{stored.path} was cut short while it was read; load the model again when it is whole.")
             yield np.ascontiguousarray(convert(piece)).data.cast("B")
             left -= len(piece)

@@ -194,6 +194,25 @@ def test_weights_that_are_missing_are_told(tmp_path: Path) -> None:
         load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU)
 
 
+@pytest.mark.parametrize("precision", [Precision.EXACT, Precision.INT8])
+def test_weights_that_are_cut_short_meanwhile_are_told(
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_model(tmp_path / "model", hidden_size=64)
+    light(folder, precision=precision)
+    find = blueprint.find
+
+    def cut(*arguments: Any) -> Any:
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+        return find(*arguments)
+
+    monkeypatch.setattr(blueprint, "key_of", lambda folder, dtype: next((cache_path() / "blueprints").iterdir()).name)
+    monkeypatch.setattr(blueprint, "find", cut)
+    with pytest.raises(Damaged, match="cut short"):
+        light(folder, precision=precision)
+    assert not list((cache_path() / "parked").glob("*"))
+
+
 def test_a_blueprint_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_model(tmp_path / "model")
     light(folder)

@@ -13,17 +13,23 @@ from smolorad.link.convert import to_message
 # A piece wakes the daemon and the client, which then take a processor from the decode step: with 2 cores a piece for each token
 # cost a tenth of the speed, and half of it where more was running. Few screens show more than 60 pieces in a second.
 INTERVAL_S = 0.016
+# Where several speak, each a little less often: there are only so many wakings that a machine has to give.
+_FOR_EACH_OTHER = 0.25
 
 
 @dataclass(slots=True)
 class _Waiting:
     since: float  # when the last piece went out, on the clock
+    is_heard: bool = False  # whether one has
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
 class Outlet:
-    """Sends what generations say: the first piece of each at once, later ones as soon as the last is `INTERVAL_S` old."""
+    """Sends what generations say: the first piece of each at once, later ones as soon as the last is `INTERVAL_S` old.
+
+    A quarter of that is added for each other one that speaks; and when one piece goes, all that waits goes with it.
+    """
 
     def __init__(self, emit: Callable[..., None], clock: Callable[[], float] = time.monotonic) -> None:
         """`emit(call, **body)` sends one event."""
@@ -35,11 +41,13 @@ class Outlet:
         """What a generation has to say after a step, which may be nothing."""
         now = self._clock()
         if (waiting := self._waiting.get(call)) is None:
-            waiting = self._waiting[call] = _Waiting(since=now - INTERVAL_S)
+            waiting = self._waiting[call] = _Waiting(since=now)
         waiting.text += text
         waiting.logprobs += logprobs
-        if now - waiting.since >= INTERVAL_S:
+        if not waiting.is_heard:
             self._send(call, waiting)
+        elif now - waiting.since >= INTERVAL_S * (1 + _FOR_EACH_OTHER * (len(self._waiting) - 1)):
+            self.flush()
 
     def flush(self) -> None:
         """Sends all that waits, before a time in which nobody pushes."""
@@ -57,4 +65,4 @@ class Outlet:
         if waiting.text:
             self._emit(call, text=waiting.text)
         if waiting.text or waiting.logprobs:
-            waiting.since, waiting.text, waiting.logprobs = self._clock(), "", []
+            waiting.since, waiting.is_heard, waiting.text, waiting.logprobs = self._clock(), True, "", []

@@ -49,6 +49,19 @@ def test_one_generation_does_not_wait_for_another() -> None:
     assert sent.texts(2) == ["x"]
 
 
+def test_of_many_each_speaks_less_often_and_all_together() -> None:
+    sent = Sent()
+    for step in range(40):
+        for call in range(8):
+            sent.outlet.push(call, "a" if step else "A")
+        sent.now += INTERVAL_S / 4
+    times = [len(sent.texts(call)) for call in range(8)]
+    assert set(times) == {times[0]}
+    assert 1 + 40 / 4 / 2.75 - 1 <= times[0] <= 1 + 40 / 4 / 2.75 + 1
+    begins = [at for at, (call, _) in enumerate(sent.events) if call == 0]
+    assert [call for call, _ in sent.events] == list(range(8)) * len(begins)
+
+
 def test_before_a_silence_everything_goes_out() -> None:
     sent = Sent()
     for call in (1, 2):

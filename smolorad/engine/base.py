@@ -72,6 +72,8 @@ class Base:
 
     def rest(self) -> None:
         """Gives back what memory nobody holds, and what only a training needed."""
+        if self.native is not None:
+            self.native.rest()
         release(self.device)
         if self.parked is not None:
             self.parked.rest()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.engine.memory import take
+from smolorad.engine.memory import Reserve
 
 _SLACK_BYTES = 2**18  # that no copy is worth
 
@@ -21,13 +22,24 @@ class KvCache:
     Its numbers are of `native.library.FORMAT_OF`. `length` tokens have keys and values.
     """
 
-    def __init__(self, layers: int, heads: int, capacity: int, head_dim: int, dtype: np.dtype[Any], sure: int = 0) -> None:
-        """`sure`: so many tokens will come for sure."""
+    def __init__(
+        self,
+        layers: int,
+        heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: np.dtype[Any],
+        sure: int = 0,
+        reserve: Reserve | None = None,
+    ) -> None:
+        """`sure`: so many tokens will come for sure. `reserve` is where its memory comes from, and goes when nobody has it."""
         shape = (layers, 2, heads, capacity, head_dim)
+        self._reserve = Reserve() if reserve is None else reserve
         # Pages that nobody writes cost nothing, so the whole capacity may be taken at once. Not so in large pages, as numpy's
         # own memory is: each may hold the beginning of every head.
-        self._memory = take(math.prod(shape) * dtype.itemsize, whole=2 * sure >= capacity)
-        self.array: NDArray[Any] = np.frombuffer(self._memory, dtype, math.prod(shape)).reshape(shape)
+        memory = self._reserve.take(math.prod(shape) * dtype.itemsize, whole=2 * sure >= capacity)
+        self.array: NDArray[Any] = np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
+        weakref.finalize(self, self._reserve.give_back, memory).atexit = False
         self.capacity = capacity
         self.length = 0
 
@@ -67,7 +79,7 @@ class KvCache:
         wanted = self.nbytes_of(tokens)
         if self.array.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
             return self
-        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens)
+        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens, self._reserve)
         copy.begin_with(self, tokens)
         return copy
 

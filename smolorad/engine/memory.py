@@ -5,6 +5,9 @@ from __future__ import annotations
 import mmap
 
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)  # Linux
+LIMIT_BYTES = 64 * 2**20
+# Sizes are rounded up to an eighth of the power of two below: the next one may want a little more than the last.
+_PARTS = 8
 
 
 def take(nbytes: int, *, whole: bool) -> mmap.mmap:
@@ -16,3 +19,38 @@ def take(nbytes: int, *, whole: bool) -> mmap.mmap:
     if whole and _HUGE is not None:
         memory.madvise(_HUGE)
     return memory
+
+
+class Reserve:
+    """Memory that nobody uses any more, for whoever is next: the system may take 50 ms to give 25 MB of it anew."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        """It keeps at most so many bytes."""
+        self._limit = limit_bytes
+        self._free: list[mmap.mmap] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that nobody uses now."""
+        return sum(map(len, tuple(self._free)))
+
+    def take(self, nbytes: int, *, whole: bool) -> mmap.mmap:
+        """So many bytes or a few more, their content anything; `whole` as in `take`."""
+        step = max(1 << max(nbytes.bit_length() - 1, 0), mmap.PAGESIZE) // _PARTS
+        wanted = -(-nbytes // step) * step
+        # A copy, for the collector may give something back at any time.
+        fitting = next((memory for memory in tuple(self._free) if wanted <= len(memory) <= wanted + 2 * step), None)
+        if fitting is None:
+            return take(wanted, whole=whole)
+        self._free.remove(fitting)
+        return fitting
+
+    def give_back(self, memory: mmap.mmap) -> None:
+        """Nobody looks at this memory any more; where there is too much, the oldest goes back to the system."""
+        self._free.append(memory)
+        while self.nbytes > self._limit:
+            self._free.pop(0)
+
+    def clear(self) -> None:
+        """Everything goes back to the system."""
+        self._free.clear()

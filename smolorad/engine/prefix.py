@@ -18,6 +18,8 @@ import numpy as np
 LIMIT_BYTES = 256 * 2**20
 # Shorter ones are computed as fast as they are found.
 _SHORTEST = 8
+# An entry that has less than an eighth beside what another one has, too, is not worth its memory.
+_LITTLE = 8
 
 
 class Cache(Protocol):
@@ -80,13 +82,17 @@ class PrefixCache:
         return Beginning(self._entries[best].cache, shared[best])
 
     def keep(self, key: str, ids: Sequence[int], cache: Cache) -> None:
-        """Remembers the keys and values of `ids`, which nobody changes any more. Entries that are beginnings of it go."""
+        """Remembers the keys and values of `ids`, which nobody changes any more.
+
+        Entries that begin like it go, if they have little or nothing else: the same instructions with other questions are kept
+        but once.
+        """
         if len(ids) < _SHORTEST or not cache.shareable:
             return
         cache = cache.fitting(len(ids))
         new = _Entry(key, np.asarray(ids), cache, cache.nbytes_of(len(ids)))
         for number, entry in list(self._entries.items()):
-            if entry.key == key and _shared(new.ids, entry.ids) == len(entry.ids):
+            if entry.key == key and len(entry.ids) - _shared(new.ids, entry.ids) <= len(entry.ids) // _LITTLE:
                 del self._entries[number]
         self._entries[next(self._numbers)] = new
         while self._entries and self.nbytes > self._limit:

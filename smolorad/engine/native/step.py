@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from smolorad.domain import Precision
 from smolorad.engine.kvcache import KvCache
+from smolorad.engine.memory import Reserve
 from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer, aligned_fp32
 from smolorad.engine.native.shape import EMBEDDING, FINAL_NORM, HEAD, PROJECTIONS, Shape
 from smolorad.engine.numbers import to_fp32
@@ -87,6 +88,7 @@ class NativeModel:
         """`weights` by name, all matrices in one format of FORMAT_OF; raises MemoryError."""
         self._library = library
         self._weights = weights  # at which the pointers point
+        self._reserve = Reserve()
         self._small_arrays: list[NDArray[np.float32]] = []
         self._matrices: list[Matrix] = []
         self._layers = (_Layer * shape.layers)()
@@ -134,7 +136,12 @@ class NativeModel:
 
     def cache(self, capacity: int, sure: int = 0) -> KvCache:
         """Room for a sequence of `capacity` tokens, of which so many will come for sure."""
-        return KvCache(self.shape.layers, self.shape.kv_heads, capacity, self.shape.head_dim, self.dtype, sure)
+        shape = self.shape
+        return KvCache(shape.layers, shape.kv_heads, capacity, shape.head_dim, self.dtype, sure, self._reserve)
+
+    def rest(self) -> None:
+        """Gives back what memory nobody uses."""
+        self._reserve.clear()
 
     def lora_of(self, products: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]) -> Lora:
         """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""

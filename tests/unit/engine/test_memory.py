@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from smolorad.engine.kvcache import KvCache
-from smolorad.engine.memory import take
+from smolorad.engine.memory import Reserve, take
 
 MIB = 2**20
 
@@ -33,10 +33,29 @@ def test_room_for_tokens_that_may_never_come_costs_nothing() -> None:
     assert resident() - before < 10 * MIB
 
 
-def test_it_goes_back_with_the_cache() -> None:
+def test_it_serves_the_next_cache_and_then_goes_back() -> None:
+    reserve = Reserve()
     before = resident()
-    cache = KvCache(30, 3, 1024, 64, np.dtype(np.uint16), 1024)
+    cache = KvCache(30, 3, 1020, 64, np.dtype(np.uint16), 1020, reserve)
     cache.array[...] = 1
-    assert resident() - before > 20 * MIB
+    begin = cache.array.ctypes.data
     del cache
+    assert resident() - before > 20 * MIB
+    again = KvCache(30, 3, 1000, 64, np.dtype(np.uint16), reserve=reserve)  # about as long
+    assert again.array.ctypes.data == begin
+    assert again.length == 0
+    other = KvCache(30, 3, 1000, 64, np.dtype(np.uint16), reserve=reserve)
+    assert other.array.ctypes.data != begin
+    del again, other
+    reserve.clear()
     assert resident() - before < 5 * MIB
+
+
+def test_a_reserve_is_bounded() -> None:
+    reserve = Reserve(10 * MIB)
+    taken = [reserve.take(4 * MIB, whole=False) for _ in range(4)]
+    for memory in taken:
+        reserve.give_back(memory)
+    assert reserve.nbytes == 8 * MIB
+    reserve.give_back(reserve.take(20 * MIB, whole=False))
+    assert reserve.nbytes == 0

@@ -77,6 +77,21 @@ def test_what_goes_on_takes_the_place_of_its_beginning() -> None:
     assert prefixes.find("a@1", list(range(20))) is None
 
 
+def test_what_has_little_of_its_own_makes_room() -> None:
+    prefixes = PrefixCache()
+    instructions = list(range(160))
+    for question in range(5):
+        prefixes.keep("", [*instructions, *range(1000 * question, 1000 * question + 20)], cache_of(180))
+    assert len(prefixes) == 1
+    prefixes.keep("", [*instructions, *range(9000, 9040)], cache_of(200))
+    assert len(prefixes) == 1
+    prefixes.keep("", [*instructions, *range(8000, 8005)], cache_of(165))
+    assert len(prefixes) == 2  # the other one's last 40 are a fifth of it
+    found = prefixes.find("", [*instructions, *range(9000, 9050)])
+    assert found is not None
+    assert found.length == 200
+
+
 def test_a_copy_does_not_change_with_what_it_was_taken_from() -> None:
     prefixes = PrefixCache()
     kept = cache_of(12, 3.0)

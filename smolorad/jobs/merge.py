@@ -18,6 +18,8 @@ from smolorad.store.library import Library
 
 log = Log(__name__)
 
+MERGED_KEY = "merge.last"  # what somebody merged here last
+
 
 class Merge:
     """What a merge job does."""
@@ -61,6 +63,7 @@ class Merge:
         """Publishes the model."""
         spec = _spec(job)
         model = await self._shelf.put_model(job, spec.name, Origin.MERGE, spec.adapter, made.facts, made.proof, made.sums)
+        await self._library.remember(MERGED_KEY, model.name)
         return model.name
 
 

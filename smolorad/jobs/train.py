@@ -26,6 +26,7 @@ from smolorad.domain import (
 )
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.machine import Tell
+from smolorad.jobs.merge import MERGED_KEY
 from smolorad.jobs.shelf import Shelf
 from smolorad.log import Log
 from smolorad.paths import Home
@@ -35,7 +36,7 @@ from smolorad.store.library import Library
 log = Log(__name__)
 
 _SAMPLES = 16
-# Whoever has trained often merges next. A training of hours keeps nobody waiting beside it before its last minute.
+# Whoever has merged before often merges again. A training of hours keeps nobody waiting beside it before its last minute.
 _MERGE_FOLLOWS_S = 60.0
 _INIT = re.compile(r"true|gaussian|olora|pissa|pissa_niter_[1-9][0-9]{0,3}")
 
@@ -107,6 +108,7 @@ class Train:
         resident = self._residency.resident
         if resident is not None and resident.name != spec.model:
             await tell(Note(f"Loads {spec.model} in place of {resident.name}."))
+        merges = await self._library.recall(MERGED_KEY) is not None
         async with self._residency.hold(spec.model, training=True) as held:
             if parent is not None:
                 held.check_base(parent)
@@ -116,17 +118,17 @@ class Train:
                 events = held.engine.train(job.id, wanted, self._home.job(job.id))
                 async with aclosing(events):
                     async for event in events:
-                        if isinstance(event, Trained):
-                            self._expect_merge()
-                            return Made(event, held.model)
-                        if (left_s := _left_s(event)) is not None and left_s <= _MERGE_FOLLOWS_S:
+                        left_s = _left_s(event)
+                        if merges and left_s is not None and left_s <= _MERGE_FOLLOWS_S:
                             self._expect_merge(left_s)
+                        if isinstance(event, Trained):
+                            return Made(event, held.model)
                         await tell(event)
             finally:
                 del self._engines[job.id]
         raise AssertionError("a training ends with its result or raises")
 
-    def _expect_merge(self, left_s: float = 0.0) -> None:
+    def _expect_merge(self, left_s: float) -> None:
         base = self._residency.base
         known = base.path if base is not None and not base.trust_remote_code else None
         self._workers.expect_merge(left_s + _MERGE_FOLLOWS_S, known)
@@ -152,6 +154,8 @@ def _left_s(event: TrainEvent) -> float | None:
     match event:
         case Estimate(seconds=seconds) | TrainProgress(eta_s=seconds):
             return seconds
+        case Trained():
+            return 0.0
     return None
 
 

@@ -307,6 +307,10 @@ async def test_generation_is_answered_while_training_runs(house: House, script: 
 async def test_a_merge_is_expected_when_a_training_is_about_to_end(house: House, script: Script) -> None:
     await loaded(house)
     await prepared(house)
+    script.trainings.append([TrainProgress(1, 10, eta_s=30.0)])
+    await trained(house)
+    assert script.merges_expected == [], "nobody has ever merged here"
+    await everything(house.training.Merge(pb.MergeRequest(adapter="support", name="merged")))
     script.trainings.append([TrainProgress(1, 10, eta_s=3600.0), TrainProgress(5, 10, eta_s=30.0), OutOfMemory("No.")])
     await refused(house.training.Train(TRAIN))
     assert [within_s for within_s, _ in script.merges_expected] == [90.0]

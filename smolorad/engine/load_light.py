@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from smolorad.engine import blueprint as blueprints
 from smolorad.engine.base import Base, LoadReport, Whole
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, cores, place
-from smolorad.engine.facts import check, fingerprint
+from smolorad.engine.facts import CONFIG, check, fingerprint
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.native.build import library
 from smolorad.engine.native.shape import EMBEDDING
 from smolorad.engine.native.step import NativeModel, packable, takes_prompts
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.engine.weights import KEPT, Weights, read_weights
+from smolorad.errors import NotFound
 
 
 def load_light(
@@ -59,7 +61,7 @@ def load_light(
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return Base(
-        whole=functools.cache(lambda: _whole(kept, weights, placement.dtype)),
+        whole=functools.cache(lambda: _whole((kept, folder), weights, placement.dtype)),
         tokenizer=tokenizer,
         name=name,
         path=folder,
@@ -81,8 +83,12 @@ def load_light(
     )
 
 
-def _whole(kept: Path, weights: Weights, dtype: Dtype) -> Whole:
+def _whole(folders: Sequence[Path], weights: Weights, dtype: Dtype) -> Whole:
+    """By the model's other files in the first of the folders that is still there; the cache may have been thrown away."""
+    folder = next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+    if folder is None:
+        raise NotFound(f"The model's files are gone from {folders[-1]}; bring them back, or load another model.")
     with uncollected():
         from smolorad.engine.whole import whole_of
 
-    return whole_of(kept, weights.arrays, dtype)
+    return whole_of(folder, weights.arrays, dtype)

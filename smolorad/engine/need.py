@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from smolorad.domain import Estimate, TrainerSettings
+from smolorad.engine.fast.kernels import kernels
 from smolorad.engine.fast.trainer import BUDGET
 from smolorad.engine.rows import Rows
 from smolorad.errors import OutOfMemory
@@ -24,8 +25,8 @@ _MARGIN = 1.15
 _AROUND_BYTES = 120e6  # what the libraries of training and their caches take
 # Bytes a logit, in the formats of the pass, and how many logits are there at once.
 _FAST_LOGITS, _PLAIN_LOGITS_WIDTH, _BYTES_A_LOGIT = 16e6, 32_768, 14
-# Of the measured speed of a large product, which a step reaches as a whole.
-_FAST_SHARE, _PLAIN_SHARE = 0.30, 0.10
+# Of the measured speed of a product of torch's, which a step reaches as a whole: with kernels of our own, without, and plain.
+_OWN_SHARE, _FAST_SHARE, _PLAIN_SHARE = 0.60, 0.30, 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpoint
     parameters = sum(p.numel() for p in model.parameters())
     # Two operations a weight and token forward, two backward, and where layers are computed again, two more.
     flop = (6.0 if checkpointing else 4.0) * parameters * work.tokens_a_step * steps
-    seconds = flop / (_product_flop_s(model) * (_FAST_SHARE if work.fast else _PLAIN_SHARE))
+    fast_share = _OWN_SHARE if kernels(next(model.parameters())) is not None else _FAST_SHARE
+    seconds = flop / (_product_flop_s(model) * (fast_share if work.fast else _PLAIN_SHARE))
     return Estimate(int(memory), available_bytes(next(model.parameters()).device), seconds)
 
 

@@ -26,7 +26,7 @@ from smolorad.engine.load import load
 from smolorad.engine.native import step
 from smolorad.engine.native.library import Library
 from smolorad.engine.native.step import Part
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, NotFound
 from smolorad.link.v1 import link_pb2 as pb
 from tests.engine_process import engine_process
 from tests.tiny import tiny_model
@@ -145,6 +145,21 @@ def test_what_transformers_makes_of_it_shares_its_weights(tmp_path: Path) -> Non
     with torch.no_grad():
         base.model.model.layers[0].mlp.up_proj.weight.mul_(2.0)
     assert not np.array_equal(logits(base), before)
+
+
+@pytest.mark.parametrize("gone", ["cache", "model", "both"])
+def test_what_transformers_reads_may_have_been_thrown_away(gone: str, tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    base = light(folder)
+    for one, path in {"cache": cache_path(), "model": folder}.items():
+        if gone in (one, "both"):
+            shutil.rmtree(path)
+    if gone == "both":
+        with pytest.raises(NotFound, match=f"gone from {folder}"):
+            base.whole()
+    else:
+        assert base.whole().model is base.model
+    assert finish(begin(base, spec(PROMPT, max_tokens=3)))[1].token_ids
 
 
 @pytest.mark.parametrize("precision", [Precision.EXACT, Precision.INT4])

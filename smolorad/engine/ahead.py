@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from smolorad.engine.facts import check, fingerprint
+from smolorad.engine.transformers_folder import read_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,11 @@ class Ahead:
     def of(cls, base: Path, *, trust_remote_code: bool = False) -> Self:
         """Reads every byte of the weights once; what was published here is held against its manifest.
 
-        Raises what `facts.check` and `facts.fingerprint` raise.
+        Raises what `facts.check`, `facts.fingerprint` and `read_tokenizer` raise.
         """
         stamp = _stamp(base)
         fingerprint(check(base, trust_remote_code=trust_remote_code))
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code, local_files_only=True)
-        return cls(base, stamp, tokenizer)
+        return cls(base, stamp, read_tokenizer(base, trust_remote_code))
 
     def holds(self, base: Path) -> bool:
         """Whether this is still true, and of this base."""

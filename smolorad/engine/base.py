@@ -46,7 +46,6 @@ class Base:
     end_ids: frozenset[int]  # tokens that end an answer
     vocabulary: Vocabulary
     constraints: Constraints  # the forms that answers were asked for
-    steps: Steps = Steps.CHUNKS  # what transformers' code computes at once
     speaker: Speaker | None = None  # the model as generation asks it; None where the native step needs none
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
@@ -59,6 +58,11 @@ class Base:
     def model(self) -> Any:
         """The whole's model."""
         return self.whole().model
+
+    @property
+    def steps(self) -> Steps:
+        """What transformers' code computes of it at once."""
+        return self.speaker.steps if self.speaker is not None else Steps.CHUNKS
 
     def view(self, *, own_biases: bool = False, speaks: bool = False) -> Any:
         """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.

@@ -119,7 +119,6 @@ def load_whole(
         end_ids=ends,
         vocabulary=vocabulary,
         constraints=Constraints(vocabulary),
-        steps=steps,
         speaker=TorchSpeaker(packed.model if packed is not None else model, steps),
         notes=notes,
         trust_remote_code=trust_remote_code,

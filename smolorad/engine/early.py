@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from smolorad.domain import Dtype
 from smolorad.engine.garbage import uncollected
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,14 @@ class Early:
             log.warning("cannot be imported: %s", error)
 
 
-def ready_to_train() -> None:
-    """Imports what a training imports, and has its kernels compiled."""
+def ready_to_train(dtype: Dtype | None) -> None:
+    """Imports what a training imports, and has the kernels for a model in this dtype compiled, if it is known."""
     with uncollected():
+        import torch
+
         import smolorad.engine.train
         import smolorad.engine.whole  # noqa: F401
-        from smolorad.engine.fast.kernels import kernels
+        from smolorad.engine.fast.kernels import compile_kernels
 
-    kernels()
+    if dtype is not None:
+        compile_kernels(getattr(torch, dtype))

@@ -83,7 +83,7 @@ class Loop:
         self._schedule: Schedule[Answer] = Schedule()
         self._outlet = Outlet(self.emit)
         self._training: int | None = None
-        self._early = Early(ready_to_train)
+        self._early = Early(lambda: ready_to_train(self._base.dtype if self._base is not None else None))
         self._offered: Snapshot | None = None
 
     def run(self) -> None:

@@ -1,4 +1,6 @@
-"""Our own library's part in training, on processors that multiply bf16 themselves; elsewhere torch computes the same.
+"""Our own library's part in training, on processors with AVX-512: in fp32, and in bf16 where they multiply it.
+
+Elsewhere torch computes the same.
 
 Its work is done by torch's own threads: more of them would fight for the cores, as torch's stay awake for a while after work.
 """
@@ -38,10 +40,11 @@ class _Team(ctypes.Structure):
 
 
 class Kernels:
-    """The library's calls. Tensors are in bf16 on the CPU, and contiguous where nothing else is said."""
+    """The library's calls. Tensors are in its one dtype on the CPU, and contiguous where nothing else is said."""
 
-    def __init__(self, loaded: ctypes.CDLL) -> None:
+    def __init__(self, loaded: ctypes.CDLL, dtype: torch.dtype) -> None:
         """Raises OSError and AttributeError where torch's threads are none that can be borrowed."""
+        self.dtype = dtype
         torch_library = ctypes.CDLL(torch._C.__file__)
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
         self._team = _Team(*(ctypes.cast(torch_library[name], ctypes.c_void_p) for name in names))
@@ -54,9 +57,9 @@ class Kernels:
         self._attention_room.restype, self._attention_room.argtypes = ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_int)
 
     def products(self, outs: Sequence[Tensor], terms: Sequence[Sequence[Term]], added: Sequence[Tensor | None]) -> None:
-        """Makes each of `outs` (rows, columns), in bf16 or fp32, the sum of its terms and of `added`, all in bf16.
+        """Makes each of `outs` (rows, columns), in the library's dtype or fp32, the sum of its terms and of `added`.
 
-        A factor's columns lie close together; or a second factor's rows, of which there is an even number.
+        A factor's columns lie close together; or a second factor's rows, which then have an even number of numbers in bf16.
         """
         products, factors, kept = [], [], []
         for out, some, more in zip(outs, terms, added, strict=True):
@@ -144,19 +147,26 @@ class Kernels:
         self._loaded[call](self._team_address, *arguments)
 
 
-@functools.lru_cache(maxsize=1)
-def _kernels() -> Kernels | None:
-    loaded = train_library(cache_path())
+@functools.lru_cache(maxsize=len(_FORMATS))
+def _kernels(dtype: torch.dtype) -> Kernels | None:
+    loaded = train_library(cache_path(), _FORMATS[dtype])
     if loaded is None or not loaded.smolora_trains():
         return None
     try:
-        return Kernels(loaded)
+        return Kernels(loaded, dtype)
     except (OSError, AttributeError) as error:
         log.info("torch trains without our own library: %s", error)
         return None
 
 
 def kernels(*tensors: Tensor) -> Kernels | None:
-    """The library's calls, if they are there, for tensors such as these."""
-    fit = all(tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)
-    return _kernels() if fit else None
+    """The library's calls, if they are there, for tensors such as these, of which there is one."""
+    dtype = tensors[0].dtype
+    fit = dtype in _FORMATS and all(tensor.dtype is dtype and tensor.device.type == "cpu" for tensor in tensors)
+    return _kernels(dtype) if fit else None
+
+
+def compile_kernels(dtype: torch.dtype) -> None:
+    """Has the library ready for tensors of this dtype on the CPU."""
+    if dtype in _FORMATS:
+        _kernels(dtype)

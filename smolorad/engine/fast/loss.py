@@ -13,8 +13,8 @@ from smolorad.engine.fast.products import Sum, compute
 
 # Rows whose logits are held at a time: enough for a fast product, few enough that they stay near the processor.
 _ROWS = 192
-# Our own library holds them in bf16 alone.
-_NATIVE_ROWS = 384
+# Our own library holds them once, as its numbers are.
+_NATIVE_ROWS = {torch.float32: 192, torch.bfloat16: 384}
 
 
 def summed_cross_entropy(
@@ -36,7 +36,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         native = kernels(hidden, weight)
-        most = _ROWS if native is None else _NATIVE_ROWS
+        most = _ROWS if native is None else _NATIVE_ROWS[hidden.dtype]
         size = -(-len(hidden) // max(-(-len(hidden) // most), 1))  # all blocks of the same size, but for the last
         logits = torch.empty(size, len(weight), dtype=hidden.dtype, device=hidden.device)
         exact = torch.empty(size if native is None else 0, len(weight), device=hidden.device)

@@ -8,14 +8,14 @@
 #include "products.h"
 #include "rows.h"
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#if defined(TRAINS)
 
 enum { SHORT = 192, QUERIES = 96 }; /* tokens of a text; of a longer one in a block */
 
 typedef struct {
-    const uint16_t *query, *key, *value, *grad; /* (tokens, heads, width), (tokens, key_heads, width) twice, as query */
-    const uint16_t *cos, *sin;                  /* (tokens, width / 2), of the angles by which query and key turn; or NULL */
-    uint16_t *out, *d_query, *d_key, *d_value;  /* as what they are of; out forward, the others backward */
+    const Number *query, *key, *value, *grad; /* (tokens, heads, width), (tokens, key_heads, width) twice, as query */
+    const Number *cos, *sin;                  /* (tokens, width / 2), of the angles by which query and key turn; or NULL */
+    Number *out, *d_query, *d_key, *d_value;  /* as what they are of; out forward, the others backward */
     const int32_t *start;                       /* (texts + 1,) */
     float *back;                                /* (2, heads, tokens, whole panels), room for what a head makes of long texts */
     char *room;                                 /* room_bytes for each thread, where a line of the cache begins */
@@ -32,11 +32,11 @@ typedef struct {
     float *scores;          /* (rows, tokens up to the block's end) */
     float *d_key, *d_value; /* (tokens, width in whole panels) */
     float *partial;         /* (rows, width in whole panels) */
-    uint16_t *p, *ds;       /* as scores */
-    uint16_t *query, *grad; /* (rows, width) */
-    uint16_t *made;         /* as many */
-    uint16_t *turned;       /* (tokens, rows): scores turned over */
-    uint16_t *key, *value;  /* (tokens, width) */
+    Number *p, *ds;       /* as scores */
+    Number *query, *grad; /* (rows, width) */
+    Number *made;         /* as many */
+    Number *turned;       /* (tokens, rows): scores turned over */
+    Number *key, *value;  /* (tokens, width) */
     uint32_t *panels;
 } Share;
 
@@ -59,7 +59,7 @@ static size_t share_out(const Attention *a, int tokens, char *room, Share *s) {
 }
 
 /* A head's numbers of some tokens, turned by the angles times `sign`, from rows of one stride to rows of another. */
-static void turn(const Attention *a, const uint16_t *from, int64_t from_stride, uint16_t *to, int64_t to_stride, int first,
+static void turn(const Attention *a, const Number *from, int64_t from_stride, Number *to, int64_t to_stride, int first,
                  int tokens, int angles, float sign) {
     int half = a->width / 2;
     for (int t = 0; t < tokens; t++, from += from_stride, to += to_stride) {
@@ -67,7 +67,7 @@ static void turn(const Attention *a, const uint16_t *from, int64_t from_stride, 
             memcpy(to, from, sizeof *to * (size_t)a->width);
             continue;
         }
-        const uint16_t *cos = a->cos + (first + t) * a->angle_stride, *sin = a->sin + (first + t) * a->angle_stride;
+        const Number *cos = a->cos + (first + t) * a->angle_stride, *sin = a->sin + (first + t) * a->angle_stride;
         EACH16(i, half) {
             __m512 left = get16(from + i, there), right = get16(from + half + i, there);
             __m512 c = get16(cos + i, there), s = _mm512_mul_ps(get16(sin + i, there), set16(sign));
@@ -78,7 +78,7 @@ static void turn(const Attention *a, const uint16_t *from, int64_t from_stride, 
 }
 
 /* The block's queries, or what has their shape. */
-static void gather(const Attention *a, const Share *s, const uint16_t *from, int angles, uint16_t *to) {
+static void gather(const Attention *a, const Share *s, const Number *from, int angles, Number *to) {
     int64_t stride = (int64_t)a->heads * a->width;
     int first = s->first + s->begin, tokens = s->end - s->begin;
     for (int h = 0; h < s->heads; h++)
@@ -86,7 +86,7 @@ static void gather(const Attention *a, const Share *s, const uint16_t *from, int
              tokens, angles, 1.0f);
 }
 
-static void scatter(const Attention *a, const Share *s, const uint16_t *from, int angles, uint16_t *to) {
+static void scatter(const Attention *a, const Share *s, const Number *from, int angles, Number *to) {
     int64_t stride = (int64_t)a->heads * a->width;
     int first = s->first + s->begin, tokens = s->end - s->begin;
     for (int h = 0; h < s->heads; h++)
@@ -100,15 +100,15 @@ static void multiply(Product out, Term term, uint32_t *panels) {
 }
 
 /* scores = x (rows, width) times y (tokens up to the block's end, width), turned over. */
-static void score(const Attention *a, const Share *s, const uint16_t *x, const uint16_t *y) {
+static void score(const Attention *a, const Share *s, const Number *x, const Number *y) {
     Product scores = {.out = s->scores, .out_stride = s->end, .rows = s->rows, .columns = s->end};
     Term term = {.x = x, .w = y, .x_stride = a->width, .w_stride = a->width, .depth = a->width, .turned = 1};
     multiply(scores, term, s->panels);
 }
 
 /* made (rows, width) = p (rows, tokens up to the block's end) times y (as many, width). */
-static void mix(const Attention *a, const Share *s, const uint16_t *p, const uint16_t *y) {
-    Product made = {.out = s->made, .format = BF16, .out_stride = a->width, .rows = s->rows, .columns = a->width};
+static void mix(const Attention *a, const Share *s, const Number *p, const Number *y) {
+    Product made = {.out = s->made, .format = NUMBER, .out_stride = a->width, .rows = s->rows, .columns = a->width};
     Term term = {.x = p, .w = y, .x_stride = s->end, .w_stride = a->width, .depth = s->end};
     made.partial = s->partial, made.partial_stride = panels_of(a->width);
     multiply(made, term, s->panels);
@@ -123,7 +123,7 @@ static void probabilities(const Attention *a, const Share *s) {
     score(a, s, s->query, s->key);
     for (int row = 0; row < s->rows; row++) {
         const float *scores = s->scores + (size_t)row * s->end;
-        uint16_t *p = s->p + (size_t)row * s->end;
+        Number *p = s->p + (size_t)row * s->end;
         int seen = s->begin + row % (s->end - s->begin) + 1;
         __m512 most = set16(-INFINITY), sum = _mm512_setzero_ps(), scale = set16(a->scale);
         {
@@ -149,7 +149,7 @@ static void probabilities(const Attention *a, const Share *s) {
 static void back_through(const Attention *a, const Share *s) {
     for (int row = 0; row < s->rows; row++) {
         const float *d = s->scores + (size_t)row * s->end;
-        const uint16_t *p = s->p + (size_t)row * s->end;
+        const Number *p = s->p + (size_t)row * s->end;
         __m512 sum = _mm512_setzero_ps();
         {
             EACH16(i, s->end) sum = _mm512_fmadd_ps(get16(p + i, there), _mm512_maskz_loadu_ps(there, d + i), sum);
@@ -163,25 +163,29 @@ static void back_through(const Attention *a, const Share *s) {
 }
 
 /* from (rows, columns), turned over: (columns, rows up to a multiple of 32), where what is not there is 0. Room: 16 rows more. */
-static void turn_over(const uint16_t *from, int rows, int columns, uint16_t *to) {
+static void turn_over(const Number *from, int rows, int columns, Number *to) {
     int stride = panels_of(rows);
-    for (int row = 0; row < rows; row += 32)
-        for (int column = 0; column < columns; column += 16) {
+    for (int row = 0; row < stride; row += BLOCK * EACH_STEP)
+        for (int column = 0; column < columns; column += BLOCK) {
             __mmask16 there = first_of(columns - column);
-            __m512i pairs[16];
-            for (int i = 0; i < 16; i++) {
-                int at = row + 2 * i;
-                const uint16_t *two = from + (size_t)at * columns + column;
-                __m256i even = _mm256_maskz_loadu_epi16(at < rows ? there : 0, two);
-                __m256i odd = _mm256_maskz_loadu_epi16(at + 1 < rows ? there : 0, two + columns);
-                pairs[i] = _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+            __m512i steps[BLOCK];
+            for (int i = 0; i < BLOCK; i++) {
+                int at = row + EACH_STEP * i;
+                const Number *one = from + (size_t)at * columns + column;
+#if defined(TRAIN_FP32)
+                steps[i] = (__m512i)get16(one, at < rows ? there : 0);
+#else
+                __m256i even = _mm256_maskz_loadu_epi16(at < rows ? there : 0, one);
+                __m256i odd = _mm256_maskz_loadu_epi16(at + 1 < rows ? there : 0, one + columns);
+                steps[i] = _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+#endif
             }
-            transpose(pairs, (uint32_t *)(to + (size_t)column * stride + row), stride / 2);
+            transpose(steps, (uint32_t *)(to + (size_t)column * stride + row), stride / EACH_STEP);
         }
 }
 
 /* to (tokens up to the block's end, back_stride) += from (rows, as many), turned over, times with (rows, width). */
-static void add_back(const Attention *a, const Share *s, const uint16_t *from, const uint16_t *with, float *to) {
+static void add_back(const Attention *a, const Share *s, const Number *from, const Number *with, float *to) {
     turn_over(from, s->rows, s->end, s->turned);
     Product sum = {.format = NOWHERE, .partial = to, .partial_stride = panels_of(a->width), .rows = s->end, .columns = a->width};
     Term term = {.x = s->turned, .w = with, .x_stride = panels_of(s->rows), .w_stride = a->width, .depth = s->rows};
@@ -217,7 +221,7 @@ static void attend(const Attention *a, Share *s) {
 /* The sum of some heads' gradients of a text's keys (0) or values (1) to where it belongs; the first head's are `from`. */
 static void put_back(const Attention *a, const Share *s, const float *from, int64_t step, int heads, int which) {
     int64_t stride = (int64_t)a->key_heads * a->width;
-    uint16_t *to = (which ? a->d_value : a->d_key) + s->first * stride + s->key_head * a->width;
+    Number *to = (which ? a->d_value : a->d_key) + s->first * stride + s->key_head * a->width;
     for (int t = 0; t < s->tokens; t++, to += stride, from += panels_of(a->width)) {
         EACH16(i, a->width) {
             f16 sum = load_f32(from + i);

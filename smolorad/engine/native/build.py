@@ -9,11 +9,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from smolorad.engine.native.library import Library
+from smolorad.engine.native.library import Format, Library
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +34,18 @@ def library(cache: Path, threads: int) -> Library | None:
     return _opened(cache, "step", "decodes", lambda path: Library(path, threads))
 
 
-def train_library(cache: Path) -> ctypes.CDLL | None:
-    """What is compiled for training, and no sooner than it is wanted; otherwise as `library`."""
-    return _opened(cache, "train", "trains", ctypes.CDLL)
+def train_library(cache: Path, format: Format) -> ctypes.CDLL | None:
+    """What is compiled for training in one format, FP32 or BF16, and no sooner than it is wanted; otherwise as `library`."""
+    return _opened(cache, "train", "trains", ctypes.CDLL, ("-DTRAIN_FP32",) if format is Format.FP32 else ())
 
 
-def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened]) -> _Opened | None:
+def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened], more: Sequence[str] = ()) -> _Opened | None:
     compiler = _compiler()
     if compiler is None:
         log.info("no C compiler, so torch %s; install one for several times the speed", work)
         return None
     source = _FOLDER / f"{name}.c"
-    command = [compiler, *_FLAGS, *_OWN_MACHINE.get(platform.machine(), ())]
+    command = [compiler, *_FLAGS, *_OWN_MACHINE.get(platform.machine(), ()), *more]
     path = cache / "native" / f"{name}-{_key(command)}.so"
     try:
         return _open(path, opened) or _open(_build(command, source, path), opened)

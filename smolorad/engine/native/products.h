@@ -1,13 +1,13 @@
-/* Sums of products of bf16 matrices, as training needs them: out = added + x1 w1 + x2 w2 + ..., rounded once.
+/* Sums of products of matrices, as training needs them: out = added + x1 w1 + x2 w2 + ..., rounded once.
  *
  * The second factors are read where torch has them, row-major in either sense, and laid out panel by panel as the instruction
- * takes them: [depth / 2][column][depth % 2], 32 columns. That costs a fiftieth of the product, and no memory. A tile of 12 rows
+ * takes them: [depth / EACH_STEP][column][depth % EACH_STEP], 32 columns. That costs a fiftieth of the product, and no memory. A tile of 12 rows
  * and 32 columns has its sums in registers. No sum depends on how many threads there are, or on which of them makes it.
  */
 #ifndef SMOLORA_PRODUCTS_H
 #define SMOLORA_PRODUCTS_H
 
-#include "matrix.h"
+#include "number.h"
 #include "team.h"
 
 enum { NOWHERE = -1 };
@@ -17,91 +17,118 @@ enum {
     TILE = 12,        /* rows */
     SLICE = 640,      /* depth of a panel that stays in the first cache beside a tile's rows */
     SMALL = 64,       /* what a slice may be deeper than that, so that a LoRA's few numbers need no slice of their own */
-    PANELS = (SLICE + SMALL + PIECES) / 2 * PANEL, /* room for a slice's panel, in pairs */
-    CHUNK = 32 * TILE /* rows whose numbers, so deep, stay in the second cache */
+    PANELS = (SLICE + SMALL + PIECES) / EACH_STEP * PANEL, /* room for a slice's panel, in steps */
+    CHUNK = 16 * EACH_STEP * TILE /* rows whose numbers, so deep, stay in the second cache */
 };
 
 typedef struct {
-    const uint16_t *x; /* (rows, depth) */
-    const uint16_t *w; /* (depth, columns), or (columns, depth) if turned */
+    const Number *x; /* (rows, depth) */
+    const Number *w; /* (depth, columns), or (columns, depth) if turned */
     int64_t x_stride, w_stride;
-    int32_t depth, turned; /* depth: even where w is turned */
+    int32_t depth, turned; /* depth: whole steps where w is turned */
 } Term;
 
 typedef struct {
     void *out; /* (rows, columns) */
-    const uint16_t *added; /* likewise; or NULL */
+    const Number *added; /* likewise; or NULL */
     float *partial; /* room for as many numbers, the columns filled up to whole panels */
     int64_t out_stride, added_stride, partial_stride;
-    int32_t rows, columns, format, terms; /* of out: FP32, BF16, or NOWHERE: then the sum is added to what is in partial */
+    int32_t rows, columns, format, terms; /* of out: FP32, NUMBER, or NOWHERE: then the sum is added to what is in partial */
     const Term *term;
 } Product;
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#if defined(TRAINS)
 
 typedef struct {
     const uint32_t *panel;
-    const uint16_t *x;
+    const Number *x;
     int64_t stride;
     int depth;
 } Piece;
 
+/* Which of 32 columns are there. */
+INLINE __mmask32 columns_of(int left) { return left >= PANEL ? ~0u : (1u << left) - 1; }
+
 /* 32 columns from `column` on of w, rows from `at` on, so many of them; what is not there is 0. */
+#if defined(TRAIN_FP32)
+static void lay_out_straight(const Term *t, int columns, int column, int at, int depth, uint32_t *to) {
+    __mmask32 there = columns_of(columns - column);
+    const float *from = t->w + at * t->w_stride + column;
+    for (int i = 0; i < depth; i++, from += t->w_stride, to += PANEL) {
+        _mm512_store_ps(to, get16(from, (__mmask16)there));
+        _mm512_store_ps(to + BLOCK, get16(from + BLOCK, (__mmask16)(there >> BLOCK)));
+    }
+}
+
+static void lay_out_block(const float *from, int64_t stride, int depth, int rows, uint32_t *to) {
+    int at = 0;
+    for (; at + BLOCK <= depth; at += BLOCK) {
+        __m512i a[BLOCK];
+        for (int i = 0; i < BLOCK; i++) a[i] = i < rows ? _mm512_loadu_si512(from + i * stride + at) : _mm512_setzero_si512();
+        transpose(a, to + (size_t)at * PANEL, PANEL);
+    }
+    for (; at < depth; at++)
+        for (int i = 0; i < BLOCK; i++) ((float *)to)[(size_t)at * PANEL + i] = i < rows ? from[i * stride + at] : 0.0f;
+}
+#else
 static void lay_out_straight(const Term *t, int columns, int column, int at, int depth, uint32_t *to) {
     static const uint16_t order[2][32] LINE = {
         {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
         {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63},
     };
     __m512i low = _mm512_load_si512(order[0]), high = _mm512_load_si512(order[1]);
-    __mmask32 there = columns - column >= 32 ? ~0u : (1u << (columns - column)) - 1;
+    __mmask32 there = columns_of(columns - column);
     const uint16_t *from = t->w + at * t->w_stride + column;
-    for (int i = 0; i < depth; i += 2, from += 2 * t->w_stride, to += 32) {
+    for (int i = 0; i < depth; i += 2, from += 2 * t->w_stride, to += PANEL) {
         __m512i even = _mm512_maskz_loadu_epi16(there, from);
         __m512i odd = at + i + 1 < t->depth ? _mm512_maskz_loadu_epi16(there, from + t->w_stride) : _mm512_setzero_si512();
         _mm512_store_si512(to, _mm512_permutex2var_epi16(even, low, odd));
-        _mm512_store_si512(to + 16, _mm512_permutex2var_epi16(even, high, odd));
+        _mm512_store_si512(to + BLOCK, _mm512_permutex2var_epi16(even, high, odd));
     }
 }
 
+#define lay_out_block lay_out
+#endif
+
 static void lay_out_turned(const Term *t, int columns, int column, int at, int depth, uint32_t *to) {
-    const uint16_t *from = t->w + column * t->w_stride + at;
+    const Number *from = t->w + column * t->w_stride + at;
     for (int half = 0; half < 2; half++) {
         int left = columns - column - BLOCK * half;
-        lay_out(from + half * BLOCK * t->w_stride, t->w_stride, depth, left < 0 ? 0 : left < BLOCK ? left : BLOCK, to + BLOCK * half);
+        lay_out_block(from + half * BLOCK * t->w_stride, t->w_stride, depth, left < 0 ? 0 : left < BLOCK ? left : BLOCK, to + BLOCK * half);
     }
 }
 
 INLINE void tile(const Product *p, const Piece *piece, int pieces, int row, int column, int count, int begins, int ends) {
     f16 sums[TILE][2];
     int left = p->columns - column;
-    __mmask32 there = left >= 32 ? ~0u : (1u << left) - 1;
+    __mmask32 there = columns_of(left);
+    __mmask16 half[2] = {(__mmask16)there, (__mmask16)(there >> BLOCK)};
     float *partial = p->partial + row * p->partial_stride + column;
-    size_t wide = p->format == FP32 ? sizeof(float) : sizeof(uint16_t);
+    size_t wide = p->format == FP32 ? sizeof(float) : sizeof(Number);
     for (int i = 0; i < count; i++) {
         if (ends) __builtin_prefetch((char *)p->out + ((row + i) * p->out_stride + column) * wide, 1);
         if (!begins) {
             for (int b = 0; b < 2; b++) sums[i][b] = load_f32(partial + i * p->partial_stride + 16 * b);
         } else if (p->added) {
-            __m512i both = _mm512_maskz_loadu_epi16(there, p->added + (row + i) * p->added_stride + column);
-            sums[i][0] = (f16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), 16);
-            sums[i][1] = (f16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1)), 16);
+            const Number *added = p->added + (row + i) * p->added_stride + column;
+            for (int b = 0; b < 2; b++) sums[i][b] = (f16)get16(added + BLOCK * b, half[b]);
         } else {
             sums[i][0] = sums[i][1] = (f16){0};
         }
     }
     for (int k = 0; k < pieces; k++) {
         const uint32_t *panel = piece[k].panel;
-        const uint16_t *x = piece[k].x + row * piece[k].stride;
-        for (int pair = 0; pair < piece[k].depth / 2; pair++, panel += 32, x += 2) {
+        const Number *x = piece[k].x + row * piece[k].stride;
+        for (int step = 0; step < piece[k].depth / EACH_STEP; step++, panel += PANEL, x += EACH_STEP) {
             __m512i w[2] = {_mm512_load_si512(panel), _mm512_load_si512(panel + 16)};
             for (int i = 0; i < count; i++) {
                 __m512i both = _mm512_set1_epi32(*(const quad *)(x + i * piece[k].stride));
-                for (int b = 0; b < 2; b++) sums[i][b] = PAIRS(sums[i][b], w[b], both);
+                for (int b = 0; b < 2; b++) sums[i][b] = add_step(sums[i][b], w[b], both);
             }
         }
-        for (int i = 0; i < count && piece[k].depth % 2; i++) {
-            __m512i last = _mm512_set1_epi32(x[i * piece[k].stride]);
-            for (int b = 0; b < 2; b++) sums[i][b] = PAIRS(sums[i][b], _mm512_load_si512(panel + 16 * b), last);
+        for (int i = 0; i < count && piece[k].depth % EACH_STEP; i++) { /* half a step */
+            __m512i last = _mm512_set1_epi32((int)x[i * piece[k].stride]);
+            for (int b = 0; b < 2; b++) sums[i][b] = add_step(sums[i][b], _mm512_load_si512(panel + 16 * b), last);
         }
     }
     for (int i = 0; i < count; i++) {
@@ -109,11 +136,10 @@ INLINE void tile(const Product *p, const Piece *piece, int pieces, int row, int 
             for (int b = 0; b < 2; b++) memcpy(partial + i * p->partial_stride + 16 * b, &sums[i][b], sizeof(f16));
         } else if (p->format == FP32) {
             float *out = (float *)p->out + (row + i) * p->out_stride + column;
-            _mm512_mask_storeu_ps(out, (__mmask16)there, (__m512)sums[i][0]);
-            _mm512_mask_storeu_ps(out + 16, (__mmask16)(there >> 16), (__m512)sums[i][1]);
+            for (int b = 0; b < 2; b++) _mm512_mask_storeu_ps(out + BLOCK * b, half[b], (__m512)sums[i][b]);
         } else {
-            uint16_t *out = (uint16_t *)p->out + (row + i) * p->out_stride + column;
-            _mm512_mask_storeu_epi16(out, there, (__m512i)_mm512_cvtne2ps_pbh((__m512)sums[i][1], (__m512)sums[i][0]));
+            Number *out = (Number *)p->out + (row + i) * p->out_stride + column;
+            for (int b = 0; b < 2; b++) put16(out + BLOCK * b, half[b], (__m512)sums[i][b]);
         }
     }
 }
@@ -136,7 +162,7 @@ static void product_part(const Product *p, int first_row, int last_row, int firs
         while (term < p->terms && deep < SLICE && slices < PIECES) {
             const Term *t = &p->term[term];
             int left = t->depth - at, parts = (left + SLICE - 1) / SLICE;
-            int depth = parts == 1 ? left : (left / parts + 1) / 2 * 2;
+            int depth = parts == 1 ? left : (left / parts + 1) / EACH_STEP * EACH_STEP;
             if (slices && deep + depth > SLICE + SMALL) break;
             slice[slices].term = term, slice[slices].at = at, slice[slices++].depth = depth;
             deep += depth, at += depth;
@@ -149,7 +175,7 @@ static void product_part(const Product *p, int first_row, int last_row, int firs
                 const Term *t = &p->term[slice[i].term];
                 (t->turned ? lay_out_turned : lay_out_straight)(t, p->columns, column, slice[i].at, slice[i].depth, to);
                 piece[i] = (Piece){to, t->x + slice[i].at, t->x_stride, slice[i].depth};
-                to += (size_t)((slice[i].depth + 1) / 2) * PANEL;
+                to += (size_t)((slice[i].depth + EACH_STEP - 1) / EACH_STEP) * PANEL;
             }
             for (int i = 0, row = first_row; i < tiles; i++) {
                 int end = first_row + (int)((int64_t)(last_row - first_row) * (i + 1) / tiles);

@@ -1,21 +1,11 @@
-/* What a training computes between its products, in fp32 on rows of bf16: each row by one thread, the same however many. */
+/* What a training computes between its products, in fp32 on rows of its numbers: each row by one thread, the same however many. */
 #ifndef SMOLORA_ROWS_H
 #define SMOLORA_ROWS_H
 
-#include "matrix.h"
+#include "number.h"
 #include "team.h"
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
-
-/* 16 numbers, of which `there` are read or written. */
-INLINE __mmask16 first_of(int left) { return left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1); }
-INLINE __m512 get16(const uint16_t *from, __mmask16 there) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, from)), 16));
-}
-INLINE void put16(uint16_t *to, __mmask16 there, __m512 value) {
-    _mm256_mask_storeu_epi16(to, there, (__m256i)_mm512_cvtneps_pbh(value));
-}
-INLINE __m512 set16(float value) { return _mm512_set1_ps(value); }
+#if defined(TRAINS)
 
 /* e to the x, to 2e-7 of itself; 0 where it is smaller than any normal number, NaN stays. */
 INLINE __m512 exp16(__m512 x) {
@@ -40,16 +30,16 @@ INLINE __m512 exp16(__m512 x) {
 /* --- the loss ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    uint16_t *logits;       /* (rows, vocabulary); become the gradient */
+    Number *logits;       /* (rows, vocabulary); become the gradient */
     const int64_t *targets; /* (rows,) */
     float *losses;          /* (rows,) */
     int32_t rows, vocabulary, back; /* whether the gradient is wanted */
 } Loss;
 
 static void loss_of(const Loss *l, int row) {
-    uint16_t *logits = l->logits + (size_t)row * l->vocabulary;
+    Number *logits = l->logits + (size_t)row * l->vocabulary;
     __m512 most = set16(-INFINITY), sum = _mm512_setzero_ps();
-    float right = widen(logits[l->targets[row]]);
+    float right = get1(logits + l->targets[row]);
     {
         EACH16(i, l->vocabulary) most = _mm512_mask_max_ps(most, there, most, get16(logits + i, there));
     }
@@ -67,7 +57,7 @@ static void loss_of(const Loss *l, int row) {
             put16(logits + i, there, p);
         }
     }
-    logits[l->targets[row]] = narrow(expf(right - _mm512_cvtss_f32(largest)) / norm - 1.0f);
+    put1(logits + l->targets[row], expf(right - _mm512_cvtss_f32(largest)) / norm - 1.0f);
 }
 
 static void loss_part(void *what, int thread, int threads) {
@@ -78,10 +68,10 @@ static void loss_part(void *what, int thread, int threads) {
 /* --- norms --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const uint16_t *x, *weight, *grad; /* (rows, width), (width,), (rows, width) */
-    const uint16_t *added;             /* to the gradient: (rows, width); or NULL */
+    const Number *x, *weight, *grad; /* (rows, width), (width,), (rows, width) */
+    const Number *added;             /* to the gradient: (rows, width); or NULL */
     float *scale;                      /* (rows,): one over the root mean square */
-    uint16_t *out;                     /* (rows, width) */
+    Number *out;                     /* (rows, width) */
     int32_t rows, width;
     float epsilon;
 } Norm;
@@ -89,8 +79,8 @@ typedef struct {
 static void norm_part(void *what, int thread, int threads) {
     const Norm *n = what;
     for (int row = n->rows * thread / threads; row < n->rows * (thread + 1) / threads; row++) {
-        const uint16_t *x = n->x + (size_t)row * n->width;
-        uint16_t *out = n->out + (size_t)row * n->width;
+        const Number *x = n->x + (size_t)row * n->width;
+        Number *out = n->out + (size_t)row * n->width;
         __m512 sum = _mm512_setzero_ps();
         {
             EACH16(i, n->width) {
@@ -111,7 +101,7 @@ static void norm_back_part(void *what, int thread, int threads) {
     const Norm *n = what;
     for (int row = n->rows * thread / threads; row < n->rows * (thread + 1) / threads; row++) {
         size_t begin = (size_t)row * n->width;
-        const uint16_t *x = n->x + begin, *grad = n->grad + begin, *added = n->added ? n->added + begin : NULL;
+        const Number *x = n->x + begin, *grad = n->grad + begin, *added = n->added ? n->added + begin : NULL;
         __m512 sum = _mm512_setzero_ps(), scale = set16(n->scale[row]);
         {
             EACH16(i, n->width) {
@@ -132,8 +122,8 @@ static void norm_back_part(void *what, int thread, int threads) {
 /* --- gates --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const uint16_t *gate, *up, *grad; /* count numbers each; no gradient: forward */
-    uint16_t *out, *d_gate, *d_up;
+    const Number *gate, *up, *grad; /* count numbers each; no gradient: forward */
+    Number *out, *d_gate, *d_up;
     int64_t count;
 } Gates;
 

@@ -1,9 +1,9 @@
-/* What training computes on a processor that multiplies bf16: called by Python, computed by torch's threads. */
+/* What training computes, on a processor with the instructions for its numbers: called by Python, computed by torch's threads. */
 #include "attention.h"
 #include "products.h"
 #include "rows.h"
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#if defined(TRAINS)
 
 /* Whether the rest of this file is there. */
 int smolora_trains(void) { return 1; }

@@ -36,7 +36,8 @@ def test_what_cannot_be_imported_is_told_by_who_needs_it(caplog: pytest.LogCaptu
 
 def test_a_training_finds_everything_there() -> None:
     code = (
-        "import gc, sys\nfrom smolorad.engine.early import ready_to_train\nready_to_train()\nbefore = set(sys.modules)\n"
+        "import gc, sys\nfrom smolorad.domain import Dtype\nfrom smolorad.engine.early import ready_to_train\n"
+        "ready_to_train(Dtype.FLOAT32)\nbefore = set(sys.modules)\n"
         "import smolorad.engine.train, smolorad.engine.whole, smolorad.engine.peft_adapters\n"
         "assert set(sys.modules) == before and gc.isenabled()"
     )

@@ -13,10 +13,19 @@ from smolorad.engine.fast import kernels
 Run = Callable[[], tuple[Tensor, ...]]
 
 
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Both for which there may be a library."""
+    dtype: torch.dtype = request.param
+    return dtype
+
+
 @pytest.fixture
-def both_ways(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
-    """What a computation gives by our own library, which it gives again on one thread, and what it gives by torch."""
-    if kernels._kernels() is None:
+def both_ways(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> Callable[[Run], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+    """What a computation in `dtype` gives by our own library, and again on other numbers of threads, and by torch."""
+    if kernels._kernels(dtype) is None:
         pytest.skip("no library of our own for this processor")
 
     def run(compute: Run) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -28,7 +37,7 @@ def both_ways(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tuple[tuple[Te
                 assert torch.equal(one, again)
         torch.set_num_threads(threads)
         with monkeypatch.context() as patch:
-            patch.setattr(kernels, "_kernels", lambda: None)
+            patch.setattr(kernels, "_kernels", lambda dtype: None)
             return ours, compute()
 
     return run

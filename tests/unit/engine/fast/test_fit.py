@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from smolorad.domain import LoraSettings, TrainerSettings
-from smolorad.engine.fast import attention
+from smolorad.engine.fast import attention, kernels
 from tests.tiny import tiny_model
 from tests.unit.engine.train_kit import Job, RecordingHost, equal, read_base, weights_of, write_dataset
 
@@ -67,6 +67,7 @@ def test_a_model_whose_attention_goes_both_ways_is_found_out(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = read_base(tiny_model(tmp_path / "model"))
+    monkeypatch.setattr(kernels, "_kernels", lambda dtype: None)
     monkeypatch.setattr(attention, "_later", lambda block, shared, *_: torch.zeros(block * shared, block))
     host = RecordingHost()
     Job(tmp_path / "job", dataset, trainer=SETTINGS).run(base, host)

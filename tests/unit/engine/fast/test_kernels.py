@@ -22,8 +22,8 @@ from tests.unit.engine.fast.test_lora import modules
 BothWays = Callable[[Callable[[], tuple[Tensor, ...]]], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 
 
-def randn(*shape: int) -> Tensor:
-    return torch.randn(shape).bfloat16()
+def randn(dtype: torch.dtype, *shape: int) -> Tensor:
+    return torch.randn(shape).to(dtype)
 
 
 def with_gradients(call: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], tuple[Tensor, ...]]:
@@ -38,7 +38,9 @@ def with_gradients(call: Callable[..., Tensor], *inputs: Tensor) -> Callable[[],
     return run
 
 
-def check(both_ways: BothWays, run: Callable[[], tuple[Tensor, ...]], share: float = 0.01) -> None:
+def check(both_ways: BothWays, dtype: torch.dtype, run: Callable[[], tuple[Tensor, ...]], share: float = 0.01) -> None:
+    """`share`: by which bf16 may differ, of the largest number; fp32 differs in its last bits."""
+    share = share if dtype is torch.bfloat16 else 1e-5
     for ours, theirs in zip(*both_ways(run), strict=True):
         assert ours.dtype is theirs.dtype
         assert ours.shape == theirs.shape
@@ -51,48 +53,52 @@ def check(both_ways: BothWays, run: Callable[[], tuple[Tensor, ...]], share: flo
 )
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("exact", [False, True])
-def test_sums_of_products(both_ways: BothWays, shape: tuple[int, int, int], turned: bool, exact: bool) -> None:
+def test_sums_of_products(
+    both_ways: BothWays, dtype: torch.dtype, shape: tuple[int, int, int], turned: bool, exact: bool
+) -> None:
     torch.manual_seed(0)
     rows, depth, columns = shape
-    x, low = randn(rows, depth), randn(rows, 8)
-    w = randn(columns, depth).t() if turned else randn(depth, columns)
-    second = randn(columns, 8).t() if turned else randn(8, columns)
-    added = randn(rows, columns)
-    check(both_ways, lambda: tuple(compute([Sum([(x, w), (low, second)], added, exact), Sum([(x, w)], added[0], exact)])))
+    x, low = randn(dtype, rows, depth), randn(dtype, rows, 8)
+    w = randn(dtype, columns, depth).t() if turned else randn(dtype, depth, columns)
+    second = randn(dtype, columns, 8).t() if turned else randn(dtype, 8, columns)
+    added = randn(dtype, rows, columns)
+    check(
+        both_ways, dtype, lambda: tuple(compute([Sum([(x, w), (low, second)], added, exact), Sum([(x, w)], added[0], exact)]))
+    )
 
 
-def test_many_terms(both_ways: BothWays) -> None:
+def test_many_terms(both_ways: BothWays, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    terms = [(randn(20, depth), randn(depth, 50)) for depth in (2, 1, 640, 3, 8, 8, 8, 8, 8, 8, 8, 8, 8, 700, 5)]
-    check(both_ways, lambda: tuple(compute([Sum(terms)])))
+    terms = [(randn(dtype, 20, depth), randn(dtype, depth, 50)) for depth in (2, 1, 640, 3, 8, 8, 8, 8, 8, 8, 8, 8, 8, 700, 5)]
+    check(both_ways, dtype, lambda: tuple(compute([Sum(terms)])))
 
 
-def test_parts_of_tensors(both_ways: BothWays) -> None:
+def test_parts_of_tensors(both_ways: BothWays, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    x, w, out = randn(20, 100)[:, 3:63], randn(60, 90)[:, 7:40], torch.zeros(20, 50).bfloat16()
+    x, w, out = randn(dtype, 20, 100)[:, 3:63], randn(dtype, 60, 90)[:, 7:40], torch.zeros(20, 50).to(dtype)
 
     def run() -> tuple[Tensor, ...]:
         compute([Sum([(x, w)])], [out[:, 9:42]])
         return (out.clone(),)
 
-    check(both_ways, run)
+    check(both_ways, dtype, run)
 
 
 @pytest.mark.parametrize("width", [8, 24, 576])
-def test_norm(both_ways: BothWays, width: int) -> None:
+def test_norm(both_ways: BothWays, dtype: torch.dtype, width: int) -> None:
     torch.manual_seed(0)
-    weight = torch.linspace(-1, 2, width).bfloat16()
-    check(both_ways, with_gradients(lambda x: rms_norm(x, weight, 1e-3), randn(1, 13, width)), 0.02)
+    weight = torch.linspace(-1, 2, width).to(dtype)
+    check(both_ways, dtype, with_gradients(lambda x: rms_norm(x, weight, 1e-3), randn(dtype, 1, 13, width)), 0.02)
 
 
-def test_gates(both_ways: BothWays) -> None:
+def test_gates(both_ways: BothWays, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    check(both_ways, with_gradients(swiglu, 4 * randn(3, 2001), randn(3, 2001)), 0.02)
+    check(both_ways, dtype, with_gradients(swiglu, 4 * randn(dtype, 3, 2001), randn(dtype, 3, 2001)), 0.02)
 
 
 @pytest.mark.parametrize("gate", [-200.0, 200.0, float("inf")])
-def test_gates_at_the_ends(both_ways: BothWays, gate: float) -> None:
-    (ours,), (theirs,) = both_ways(lambda: (swiglu(torch.full((20,), gate).bfloat16(), torch.ones(20).bfloat16()),))
+def test_gates_at_the_ends(both_ways: BothWays, dtype: torch.dtype, gate: float) -> None:
+    (ours,), (theirs,) = both_ways(lambda: (swiglu(torch.full((20,), gate).to(dtype), torch.ones(20).to(dtype)),))
     assert torch.equal(ours, theirs)
 
 
@@ -100,39 +106,39 @@ def test_gates_at_the_ends(both_ways: BothWays, gate: float) -> None:
 @pytest.mark.parametrize(("heads", "key_heads", "width"), [(6, 2, 8), (3, 3, 64), (9, 3, 24)])
 @pytest.mark.parametrize("turning", [False, True])
 def test_attention(
-    both_ways: BothWays, lengths: tuple[int, ...], heads: int, key_heads: int, width: int, turning: bool
+    both_ways: BothWays, dtype: torch.dtype, lengths: tuple[int, ...], heads: int, key_heads: int, width: int, turning: bool
 ) -> None:
     torch.manual_seed(0)
     tokens = sum(lengths)
     angle = torch.randn(tokens, width)[:, : width // 2]
-    angles = (angle.cos().bfloat16(), angle.sin().bfloat16()) if turning else ()
+    angles = (angle.cos().to(dtype), angle.sin().to(dtype)) if turning else ()
     segments = Segments.of(lengths)
-    inputs = [randn(tokens, count, width) for count in (heads, key_heads, key_heads)]
-    check(both_ways, with_gradients(lambda q, k, v: attend(q, k, v, segments, 0.2, 0.0, angles), *inputs), 0.03)
+    inputs = [randn(dtype, tokens, count, width) for count in (heads, key_heads, key_heads)]
+    check(both_ways, dtype, with_gradients(lambda q, k, v: attend(q, k, v, segments, 0.2, 0.0, angles), *inputs), 0.03)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 30, 400])
-def test_loss(both_ways: BothWays, rows: int) -> None:
+def test_loss(both_ways: BothWays, dtype: torch.dtype, rows: int) -> None:
     torch.manual_seed(rows)
-    weight, targets = randn(510, 16), torch.randint(0, 510, (rows,))
-    hidden = randn(rows, 16)
+    weight, targets = randn(dtype, 510, 16), torch.randint(0, 510, (rows,))
+    hidden = randn(dtype, rows, 16)
 
     def run() -> tuple[Tensor, ...]:
         leaf = hidden.clone().requires_grad_()
         loss = summed_cross_entropy(leaf, weight, targets)
         return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
-    check(both_ways, run)
+    check(both_ways, dtype, run)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("targets", [["q", "v"], ["q", "k", "v"], []], ids=str)
-def test_projections(both_ways: BothWays, targets: list[str], dropout: float) -> None:
+def test_projections(both_ways: BothWays, dtype: torch.dtype, targets: list[str], dropout: float) -> None:
     made = modules(targets, dropout=dropout, rank=4)
     for name, parameter in made.named_parameters():
         if "lora_" not in name:
-            parameter.data = parameter.data.bfloat16()
-    x = randn(1, 37, 12)
+            parameter.data = parameter.data.to(dtype)
+    x = randn(dtype, 1, 37, 12)
 
     def run() -> tuple[Tensor, ...]:
         torch.manual_seed(3)
@@ -141,16 +147,16 @@ def test_projections(both_ways: BothWays, targets: list[str], dropout: float) ->
         wanted = [leaf, *(parameter for parameter in made.parameters() if parameter.requires_grad)]
         return *(out.detach() for out in outs), *torch.autograd.grad(sum(out.float().square().sum() for out in outs), wanted)
 
-    check(both_ways, run, 0.03)
+    check(both_ways, dtype, run, 0.03)
 
 
 def test_where_torch_has_no_threads_to_lend_it_computes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Any, loaded: Any) -> None:
+    def refuse(self: Any, *given: Any) -> None:
         raise AttributeError("GOMP_parallel")
 
     kernels._kernels.cache_clear()
     monkeypatch.setattr(kernels.Kernels, "__init__", refuse)
     try:
-        assert kernels._kernels() is None
+        assert kernels._kernels(torch.float32) is None
     finally:
         kernels._kernels.cache_clear()

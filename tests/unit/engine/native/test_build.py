@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from smolorad.engine.native.build import library, train_library
+from smolorad.engine.native.library import Format
 
 
 def test_it_is_built_once(tmp_path: Path) -> None:
@@ -20,10 +21,11 @@ def test_it_is_built_once(tmp_path: Path) -> None:
 
 def test_what_trains_is_built_when_it_is_wanted(tmp_path: Path) -> None:
     assert library(tmp_path, 1) is not None
-    loaded = train_library(tmp_path)
-    assert loaded is not None
-    assert loaded.smolora_trains() in {0, 1}
-    assert len(list((tmp_path / "native").iterdir())) == 2
+    for number, format in enumerate((Format.FP32, Format.BF16)):
+        loaded = train_library(tmp_path, format)
+        assert loaded is not None
+        assert loaded.smolora_trains() in {0, 1}
+        assert len(list((tmp_path / "native").iterdir())) == 2 + number
 
 
 def test_without_a_compiler_torch_decodes(

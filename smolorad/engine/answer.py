@@ -71,9 +71,9 @@ class Answer:
         return self._sequence.native
 
     def part(self, most: int) -> Part:
-        """As `Sequence.part`."""
+        """The next step in company: as `Sequence.part`."""
         self._begin()
-        return self._sequence.part(most)
+        return self._sequence.part(most, guesses=False)
 
     def step(self, logits: NDArray[np.float32] | None = None) -> str:
         """Computes once; the text that is certain by then, perhaps none. At the end `outcome` is set.

@@ -45,7 +45,7 @@ class Sequence:
     speaker for it: an adapter may have the native step alone.
 
     With the last token the native step computes what may follow it, as guessed from the text: every guess that the choice
-    confirms is a token more.
+    confirms is a token more. Not in company: a step of several is bound by arithmetic, and all would wait for one's guesses.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Sequence:
         long = self._length - self._computed > MAX_ROWS
         return long and self._speaker is not None and not self._native.model.takes_prompts
 
-    def part(self, most: int = MAX_ROWS) -> Part:
-        """The next step, for `native`: at most so many tokens."""
+    def part(self, most: int = MAX_ROWS, *, guesses: bool = True) -> Part:
+        """The next step, for `native`: at most so many tokens, with or without guesses."""
         assert self._native is not None
         tokens = self._ids[self._computed : min(self._computed + most, self._length)].tolist()
-        if self._length - self._computed == 1:
+        if guesses and self._length - self._computed == 1:
             room = min(most, len(self._ids) - self._length) - 1  # a step makes one token more than it guesses
             self._guesses = self._lookup.guess(self._ids[: self._length], room)
         return Part([*tokens, *self._guesses], self._cache, self._native.lora, every=bool(self._guesses))

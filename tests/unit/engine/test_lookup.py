@@ -144,3 +144,11 @@ def test_an_end_within_the_guesses_ends_the_answer(base: Base, monkeypatch: pyte
     assert text == whole[: whole.index(stop)]
     for length in (1, 2, 59):
         assert finish(begin(base, spec(REPEATING, max_tokens=length)))[1].token_ids == outcome.token_ids[:length]
+
+
+def test_in_company_nothing_is_guessed(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: [7] * min(most, 4))
+    answer = begin(base, spec(REPEATING, max_tokens=60))
+    while not answer.tokens:
+        answer.step()
+    assert len(answer.part(100).tokens) == 1

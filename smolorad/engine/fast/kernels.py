@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # The structures of products.h, rows.h and attention.h.
 _TERM, _PRODUCT = struct.Struct("@PPqqii"), struct.Struct("@PPPqqqiiiiP")
-_LOSS, _NORM, _GATES = struct.Struct("@PPPiii"), struct.Struct("@PPPPPPiif"), struct.Struct("@PPPPPPq")
+_LOSS, _NORM, _GATES = struct.Struct("@PPPqiii"), struct.Struct("@PPPPPPiif"), struct.Struct("@PPPPPPq")
 _ATTENTION = struct.Struct("@PPPPPPPPPPPPPqqiiiif")
 _FORMATS = {torch.float32: Format.FP32, torch.bfloat16: Format.BF16}
 _PANEL = 32  # columns
@@ -77,12 +77,13 @@ class Kernels:
         self._run("products", b"".join(products), len(products), b"".join(factors))
 
     def loss(self, logits: Tensor, targets: Tensor, *, back: bool) -> Tensor:
-        """Cross entropy of `logits` (rows, vocabulary) and `targets` (rows,): (rows,) in fp32.
+        """Cross entropy of `logits` (rows, vocabulary), each row contiguous, and `targets` (rows,): (rows,) in fp32.
 
         If `back`, `logits` become its gradient.
         """
         losses = torch.empty(len(logits))
-        self._run("loss", _LOSS.pack(logits.data_ptr(), targets.data_ptr(), losses.data_ptr(), *logits.shape, back))
+        pointers = (tensor.data_ptr() for tensor in (logits, targets, losses))
+        self._run("loss", _LOSS.pack(*pointers, logits.stride(0), *logits.shape, back))
         return losses
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ enum {
     SLICE = 640,      /* depth of a panel that stays in the first cache beside a tile's rows */
     SMALL = 64,       /* what a slice may be deeper than that, so that a LoRA's few numbers need no slice of their own */
     PANELS = (SLICE + SMALL + PIECES) / EACH_STEP * PANEL, /* room for a slice's panel, in steps */
-    CHUNK = 16 * EACH_STEP * TILE /* rows whose numbers, so deep, stay in the second cache */
+    CHUNK = 32 * TILE /* rows whose numbers, so deep, stay in the second cache */
 };
 
 typedef struct {

@@ -33,11 +33,12 @@ typedef struct {
     Number *logits;       /* (rows, vocabulary); become the gradient */
     const int64_t *targets; /* (rows,) */
     float *losses;          /* (rows,) */
+    int64_t stride;         /* of logits */
     int32_t rows, vocabulary, back; /* whether the gradient is wanted */
 } Loss;
 
 static void loss_of(const Loss *l, int row) {
-    Number *logits = l->logits + (size_t)row * l->vocabulary;
+    Number *logits = l->logits + row * l->stride;
     __m512 most = set16(-INFINITY), sum = _mm512_setzero_ps();
     float right = get1(logits + l->targets[row]);
     {

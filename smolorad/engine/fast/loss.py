@@ -15,8 +15,9 @@ from smolorad.engine.fast.products import Sum, compute
 _ROWS = 192
 # Our own library holds them once, as its numbers are.
 _NATIVE_ROWS = {torch.float32: 192, torch.bfloat16: 384}
-# Between two rows: the same columns of rows that are a power of two apart have one place in a cache, and drive each other out.
-_APART_BYTES = 64
+# Between two rows a page and a line: what is a power of two apart has one place in a cache, and its pages have one in the
+# processor's table, where they drive each other out.
+_APART_BYTES = 4096 + 64
 
 
 def summed_cross_entropy(

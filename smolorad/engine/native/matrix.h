@@ -174,7 +174,7 @@ enum { NEAR = 24 << 10 }; /* bytes of vectors that stay in the first cache while
             for (int s = 0, left; (left = v->count - s) > 0;) {                                                         \
                 const X *x = v->FIELD + (size_t)s * v->stride;                                                          \
                 float *to = out + (size_t)s * out_stride;                                                               \
-                if (left >= TOGETHER && TOGETHER * n * sizeof(X) <= NEAR)                                               \
+                if (left >= TOGETHER && (TOGETHER <= 4 || TOGETHER * n * sizeof(X) <= NEAR))                            \
                     EACH_ROW(dots_##NAME, TOGETHER);                                                                    \
                 else if (TOGETHER > 4 && left >= 4)                                                                     \
                     EACH_ROW(dots_##NAME, 4);                                                                           \

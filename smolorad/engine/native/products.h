@@ -1,8 +1,9 @@
 /* Sums of products of matrices, as training needs them: out = added + x1 w1 + x2 w2 + ..., rounded once.
  *
  * The second factors are read where torch has them, row-major in either sense, and laid out panel by panel as the instruction
- * takes them: [depth / EACH_STEP][column][depth % EACH_STEP], 32 columns. That costs a fiftieth of the product, and no memory. A tile of 12 rows
- * and 32 columns has its sums in registers. No sum depends on how many threads there are, or on which of them makes it.
+ * takes them: [depth / EACH_STEP][column][depth % EACH_STEP], 32 columns. That costs a fiftieth of the product, and no memory. A
+ * tile of 12 rows and 32 columns has its sums in registers. No sum depends on how many threads there are, or on which of them
+ * makes it.
  */
 #ifndef SMOLORA_PRODUCTS_H
 #define SMOLORA_PRODUCTS_H

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,12 +139,15 @@ def test_a_cancel_is_seen_before_the_next_token(endless_folder: Path) -> None:
         assert engine.receive().text
         engine.cancel(call)
         engine.ping(77)
-        # The thread that answers the ping has noted the cancel before: what comes after is the step that was under way.
-        while engine.receive().WhichOneof("body") != "pong":
-            pass
-        *late, last = engine.events(call)
+        events: dict[str, list[pb.Event]] = defaultdict(list)
+        while not (events["pong"] and events["outcome"]):
+            event = engine.receive()
+            # The thread that answers the ping has noted the cancel before: what comes after is the step that was under way.
+            kind = "late" if events["pong"] and event.text else str(event.WhichOneof("body"))
+            events[kind].append(event)
+        (last,) = events["outcome"]
         assert last.outcome.finish_reason == common_pb2.FINISH_REASON_CANCELLED
-        assert len(late) <= 2  # that step's text, and a character that it left incomplete
+        assert len(events["late"]) <= 2  # that step's text, and a character that it left incomplete
         assert last.outcome.usage.completion_tokens < _ENDLESS // 2
 
 

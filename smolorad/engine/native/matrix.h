@@ -214,9 +214,9 @@ DEFINE_DOTS(bf16, uint16_t, float, x, 16, widen16, load_f32, MULTIPLY_ADD, widen
 enum { STEP = 2 }; /* columns, together 32 bits */
 #define MULTIPLY_STEP(sums, w, x) PAIRS(sums, w, x)
 #define STEPS_OF(vectors) ((const quad *)(vectors)->rounded)
-#elif defined(__AVX512F__)
+#else
 enum { STEP = 1 };
-#define MULTIPLY_STEP(sums, w, x) (f16) _mm512_fmadd_ps((__m512)(w), (__m512)(x), (__m512)(sums))
+#define MULTIPLY_STEP(sums, w, x) MULTIPLY_ADD(sums, (f16)(w), (f16)(x))
 #define STEPS_OF(vectors) ((const quad *)(vectors)->x)
 #endif
 
@@ -225,7 +225,6 @@ enum { STEP = 1 };
 enum { PANEL_VECTORS = 12 };
 #else
 #define MANY INT32_MAX
-enum { STEP = 1 };
 #endif
 
 /* Room for 2 * BLOCK rows of a matrix of at most `cols` columns; NULL where memory ran out. To be freed. */

@@ -30,7 +30,7 @@ INLINE __m512 get16(const float *from, __mmask16 there) { return _mm512_maskz_lo
 INLINE void put16(float *to, __mmask16 there, __m512 value) { _mm512_mask_storeu_ps(to, there, value); }
 INLINE float get1(const float *from) { return *from; }
 INLINE void put1(float *to, float value) { *to = value; }
-INLINE f16 add_step(f16 sums, __m512i w, __m512i x) { return (f16)_mm512_fmadd_ps((__m512)w, (__m512)x, (__m512)sums); }
+INLINE f16 add_step(f16 sums, __m512i w, __m512i x) { return MULTIPLY_ADD(sums, (f16)w, (f16)x); }
 #else
 INLINE __m512 get16(const uint16_t *from, __mmask16 there) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, from)), 16));

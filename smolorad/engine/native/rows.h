@@ -30,7 +30,7 @@ INLINE __m512 exp16(__m512 x) {
 /* --- the loss ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    Number *logits;       /* (rows, vocabulary); become the gradient */
+    Number *logits;         /* (rows, vocabulary); become the gradient */
     const int64_t *targets; /* (rows,) */
     float *losses;          /* (rows,) */
     int64_t stride;         /* of logits */

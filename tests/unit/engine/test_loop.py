@@ -47,9 +47,9 @@ def endless_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("endless"), max_position_embeddings=_ENDLESS)
 
 
-def endless(prompt: str = "A") -> pb.Generate:
+def endless() -> pb.Generate:
     """An answer that is still under way whenever the test gets round to it."""
-    return generate(prompt, max_tokens=_ENDLESS // 2, min_tokens=_ENDLESS // 2)
+    return generate("A", max_tokens=_ENDLESS // 2, min_tokens=_ENDLESS // 2)
 
 
 def generate(prompt: str = "", adapter: pb.AdapterFolder | None = None, **sampling: Any) -> pb.Generate:

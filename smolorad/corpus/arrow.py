@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from smolorad.chat.turns import Turn, Turns
 from smolorad.corpus.shapes import COLUMNS, Sample
-from smolorad.corpus.values import Turns, Value
+from smolorad.corpus.values import Value
 from smolorad.domain import Shape
 from smolorad.errors import Damaged
 
@@ -96,7 +97,9 @@ def _column(values: Sequence[Value]) -> pa.Array:
         return _strings(values)  # type: ignore[arg-type]
     rows: Sequence[Turns] = values  # type: ignore[assignment]
     turns = [turn for row in rows for turn in row]
-    texts = pa.StructArray.from_arrays([_strings([turn[at] for turn in turns]) for at in (0, 1)], fields=list(TURNS.value_type))
+    texts = pa.StructArray.from_arrays(
+        [_strings([turn.role for turn in turns]), _strings([turn.content for turn in turns])], fields=list(TURNS.value_type)
+    )
     ends = numbered(array("i", accumulate(map(len, rows), initial=0)), pa.int32())
     return pa.ListArray.from_arrays(ends, texts).cast(TURNS)
 
@@ -135,7 +138,7 @@ def _values(column: pa.Array) -> list[Value]:
     found: list[Any] = column.to_pylist()
     if column.type == pa.string():
         return found
-    return [tuple((turn["role"], turn["content"]) for turn in row) for row in found]
+    return [tuple(Turn(turn["role"], turn["content"]) for turn in row) for row in found]
 
 
 def shape_of(schema: pa.Schema) -> Shape:

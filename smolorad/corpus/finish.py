@@ -176,7 +176,7 @@ def _prompt(shape: Shape, row: tuple[Value, ...]) -> Value:
     first = row[0]
     if shape is not Shape.CHAT or isinstance(first, str):
         return first
-    until = next((at for at, (role, _) in enumerate(first) if role == "assistant"), len(first))
+    until = next((at for at, turn in enumerate(first) if turn.role == "assistant"), len(first))
     return first[:until]
 
 
@@ -187,7 +187,7 @@ def _learned(shape: Shape, row: tuple[Value, ...]) -> str:
         at = first.find(_ALPACA_ASKS, 0, _ALPACA_HEADER)
         return first if at < 0 else first[at + len(_ALPACA_ASKS) :]
     if shape is Shape.CHAT and not isinstance(first, str):
-        return "\n".join(said for role, said in first if role == "assistant")
+        return "\n".join(turn.content for turn in first if turn.role == "assistant")
     return "\n".join(texts_of((row[1],)))
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from smolorad.corpus.template import ChatTemplate, TemplateRefuses
+from smolorad.chat.template import ChatTemplate, TemplateRefuses
+from smolorad.chat.turns import Turns
 from smolorad.corpus.tokens import ID_BYTES, ModelText
-from smolorad.corpus.values import Turns, Value
+from smolorad.corpus.values import Value
 from smolorad.domain import ProblemKind, Shape
 
 Spans = list[tuple[int, int]]
@@ -156,7 +157,7 @@ def rendered(template: ChatTemplate | None, turns: Turns, ends: tuple[str, ...])
             return Rendered(text, [(begin, _to_its_end(text, begin, stop, ends)) for begin, stop in spans])
         except TemplateRefuses as refused:
             why = f"the chat template refuses it ({refused}); mend the turns, or choose another model"
-    return Rendered("\n".join(f"{role}: {content}" for role, content in turns), [], f"cannot be shown to the model: {why}")
+    return Rendered("\n".join(f"{turn.role}: {turn.content}" for turn in turns), [], f"cannot be shown to the model: {why}")
 
 
 def _to_its_end(text: str, begin: int, stop: int, ends: tuple[str, ...]) -> int:
@@ -184,7 +185,7 @@ def shown_rows(model: ModelText | None, shape: Shape, rows: Sequence[tuple[Value
 
 
 def _longer(prompt: Value, chosen: Value, rejected: Value) -> Turns:
-    return (*_turns(prompt), *max(_turns(chosen), _turns(rejected), key=lambda turns: sum(len(said) for _, said in turns)))
+    return (*_turns(prompt), *max(_turns(chosen), _turns(rejected), key=lambda turns: sum(len(turn.content) for turn in turns)))
 
 
 def _string(value: Value) -> str:

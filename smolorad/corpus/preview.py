@@ -39,7 +39,7 @@ def preview(dataset: Path, split: str, offset: int, limit: int, tokenizer: Path 
 
 def plain_text(row: tuple[Value, ...]) -> str:
     """A row as text, without a template, cut."""
-    parts = [value if isinstance(value, str) else "\n".join(f"{role}: {said}" for role, said in value) for value in row]
+    parts = [value if isinstance(value, str) else "\n".join(f"{turn.role}: {turn.content}" for turn in value) for value in row]
     return "\n".join(part[:MOST_CHARACTERS] for part in parts)[:MOST_CHARACTERS]
 
 

@@ -57,7 +57,7 @@ def key_of(values: tuple[Value, ...]) -> str:
 
 def texts_of(values: tuple[Value, ...]) -> list[str]:
     """Every text in a row's values."""
-    return [text for value in values for text in ([value] if isinstance(value, str) else [turn[1] for turn in value])]
+    return [text for value in values for text in ([value] if isinstance(value, str) else [turn.content for turn in value])]
 
 
 class Shaper:

@@ -12,9 +12,9 @@ from typing import Any
 
 from smolora._models import ProblemKind as ClientKind
 from smolora._text.jsonl import kind_of
+from smolorad.chat.turns import Turn, Turns
 from smolorad.domain import Shape
 
-Turns = tuple[tuple[str, str], ...]  # role and content
 Value = str | Turns
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant"} | {
@@ -80,15 +80,15 @@ def _chat(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
     if name is None:
         given = fields.get("input") or ""
         asked = _string(fields, "instruction") + (f"\n\n{given}" if given else "")
-        return ((("user", asked), ("assistant", _not_empty(_string(fields, "output"), "output", asked))),)
+        return ((Turn("user", asked), Turn("assistant", _not_empty(_string(fields, "output"), "output", asked))),)
     turns = _turns(fields[name], name)
-    if isinstance(system := fields.get("system"), str) and system.strip() and turns[0][0] != "system":
-        turns = (("system", system), *turns)
-    if not any(role == "assistant" and content.strip() for role, content in turns):
+    if isinstance(system := fields.get("system"), str) and system.strip() and turns[0].role != "system":
+        turns = (Turn("system", system), *turns)
+    if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):
         raise Unfit(
             "has no turn of the assistant that says something, so there is nothing to learn; add the answer or remove the row",
             ClientKind.EMPTY_COMPLETION,
-            turns[0][1],
+            turns[0].content,
         )
     return (turns,)
 
@@ -109,7 +109,7 @@ def _turns(value: Any, name: str) -> Turns:
     return tuple(_turn(turn, name, number) for number, turn in enumerate(value, 1))
 
 
-def _turn(turn: Any, name: str, number: int) -> tuple[str, str]:
+def _turn(turn: Any, name: str, number: int) -> Turn:
     place = f"turn {number} of {name!r}"
     if not isinstance(turn, dict):
         raise Unfit(f"has {kind_of(turn)} as {place}; write an object with role and content")
@@ -122,7 +122,7 @@ def _turn(turn: Any, name: str, number: int) -> tuple[str, str]:
         content = _joined(content)
     if not isinstance(content, str):
         raise Unfit(f"has {kind_of(content)} as the content of {place}, not text; write text, or remove the row")
-    return _ROLES[role.lower()], content
+    return Turn(_ROLES[role.lower()], content)
 
 
 def _joined(parts: list[Any]) -> str | None:
@@ -142,7 +142,7 @@ def _preference(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]
         # UltraFeedback and others repeat the prompt in both answers.
         common = _common(better, worse)
         if isinstance(prompt, str) and not common:
-            return _differing((("user", prompt),), better, worse)
+            return _differing((Turn("user", prompt),), better, worse)
         return _differing(better[:common], better[common:], worse[common:])
     good, bad = _string(fields, "chosen"), _string(fields, "rejected")
     if prompt is not None:
@@ -154,11 +154,11 @@ def _preference(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]
 
 
 def _differing(prompt: Value, chosen: Value, rejected: Value) -> tuple[Value, ...]:
-    text = prompt if isinstance(prompt, str) else " ".join(content for _, content in prompt)
+    text = prompt if isinstance(prompt, str) else " ".join(turn.content for turn in prompt)
     if not prompt:
         raise Unfit("has no prompt: 'chosen' and 'rejected' begin differently; write it into 'prompt'", text=text)
     for name, value in (("chosen", chosen), ("rejected", rejected)):
-        said = value if isinstance(value, str) else "".join(content for _, content in value)
+        said = value if isinstance(value, str) else "".join(turn.content for turn in value)
         if not said.strip():
             raise Unfit(
                 f"has no answer in {name!r}, so there is nothing to learn; write it or remove the row",

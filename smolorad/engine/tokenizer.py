@@ -13,7 +13,8 @@ from typing import Any
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
-from smolorad.corpus.template import ChatTemplate, TemplateRefuses
+from smolorad.chat.template import ChatTemplate, TemplateRefuses
+from smolorad.chat.turns import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class ServingTokenizer:
         try:
             if self._template is None:
                 self._template = ChatTemplate(self.chat_template or "", self._special)
-            turns = tuple((message["role"], message["content"]) for message in conversation)
+            turns = tuple(Turn(message["role"], message["content"]) for message in conversation)
             text = self._template.render(turns, open_for_answer=True)
         except TemplateRefuses as error:
             raise TemplateError(str(error)) from error

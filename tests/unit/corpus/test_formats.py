@@ -17,6 +17,7 @@ import pytest
 
 from smolora._text import lines
 from smolora._text.rows import Record
+from smolorad.chat.turns import Turn
 from smolorad.corpus.arrow import DraftWriter, read_batches
 from smolorad.corpus.infer import infer
 from smolorad.corpus.prepare import prepare
@@ -296,7 +297,7 @@ def test_long_rows_of_a_table_are_read_few_at_a_time(tmp_path: Path) -> None:
 
 
 def test_long_conversations_are_written_few_at_a_time(tmp_path: Path) -> None:
-    turns = (("user", "x" * 2**20), ("assistant", "y" * 2**20))
+    turns = (Turn("user", "x" * 2**20), Turn("assistant", "y" * 2**20))
     with DraftWriter(tmp_path / "draft") as writer:
         for number in range(10):
             writer.append(Sample(Shape.CHAT, (turns,), "f", number))

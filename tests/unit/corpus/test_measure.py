@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from smolorad.chat.template import ChatTemplate, TemplateRefuses
+from smolorad.chat.turns import Turn, Turns
 from smolorad.corpus.measure import Measured, Meter, shown_rows
-from smolorad.corpus.template import ChatTemplate, TemplateRefuses
 from smolorad.corpus.tokens import ModelText
-from smolorad.corpus.values import Turns
 from smolorad.domain import ProblemKind, Shape, TrainerSettings
 from smolorad.engine.tokenise import CHAT, UNSCORED, tokeniser
 from tests.tiny import CHAT_TEMPLATE, END, tiny_tokenizer
 
-ASKED: Turns = (("user", "Who keeps the lamp?"), ("assistant", "The keeper."))
-LONGER: Turns = (("system", "Be brief."), *ASKED, ("user", "And who else?"), ("assistant", "Nobody."))
+ASKED: Turns = (Turn("user", "Who keeps the lamp?"), Turn("assistant", "The keeper."))
+LONGER: Turns = (Turn("system", "Be brief."), *ASKED, Turn("user", "And who else?"), Turn("assistant", "Nobody."))
 # Puts a turn of its own before the first, and so refuses a conversation without turns.
 PREFACED = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}" + CHAT_TEMPLATE
 # Refuses a conversation that the assistant does not end.
@@ -80,17 +80,19 @@ def test_of_prompt_and_completion_the_completion_is_scored(model: ModelText, tmp
 def test_of_a_conversation_what_the_assistant_says_is_scored(model: ModelText, tmp_path: Path, turns: Turns) -> None:
     found = measured(model, Shape.CHAT, turns, max_length=500)
     tokenizer = own(tmp_path)
-    messages = [{"role": role, "content": content} for role, content in turns]
+    messages = [{"role": role, "content": content} for role, content, _ in turns]
     assert ids(found) == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
     said = [tokenizer.decode(ids(found)[begin:end]) for begin, end in found.spans]
-    assert said == [f"{content}<|im_end|>" for role, content in turns if role == "assistant"]
+    assert said == [f"{content}<|im_end|>" for role, content, _ in turns if role == "assistant"]
 
 
-@pytest.mark.parametrize("turns", [ASKED, LONGER, (("assistant", "Hello."), *ASKED), (*ASKED, *ASKED, ("assistant", ""))])
+@pytest.mark.parametrize(
+    "turns", [ASKED, LONGER, (Turn("assistant", "Hello."), *ASKED), (*ASKED, *ASKED, Turn("assistant", ""))]
+)
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, PREFACED, WHOLE])
 def test_of_a_conversation_the_same_is_scored_as_in_training(tmp_path: Path, template: str, turns: Turns) -> None:
     found = measured(saved(tmp_path, template=template, context=500), Shape.CHAT, turns, max_length=500)
-    messages = [{"role": role, "content": content} for role, content in turns]
+    messages = [{"role": role, "content": content} for role, content, _ in turns]
     (row,) = zip(*tokeniser(CHAT, own(tmp_path), TrainerSettings(), 500)({"messages": [messages]}).values(), strict=True)
     scored = [UNSCORED] * found.tokens
     for begin, end in found.spans:
@@ -102,8 +104,8 @@ def test_of_a_preference_the_longer_answer_counts(model: ModelText) -> None:
     short, long = "No.", "No, and this is why."
     whole = measured(model, Shape.PROMPT_COMPLETION, "Q: ", long).ids
     assert measured(model, Shape.PREFERENCE, "Q: ", short, long).ids == whole
-    turns: Turns = (("user", "Q"),)
-    chosen, rejected = (("assistant", short),), (("assistant", long),)
+    turns: Turns = (Turn("user", "Q"),)
+    chosen, rejected = (Turn("assistant", short),), (Turn("assistant", long),)
     whole = measured(model, Shape.CHAT, (*turns, *rejected)).ids
     assert measured(model, Shape.PREFERENCE, turns, chosen, rejected).ids == whole
 
@@ -186,8 +188,8 @@ TEMPLATES = [
 def test_a_conversation_is_rendered_as_transformers_renders_it(template: str, open_for_answer: bool) -> None:
     tokenizer = tiny_tokenizer(chat=False)
     tokenizer.chat_template = template
-    turns = (*LONGER, ("user", "<b>ünï & “quotes”</b>\n"))
-    messages = [{"role": role, "content": content} for role, content in turns]
+    turns = (*LONGER, Turn("user", "<b>ünï & “quotes”</b>\n"))
+    messages = [{"role": role, "content": content} for role, content, _ in turns]
     theirs = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_for_answer)
     special = {"eos_token": tokenizer.eos_token}
     assert ChatTemplate(template, special).render(turns, open_for_answer=open_for_answer) == theirs
@@ -205,7 +207,7 @@ def test_what_a_template_may_not_do_it_cannot(template: str) -> None:
 def test_the_starter_s_template_is_applied_as_generate_applies_it(starter_model: Path) -> None:
     model = ModelText(starter_model / "tokenizer.json")
     found = measured(model, Shape.CHAT, ASKED)
-    messages = [{"role": role, "content": content} for role, content in ASKED]
+    messages = [{"role": role, "content": content} for role, content, _ in ASKED]
     assert ids(found) == own(starter_model).apply_chat_template(messages, return_dict=True)["input_ids"]
     assert (model.context, kinds(found)) == (8192, [])
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from smolora import ProblemKind, RowProblem
 from smolora._text.rows import Record
+from smolorad.chat.turns import Turn
 from smolorad.corpus import shapes
 from smolorad.corpus.shapes import COLUMNS, Sample, Shaper
 from smolorad.domain import Shape
@@ -19,7 +20,7 @@ from smolorad.jobs.prepare import COLUMNS as NAMES_TO_MAP
 
 ASKED = {"role": "user", "content": "2+2?"}
 ANSWERED = {"role": "assistant", "content": "4"}
-TURNS = (("user", "2+2?"), ("assistant", "4"))
+TURNS = (Turn("user", "2+2?"), Turn("assistant", "4"))
 
 
 def shaped(
@@ -47,15 +48,16 @@ def shaped(
         # ShareGPT
         ({"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}, Shape.CHAT, (TURNS,)),
         ({"system": "Be brief.", "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
-         Shape.CHAT, ((("system", "Be brief."), *TURNS),)),
+         Shape.CHAT, ((Turn("system", "Be brief."), *TURNS),)),
         # Alpaca
         ({"instruction": "2+2?", "input": "", "output": "4"}, Shape.CHAT, (TURNS,)),
-        ({"instruction": "Add", "input": "2 2", "output": "4"}, Shape.CHAT, ((("user", "Add\n\n2 2"), ("assistant", "4")),)),
+        ({"instruction": "Add", "input": "2 2", "output": "4"}, Shape.CHAT,
+         ((Turn("user", "Add\n\n2 2"), Turn("assistant", "4")),)),
         # Preferences
         ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, Shape.PREFERENCE, ("2+2?", "4", "5")),
         ({"chosen": "Q: 2+2? A: 4", "rejected": "Q: 2+2? A: 5"}, Shape.PREFERENCE, ("Q: 2+2? A: ", "4", "5")),
         ({"chosen": [ASKED, ANSWERED], "rejected": [ASKED, {"role": "assistant", "content": "5"}], "prompt": "2+2?"},
-         Shape.PREFERENCE, ((("user", "2+2?"),), (("assistant", "4"),), (("assistant", "5"),))),
+         Shape.PREFERENCE, ((Turn("user", "2+2?"),), (Turn("assistant", "4"),), (Turn("assistant", "5"),))),
     ],
 )  # fmt: skip
 def test_a_row_is_told_by_its_fields(fields: dict[str, Any], shape: Shape, values: tuple[Any, ...]) -> None:
@@ -118,7 +120,7 @@ def test_what_a_row_may_lack_it_may_lack_under_another_name() -> None:
         {"q": "Add", "input": "not this", "a": "4"}, columns={"instruction": "q", "input": "context", "output": "a"}
     )
     assert isinstance(sample, Sample)
-    assert sample.values == ((("user", "Add"), ("assistant", "4")),)
+    assert sample.values == ((Turn("user", "Add"), Turn("assistant", "4")),)
 
 
 def test_the_names_a_request_may_map_are_those_that_are_known_here() -> None:

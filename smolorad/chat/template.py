@@ -16,7 +16,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from smolorad.corpus.values import Turns
+from smolorad.chat.turns import Turns
 
 
 class TemplateRefuses(Exception):
@@ -41,7 +41,7 @@ class ChatTemplate:
 
     def render(self, turns: Turns, *, open_for_answer: bool = False) -> str:
         """The text of a conversation, to its end or to where the assistant's next turn begins."""
-        messages = [{"role": role, "content": content} for role, content in turns]
+        messages = [{"role": role, "content": content} for role, content, _ in turns]
         try:
             return self._template.render(
                 messages=messages, tools=None, documents=None, add_generation_prompt=open_for_answer, **self._special
@@ -59,7 +59,7 @@ class ChatTemplate:
         whole = self.render(turns)
         spans = []
         cursor = 0
-        for number, (role, content) in enumerate(turns):
+        for number, (role, content, _) in enumerate(turns):
             speaks = role == "assistant" and bool(content.strip())
             span = self._by_difference(turns, number, whole) if speaks else None
             span = span or self._by_words(content.strip(), whole, cursor)

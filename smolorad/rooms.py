@@ -122,6 +122,7 @@ class Rooms:
     async def start(self) -> None:
         """Takes up what an earlier daemon left: folders nobody recorded, the model that was resident, jobs."""
         await adopt(self._home, self._library)
+        await self._library.relocate(self._home)
         self._residency.start_preload()
         await self._queue.start()
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from smolorad.domain import Adapter, Dataset, Model, Ref
-from smolorad.errors import AlreadyExists, NotFound
+from smolorad.errors import AlreadyExists, Damaged, NotFound
+from smolorad.log import Log
+from smolorad.paths import Home
 from smolorad.store.database import Database
 from smolorad.store.queries import SQL, from_json, to_json
+
+log = Log(__name__)
 
 T = TypeVar("T", bound=Dataset | Adapter | Model)
 Revisioned = Literal["dataset", "adapter"]
@@ -171,6 +177,17 @@ class Library:
 
         return await self._database.run(work)
 
+    async def relocate(self, home: Home) -> int:
+        """Makes every record name its folder in this home, which may have been moved or copied; returns how many changed.
+
+        A record that cannot be read is left alone; a call that asks for it gets the error.
+        """
+
+        def work(db: sqlite3.Connection) -> int:
+            return sum(_relocate(db, row, home) for row in db.execute(SQL["every_item"]).fetchall())
+
+        return await self._database.run(work)
+
     async def remember(self, key: str, value: str) -> None:
         """Keeps a small setting."""
         await self._run(lambda db: db.execute(SQL["remember"], {"key": key, "value": value}))
@@ -183,6 +200,30 @@ class Library:
             return None if row is None else str(row["value"])
 
         return await self._database.run(work)
+
+
+def _relocate(db: sqlite3.Connection, row: sqlite3.Row, home: Home) -> bool:
+    """Whether a record named another folder than its own in this home; then it is changed."""
+    try:
+        item = _SHELVES[row["kind"]].read(row)
+    except Damaged as error:
+        log.warning("a record of the library cannot be read", kind=row["kind"], name=row["name"], why=error)
+        return False
+    path = str(_folder(item, home))
+    if item.path == path:
+        return False
+    db.execute(SQL["replace_record"], {"number": row["number"], "record": to_json(dataclasses.replace(item, path=path))})
+    return True
+
+
+def _folder(item: Dataset | Adapter | Model, home: Home) -> Path:
+    match item:
+        case Dataset():
+            return home.dataset(item.ref)
+        case Adapter():
+            return home.adapter(item.ref)
+        case Model():
+            return home.model(item.name)
 
 
 def _ref(token: str | None) -> Ref | None:

@@ -64,6 +64,12 @@ SELECT * FROM library WHERE job_id = :job_id AND job_id <> '' ORDER BY number DE
 -- names: the names of a kind, newest first
 SELECT name FROM library WHERE kind = :kind GROUP BY name ORDER BY max(number) DESC LIMIT :limit;
 
+-- every_item: all that is published, of every kind
+SELECT * FROM library;
+
+-- replace_record: what is known of one item, written anew
+UPDATE library SET record = :record WHERE number = :number;
+
 -- remove_item: one revision
 DELETE FROM library WHERE kind = :kind AND name = :name AND revision = :revision;
 

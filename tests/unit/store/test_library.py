@@ -22,7 +22,7 @@ from smolorad.domain import (
     RowProblem,
     TrainerSettings,
 )
-from smolorad.errors import AlreadyExists, NotFound
+from smolorad.errors import AlreadyExists, Damaged, NotFound
 from smolorad.paths import Home
 from smolorad.store.database import Database
 from smolorad.store.library import Library
@@ -144,6 +144,23 @@ async def test_small_settings_are_remembered(library: Library) -> None:
     await library.remember("resident", "starter")
     await library.remember("resident", "other")
     assert await library.recall("resident") == "other"
+
+
+async def test_a_moved_home_names_its_own_folders(library: Library, database: Database, tmp_path: Path) -> None:
+    before, after = Home(tmp_path / "before"), Home(tmp_path / "after")
+    await library.add_dataset(dataset("verses", 3, "j1", str(before.dataset(Ref("verses", 3)))))
+    await library.add_adapter(adapter("style", 2))
+    await library.add_model(model("merged", "j3", str(before.model("merged"))))
+    await database.run(
+        lambda db: db.execute("INSERT INTO library VALUES (99, 'model', 'strange', 0, '', '{\"of\": \"a later version\"}')")
+    )
+    assert await library.relocate(after) == 3
+    assert await library.relocate(after) == 0
+    assert await library.dataset(Ref("verses")) == dataset("verses", 3, "j1", str(after.dataset(Ref("verses", 3))))
+    assert (await library.adapter(Ref("style"))).path == str(after.adapter(Ref("style", 2)))
+    assert (await library.model("merged")).path == str(after.model("merged"))
+    with pytest.raises(Damaged):
+        await library.model("strange")
 
 
 def published(home: Home, stage: Path, item: Dataset | Model, final: Path) -> None:

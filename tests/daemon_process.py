@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 START_TIMEOUT_S = 60.0
@@ -78,11 +78,13 @@ class DaemonProcess:
 
 
 @contextlib.contextmanager
-def daemon_process(**environ: str) -> Iterator[DaemonProcess]:
-    """A started daemon in a folder with a short path, removed afterwards."""
+def daemon_process(fill: Callable[[Path], object] | None = None, /, **environ: str) -> Iterator[DaemonProcess]:
+    """A started daemon in a folder with a short path, removed afterwards; `fill` writes its home before it starts."""
     root = Path(tempfile.mkdtemp(prefix="smolora-", dir="/tmp"))
     daemon = DaemonProcess(root, environ)
     try:
+        if fill is not None:
+            fill(daemon.home)
         yield daemon.start()
     finally:
         daemon.kill()

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+import smolorad
 from smolora.cli.main import VERBS, _parser, main
 from smolorad.config import Settings
 from smolorad.domain import ProblemKind, Shape
 from smolorad.errors import SmoloraError
 from tests.house.repository import ROOT
+from tests.releases.release import releases
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHANGES = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def cells(heading: str) -> set[str]:
@@ -57,6 +60,20 @@ def test_the_page_on_datasets_has_every_kind_of_problem_and_every_shape() -> Non
     for line in page.splitlines():
         if line.startswith("$ smolora-client"):
             _parser().parse_args(shlex.split(line)[2:])
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert smolorad.__version__ == version
+    assert re.findall(r"^daemon  ([^ ,]+), process", README, re.MULTILINE) == [version]
+    coming, is_coming, _ = version.partition(".dev")
+    newest = CHANGES.split("\n## ")[1].splitlines()[0]
+    assert newest == (f"Unreleased ({coming})" if is_coming else version)
+
+
+def test_each_release_is_kept() -> None:
+    released = [line.removeprefix("## ") for line in CHANGES.splitlines() if re.match(r"## \d", line)]
+    assert sorted(released) == sorted(release.version for release in releases())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

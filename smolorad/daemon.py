@@ -92,6 +92,7 @@ async def serve(settings: Settings, seams: Seams, ending: Ending | None = None) 
     with _signals(ending):
         async with Database.open(settings.places.database) as database:
             rooms = Rooms(settings, database, seams, ending.ask)
+            await rooms.settle()
             server, pulse = await _bound(settings.socket, rooms)
             watch = asyncio.create_task(_watch_socket(settings.socket, ending))
             await rooms.start()

@@ -119,10 +119,13 @@ class Rooms:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(self._generation, server)
         system_pb2_grpc.add_SystemServiceServicer_to_server(self._system, server)
 
+    async def settle(self) -> None:
+        """Before the first call is answered: a record of a copied home must not lead a removal to the original's folder."""
+        await self._library.relocate(self._home)
+
     async def start(self) -> None:
         """Takes up what an earlier daemon left: folders nobody recorded, the model that was resident, jobs."""
         await adopt(self._home, self._library)
-        await self._library.relocate(self._home)
         self._residency.start_preload()
         await self._queue.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ async def adopt(home: Home, library: Library) -> int:
 async def _adopt(folder: Path, kind: _Kind) -> bool:
     try:
         about = (await asyncio.to_thread(publish.read_manifest, folder)).get("about")
-        item = msgspec.convert(about, kind.cls, strict=False)
+        item = dataclasses.replace(msgspec.convert(about, kind.cls, strict=False), path=str(folder))
     except (Damaged, msgspec.ValidationError) as error:
         log.warning("a folder is not ours, or is damaged; it is left alone", folder=folder, why=error)
         return False

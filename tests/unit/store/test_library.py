@@ -170,6 +170,15 @@ def published(home: Home, stage: Path, item: Dataset | Model, final: Path) -> No
     publish.publish(stage, final, msgspec.to_builtins(item))
 
 
+async def test_a_lost_database_of_a_moved_home_is_rebuilt(library: Library, tmp_path: Path) -> None:
+    before, after = Home(tmp_path / "before"), Home(tmp_path / "after")
+    after.create()
+    item = dataset("verses", 1, "j1", str(before.dataset(Ref("verses", 1))))
+    published(after, after.jobs / "stage", item, after.dataset(item.ref))
+    assert await adopt(after, library) == 1
+    assert (await library.dataset(Ref("verses"))).path == str(after.dataset(item.ref))
+
+
 async def test_a_lost_database_is_rebuilt_from_the_folders(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()

@@ -1,22 +1,31 @@
 """A model's chat template, rendered as transformers renders it, without importing transformers.
 
-The environment is that of `transformers.utils.chat_template_utils`; a test holds the two equal.
+The environment is that of `transformers.utils.chat_template_utils`; a test compares the two. What it renders is `Tracked`:
+the same text, of which each character has its origin.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import make_attrgetter
 from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from smolorad.chat.turns import Turns
+from smolorad.chat.tracked import TEMPLATE, Tracked, attributed, concatenated, join, keeping_origins, marked
+from smolorad.chat.turns import Turn, Turns
+
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class TemplateRefuses(Exception):
@@ -27,72 +36,92 @@ class ChatTemplate:
     """Renders conversations. `special` holds `bos_token`, `eos_token` and the like. Raises TemplateRefuses for a broken one."""
 
     def __init__(self, source: str, special: Mapping[str, str]) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-        )
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        self._special = special
+        self.source = source
+        self.special = special
         try:
-            self._template = environment.from_string(source)
+            self._template = _environment().from_string(source)
         except jinja2.TemplateError as error:
             raise TemplateRefuses(str(error)) from error
 
-    def render(self, turns: Turns, *, open_for_answer: bool = False) -> str:
-        """The text of a conversation, to its end or to where the assistant's next turn begins."""
-        messages = [{"role": role, "content": content} for role, content, _ in turns]
+    @property
+    def has_marks(self) -> bool:
+        """Whether the template says itself what the assistant generates."""
+        return _MARKS.search(self.source) is not None
+
+    def render(self, turns: Turns, *, open_for_answer: bool = False) -> Tracked:
+        """The text of a conversation, to its end or to where the assistant's next turn begins. Raises TemplateRefuses."""
+        return self._rendered(turns, open_for_answer, as_parts=self.wants_parts)
+
+    @cached_property
+    def wants_parts(self) -> bool:
+        """Whether the template reads contents as lists of parts alone, as those of models that also see pictures do."""
+        probe = (Turn("user", "?"),)
         try:
-            return self._template.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=open_for_answer, **self._special
+            return not self._shows(probe, as_parts=False) and self._shows(probe, as_parts=True)
+        except TemplateRefuses:
+            return False
+
+    def _shows(self, turns: Turns, *, as_parts: bool) -> bool:
+        return any(one != TEMPLATE for one in self._rendered(turns, False, as_parts=as_parts).origins)
+
+    def _rendered(self, turns: Turns, open_for_answer: bool, *, as_parts: bool) -> Tracked:
+        messages = []
+        for at, turn in enumerate(turns):
+            content = Tracked.of_turn(turn.content, at)
+            parts = [{"type": "text", "text": content}]
+            messages.append({"role": turn.role, "content": parts if as_parts else content})
+        try:
+            # As Template.render does it, but for its error handling, which rewrites tracebacks.
+            context = self._template.new_context(
+                {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": open_for_answer}
+                | dict(self.special)
             )
+            return concatenated(self._template.root_render_func(context))
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise TemplateRefuses(str(error)) from error
 
-    def spans(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a conversation, and from where to where in it the assistant speaks.
 
-        The same as training finds (`engine/spans.py`): a turn is what the conversation has more with it, or where the template
-        refuses what stands before it, the turn's own words. Raises TemplateRefuses also where the template does not keep what
-        it wrote as the conversation goes on, so that what is trained on would not be what the model sees when it answers.
-        """
-        whole = self.render(turns)
-        spans = []
-        cursor = 0
-        for number, (role, content, _) in enumerate(turns):
-            speaks = role == "assistant" and bool(content.strip())
-            span = self._by_difference(turns, number, whole) if speaks else None
-            span = span or self._by_words(content.strip(), whole, cursor)
-            if span is not None:
-                cursor = span[1]
-                if speaks:
-                    spans.append(span)
-        return whole, spans
+def _environment() -> _Environment:
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.filters = {name: keeping_origins(one) for name, one in environment.filters.items()}
+    environment.filters["tojson"] = keeping_origins(_tojson)
+    environment.filters["join"] = _join
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
 
-    def _by_difference(self, turns: Turns, number: int, whole: str) -> tuple[int, int] | None:
-        if number == 0:  # transformers renders no empty conversation
-            return None
-        try:
-            before = self.render(turns[:number], open_for_answer=True)
-            after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
-        except TemplateRefuses:  # a template that wants a question first, or a whole conversation
-            return None
-        if not (whole.startswith(after) and after.startswith(before)):
-            raise TemplateRefuses(f"turn {number + 1} reads otherwise in the conversation than when it is generated")
-        return len(before), self._said(after, len(before))
 
-    def _by_words(self, words: str, text: str, cursor: int) -> tuple[int, int] | None:
-        """Where a turn's words stand, with the end-of-text token if that follows at once."""
-        begin = text.find(words, cursor) if words else -1
-        end = self._special.get("eos_token", "")
-        stop = begin + len(words)
-        return None if begin < 0 else (begin, stop + len(end) if end and text.startswith(end, stop) else stop)
+class _Concatenation(CodeGenerator):
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        """`a ~ b`, by the environment's own concatenation."""
+        self.write("environment.concat((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
 
-    def _said(self, text: str, begin: int) -> int:
-        """Where a turn that begins at `begin` ends: behind its last end-of-text token, or at the end of the text."""
-        end = self._special.get("eos_token", "")
-        at = text.rfind(end, begin) if end else -1
-        return at + len(end) if at >= 0 else len(text)
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """A sandbox in which texts keep the origins of their characters."""
+
+    concat = staticmethod(concatenated)
+    code_generator_class = _Concatenation
+    intercepted_binops = frozenset(["%"])
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the sandbox calls; a text made of tracked texts stays tracked."""
+        owner = getattr(__obj, "__self__", None)
+        name = getattr(__obj, "__name__", "")
+        if name == "join" and isinstance(owner, str):
+            return join(owner, *args)
+        made = super().call(__context, __obj, *args, **kwargs)
+        loses = isinstance(made, str) and (not isinstance(made, Tracked) or name in ("format", "format_map"))
+        return attributed(made, owner, args, kwargs) if loses else made
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """`%`, which formats texts too."""
+        made = super().call_binop(context, operator, left, right)
+        return attributed(made, left, right) if isinstance(made, str) else made
 
 
 class _Generation(Extension):
@@ -100,10 +129,21 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
-    def parse(self, parser: Parser) -> Sequence[nodes.Node]:  # type: ignore[override]
-        """The statements within."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        """A call of the statements within, as transformers makes one: what they set is not seen outside."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Macro) -> Tracked:
+        return marked(caller())
+
+
+@jinja2.pass_environment
+def _join(environment: jinja2.Environment, values: Iterable[Any], d: str = "", attribute: str | int | None = None) -> Tracked:
+    if attribute is not None:
+        values = map(make_attrgetter(environment, attribute), values)
+    return join(str(d), map(str, values))
 
 
 def _refuse(message: str) -> NoReturn:
@@ -119,3 +159,11 @@ def _tojson(
 ) -> str:
     # Jinja's own filter escapes for HTML.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def source_of(setting: object) -> str | None:
+    """The chat template that a tokenizer's setting holds: the template, or several by name, of which one is the default."""
+    if isinstance(setting, list):
+        setting = {one.get("name"): one.get("template") for one in setting if isinstance(one, Mapping)}
+    found = setting.get("default") if isinstance(setting, Mapping) else setting
+    return found if isinstance(found, str) else None

@@ -14,3 +14,4 @@ class Turn(NamedTuple):
 
 
 Turns = tuple[Turn, ...]
+Value = str | Turns  # what stands in a column of a row

@@ -78,7 +78,7 @@ class Engine(Protocol):
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """Answers, with the adapter of that key and folder or without one; no folder: what the training that runs has now."""
 
-    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
+    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool) -> list[int]:
         """The ids of a prompt or a conversation."""
 
     async def decode_tokens(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
@@ -163,10 +163,10 @@ class EngineProcess:
                     case _:
                         yield event.text
 
-    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
+    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool) -> list[int]:
         """See Engine."""
         turns = [to_message(generation_pb2.ChatMessage, message) for message in messages]
-        request = generation_pb2.CountTokensRequest(prompt=prompt, messages=turns)
+        request = generation_pb2.CountTokensRequest(prompt=prompt, messages=turns, parse_special=parse_special)
         return list((await self._answer("counted", count_tokens=request)).token_ids)
 
     async def decode_tokens(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:

@@ -145,7 +145,7 @@ class FakeEngine:
             token_ids=tuple(range(count)),
         )
 
-    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
+    async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool) -> list[int]:
         """See Engine: a token for each word."""
         self._check_alive()
         return list(range(len((prompt or " ".join(message.content for message in messages)).split())))

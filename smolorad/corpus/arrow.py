@@ -12,9 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from smolorad.chat.turns import Turn, Turns
+from smolorad.chat.turns import Turn, Turns, Value
 from smolorad.corpus.shapes import COLUMNS, Sample
-from smolorad.corpus.values import Value
 from smolorad.domain import Shape
 from smolorad.errors import Damaged
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from smolora._text.dedup import Seen
+from smolorad.chat.turns import Value
 from smolorad.corpus.arrow import read_batches, rows_of, shape_of
 from smolorad.corpus.preview import plain_text
 from smolorad.corpus.report import Host
 from smolorad.corpus.shapes import COLUMNS, key_of
-from smolorad.corpus.values import Value
 from smolorad.corpus.write import TRAIN, VALIDATION, data_file
 from smolorad.domain import DatasetDiff
 from smolorad.errors import Damaged

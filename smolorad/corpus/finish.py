@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from smolora._text.chunk import count_words
 from smolora._text.dedup import Seen
 from smolora._text.rows import excerpt
+from smolorad.chat.turns import Value
 from smolorad.corpus.arrow import FILE, LINE, described, numbered, read_batches, rows_of, shape_of
 from smolorad.corpus.measure import Measured, Meter
 from smolorad.corpus.quality import Edges, damage
@@ -19,7 +20,6 @@ from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shapes import COLUMNS, key_of, texts_of
 from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, reach
 from smolorad.corpus.tokens import ModelText
-from smolorad.corpus.values import Value
 from smolorad.corpus.write import (
     TRAIN,
     VALIDATION,
@@ -30,7 +30,7 @@ from smolorad.corpus.write import (
     token_writer,
     write_splits,
 )
-from smolorad.domain import Note, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
+from smolorad.domain import Note, OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
 _SPLITS = (TRAIN, VALIDATION)
 
@@ -53,7 +53,7 @@ class Finisher:
     def write(self, draft: Path, schema: pa.Schema, model: ModelText | None, output: Path) -> tuple[int, int]:
         """Writes both splits into `output`; returns how many rows are to train on and how many are held out."""
         shape, tally = shape_of(schema), self._tally
-        meter = None if model is None else Meter(model, shape, self._spec.max_length)
+        meter = None if model is None else Meter(model, shape, self._spec.max_length, parse_special=self._spec.parse_special)
         share = self._spec.validation
         held = held_out_rows(tally.kept, share)
         sides = Sides(tally.kept, self._spec)
@@ -67,17 +67,31 @@ class Finisher:
                 rows, places = rows_of(batch, COLUMNS[shape]), _places(batch)
                 measured = meter.measure(rows) if meter else None
                 sides.place(shape, rows, places)
+                if measured is not None and self._spec.on_error is OnError.DROP:
+                    self._leave_out(sides, rows, measured, places)
                 self._look(shape, rows, measured, places, sorted(sides.taken[0] + sides.taken[1]))
                 _write(batch, measured, sides.taken, writers, tokens)
                 done += len(rows)
                 self._host.tell(PhaseProgress("write", done, tally.kept, "rows"))
         train, held = writers[0].rows, writers[1].rows if held else 0
+        if not train:
+            raise tally.nothing_to_train_on()
         self._tell_of_the_split(train, held, share)
         if not held:
             remove_split(output, VALIDATION)
-        write_splits(output, list(_SPLITS if held else _SPLITS[:1]))
+        write_splits(output, list(_SPLITS if held else _SPLITS[:1]), parse_special=self._spec.parse_special)
         self._tell_boilerplate()
         return train, held
+
+    def _leave_out(self, sides: Sides, rows: list[tuple[Value, ...]], measured: list[Measured], places: list[Place]) -> None:
+        """Leaves out the rows that the model cannot be shown."""
+        refused = {at for at in (*sides.taken[0], *sides.taken[1]) if measured[at].row.refused}
+        for at in sorted(refused):
+            ((kind, why),) = measured[at].problems[:1]
+            self._find(kind, f"{why}; it was left out", texts_of(rows[at])[0], *places[at])
+        if refused:
+            sides.leave_out(refused)
+            self._tally.kept -= len(refused)
 
     def _tell_of_the_split(self, train: int, held: int, share: float) -> None:
         tally, lost = self._tally, self._tally.kept - train - held
@@ -115,11 +129,11 @@ class Finisher:
             edges.add(_learned(shape, row), files[file], line)
             if measured is None:
                 continue
-            one = measured[at]
+            one = measured[at].row
             tokens = one.tokens
             tally.tokens += tokens - one.added
             tally.lengths.add(tokens, one.scored)
-            for kind, why in one.problems:
+            for kind, why in measured[at].problems:
                 self._find(kind, why, texts[0], file, line)
 
     def _find(self, kind: ProblemKind, why: str, text: str, file: int, line: int) -> None:
@@ -158,6 +172,11 @@ class Sides:
                 held = next(self._drawn) if self._pieces is None else self._pieces.side(places[at])
             if held is not None:
                 self.taken[held].append(at)
+
+    def leave_out(self, rows: Collection[int]) -> None:
+        """Takes rows of the batch out again."""
+        train, held = (array("q", [at for at in side if at not in rows]) for side in self.taken)
+        self.taken = train, held
 
     def _with_its_prompt(self, prompt: str, held: bool) -> bool:
         train, validation = self._prompts
@@ -205,4 +224,4 @@ def _write(
             continue
         writer.write(rows if len(places) == batch.num_rows else rows.take(numbered(places, pa.int64())))
         if measured is not None:
-            tokens[number].write([measured[at] for at in places])
+            tokens[number].write([measured[at].row for at in places])

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from smolorad.chat.folder import parses_special
+from smolorad.chat.turns import Value
 from smolorad.corpus.arrow import read_batches, rows_of, shape_of
-from smolorad.corpus.measure import Rendered, shown_rows
+from smolorad.corpus.measure import ShownRow, shown_rows
 from smolorad.corpus.shapes import COLUMNS
 from smolorad.corpus.tokens import ModelText
-from smolorad.corpus.values import Value
 from smolorad.corpus.write import data_file
 from smolorad.domain import Preview, PreviewRow, RowSpan, Shape
 from smolorad.errors import NotFound
@@ -33,7 +34,8 @@ def preview(dataset: Path, split: str, offset: int, limit: int, tokenizer: Path 
         shape = shape_of(batch.schema)
         found += rows_of(_part(batch, offset - total, limit - len(found)), COLUMNS[shape])
         total += batch.num_rows
-    shown = shown_rows(None if tokenizer is None else ModelText(tokenizer), shape, found)
+    model = None if tokenizer is None else ModelText(tokenizer)
+    shown = shown_rows(model, shape, found, parse_special=parses_special(dataset))
     return Preview(tuple(map(plain_text, found)), total, tuple(PreviewRow(_spans(row)) for row in shown))
 
 
@@ -43,7 +45,7 @@ def plain_text(row: tuple[Value, ...]) -> str:
     return "\n".join(part[:MOST_CHARACTERS] for part in parts)[:MOST_CHARACTERS]
 
 
-def _spans(row: Rendered) -> tuple[RowSpan, ...]:
+def _spans(row: ShownRow) -> tuple[RowSpan, ...]:
     """The parts of a row by turns masked and scored, cut."""
     text = row.text[:MOST_CHARACTERS]
     parts = []

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import smolora
+from smolorad.chat.turns import Value
 from smolorad.corpus.shapes import Sample, key_of
-from smolorad.corpus.values import Value
 from smolorad.domain import DatasetReport, Finding, LengthBin, Note, PhaseProgress, ProblemKind, RowProblem
 from smolorad.errors import BadData, Violation
 
@@ -147,6 +147,11 @@ class Tally:
             f"There is no text to train on: {counts}; check the files, and --text-field and --file-type.",
             _violations(self.problems),
         )
+
+    def nothing_to_train_on(self) -> BadData:
+        """The error for rows of which the model can be shown none."""
+        first = self.examples[ProblemKind.TEMPLATE][0]
+        return BadData(f"No row is left to train on: {place(first)} {first.why}, and so are the others.")
 
     def report(self, tokenizer: str, seconds: float) -> DatasetReport:
         """The report; `tokenizer` names the model that counted tokens."""

@@ -11,7 +11,8 @@ from smolora._models import RowProblem
 from smolora._text.jsonl import no_field
 from smolora._text.lines import MAX_LINE_BYTES
 from smolora._text.rows import Record, Row, excerpt, fault
-from smolorad.corpus.values import CONVERSATIONS, MAKERS, Unfit, Value
+from smolorad.chat.turns import Value
+from smolorad.corpus.values import CONVERSATIONS, MAKERS, Unfit
 from smolorad.domain import Shape
 
 COLUMNS: Mapping[Shape, tuple[str, ...]] = {

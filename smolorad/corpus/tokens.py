@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
 from tokenizers import Tokenizer
 
+from smolorad.chat import model as chat
+from smolorad.chat.template import source_of
 from smolorad.corpus.foreign import first_line
-from smolorad.corpus.words import WordEncoder, to_bytes
+from smolorad.corpus.words import WordEncoder
 from smolorad.errors import Damaged
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _CONTEXT = ("max_position_embeddings", "n_positions")
-ID_BYTES = 4
 
 
 class _Model(TypedDict, total=False):
@@ -35,55 +36,43 @@ class _Spec(TypedDict, total=False):
     added_tokens: Any
 
 
-class ModelText:
+class ModelText(chat.ModelText):
     """A model's folder as far as text goes: `tokenizer.json`, and what lies beside it.
 
-    `special` are its special tokens by name, `template` the source of its chat template or None, `context` how many tokens it
-    reads at most, 0 where that is not told, `ends` the tokens that Generate stops at. Raises Damaged for a file that is no
+    `context` is how many tokens the model reads at most, 0 where that is unknown. Raises Damaged for a file that is no
     tokenizer.
     """
 
     def __init__(self, tokenizer: Path) -> None:
         try:
-            self.tokenizer = Tokenizer.from_file(str(tokenizer))
+            read = Tokenizer.from_file(str(tokenizer))
             spec = msgspec.json.decode(tokenizer.read_bytes(), type=_Spec)
         except Exception as error:  # the library raises no narrower class
             why = first_line(error)
             raise Damaged(f"{tokenizer} is not a tokenizer ({why}); fetch its model again, or choose another.") from error
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
-        self._encoder = WordEncoder(self.tokenizer, spec)
+        read.no_truncation()
+        read.no_padding()
         folder = tokenizer.parent
         settings = _json(folder / "tokenizer_config.json")
-        self.special = {name: text for name in _SPECIAL if (text := _token(settings.get(name)))}
-        self.template = _template(folder, settings)
+        special = {name: text for name in _SPECIAL if (text := _token(settings.get(name)))}
+        ends = _ends(folder, read, special.get("eos_token"))
+        super().__init__(read, _template(folder, settings), special, ends, WordEncoder(read, spec).encode)
         config = _json(folder / "config.json")
         self.context = next((int(config[name]) for name in _CONTEXT if isinstance(config.get(name), int)), 0)
-        self.end = self._id(self.special.get("eos_token"))
-        self.ends = self._ends(folder)
-        self.head, self.tail = self._around()
 
-    def encode(self, texts: Sequence[str]) -> list[bytes]:
-        """The ids of each text as 32-bit numbers, without special tokens around them."""
-        return self._encoder.encode(list(texts))
 
-    def _id(self, token: str | None) -> bytes:
-        found = None if token is None else self.tokenizer.token_to_id(token)
-        return b"" if found is None else to_bytes([found])
-
-    def _ends(self, folder: Path) -> tuple[str, ...]:
-        """The end-of-text token, and those by which the model ends a turn besides, as Gemma and Phi do."""
-        told = _json(folder / "generation_config.json").get("eos_token_id")
-        ids = told if isinstance(told, list) else [told]
-        tokens = [self.tokenizer.id_to_token(one) for one in ids if isinstance(one, int) and one >= 0]
-        return tuple(dict.fromkeys(token for token in (self.special.get("eos_token"), *tokens) if token))
-
-    def _around(self) -> tuple[bytes, bytes]:
-        """What the tokenizer puts before and behind every text."""
-        bare = self.tokenizer.encode("a", add_special_tokens=False).ids
-        full = self.tokenizer.encode("a", add_special_tokens=True).ids
-        begin = next((at for at in range(len(full)) if full[at : at + len(bare)] == bare), 0)
-        return to_bytes(full[:begin]), to_bytes(full[begin + len(bare) :])
+def _ends(folder: Path, tokenizer: Tokenizer, end: str | None) -> Iterator[str]:
+    """The end-of-text token, and those by which the model ends a turn besides, as Gemma and Phi do."""
+    if end:
+        yield end
+    for name in ("generation_config.json", "config.json"):  # transformers asks the second where there is no first
+        if not (folder / name).is_file():
+            continue
+        found = _json(folder / name).get("eos_token_id")
+        for one in found if isinstance(found, list) else [found]:
+            if isinstance(one, int) and one >= 0 and (token := tokenizer.id_to_token(one)):
+                yield token
+        return
 
 
 def _json(path: Path) -> Mapping[str, Any]:
@@ -104,8 +93,4 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
-    found = settings.get("chat_template")
-    if isinstance(found, list):
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
-    return found if isinstance(found, str) else None
+    return source_of(settings.get("chat_template"))

@@ -12,10 +12,8 @@ from typing import Any
 
 from smolora._models import ProblemKind as ClientKind
 from smolora._text.jsonl import kind_of
-from smolorad.chat.turns import Turn, Turns
+from smolorad.chat.turns import Turn, Turns, Value
 from smolorad.domain import Shape
-
-Value = str | Turns
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant"} | {
     role: role for role in ("system", "tool", "developer")

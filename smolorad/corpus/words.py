@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain, count, pairwise
 from typing import Any
 
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from smolorad.chat.encode import ID_BYTES, to_bytes
 from smolorad.corpus.arrow import numbered
 
-ID_BYTES = 4
 _MOST_PIECES = 2**18
 _PIECE, _TEXT = "\0", "\1"  # stand between pieces, and between texts
 _REFUSED = " "  # a piece whose neighbours matter
@@ -78,7 +78,7 @@ class WordEncoder:
         self._ids_of = array("i", chain.from_iterable(self._fixed.values()))
         self._begins = array("i", [0, *accumulate(map(len, self._fixed.values()), initial=0)])
 
-    def encode(self, texts: list[str]) -> list[bytes]:
+    def encode(self, texts: Sequence[str]) -> list[bytes]:
         """The ids of each text."""
         if not self.by_words or not texts:
             return self._slow(texts)
@@ -100,7 +100,7 @@ class WordEncoder:
                 found[at] = ids
         return found
 
-    def _marked(self, texts: list[str]) -> str:
+    def _marked(self, texts: Sequence[str]) -> str:
         """All texts, marks between them and between their pieces; for one that does not do, a piece that is refused."""
         whole = _TEXT.join(texts)
         if _PIECE in whole or "\n " in whole or whole.count(_TEXT) >= len(texts):
@@ -129,10 +129,10 @@ class WordEncoder:
         ends = taken.offsets.take(numbered(array("i", bounds), pa.int32())).to_pylist()
         return [ids[begin * ID_BYTES : end * ID_BYTES] for begin, end in pairwise(ends)]
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [found.ids for found in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def _slow(self, texts: list[str]) -> list[bytes]:
+    def _slow(self, texts: Sequence[str]) -> list[bytes]:
         return list(map(to_bytes, self._ids(texts)))
 
 
@@ -141,11 +141,6 @@ def _parted(text: str) -> str:
     if "\n" in text:
         text = _LINE_BEGINS.sub(_PIECE, text)
     return text.replace(" ", _PIECE + " ")
-
-
-def to_bytes(ids: list[int]) -> bytes:
-    """Token ids as 32-bit numbers."""
-    return array("i", ids).tobytes()
 
 
 def _stands_anywhere(token: Mapping[str, Any]) -> bool:

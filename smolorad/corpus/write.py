@@ -22,9 +22,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from smolorad.chat.encode import ID_BYTES
+from smolorad.chat.folder import PARSE_SPECIAL, SPLITS_FILE
+from smolorad.chat.rows import EncodedRow
 from smolorad.corpus.arrow import features, numbered
-from smolorad.corpus.measure import Measured
-from smolorad.corpus.tokens import ID_BYTES
 
 TRAIN, VALIDATION = "train", "validation"
 TOKENS = "tokens"
@@ -56,7 +57,7 @@ class TokenWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._stream = pa.ipc.new_stream(file, _TOKEN_LISTS)
 
-    def write(self, rows: Sequence[Measured]) -> None:
+    def write(self, rows: Sequence[EncodedRow]) -> None:
         """Adds rows."""
         ends = array("i", accumulate([len(row.ids) // ID_BYTES for row in rows], initial=0))
         ids = pa.Array.from_buffers(pa.int32(), ends[-1], [None, pa.py_buffer(b"".join([row.ids for row in rows]))])
@@ -122,9 +123,9 @@ def write_tokenizer(dataset: Path, tokenizer: Path) -> None:
         _write_json(dataset / TOKENS / "tokenizer.json", {"sha256": hashlib.file_digest(file, "sha256").hexdigest()})
 
 
-def write_splits(dataset: Path, splits: list[str]) -> None:
-    """Names the splits; the last file of a dataset."""
-    _write_json(dataset / "dataset_dict.json", {"splits": splits})
+def write_splits(dataset: Path, splits: list[str], *, parse_special: bool = False) -> None:
+    """Names the splits, and whether control tokens are found in their texts; the last file of a dataset."""
+    _write_json(dataset / SPLITS_FILE, {"splits": splits} | ({PARSE_SPECIAL: True} if parse_special else {}))
 
 
 def data_file(dataset: Path, split: str) -> Path:

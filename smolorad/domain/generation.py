@@ -125,3 +125,4 @@ class GenerateSpec:
     logprobs: bool = False
     top_logprobs: int = within(0, least=0, most=20)
     response_format: ResponseFormat | None = None
+    parse_special: bool = False  # whether the spelling of a control token in prompt or messages is one

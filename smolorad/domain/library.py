@@ -258,6 +258,7 @@ class PrepareSpec:
     max_length: int = within(1024, least=8, most=1_000_000)
     delimiter: str = ""
     source_fingerprint: str = ""
+    parse_special: bool = False  # whether the spelling of a control token in a row is one
 
     @property
     def asks_for_known(self) -> bool:
@@ -285,6 +286,7 @@ class ProblemKind(enum.StrEnum):
     BOILERPLATE = "boilerplate"
     IN_TWO_SPLITS = "in_two_splits"
     EMPTY = "empty"
+    CONTROL_TOKENS = "control_tokens"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Answer:
 
         Raises what `encode`, `room`, `Constraints.of` and `Surroundings.of` do.
         """
-        prompt = encode(base, spec.prompt, spec.messages)
+        prompt = encode(base, spec.prompt, spec.messages, parse_special=spec.parse_special)
         max_tokens = room(base, len(prompt), spec.sampling.max_tokens)
         self.call = call
         self.outcome: GenerateOutcome | None = None

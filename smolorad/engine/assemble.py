@@ -65,7 +65,9 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
         raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
     start = _Start.of(run)
     max_length = min(settings.max_length, base.context_length)
-    rows = read_rows(run.dataset, tokenizer, settings, max_length, lambda: run.host.breathe(run.call))
+    if base.text is None:
+        raise UnsupportedModel(f"The tokenizer of {base.name} is not one of the tokenizers library; train another model.")
+    rows = read_rows(run.dataset, base.text, settings, max_length, lambda: run.host.breathe(run.call))
     _check(run, rows, start)
     for text in _notes(rows):
         run.note(text)
@@ -199,5 +201,7 @@ def _check(run: Run, rows: Rows, start: _Start) -> None:
 def _notes(rows: Rows) -> Iterator[str]:
     if rows.scored_share is not None:
         yield f"Learns the {rows.shape.unit}: {rows.scored_share:.0%} of the tokens; the rest is context."
-    if rows.left_out:
-        yield f"{rows.left_out:,} rows are left out, as nothing of them would be learned within trainer.max_length."
+    for why, left_out in rows.left_out.items():
+        yield f"{left_out:,} rows are left out, as nothing of them would be learned: {why}."
+    if rows.cut:
+        yield f"{rows.cut:,} rows are longer than trainer.max_length, and are cut."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smolorad.chat.model import ModelText
 from smolorad.domain import Device, Dtype, LoadProgress, Precision, ResidentModel
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import release
@@ -45,6 +46,7 @@ class Base:
     embeddings: int  # token ids that it can read are below
     end_ids: frozenset[int]  # tokens that end an answer
     vocabulary: Vocabulary
+    text: ModelText | None  # None where the tokenizer is not one of the tokenizers library
     constraints: Constraints  # the forms that answers were asked for
     speaker: Speaker | None = None  # the model as generation asks it; None where the native step needs none
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead

@@ -16,6 +16,7 @@ from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, cores, place
 from smolorad.engine.facts import CONFIG, check, fingerprint
 from smolorad.engine.garbage import uncollected
+from smolorad.engine.model_text import model_text
 from smolorad.engine.native.build import library
 from smolorad.engine.native.shape import EMBEDDING
 from smolorad.engine.native.step import NativeModel, packable, takes_prompts
@@ -76,6 +77,7 @@ def load_light(
         embeddings=blueprint.parameters[EMBEDDING][0],
         end_ids=frozenset(blueprint.end_ids),
         vocabulary=vocabulary,
+        text=model_text(tokenizer, vocabulary.end_ids),
         constraints=Constraints(vocabulary),
         precision=precision,
         native=native,

@@ -22,6 +22,7 @@ from smolorad.engine.device import Hardware, Placement, ladder, place
 from smolorad.engine.facts import facts, weight_files
 from smolorad.engine.failure import first_line, is_out_of_memory
 from smolorad.engine.forward import TorchSpeaker, steps_of
+from smolorad.engine.model_text import model_text
 from smolorad.engine.native.build import library
 from smolorad.engine.native.describe import knows, shape_of, weights_of
 from smolorad.engine.native.linear import Packed, pack_linears
@@ -118,6 +119,7 @@ def load_whole(
         embeddings=len(model.get_input_embeddings().weight),
         end_ids=ends,
         vocabulary=vocabulary,
+        text=model_text(tokenizer, vocabulary.end_ids),
         constraints=Constraints(vocabulary),
         speaker=TorchSpeaker(packed.model if packed is not None else model, steps),
         notes=notes,

@@ -302,7 +302,7 @@ class Loop:
 
     def _count_tokens(self, call: int, command: generation_pb2.CountTokensRequest) -> None:
         spec = from_message(GenerateSpec, command)
-        ids = encode(self._resident(), spec.prompt, spec.messages)
+        ids = encode(self._resident(), spec.prompt, spec.messages, parse_special=spec.parse_special)
         self.emit(call, counted=generation_pb2.CountTokensResponse(tokens=len(ids), token_ids=ids))
 
     def _resident(self) -> Base:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from jinja2 import TemplateError
 
+from smolorad.chat.model import ModelText
+from smolorad.chat.template import TemplateRefuses
+from smolorad.chat.turns import Turn, Turns
 from smolorad.domain import ChatMessage
 from smolorad.engine.base import Base
 from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
@@ -14,9 +17,10 @@ from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
 PROMPT_LIMIT_BYTES = 2**20
 
 
-def encode(base: Base, prompt: str, messages: Sequence[ChatMessage]) -> list[int]:
+def encode(base: Base, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool = False) -> list[int]:
     """The token ids of a prompt, or of a conversation put through the model's chat template and open for its answer.
 
+    The spelling of a control token in a prompt or a message is text, unless `parse_special`.
     Raises InvalidRequest unless exactly one of the two is given, PromptTooLong above the limit in bytes, UnsupportedModel where
     the model has no chat template.
     """
@@ -25,7 +29,8 @@ def encode(base: Base, prompt: str, messages: Sequence[ChatMessage]) -> list[int
     size = len(prompt.encode()) + sum(len(message.content.encode()) for message in messages)
     if size > PROMPT_LIMIT_BYTES:
         raise PromptTooLong(f"The prompt has {size:,} bytes, and {PROMPT_LIMIT_BYTES:,} is the limit; shorten it.")
-    ids: list[int] = _render(base, messages) if messages else base.tokenizer(prompt, verbose=False).input_ids
+    text = base.text if base.text is not None else _Foreign(base)
+    ids = _conversation(base, text, messages, parse_special) if messages else text.prompt(prompt, parse_special=parse_special)
     if not ids:
         raise InvalidRequest.field("prompt", "comes to no tokens at all; write something")
     known = base.embeddings
@@ -57,15 +62,43 @@ def room(base: Base, prompt_tokens: int, max_tokens: int) -> int:
     return min(max_tokens, left)
 
 
-def _render(base: Base, messages: Sequence[ChatMessage]) -> list[int]:
+def _conversation(base: Base, text: ModelText | _Foreign, messages: Sequence[ChatMessage], parse_special: bool) -> list[int]:
     if not base.tokenizer.chat_template:
         raise UnsupportedModel(f"{base.name} has no chat template; give a prompt instead of messages.")
-    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    turns = tuple(Turn(message.role, message.content) for message in messages)
     try:
-        rendered = base.tokenizer.apply_chat_template(
-            conversation, add_generation_prompt=True, return_dict=True, tokenizer_kwargs={"verbose": False}
-        )
-    except TemplateError as error:
+        return text.conversation(turns, parse_special=parse_special)
+    except (TemplateError, TemplateRefuses) as error:
         raise InvalidRequest.field("messages", f"the model's chat template refuses them: {error}") from error
-    ids: list[int] = rendered["input_ids"]
-    return ids
+
+
+class _Foreign:
+    """Encodes with a tokenizer that is not one of the tokenizers library: it cannot read a control token's spelling as text."""
+
+    def __init__(self, base: Base) -> None:
+        self._tokenizer = base.tokenizer
+
+    def prompt(self, text: str, *, parse_special: bool) -> list[int]:
+        """As ModelText.prompt; raises InvalidRequest."""
+        self._check("prompt", text, parse_special)
+        ids: list[int] = self._tokenizer(text, verbose=False).input_ids
+        return ids
+
+    def conversation(self, turns: Turns, *, parse_special: bool) -> list[int]:
+        """As ModelText.conversation; raises InvalidRequest."""
+        for turn in turns:
+            self._check("messages", turn.content, parse_special)
+        rendered = self._tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.content} for turn in turns],
+            add_generation_prompt=True,
+            return_dict=True,
+            tokenizer_kwargs={"verbose": False},
+        )
+        ids: list[int] = rendered["input_ids"]
+        return ids
+
+    def _check(self, field: str, text: str, parse_special: bool) -> None:
+        found = next((token for token in self._tokenizer.all_special_tokens if token in text), None)
+        if found is not None and not parse_special:
+            why = f"has the spelling of the control token {found!r}, which this model's tokenizer cannot read as text"
+            raise InvalidRequest.field(field, f"{why}; leave it out, or set parse_special")

@@ -8,18 +8,22 @@ other shapes every row is looked at once before, since a row of which nothing is
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import pyarrow.compute as pc
 from trl import pack_dataset
 
+from smolorad.chat.folder import parses_special
+from smolorad.chat.model import ModelText
+from smolorad.chat.rows import EncodedRow
 from smolorad.domain import TrainerSettings
-from smolorad.engine.tokenise import TEXT, UNSCORED, Shape, Tokenise, shape_of, tokeniser
-from smolorad.errors import BadData, Damaged, InvalidRequest
+from smolorad.engine.tokenise import PREFERENCE, TEXT, Shape, Tokeniser, scored_parts, shape_of
+from smolorad.errors import BadData, Damaged, InvalidRequest, UnsupportedModel
 
 _AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two breaths
 _FEW = 8
@@ -38,7 +42,8 @@ class Rows:
     held_out_rows: int  # before packing
     shape: Shape
     scored_share: float | None  # of the training rows' tokens, 0 to 1; None where all are scored
-    left_out: int  # training rows of which nothing would be learned
+    left_out: Mapping[str, int]  # why nothing would be learned of training rows, and of how many
+    cut: int  # training rows that are longer than the settings allow, as far as that is known
     longest: int  # tokens of the longest training row
     as_chat: bool  # whether they are conversations, by whichever shape
 
@@ -47,13 +52,16 @@ class Rows:
 class _Learned:
     """What is left of some rows once those are gone of which nothing is learned."""
 
-    places: list[int]
+    places: Sequence[int] = ()
     tokens: int = 0
     scored: int = 0
     longest: int = 0  # tokens of one
+    cut: int = 0  # rows longer than max_length
+    why_not: Counter[str] = field(default_factory=Counter)  # why nothing is learned of rows, and of how many
+    refused: list[tuple[int, str]] = field(default_factory=list)  # rows that the model cannot be shown, from 1, and why
 
 
-def read_rows(folder: Path, tokenizer: Any, settings: TrainerSettings, max_length: int, between: Callable[[], None]) -> Rows:
+def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_length: int, between: Callable[[], None]) -> Rows:
     """The rows of a prepared dataset, memory-mapped; `between` is called now and then where reading takes long.
 
     Raises Damaged for a folder that is no dataset, BadData where there is nothing to train on, InvalidRequest for settings that
@@ -63,43 +71,43 @@ def read_rows(folder: Path, tokenizer: Any, settings: TrainerSettings, max_lengt
     shape = shape_of(splits["train"].column_names)
     if shape.is_preference and settings.packing:
         raise InvalidRequest.field("trainer.packing", "does not go with preference pairs; leave it out")
-    tokenise = tokeniser(shape, tokenizer, settings, max_length)
     as_chat = not isinstance(splits["train"].features[shape.columns[0]], datasets.Value)
+    if as_chat and text.template is None:
+        raise UnsupportedModel("The model has no chat template, so it cannot learn conversations; train it on texts instead.")
+    encoder = text.rows(
+        parse_special=parses_special(folder),
+        completion_only=settings.completion_only_loss,
+        assistant_only=settings.assistant_only_loss,
+    )
+    tokenise = Tokeniser(shape, encoder, max_length)
     train, held_out = splits["train"].select_columns(list(shape.columns)), splits.get("validation")
     if held_out is not None:
         held_out = held_out.select_columns(list(shape.columns))
         if settings.eval_rows:
             held_out = held_out.select(range(min(settings.eval_rows, len(held_out))))
     if shape is TEXT:
-        # The first token of a row has nothing before it to be predicted from.
-        if not _has_text(train, tokenise):
-            raise BadData(f"No row of {folder} has a token to learn; prepare the dataset again from files with text.")
-        share, left_out = None, 0
-        longest = 0 if settings.packing else _longest_text(train, tokenise, between)
-        if held_out is not None and not _has_text(held_out, tokenise):
-            held_out = None
+        learned = _learned_texts(train, tokenise, settings, between)
     else:
         learned = _learned(train, tokenise, max_length, between)
-        if not learned.places:
-            raise BadData(
-                f"Nothing of {folder} would be learned: no row has {shape.unit} within trainer.max_length {max_length:,}; "
-                "raise it, or prepare the dataset again."
-            )
-        share, left_out, longest = learned.scored / learned.tokens, len(train) - len(learned.places), learned.longest
+    if not learned.places:
+        raise _nothing(folder, shape, learned, max_length)
+    if len(learned.places) < len(train):
         train = train.select(learned.places)
-    if held_out is not None and shape is not TEXT:
-        measured = _learned(held_out, tokenise, max_length, between).places
-        held_out = held_out.select(measured) if measured else None
+    if held_out is not None:
+        held_out = _measurable(held_out, tokenise, max_length, between)
     held_out_rows = len(held_out) if held_out is not None else 0
+    longest = learned.longest
     if settings.packing:
-        uncut = tokeniser(shape, tokenizer, settings, None)
+        uncut = Tokeniser(shape, encoder, None)
         train = _packed(train, uncut, max_length, between)
         longest = pc.max(pc.list_value_length(train.data.column("input_ids"))).as_py()
         held_out = _packed(held_out, uncut, max_length, between) if held_out is not None else None
     else:
         train = train.with_transform(tokenise)
         held_out = held_out.with_transform(tokenise) if held_out is not None else None
-    return Rows(train, held_out, held_out_rows, shape, share, left_out, longest, as_chat)
+    share = None if shape is TEXT else learned.scored / learned.tokens
+    cut = 0 if settings.packing else learned.cut
+    return Rows(train, held_out, held_out_rows, shape, share, dict(learned.why_not), cut, longest, as_chat)
 
 
 def _open(folder: Path) -> dict[str, Any]:
@@ -112,13 +120,38 @@ def _open(folder: Path) -> dict[str, Any]:
     return dict(splits)
 
 
-def _has_text(rows: Any, tokenise: Tokenise) -> bool:
+def _nothing(folder: Path, shape: Shape, learned: _Learned, max_length: int) -> BadData:
+    """The error for rows of which nothing would be learned, with the commonest reason."""
+    if shape is TEXT:
+        return BadData(f"No row of {folder} has a token to learn; prepare the dataset again from files with text.")
+    why = learned.why_not.most_common(1)[0][0] if learned.why_not else f"it has no {shape.unit}"
+    return BadData(f"Nothing of {folder} would be learned: {why}.")
+
+
+def _measurable(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> Any | None:
+    """The held-out rows that have a token to measure; None where there are none."""
+    if tokenise.shape is TEXT:
+        return rows if _has_text(rows, tokenise) else None
+    places = _learned(rows, tokenise, max_length, between).places
+    return rows.select(places) if places else None
+
+
+def _learned_texts(rows: Any, tokenise: Tokeniser, settings: TrainerSettings, between: Callable[[], None]) -> _Learned:
+    """Texts are learned as they are, and read when their step comes: only the longest are looked at."""
+    # The first token of a row has nothing before it to be predicted from.
+    if not _has_text(rows, tokenise):
+        return _Learned()
+    longest = 0 if settings.packing else _longest_text(rows, tokenise, between)
+    return _Learned(range(len(rows)), longest=longest)
+
+
+def _has_text(rows: Any, tokenise: Tokeniser) -> bool:
     # The first row says so nearly always. Not by `with_transform`, which hashes the tokenizer each time.
     batches = (rows[begin : begin + _FEW] for begin in range(0, len(rows), _FEW))
-    return any(len(ids) > 1 for batch in batches for ids in tokenise(batch)["input_ids"])
+    return any(row.tokens > 1 for batch in batches for row in tokenise.rows(batch))
 
 
-def _longest_text(rows: Any, tokenise: Tokenise, between: Callable[[], None]) -> int:
+def _longest_text(rows: Any, tokenise: Tokeniser, between: Callable[[], None]) -> int:
     """Tokens of the longest text. Texts are long in bytes where they are long in tokens, so that few need to be tokenised."""
     sizes: list[tuple[int, int]] = []
     for begin in range(0, len(rows), _SIZED_AT_ONCE):
@@ -127,37 +160,92 @@ def _longest_text(rows: Any, tokenise: Tokenise, between: Callable[[], None]) ->
         batch = rows.with_format("arrow")[begin : begin + _SIZED_AT_ONCE]
         sizes += zip(pc.binary_length(batch["text"]).to_pylist(), range(begin, begin + _SIZED_AT_ONCE), strict=False)
     places = [place for _, place in heapq.nlargest(_LONG_ROWS, sizes)]
-    return max(len(ids) for ids in tokenise(rows[places])["input_ids"])
+    return max(row.tokens for row in tokenise.rows(rows[places]))
 
 
-def _learned(rows: Any, tokenise: Tokenise, max_length: int, between: Callable[[], None]) -> _Learned:
-    found = _Learned([])
+def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> _Learned:
+    """Looks at every row; raises BadData where the model cannot be shown one."""
+    found, places = _Learned(), []
     for begin in range(0, len(rows), _AT_ONCE):
         between()
-        batch = tokenise(rows[begin : begin + _AT_ONCE])
-        for place, (tokens, scored, length) in enumerate(_counts(batch, max_length), begin):
-            if scored:
-                found.longest = max(found.longest, length)
-                found.places.append(place)
-                found.tokens += tokens
-                found.scored += scored
+        batch = rows[begin : begin + _AT_ONCE]
+        if tokenise.shape.is_preference:
+            counted = [_count_pair(pair, max_length) for pair in tokenise.pairs(batch)]
+        else:
+            counted = [_count(row, max_length, tokenise.shape) for row in tokenise.uncut(batch)]
+        for place, one in enumerate(counted, begin):
+            if one.refused:
+                found.refused.append((place + 1, one.refused))
+            elif one.why_not:
+                found.why_not[one.why_not] += 1
+            else:
+                places.append(place)
+                found.longest = max(found.longest, one.length)
+                found.tokens += one.tokens
+                found.scored += one.scored
+                found.cut += one.cut
+    if found.refused:
+        row, why = found.refused[0]
+        more = len(found.refused) - 1
+        others = f", as {more:,} others cannot" if more else ""
+        raise BadData(
+            f"Row {row:,} of the dataset cannot be shown to the model{others}: {why}; prepare the dataset again with "
+            "--on-error drop to leave such rows out, or train another model."
+        )
+    found.places = places
     return found
 
 
-def _counts(batch: Mapping[str, Sequence[Sequence[int]]], max_length: int) -> Iterator[tuple[int, int, int]]:
-    """Of each row, its tokens, those that are scored, and its length; of a pair with nothing left to compare, 0 are scored."""
-    if "labels" in batch:
-        for labels in batch["labels"]:
-            yield len(labels), sum(label != UNSCORED for label in labels[1:]), len(labels)
-        return
-    for prompt, chosen, rejected in zip(*(batch[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True):
-        room = max(max_length - len(prompt), 0)
-        scored = [min(len(answer), room) for answer in (chosen, rejected)]
-        before, learned = min(len(prompt), max_length), sum(scored) if all(scored) and chosen != rejected else 0
-        yield 2 * before + sum(scored), learned, before + max(scored)
+class _Count(NamedTuple):
+    """A row as it is trained."""
+
+    tokens: int = 0
+    scored: int = 0
+    length: int = 0
+    cut: bool = False
+    why_not: str = ""
+    refused: str = ""
 
 
-def _packed(rows: Any, tokenise: Tokenise, max_length: int, between: Callable[[], None]) -> Any:
+def _count(row: EncodedRow, max_length: int, shape: Shape) -> _Count:
+    if row.refused:
+        return _Count(refused=row.refused)
+    kept = row.cut(max_length)
+    scored = sum(end - begin for begin, end in scored_parts(kept))
+    if not scored:
+        return _Count(why_not=_why_nothing(row, max_length, shape))
+    return _Count(kept.tokens, scored, kept.tokens, row.tokens > max_length)
+
+
+def _why_nothing(row: EncodedRow, max_length: int, shape: Shape) -> str:
+    if any(True for _ in scored_parts(row)):
+        return f"no row has {shape.unit} within trainer.max_length {max_length:,}; raise it, or shorten what stands before them"
+    if row.shown is not None and row.shown.excluded:
+        return "the chat template's generation marks leave the answers out; train another model, or use another template"
+    if row.shown is not None and row.shown.answers:
+        return "the chat template does not show the answers; train another model"
+    return f"no row has {shape.unit} to learn; prepare the dataset again from rows that have"
+
+
+def _count_pair(pair: tuple[EncodedRow, EncodedRow], max_length: int) -> _Count:
+    """Both answers of a pair; nothing is left to compare where they are the same as far as training reads."""
+    refused = next((row.refused for row in pair if row.refused), "")
+    if refused:
+        return _Count(refused=refused)
+    better, worse = (row.cut(max_length) for row in pair)
+    if not all(row.spans for row in pair):
+        return _Count(why_not=_why_nothing(next(row for row in pair if not row.spans), max_length, PREFERENCE))
+    if not (better.spans and worse.spans):
+        return _Count(why_not=_why_nothing(pair[0], max_length, PREFERENCE))
+    if better.ids == worse.ids:
+        why = f"both answers are the same within trainer.max_length {max_length:,}; raise it, or shorten what stands before"
+        return _Count(why_not=why)
+    tokens = better.tokens + worse.tokens
+    cut = max(row.tokens for row in pair) > max_length
+    return _Count(tokens, better.scored + worse.scored, max(better.tokens, worse.tokens), cut)
+
+
+def _packed(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> Any:
     def tokenise_some(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[list[int]]]:
         between()
         return tokenise(batch)

@@ -1,23 +1,28 @@
-"""Rows of each shape that TRL knows, as token ids: batches of columns in, batches of columns out.
+"""Rows of each shape as token ids: batches of columns in, batches of columns out.
 
 The shape follows from the columns: `text`; `prompt` and `completion`; `messages`; `prompt`, `chosen` and `rejected`. A prompt
-or an answer may be a text, or a list of messages. What is learned has its own id as label, what is context -100.
+or an answer may be a text, or a list of messages. Which tokens are trained is decided in `smolorad.chat.rows`: they have their
+own id as label, the others -100.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smolorad.domain import TrainerSettings
-from smolorad.engine.spans import rendered, tokens_and_answers
-from smolorad.errors import BadData, UnsupportedModel
+from smolorad import domain
+from smolorad.chat.rows import EncodedRow, RowEncoder
+from smolorad.chat.turns import Turn, Turns, Value
+from smolorad.errors import BadData
 
 UNSCORED = -100
 
 Batch = Mapping[str, Sequence[Any]]
-Tokenise = Callable[[Batch], dict[str, list[list[int]]]]
+Pair = tuple[EncodedRow, EncodedRow]
+# What a message may say besides its role and its content without changing what is learned.
+_HARMLESS = frozenset({"role", "content", "weight", "name", "id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +31,18 @@ class Shape:
 
     columns: tuple[str, ...]
     unit: str  # what is learned of a row, in words
+    kind: domain.Shape
 
     @property
     def is_preference(self) -> bool:
         """Whether rows are pairs of a better and a worse answer."""
-        return "chosen" in self.columns
+        return self.kind is domain.Shape.PREFERENCE
 
 
-TEXT = Shape(("text",), "texts")
-COMPLETION = Shape(("prompt", "completion"), "completions")
-CHAT = Shape(("messages",), "assistant's turns")
-PREFERENCE = Shape(("prompt", "chosen", "rejected"), "preferences")
+TEXT = Shape(("text",), "texts", domain.Shape.TEXT)
+COMPLETION = Shape(("prompt", "completion"), "completions", domain.Shape.PROMPT_COMPLETION)
+CHAT = Shape(("messages",), "assistant's turns", domain.Shape.CHAT)
+PREFERENCE = Shape(("prompt", "chosen", "rejected"), "preferences", domain.Shape.PREFERENCE)
 
 
 def shape_of(columns: Collection[str]) -> Shape:
@@ -50,91 +56,94 @@ def shape_of(columns: Collection[str]) -> Shape:
     )
 
 
-def tokeniser(shape: Shape, tokenizer: Any, settings: TrainerSettings, max_length: int | None) -> Tokenise:
+class Tokeniser:
     """From batches of a shape's columns to `input_ids` and `labels`, or for pairs `prompt_ids`, `chosen_ids`, `rejected_ids`.
 
     Rows are cut to `max_length` tokens; None does not cut, and pairs are left to TRL's collator.
     """
 
-    def tokenise(batch: Batch) -> dict[str, list[list[int]]]:
-        cells = zip(*(batch[column] for column in shape.columns), strict=True)
-        rows = [dict(zip(shape.columns, row, strict=True)) for row in cells]
-        return _columns(list(_tokenised(shape, tokenizer, settings, max_length, rows)))
+    def __init__(self, shape: Shape, encoder: RowEncoder, max_length: int | None) -> None:
+        self.shape = shape
+        self._encoder = encoder
+        self._max_length = max_length
 
-    return tokenise
+    def __getstate__(self) -> dict[str, Any]:
+        # `datasets` hashes a transform to name its caches, of which it makes none for transforms.
+        return {}
 
+    def __call__(self, batch: Batch) -> dict[str, list[list[int]]]:
+        """The columns; raises BadData for a row that the model cannot be shown."""
+        if self.shape.is_preference:
+            return _columns([_pair_columns(*pair) for pair in self.pairs(batch)])
+        return _columns([_row_columns(row) for row in self.rows(batch)])
 
-def _tokenised(
-    shape: Shape, tokenizer: Any, settings: TrainerSettings, max_length: int | None, rows: Sequence[Mapping[str, Any]]
-) -> Iterator[dict[str, list[int]]]:
-    if shape is TEXT:  # all at once, as it is the commonest
-        for ids in tokenizer([_ended(row["text"], tokenizer) for row in rows])["input_ids"] if rows else ():
-            yield {"input_ids": ids[:max_length], "labels": list(ids[:max_length])}
-        return
-    for row in rows:
-        if shape is PREFERENCE:
-            yield _pair(row, tokenizer)
-            continue
-        if shape is CHAT:
-            ids, learned = _conversation(tokenizer, row["messages"], 0, only_answers=settings.assistant_only_loss)
-        else:
-            ids, learned = _completion(row, tokenizer, settings)
-        labels = [token if wanted else UNSCORED for token, wanted in zip(ids, learned, strict=True)]
-        yield {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+    def rows(self, batch: Batch) -> list[EncodedRow]:
+        """Rows of any shape but pairs, cut."""
+        encoded = self.uncut(batch)
+        return encoded if self._max_length is None else [row.cut(self._max_length) for row in encoded]
 
+    def uncut(self, batch: Batch) -> list[EncodedRow]:
+        """Rows of any shape but pairs, whole."""
+        return self._encoder.encode(self.shape.kind, self._values(batch))
 
-def _completion(row: Mapping[str, Any], tokenizer: Any, settings: TrainerSettings) -> tuple[list[int], list[bool]]:
-    prompt, completion = row["prompt"], row["completion"]
-    if not isinstance(prompt, str):
-        first = len(prompt) if settings.completion_only_loss else 0
-        return _conversation(tokenizer, [*prompt, *completion], first, only_answers=settings.completion_only_loss)
-    before: list[int] = tokenizer(prompt)["input_ids"]
-    ids: list[int] = tokenizer(_ended(prompt + completion, tokenizer))["input_ids"]
-    # It begins where the two part: a token may reach over the border.
-    begins = _in_common(before, ids) if settings.completion_only_loss else 0
-    return ids, [place >= begins for place in range(len(ids))]
+    def pairs(self, batch: Batch) -> list[Pair]:
+        """Pairs, not cut."""
+        return self._encoder.pairs(self._values(batch))
+
+    def _values(self, batch: Batch) -> list[tuple[Value, ...]]:
+        return list(zip(*(map(_value, batch[column]) for column in self.shape.columns), strict=True))
 
 
-def _conversation(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], first: int, *, only_answers: bool
-) -> tuple[list[int], list[bool]]:
-    if not tokenizer.chat_template:
-        raise UnsupportedModel("The model has no chat template, so it cannot learn conversations; train it on texts instead.")
-    ids, answered = tokens_and_answers(tokenizer, messages, first)
-    return ids, answered if only_answers else [True] * len(ids)
+def _value(cell: Any) -> Value:
+    return cell if isinstance(cell, str) else _turns(cell)
 
 
-def _pair(row: Mapping[str, Any], tokenizer: Any) -> dict[str, list[int]]:
-    if isinstance(row["prompt"], str):
-        before = tokenizer(row["prompt"])["input_ids"]
-        both = [tokenizer(_ended(row["prompt"] + row[name], tokenizer))["input_ids"] for name in ("chosen", "rejected")]
-    else:
-        before = _conversation_ids(tokenizer, row["prompt"], opened=True)
-        both = [_conversation_ids(tokenizer, [*row["prompt"], *row[name]]) for name in ("chosen", "rejected")]
-    begins = min(_in_common(before, ids) for ids in both)
-    chosen, rejected = (ids[begins:] for ids in both)
-    return {"prompt_ids": before[:begins], "chosen_ids": chosen, "rejected_ids": rejected}
+def _turns(messages: Any) -> Turns:
+    """Messages of `role` and `content`, and perhaps `weight`: with 0 a message is context alone. Raises BadData."""
+    if isinstance(messages, Mapping):  # a column of structs of lists, as `datasets` before version 4 has it
+        messages = [dict(zip(messages, turn, strict=True)) for turn in zip(*messages.values(), strict=True)]
+    if not isinstance(messages, list):
+        raise BadData(f"A row has {json.dumps(messages, default=str)[:80]} for a conversation; prepare the dataset again.")
+    return tuple(_turn(message, number) for number, message in enumerate(messages, 1))
 
 
-def _conversation_ids(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, opened: bool = False) -> list[int]:
-    if not opened:
-        return _conversation(tokenizer, messages, 0, only_answers=True)[0]
-    if not tokenizer.chat_template:
-        raise UnsupportedModel("The model has no chat template, so it cannot learn conversations; train it on texts instead.")
-    ids: list[int] = rendered(tokenizer, messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-    return ids
+def _turn(message: Mapping[str, Any], number: int) -> Turn:
+    role, content = message.get("role"), message.get("content")
+    strange = sorted(key for key, value in message.items() if key not in _HARMLESS and value)
+    if strange or not isinstance(role, str) or not isinstance(content, str):
+        what = f"the field {strange[0]!r}" if strange else "no text as its role or its content"
+        raise BadData(f"Turn {number} of a conversation has {what}, which training does not read; prepare the dataset again.")
+    return Turn(role, content, message.get("weight") != 0)
 
 
-def _in_common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike."""
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(left), len(right)))
+def _row_columns(row: EncodedRow) -> dict[str, list[int]]:
+    _check(row)
+    ids = row.token_ids()
+    labels = [UNSCORED] * len(ids)
+    for begin, end in row.spans:
+        labels[begin:end] = ids[begin:end]
+    return {"input_ids": ids, "labels": labels}
 
 
-def _ended(text: str, tokenizer: Any) -> str:
-    end: str = tokenizer.eos_token
-    return text if text.endswith(end) else text + end
+def _pair_columns(better: EncodedRow, worse: EncodedRow) -> dict[str, list[int]]:
+    _check(better)
+    _check(worse)
+    begin = better.spans[0][0] if better.spans and worse.spans else min(better.tokens, worse.tokens)
+    chosen, rejected = better.token_ids(), worse.token_ids()
+    return {"prompt_ids": chosen[:begin], "chosen_ids": chosen[begin:], "rejected_ids": rejected[begin:]}
+
+
+def _check(row: EncodedRow) -> None:
+    if row.refused:
+        raise BadData(f"A row cannot be shown to the model: {row.refused}.")
 
 
 def _columns(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, list[list[int]]]:
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def scored_parts(row: EncodedRow) -> Iterator[tuple[int, int]]:
+    """The trained tokens that are scored: the first of a row has nothing before it to be predicted from."""
+    for begin, end in row.spans:
+        if end > max(begin, 1):
+            yield max(begin, 1), end

@@ -33,7 +33,7 @@ class ServingTokenizer:
         self.backend_tokenizer.no_padding()
         self.backend_tokenizer.no_truncation()
         self.chat_template = chat_template
-        self._special = special
+        self.special_tokens_map = special
         self._template: ChatTemplate | None = None
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class ServingTokenizer:
         """A conversation's `input_ids`, open for its answer; raises jinja2's TemplateError where the template refuses it."""
         try:
             if self._template is None:
-                self._template = ChatTemplate(self.chat_template or "", self._special)
+                self._template = ChatTemplate(self.chat_template or "", self.special_tokens_map)
             turns = tuple(Turn(message["role"], message["content"]) for message in conversation)
             text = self._template.render(turns, open_for_answer=True)
         except TemplateRefuses as error:

@@ -22,7 +22,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Any, end_ids: Iterable[int]) -> None:
         """`tokenizer` is of transformers; `end_ids` are the tokens that end an answer."""
         self._tokenizer = tokenizer
-        self._end_ids = sorted(end_ids)
+        self.end_ids = sorted(end_ids)
 
     @functools.cached_property
     def guided(self) -> LLTokenizer:
@@ -36,7 +36,7 @@ class Vocabulary:
         if backend is None:
             raise UnsupportedModel(f"{_NO_FORM} its tokenizer is not one of the tokenizers library; ask without one.")
         try:
-            return LLTokenizer(_plain(backend.to_str()), eos_token=self._end_ids or None)
+            return LLTokenizer(_plain(backend.to_str()), eos_token=self.end_ids or None)
         except ValueError as error:
             raise UnsupportedModel(
                 f"{_NO_FORM} its tokenizer is of an unknown kind ({first_line(error)}); ask without one."

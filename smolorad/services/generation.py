@@ -56,7 +56,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         spec = from_message(GenerateSpec, request)
         check_prompt(spec)
         async with self._residency.hold() as held:
-            ids = await held.engine.count_tokens(spec.prompt, spec.messages)
+            ids = await held.engine.count_tokens(spec.prompt, spec.messages, parse_special=spec.parse_special)
         return pb.CountTokensResponse(tokens=len(ids), token_ids=ids)
 
     @wire

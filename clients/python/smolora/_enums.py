@@ -74,6 +74,7 @@ class ProblemKind(enum.StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
+    CONTROL_TOKENS = "control_tokens"  # kept
     IN_TWO_SPLITS = "in_two_splits"  # left out, as the next is
     EMPTY = "empty"
 

@@ -113,6 +113,7 @@ PREPARE: tuple[Field, ...] = (
     Field("max_characters", "int", "Leave out rows of more characters; 0 (no limit) to 2,000,000,000. Default 0."),
     Field("max_length", "int", "Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024."),
     Field("delimiter", "str", "What separates columns in a CSV file, one character. Default: found from the header."),
+    Field("parse_special", "bool", "Whether the spelling of a control token in a row (the end of a turn, say) is read as that token; false reads it as text. What the chat template writes is always control tokens. The preview and every training on the dataset follow it. Default false."),
 )
 
 
@@ -210,3 +211,4 @@ class PrepareKeywords(TypedDict, total=False):
     max_characters: int | None  # Leave out rows of more characters; 0 (no limit) to 2,000,000,000. Default 0.
     max_length: int | None  # Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024.
     delimiter: str | None  # What separates columns in a CSV file, one character. Default: found from the header.
+    parse_special: bool | None  # Whether the spelling of a control token in a row (the end of a turn, say) is read as that token; false reads it as text. What the chat template writes is always control tokens. The preview and every training on the dataset follow it. Default false.

@@ -14,8 +14,9 @@ from smolorad.chat.template import ChatTemplate, TemplateRefuses
 from smolorad.chat.turns import Turn, Turns
 from smolorad.corpus.measure import Measured, Meter, shown_rows
 from smolorad.corpus.tokens import ModelText
-from smolorad.domain import ProblemKind, Shape, TrainerSettings
-from smolorad.engine.tokenise import CHAT, UNSCORED, tokeniser
+from smolorad.domain import ProblemKind, Shape
+from smolorad.engine.model_text import model_text
+from smolorad.engine.tokenise import CHAT, UNSCORED, Tokeniser
 from tests.tiny import CHAT_TEMPLATE, END, tiny_tokenizer
 
 ASKED: Turns = (Turn("user", "Who keeps the lamp?"), Turn("assistant", "The keeper."))
@@ -52,7 +53,7 @@ def measured(model: ModelText, shape: Shape, *values: Any, max_length: int = 64)
 
 
 def ids(found: Measured) -> list[int]:
-    return array("i", found.ids).tolist()
+    return array("i", found.row.ids).tolist()
 
 
 def kinds(found: Measured) -> list[ProblemKind]:
@@ -63,16 +64,27 @@ def kinds(found: Measured) -> list[ProblemKind]:
 
 
 def test_text_ends_in_the_end_of_text_token_once(model: ModelText, tmp_path: Path) -> None:
-    for text in ("one two", "one two<|im_end|>"):
-        found = measured(model, Shape.TEXT, text)
-        assert ids(found) == own(tmp_path)("one two<|im_end|>").input_ids
-        assert found.scored == found.tokens
+    whole = own(tmp_path)("one two<|im_end|>").input_ids
+    (parsed,) = Meter(model, Shape.TEXT, 64, parse_special=True).measure([("one two<|im_end|>",)])
+    for found in (measured(model, Shape.TEXT, "one two"), parsed):
+        assert ids(found) == whole
+        assert found.row.scored == found.row.tokens
+
+
+def test_a_control_token_in_a_text_is_text(model: ModelText, tmp_path: Path) -> None:
+    spelled = own(tmp_path)("one two<|im_end|>", split_special_tokens=True).input_ids
+    found = measured(model, Shape.TEXT, "one two<|im_end|>")
+    assert ids(found) == [*spelled, model.tokenizer.token_to_id("<|im_end|>")]
+    assert kinds(found) == [ProblemKind.CONTROL_TOKENS]
+    assert "'<|im_end|>', which is read as text; --parse-special" in found.problems[0][1]
+    (parsed,) = Meter(model, Shape.TEXT, 64, parse_special=True).measure([("one two<|im_end|>",)])
+    assert kinds(parsed) == []
 
 
 def test_of_prompt_and_completion_the_completion_is_scored(model: ModelText, tmp_path: Path) -> None:
     found = measured(model, Shape.PROMPT_COMPLETION, "Who?", " The keeper.")
     assert ids(found) == own(tmp_path)("Who? The keeper.<|im_end|>").input_ids
-    ((begin, end),) = found.spans
+    ((begin, end),) = found.row.spans
     assert own(tmp_path).decode(ids(found)[begin:end]) == " The keeper.<|im_end|>"
 
 
@@ -82,7 +94,7 @@ def test_of_a_conversation_what_the_assistant_says_is_scored(model: ModelText, t
     tokenizer = own(tmp_path)
     messages = [{"role": role, "content": content} for role, content, _ in turns]
     assert ids(found) == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
-    said = [tokenizer.decode(ids(found)[begin:end]) for begin, end in found.spans]
+    said = [tokenizer.decode(ids(found)[begin:end]) for begin, end in found.row.spans]
     assert said == [f"{content}<|im_end|>" for role, content, _ in turns if role == "assistant"]
 
 
@@ -93,21 +105,25 @@ def test_of_a_conversation_what_the_assistant_says_is_scored(model: ModelText, t
 def test_of_a_conversation_the_same_is_scored_as_in_training(tmp_path: Path, template: str, turns: Turns) -> None:
     found = measured(saved(tmp_path, template=template, context=500), Shape.CHAT, turns, max_length=500)
     messages = [{"role": role, "content": content} for role, content, _ in turns]
-    (row,) = zip(*tokeniser(CHAT, own(tmp_path), TrainerSettings(), 500)({"messages": [messages]}).values(), strict=True)
-    scored = [UNSCORED] * found.tokens
-    for begin, end in found.spans:
+    tokenizer = own(tmp_path)
+    text = model_text(tokenizer, [tokenizer.eos_token_id])
+    assert text is not None
+    (row,) = zip(*Tokeniser(CHAT, text.rows(), 500)({"messages": [messages]}).values(), strict=True)
+    scored = [UNSCORED] * found.row.tokens
+    for begin, end in found.row.spans:
         scored[begin:end] = ids(found)[begin:end]
     assert (ids(found), scored, kinds(found)) == (*row, [])
 
 
 def test_of_a_preference_the_longer_answer_counts(model: ModelText) -> None:
     short, long = "No.", "No, and this is why."
-    whole = measured(model, Shape.PROMPT_COMPLETION, "Q: ", long).ids
-    assert measured(model, Shape.PREFERENCE, "Q: ", short, long).ids == whole
+    whole = measured(model, Shape.PROMPT_COMPLETION, "Q: ", long).row.ids
+    assert measured(model, Shape.PREFERENCE, "Q: ", short, long).row.ids == whole
     turns: Turns = (Turn("user", "Q"),)
     chosen, rejected = (Turn("assistant", short),), (Turn("assistant", long),)
-    whole = measured(model, Shape.CHAT, (*turns, *rejected)).ids
-    assert measured(model, Shape.PREFERENCE, turns, chosen, rejected).ids == whole
+    whole = measured(model, Shape.CHAT, (*turns, *rejected)).row
+    # Nothing is read behind the answer's end.
+    assert measured(model, Shape.PREFERENCE, turns, chosen, rejected).row.ids == whole.cut(whole.spans[0][1]).ids
 
 
 # What is wrong
@@ -149,7 +165,7 @@ def test_a_turn_may_end_in_any_token_that_generate_stops_at(tmp_path: Path, told
     assert model.ends == (END, "<|im_end|>")
     found = measured(model, Shape.CHAT, LONGER, max_length=500)
     assert kinds(found) == []
-    said = [own(tmp_path).decode(ids(found)[begin:end]) for begin, end in found.spans]
+    said = [own(tmp_path).decode(ids(found)[begin:end]) for begin, end in found.row.spans]
     assert said == ["The keeper.<|im_end|>", "Nobody.<|im_end|>"]
     (shown,) = shown_rows(model, Shape.CHAT, [(ASKED,)])
     assert [shown.text[begin:end] for begin, end in shown.spans] == ["The keeper.<|im_end|>"]
@@ -161,14 +177,22 @@ def test_a_turn_may_end_in_any_token_that_generate_stops_at(tmp_path: Path, told
         None,
         "{{ raise_exception('Roles must alternate') }}",
         "{% if",
-        # Says a turn otherwise as soon as another follows.
-        "{% for m in messages %}{% if loop.last %}LAST {% endif %}{{ m['content'] }}<|im_end|>{% endfor %}",
     ],
 )
 def test_a_template_that_does_not_do_is_found(tmp_path: Path, template: str | None) -> None:
     model = saved(tmp_path, template=template)
     found = measured(model, Shape.CHAT, LONGER)
-    assert (kinds(found), found.spans) == ([ProblemKind.TEMPLATE], [])
+    assert (kinds(found), found.row.spans) == ([ProblemKind.TEMPLATE], ())
+
+
+def test_a_turn_that_reads_otherwise_later_is_trained_and_found(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{% if loop.last %}LAST {% endif %}{{ m['content'] }}<|im_end|>{% endfor %}"
+    found = measured(saved(tmp_path, template=template), Shape.CHAT, LONGER)
+    said = [own(tmp_path).decode(ids(found)[begin:end]) for begin, end in found.row.spans]
+    assert said == ["The keeper.<|im_end|>", "LAST Nobody.<|im_end|>"]
+    assert kinds(found) == [ProblemKind.TEMPLATE]
+    assert "turn 3 as 'The keeper.<|im_end|>' later" in found.problems[0][1]
+    assert "and as 'LAST The keeper.<|im_end|>' when it is generated" in found.problems[0][1]
 
 
 # The template

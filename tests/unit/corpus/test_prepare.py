@@ -202,7 +202,9 @@ def test_tokens_are_those_of_the_model_s_own_tokenizer(tmp_path: Path, starter_m
         fill(tmp_path / "in", {"a.txt": "\n".join(lines)}), tmp_path / "out", tokenizer=starter_model / "tokenizer.json"
     )
     own = AutoTokenizer.from_pretrained(starter_model)
-    assert counted.report.tokens == sum(len(own(line, add_special_tokens=False).input_ids) for line in lines)
+    spelled = [own(line, add_special_tokens=False, split_special_tokens=True).input_ids for line in lines]
+    assert counted.report.tokens == sum(map(len, spelled))
+    assert len(spelled[2]) > len(own(lines[2], add_special_tokens=False).input_ids)
 
 
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:

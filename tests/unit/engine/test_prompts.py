@@ -10,6 +10,7 @@ import pytest
 
 from smolorad.domain import ChatMessage, FinishReason
 from smolorad.engine.base import Base
+from smolorad.engine.model_text import model_text
 from smolorad.engine.prompts import PROMPT_LIMIT_BYTES, decode, encode
 from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
 from tests.tiny import tiny_model
@@ -28,11 +29,14 @@ def test_messages_go_through_the_template_and_open_the_answer(llama: Base) -> No
 
 
 def test_a_prompt_is_taken_as_the_tokenizer_takes_it(llama: Base) -> None:
-    assert encode(llama, "A daemon<|im_end|>", ()) == llama.tokenizer("A daemon<|im_end|>").input_ids
+    assert encode(llama, "A daemon", ()) == llama.tokenizer("A daemon").input_ids
+    spelled = "A daemon<|im_end|>"
+    assert encode(llama, spelled, (), parse_special=True) == llama.tokenizer(spelled).input_ids
+    assert encode(llama, spelled, ()) == llama.tokenizer(spelled, split_special_tokens=True).input_ids
 
 
 def test_token_ids_become_text_again_with_or_without_the_special_ones(llama: Base) -> None:
-    ids = encode(llama, "A daemon<|im_end|> keeps", ())
+    ids = encode(llama, "A daemon<|im_end|> keeps", (), parse_special=True)
     assert decode(llama, ids) == "A daemon<|im_end|> keeps"
     assert (
         decode(llama, ids, skip_special_tokens=True)
@@ -53,7 +57,7 @@ def test_a_token_without_an_embedding_is_refused(llama: Base) -> None:
     tokenizer = copy.deepcopy(llama.tokenizer)
     tokenizer.add_tokens(["<|new|>"])
     with pytest.raises(InvalidRequest, match=r"<\|new\|>.*no embedding"):
-        encode(dataclasses.replace(llama, tokenizer=tokenizer), "A <|new|> one", ())
+        encode(dataclasses.replace(llama, tokenizer=tokenizer, text=model_text(tokenizer, llama.end_ids)), "A <|new|> one", ())
 
 
 @pytest.mark.parametrize(("prompt", "messages"), [("", ()), ("x", TALK)])

@@ -9,8 +9,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from smolorad.domain import TrainerSettings
-from smolorad.engine.tokenise import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, shape_of, tokeniser
-from smolorad.errors import BadData, UnsupportedModel
+from smolorad.engine.model_text import model_text
+from smolorad.engine.tokenise import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, Shape, Tokeniser, shape_of
+from smolorad.errors import BadData
 from tests.tiny import tiny_model
 
 CHATML = (
@@ -42,6 +43,14 @@ TALK = [
     {"role": "assistant", "content": "water and light"},
 ]
 SETTINGS = TrainerSettings()
+
+
+def tokeniser(shape: Shape, tokenizer: Any, settings: TrainerSettings, max_length: int | None) -> Tokeniser:
+    """As a training has it."""
+    text = model_text(tokenizer, [tokenizer.eos_token_id])
+    assert text is not None
+    encoder = text.rows(completion_only=settings.completion_only_loss, assistant_only=settings.assistant_only_loss)
+    return Tokeniser(shape, encoder, max_length)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +118,7 @@ def test_all_turns_if_asked(tokenizer: Any) -> None:
 
 def test_without_a_chat_template(tokenizer: Any) -> None:
     tokenizer.chat_template = None
-    with pytest.raises(UnsupportedModel, match="no chat template"):
+    with pytest.raises(BadData, match="no chat template"):
         tokeniser(CHAT, tokenizer, SETTINGS, None)({"messages": [TALK]})
 
 
@@ -140,7 +149,7 @@ def test_preferences(tokenizer: Any, as_messages: bool) -> None:
     if as_messages:
         row = {"prompt": [TALK[:1]], "chosen": [TALK[1:2]], "rejected": [TALK[3:]]}
         prompt = "<|im_start|>user\nthe river and the stone<|im_end|>\n<|im_start|>assistant\n"
-        chosen, rejected, end = "bread", "water and light", "<|im_end|>\n"
+        chosen, rejected, end = "bread", "water and light", "<|im_end|>"
     (found,) = zip(*tokeniser(PREFERENCE, tokenizer, SETTINGS, None)(row).values(), strict=True)
     assert [tokenizer.decode(ids) for ids in found] == [prompt, chosen + end, rejected + end]
 

@@ -20,6 +20,7 @@ from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
 from smolorad.engine.base import Base, Whole
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.forward import TorchSpeaker
+from smolorad.engine.model_text import model_text
 from smolorad.engine.speaker import Steps
 from smolorad.engine.train import train
 from smolorad.engine.vocabulary import Vocabulary
@@ -78,6 +79,7 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
         vocabulary_size=model.config.vocab_size,
         embeddings=len(model.get_input_embeddings().weight),
         end_ids=end_ids,
+        text=model_text(tokenizer, end_ids),
         vocabulary=vocabulary,
         constraints=Constraints(vocabulary),
         speaker=TorchSpeaker(model, Steps.CHUNKS),

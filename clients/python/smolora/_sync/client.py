@@ -374,6 +374,7 @@ class Client:
         regex: str | None = None,
         logprobs: bool = False,
         top_logprobs: int = 0,
+        parse_special: bool = False,
         keep_alive: float | timedelta | None = None,
         timeout: float | None = None,
         **settings: Unpack[SamplingKeywords],
@@ -387,6 +388,8 @@ class Client:
         text), any JSON object, or a text that the expression matches. Where the outcome's finish_reason is `length`, or a stop
         string was met, the answer may be incomplete.
         `logprobs` collects each token's log-probability in the answer's `logprobs`, with that of the `top_logprobs` likeliest.
+        `parse_special` reads the spelling of a control token, as `<|im_end|>`, in the prompt or in messages as that token;
+        by default it is text. What the chat template writes is always control tokens.
         `timeout`: seconds the whole answer may take; no limit by default.
         """
         if (prompt is None) == (messages is None):
@@ -402,17 +405,27 @@ class Client:
             logprobs=logprobs,
             top_logprobs=top_logprobs,
             response_format=response_format(json_schema, json_object, regex),
+            parse_special=parse_special,
         )
         stub = generation_pb2_grpc.GenerationServiceStub
         return Generation(self._stream(stub, "Generate", request, idle=None, timeout=timeout))
 
     def count_tokens(
-        self, prompt: str | None = None, *, messages: Iterable[values.ChatMessage | Mapping[str, str]] | None = None
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Iterable[values.ChatMessage | Mapping[str, str]] | None = None,
+        parse_special: bool = False,
     ) -> values.TokenCount:
-        """The tokens of a text or a conversation, as the resident model sees it."""
+        """The tokens of a text or a conversation, as the loaded model sees it; `parse_special` as in `generate`."""
         if (prompt is None) == (messages is None):
             raise InvalidRequest("count_tokens() takes exactly one of prompt and messages; give one of them.")
-        request = fill(generation_pb2.CountTokensRequest, prompt=prompt or "", messages=conversation(messages))
+        request = fill(
+            generation_pb2.CountTokensRequest,
+            prompt=prompt or "",
+            messages=conversation(messages),
+            parse_special=parse_special,
+        )
         answer = self._call(generation_pb2_grpc.GenerationServiceStub, "CountTokens", request)
         return from_message(values.TokenCount, answer)
 

@@ -28,6 +28,9 @@ def prompt_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help="the text; - reads it from standard input")
     parser.add_argument("--chat", action="store_true", help="send it as a conversation, through the model's chat template")
     parser.add_argument("--system", metavar="TEXT", help="the conversation's system message; goes with --chat, and implies it")
+    parser.add_argument(
+        "--parse-special", action="store_true", help="read control tokens such as <|im_end|> in the text as such, not as text"
+    )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +57,9 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
     """The prompt, or the conversation, as keywords of the client's calls."""
     text = _standard_input() if args.prompt == "-" else args.prompt
     if not args.chat and args.system is None:
-        return {"prompt": text}
+        return {"prompt": text, "parse_special": args.parse_special}
     system = [values.ChatMessage("system", args.system)] if args.system is not None else []
-    return {"messages": [*system, values.ChatMessage("user", text)]}
+    return {"messages": [*system, values.ChatMessage("user", text)], "parse_special": args.parse_special}
 
 
 def _standard_input() -> str:

@@ -1,0 +1,170 @@
+"""Text that knows which turn of a conversation each of its characters comes from, whatever a chat template does with it.
+
+A chat template strips, splits, joins and concatenates what it is given. `Tracked` is a `str` that does the same and carries the
+origin of each character along. So nobody has to search for an answer's words in the rendered text, and what a user wrote is
+never taken for what the template wrote.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, SupportsIndex
+
+TEMPLATE = "\0"  # the origin of what the template wrote
+_MARKED = 0x80000  # added to an origin between `{% generation %}` and `{% endgeneration %}`
+
+
+class Tracked(str):
+    """A text and, in `origins`, a second text of the same length: of each character where it comes from.
+
+    The origin of turn n is `chr(n + 1)`. Operations that are not overridden here lose the origins; `attributed` restores them.
+    """
+
+    __slots__ = ("origins",)
+    origins: str
+
+    def __new__(cls, text: str, origins: str | None = None) -> Tracked:
+        """By default the template wrote all of it."""
+        made = super().__new__(cls, text)
+        made.origins = TEMPLATE * len(text) if origins is None else origins
+        return made
+
+    @classmethod
+    def of_turn(cls, text: str, number: int) -> Tracked:
+        """The content of turn `number`, from 0."""
+        return cls(text, chr(number + 1) * len(text))
+
+    def __str__(self) -> str:
+        return self  # jinja2 calls `str` on whatever it writes
+
+    def __add__(self, other: str) -> Tracked:
+        return _joined(self, other) if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: str) -> Tracked:
+        return _joined(other, self) if isinstance(other, str) else NotImplemented
+
+    def __mul__(self, times: SupportsIndex) -> Tracked:
+        return Tracked(super().__mul__(times), self.origins * times)
+
+    __rmul__ = __mul__
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Tracked:
+        return Tracked(super().__getitem__(key), self.origins[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[at] for at in range(len(self)))
+
+    def lstrip(self, chars: str | None = None, /) -> Tracked:
+        return self[len(self) - len(super().lstrip(chars)) :]
+
+    def rstrip(self, chars: str | None = None, /) -> Tracked:
+        return self[: len(super().rstrip(chars))]
+
+    def strip(self, chars: str | None = None, /) -> Tracked:
+        return self.lstrip(chars).rstrip(chars)
+
+    def removeprefix(self, prefix: str, /) -> Tracked:
+        return self[len(prefix) :] if self.startswith(prefix) else self
+
+    def removesuffix(self, suffix: str, /) -> Tracked:
+        return self[: -len(suffix)] if suffix and self.endswith(suffix) else self
+
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        return self._parts(super().split(sep, maxsplit))
+
+    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        return self._parts(super().rsplit(sep, maxsplit))
+
+    def splitlines(self, keepends: bool = False) -> list[str]:
+        return self._parts(super().splitlines(keepends))
+
+    def partition(self, sep: str, /) -> tuple[str, str, str]:
+        before, found, after = super().partition(sep)
+        return self[: len(before)], self[len(before) : len(before) + len(found)], self[len(self) - len(after) :]
+
+    def rpartition(self, sep: str, /) -> tuple[str, str, str]:
+        before, found, after = super().rpartition(sep)
+        return self[: len(before)], self[len(before) : len(before) + len(found)], self[len(self) - len(after) :]
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> Tracked:
+        if not old:
+            return attributed(super().replace(old, new, count), self, new)
+        return join(new, self.split(old, count))
+
+    def join(self, parts: Iterable[str], /) -> Tracked:
+        return join(self, parts)
+
+    def _parts(self, parts: list[str]) -> list[str]:
+        """Parts that stand in this order in the text, with their origins."""
+        found: list[str] = []
+        at = 0
+        for part in parts:
+            at = self.find(part, at)
+            found.append(self[at : at + len(part)])
+            at += len(part)
+        return found
+
+
+def origins_of(text: str) -> str:
+    """The origin of each character."""
+    return text.origins if isinstance(text, Tracked) else TEMPLATE * len(text)
+
+
+def join(separator: str, parts: Iterable[str]) -> Tracked:
+    """As `separator.join(parts)`."""
+    listed = list(parts)
+    return Tracked(str.join(separator, listed), str.join(origins_of(separator), map(origins_of, listed)))
+
+
+def _joined(*parts: str) -> Tracked:
+    return Tracked("".join(parts), "".join(map(origins_of, parts)))
+
+
+def concatenated(values: Iterable[Any]) -> Tracked:
+    """As jinja2 concatenates what a template wrote."""
+    return join("", map(str, values))
+
+
+def attributed(text: str, *made_of: Any) -> Tracked:
+    """A text that an operation made of some values: all of it comes from the turn that most of their characters come from."""
+    found = Counter(chain.from_iterable(map(_turns, made_of)))
+    del found[TEMPLATE]
+    origin = found.most_common(1)[0][0] if found else TEMPLATE
+    return Tracked(text, origin * len(text))
+
+
+def _turns(value: Any) -> Iterable[str]:
+    if isinstance(value, Tracked):
+        return value.origins
+    if isinstance(value, Mapping):
+        return chain.from_iterable(map(_turns, value.values()))
+    return chain.from_iterable(map(_turns, value)) if isinstance(value, list | tuple) else ()
+
+
+def keeping_origins(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, but a text that it makes of tracked ones is attributed to their turn."""
+
+    def call(*args: Any, **more: Any) -> Any:
+        made = function(*args, **more)
+        return attributed(made, *args, more) if isinstance(made, str) and not isinstance(made, Tracked) else made
+
+    call.__dict__.update(getattr(function, "__dict__", {}))  # jinja2's note of what else it passes
+    return call
+
+
+def marked(text: str) -> Tracked:
+    """A text that stands within generation marks."""
+    origins = origins_of(text)
+    return Tracked(text, origins.translate({ord(one): ord(one) | _MARKED for one in set(origins)}))
+
+
+def without_marks(origins: str) -> str:
+    """The origins, whether marked or not."""
+    return origins.translate({ord(one): ord(one) & ~_MARKED for one in set(origins)})
+
+
+def is_marked(origin: str) -> bool:
+    """Whether a character of this origin stands within generation marks."""
+    return bool(ord(origin) & _MARKED)

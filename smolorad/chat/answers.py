@@ -98,7 +98,7 @@ class _Conversation:
         begin = before + _header(str.__str__(opener), self._prompt(number))
         after = last + 1
         closing = self.whole[after : _first_said(origins, after)]
-        alone = closing if number + 1 == len(self.turns) else self._closing(number)
+        alone = self._closing(number, closing, is_followed=after + len(closing) < len(origins))
         length, stops = self.control.end_of(closing, alone)
         return _Answer(begin, (first, after), after + length, stops, length > 0)
 
@@ -127,8 +127,10 @@ class _Conversation:
             return None
         return prompt[_last_said(without_marks(prompt.origins)) + 1 :]
 
-    def _closing(self, number: int) -> str:
-        """What the template writes behind an answer that nothing follows; empty where it refuses that."""
+    def _closing(self, number: int, closing: str, *, is_followed: bool) -> str:
+        """What the template writes behind an answer that no turn follows; empty where it refuses that."""
+        if number + 1 == len(self.turns):  # another turn may still be shown behind the last one, as a late system prompt
+            return closing if not is_followed else closing[: self.control.first_end(closing)]
         try:
             alone = self.shown_by.render(self.turns[: number + 1])
         except TemplateRefuses:

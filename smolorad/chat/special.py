@@ -34,6 +34,10 @@ class ControlTokens:
         """Where they stand in a text, from its beginning to its end."""
         return () if self._any is None else self._any.finditer(text)
 
+    def first_end(self, text: str) -> int:
+        """Where the first of them in a text ends; 0 where there is none."""
+        return next((one.end() for one in self.found_in(text)), 0)
+
     def end_of(self, closing: str, alone: str) -> tuple[int, bool]:
         """How much of what the template writes behind an answer belongs to it, and whether that stops the generation.
 

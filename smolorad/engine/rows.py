@@ -187,7 +187,7 @@ def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[
     if found.refused:
         row, why = found.refused[0]
         more = len(found.refused) - 1
-        others = f", as {more:,} others cannot" if more else ""
+        others = f", as {more:,} other {'row' if more == 1 else 'rows'} cannot" if more else ""
         raise BadData(
             f"Row {row:,} of the dataset cannot be shown to the model{others}: {why}; prepare the dataset again with "
             "--on-error drop to leave such rows out, or train another model."

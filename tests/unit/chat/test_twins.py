@@ -6,36 +6,22 @@ The training versions mark what the assistant generates. Each answer with its en
 from __future__ import annotations
 
 import importlib.util
-import re
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from smolorad.chat.model import ModelText
 from smolorad.chat.template import ChatTemplate
 from smolorad.chat.tracked import is_marked
-from smolorad.chat.turns import Turn, Turns
+from smolorad.chat.turns import Turns
 from smolorad.domain import Shape
+from tests.unit.chat.kit import SPECIAL, model_text, talk
 
 _SPEC = importlib.util.find_spec("trl")
 assert _SPEC is not None
 assert _SPEC.submodule_search_locations
 FOLDER = Path(_SPEC.submodule_search_locations[0], "chat_templates")
 TWINS = sorted(path.name.removesuffix("_training.jinja") for path in FOLDER.glob("*_training.jinja"))
-SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
-# What their models call special, whatever of it stands in the template.
-_CONTROL = re.compile(
-    r"<[|｜][^<>\s'\"]+?[|｜]>|<\|?(?:start|end)_of_\w+\|?>|<end_of_utterance>|<\|turn>|<turn\|>|\[/?INST\]|</?s>"
-)
-
-
-def talk(*said: str, system: str = "") -> Turns:
-    """Questions and answers by turns."""
-    turns = [Turn("assistant" if at % 2 else "user", words) for at, words in enumerate(said)]
-    return ((Turn("system", system),) if system else ()) + tuple(turns)
-
 
 TALKS = {
     "one letter": talk("A or B?", "A"),
@@ -57,14 +43,6 @@ TALKS = {
     "a question like a header": talk("assistant\n", "No.", "<think>", "Yes."),
     "other writing": talk("なぜ？", "だから。🙂", "Warum?", "Äh, so."),
 }
-
-
-def model_text(source: str) -> ModelText:
-    """A tokenizer of characters, which has the template's control tokens."""
-    tokenizer = Tokenizer(models.WordLevel({chr(one): one for one in range(256)} | {"?": 63}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.add_special_tokens(sorted({*_CONTROL.findall(source), *SPECIAL.values()}))
-    return ModelText(tokenizer, source, SPECIAL, [SPECIAL["eos_token"]])
 
 
 def marked_parts(twin: str, turns: Turns) -> list[str]:

@@ -9,9 +9,10 @@ from smolora._models import RowProblem as ClientProblem
 from smolora._text.dedup import Seen
 from smolorad.corpus.arrow import DraftWriter
 from smolorad.corpus.cut import Cut
+from smolorad.corpus.groups import Prompts
+from smolorad.corpus.named import TEST, TRAIN
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.shapes import Sample, key_of
-from smolorad.corpus.split import named_split
+from smolorad.corpus.shapes import Sample, key_of, prompt_of
 from smolorad.domain import OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Gatherer:
         self._host = host
         self._cut = cut
         self._least, self._most = spec.min_characters, spec.max_characters
-        self._seen: dict[str, Seen] = {}  # by the split that the file's name tells
+        self._seen: dict[str, Seen] = {}  # by the split that rows are named as
+        self.prompts = Prompts() if spec.validation else None  # of the rows kept, where they are not text
         self._near = _near(spec.near_duplicates)
         self._since_check = 0
 
@@ -50,6 +52,9 @@ class Gatherer:
         host.check()
         for row in rows:
             self._breathe()
+            if isinstance(row, Sample) and row.split == TEST:
+                self._leave_out(row)
+                continue
             tally.read += 1
             if tally.read % _TELL_EVERY_ROWS == 0:
                 host.tell(PhaseProgress("read", tally.read, 0, "rows"))
@@ -61,9 +66,27 @@ class Gatherer:
             elif not (tally.malformed and self._strict):
                 for piece in self._pieces(row):
                     if self._keep(piece):
-                        tally.kept += 1
-                        writer.append(piece)
+                        self._take(piece, writer)
         host.tell(PhaseProgress("read", tally.read, tally.read, "rows"))
+
+    def _take(self, row: Sample, writer: DraftWriter) -> None:
+        self._tally.kept += 1
+        self._tally.named[row.split] += 1
+        if self.prompts is not None and row.shape is not Shape.TEXT:
+            self.prompts.add(key_of((prompt_of(row.shape, row.values),)))
+        writer.append(row)
+
+    def _leave_out(self, row: Sample) -> None:
+        """Remembers a row of a test split, so that it is not trained on where it stands in another file as well."""
+        self._tally.named[TEST] += 1
+        self._tally.test_rows[row.file] += 1
+        for piece in self._pieces(row):
+            self._seen_in(TEST).add(key_of(piece.values))
+
+    def _seen_in(self, split: str) -> Seen:
+        if (seen := self._seen.get(split)) is None:
+            seen = self._seen[split] = Seen()
+        return seen
 
     def _breathe(self) -> None:
         self._since_check += 1
@@ -98,13 +121,11 @@ class Gatherer:
 
     def _repeated(self, row: Sample) -> ProblemKind | None:
         """What it is where it stood before, word for word."""
-        key, split = key_of(row.values), named_split(row.file)
+        key, split = key_of(row.values), row.split or TRAIN
         for other, seen in self._seen.items():
             if other != split and key in seen:
-                return ProblemKind.IN_TWO_SPLITS if split and other else ProblemKind.DUPLICATE
-        if (here := self._seen.get(split)) is None:
-            here = self._seen[split] = Seen()
-        return None if here.add(key) else ProblemKind.DUPLICATE
+                return ProblemKind.IN_TWO_SPLITS
+        return None if self._seen_in(split).add(key) else ProblemKind.DUPLICATE
 
     def _drop(self, row: Sample, kind: ProblemKind, why: str) -> bool:
         if self._tally.wants(kind):

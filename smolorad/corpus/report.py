@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import smolora
+from smolorad.corpus.named import TEST
 from smolorad.corpus.shapes import Sample, key_of
 from smolorad.corpus.values import Value
 from smolorad.domain import DatasetReport, Finding, LengthBin, Note, PhaseProgress, ProblemKind, RowProblem
@@ -85,6 +87,8 @@ class Tally:
     found: dict[ProblemKind, int] = field(default_factory=dict)
     examples: dict[ProblemKind, list[RowProblem]] = field(default_factory=dict)
     lengths: Lengths = field(init=False)
+    named: Counter[str] = field(default_factory=Counter)  # rows by the split that they are named as, those left out included
+    test_rows: Counter[str] = field(default_factory=Counter)  # rows of test splits by their file, which are left out
     # By the hash of a row's key the problems that tell of its repetitions, until the row itself comes by.
     repetitions: dict[int, list[RowProblem]] = field(default_factory=dict)
 
@@ -143,9 +147,18 @@ class Tally:
     def nothing_left(self) -> BadData:
         """The error for files that hold no text."""
         counts = f"{self.read:,} rows were read, {self.empty:,} of them empty and {self.malformed:,} malformed"
+        if self.named[TEST]:
+            counts += f", and {self.named[TEST]:,} more of a test split were left out (--splits ignore reads them)"
         return BadData(
             f"There is no text to train on: {counts}; check the files, and --text-field and --file-type.",
             _violations(self.problems),
+        )
+
+    def nothing_to_train_on(self) -> BadData:
+        """The error for rows that are all held out."""
+        return BadData(
+            f"There is no row to train on: all {self.kept:,} that are left are of a validation split; give rows of a training "
+            "split as well, or read all rows alike with --splits ignore."
         )
 
     def report(self, tokenizer: str, seconds: float) -> DatasetReport:

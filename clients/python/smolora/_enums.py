@@ -74,8 +74,9 @@ class ProblemKind(enum.StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
-    IN_TWO_SPLITS = "in_two_splits"  # left out, as the next is
+    IN_TWO_SPLITS = "in_two_splits"  # left out, as EMPTY is
     EMPTY = "empty"
+    SHARED_PROMPT = "shared_prompt"
 
 
 class JobKind(enum.StrEnum):

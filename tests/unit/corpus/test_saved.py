@@ -13,7 +13,8 @@ import pytest
 
 from smolora import ProblemKind, RowProblem
 from smolorad.corpus.readers.saved import open_saved, read_dataset
-from smolorad.corpus.shapes import Sample, Shaper
+from smolorad.corpus.shaper import Shaper
+from smolorad.corpus.shapes import Sample
 from smolorad.errors import BadData
 from tests.unit.corpus.kit import Recorder
 
@@ -26,7 +27,7 @@ def made(*texts: str | None, column: str = "text") -> datasets.Dataset:
 def read(dataset: datasets.Dataset, text_field: str = "text") -> list[Sample | RowProblem]:
     """Its rows and problems."""
     shaper = Shaper(None, text_field, {})
-    records = read_dataset(dataset, "train", shaper.unfit_columns)
+    records = read_dataset(dataset, "train", shaper.select)
     return [one if isinstance(one, RowProblem) else shaper.shaped(one) for one in records]
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from smolora import ProblemKind, RowProblem
 from smolora._text.rows import Record
 from smolorad.chat.turns import Turn
-from smolorad.corpus import shapes
-from smolorad.corpus.shapes import COLUMNS, Sample, Shaper
+from smolorad.corpus import fields as known
+from smolorad.corpus.shaper import Shaper
+from smolorad.corpus.shapes import COLUMNS, Sample
 from smolorad.domain import Shape
 from smolorad.jobs.prepare import COLUMNS as NAMES_TO_MAP
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, named_split, reach
+from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, reach
 
 SHARES = st.floats(0, 0.5)
 SEEDS = st.integers(0, 2**32 - 1)

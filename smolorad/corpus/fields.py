@@ -37,7 +37,7 @@ class Form(NamedTuple):
 
 _SYSTEM = ("system",)
 ALPACA_CHAT = Form(Shape.CHAT, ("instruction", "output"), ("input", "system", "history"))
-ALPACA_PROMPT = Form(Shape.PROMPT_COMPLETION, ("instruction", "output"), ("input",))
+ALPACA_PROMPT = Form(Shape.PROMPT_COMPLETION, ("instruction", "output"), ("input", "system", "history"))
 ALPACA_PREFERENCE = Form(Shape.PREFERENCE, ("instruction", "chosen", "rejected"), ("input", "system", "history"))
 TALK_PREFERENCE = Form(Shape.PREFERENCE, ("conversations", "chosen", "rejected"), _SYSTEM)
 # The first form that fits is taken: of a row that has the fields of several the richest.

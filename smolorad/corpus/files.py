@@ -10,7 +10,8 @@ from pathlib import Path
 
 from smolora._models import ProblemKind, RowProblem
 from smolora._text.compressed import bare_name, open_binary
-from smolora._text.csv import TAB, read_table
+from smolora._text.csv import read_table
+from smolora._text.csv_form import TAB
 from smolora._text.json_array import read_json
 from smolora._text.jsonl import read_objects
 from smolora._text.rows import BadFile, Records, Row, Rows

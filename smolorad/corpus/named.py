@@ -62,8 +62,8 @@ def named_files(files: Mapping[str, bool]) -> NamedFiles:
             counted[file] = name.split
     others = [file for file in files if counted.get(file, TRAIN) == TRAIN]
     not_train = tuple(file for file, name in names.items() if name.split != TRAIN)
-    if not others:
-        return NamedFiles({}, not_train, all_ignored=bool(not_train))
+    if not others or len(not_train) == len(files):
+        return NamedFiles({}, not_train, all_ignored=True)
     return NamedFiles(counted, tuple(file for file in not_train if file not in counted))
 
 

@@ -16,6 +16,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
 
+def rows_spoken(rows: int) -> str:
+    """`1 row`, `2 rows`."""
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
 def of_rows_by_split(rows: Mapping[str, int]) -> str | None:
     """How rows were taken that say in a field which split they are of; None where all are trained on."""
     if not rows.get(VALIDATION) and not rows.get(TEST):
@@ -36,7 +41,7 @@ def of_named_files(named: NamedFiles, test_rows: Mapping[str, int]) -> Iterator[
         parts.append(f"{listed(held)} held out, so that --validation draws no others")
     if tests := by_split[TEST]:
         rows = sum(test_rows[file] for file in tests)
-        parts.append(f"{listed(tests)} left out ({rows:,} {'row' if rows == 1 else 'rows'})")
+        parts.append(f"{listed(tests)} left out ({rows_spoken(rows)})")
     if parts:
         trained = f"{listed(by_split[TRAIN])} trained on; " if by_split[TRAIN] else ""
         yield f"Files named as splits: {trained}{'; '.join(parts)}. --splits ignore reads all of them alike."

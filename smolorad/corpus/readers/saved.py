@@ -13,6 +13,7 @@ import pyarrow
 from smolora._text.rows import Records, quoted
 from smolorad.corpus.foreign import first_line
 from smolorad.corpus.named import TRAIN, VALIDATION, split_named
+from smolorad.corpus.notes import rows_spoken
 from smolorad.corpus.readers.tables import Select, parts_of, rows_of
 from smolorad.corpus.unfit import Unfit
 from smolorad.domain import Note
@@ -80,7 +81,7 @@ def _splits(saved: Any, tell: Callable[[Note], None], *, held_out: bool) -> list
     if TRAIN not in saved:
         raise BadData(f"The saved dataset has no split 'train': its splits are {quoted(list(saved))}; save the one you want.")
     held = [name for name in saved if held_out and split_named(name) == VALIDATION]
-    others = [f"{name!r} ({saved[name].num_rows:,} rows)" for name in saved if name not in (TRAIN, *held)]
+    others = [f"{name!r} ({rows_spoken(saved[name].num_rows)})" for name in saved if name not in (TRAIN, *held)]
     if held:
         tell(Note(f"The saved dataset's split {quoted(held)} is held out, so that --validation draws no others."))
     if others:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -70,6 +71,7 @@ class DraftWriter:
         self._drafted: pa.Schema | None = None
         self._weighted = False
         self.files: dict[tuple[str, str], int] = {}  # the number of each file, and split that its rows are named as
+        self.splits: Counter[str] = Counter()  # rows by that split
 
     def __enter__(self) -> DraftWriter:
         self._file = self._path.open("wb")
@@ -98,6 +100,7 @@ class DraftWriter:
         columns = [self._column(column) for column in zip(*(sample.values for sample in self._pending), strict=True)]
         files = self.files
         numbers = array("i", [files.setdefault((sample.file, sample.split), len(files)) for sample in self._pending])
+        self.splits.update([sample.split for sample in self._pending])
         lines = array("q", [sample.line for sample in self._pending])
         columns += [numbered(numbers, pa.int32()), numbered(lines, pa.int64())]
         self._stream.write_batch(pa.record_batch(columns, schema=self._whole))

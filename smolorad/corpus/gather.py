@@ -48,37 +48,46 @@ class Gatherer:
 
     def gather(self, rows: Iterable[Sample | ClientProblem], writer: DraftWriter) -> None:
         """Reads every row. After one that fails a strict preparation the rest is only looked at for more of them."""
-        tally, host = self._tally, self._host
+        tally, host, cut, text = self._tally, self._host, self._cut, Shape.TEXT
         host.check()
         for row in rows:
             self._breathe()
-            if isinstance(row, Sample) and row.split == TEST:
+            if isinstance(row, ClientProblem):
+                tally.add_problem(row)
+            elif row.split == TEST:
                 self._leave_out(row)
                 continue
+            elif row.shape is text and not row.values[0]:
+                tally.empty += 1
+                self._drop(row, ProblemKind.EMPTY, "holds no text, and was left out; write it or remove the row")
+            elif tally.malformed and self._strict:
+                pass
+            elif cut is None or row.shape is not text:
+                self._take(row, writer)
+            else:
+                for piece in self._pieces(row):
+                    self._take(piece, writer)
             tally.read += 1
             if tally.read % _TELL_EVERY_ROWS == 0:
                 host.tell(PhaseProgress("read", tally.read, 0, "rows"))
-            if isinstance(row, ClientProblem):
-                tally.add_problem(row)
-            elif row.shape is Shape.TEXT and not row.values[0]:
-                tally.empty += 1
-                self._drop(row, ProblemKind.EMPTY, "holds no text, and was left out; write it or remove the row")
-            elif not (tally.malformed and self._strict):
-                for piece in self._pieces(row):
-                    if self._keep(piece):
-                        self._take(piece, writer)
         host.tell(PhaseProgress("read", tally.read, tally.read, "rows"))
 
     def _take(self, row: Sample, writer: DraftWriter) -> None:
-        self._tally.kept += 1
-        self._tally.named[row.split] += 1
-        if self.prompts is not None and row.shape is not Shape.TEXT:
-            self.prompts.add(key_of((prompt_of(row.shape, row.values),)))
-        writer.append(row)
+        """Appends a row, unless it is one to be dropped."""
+        if (self._least or self._most) and self._is_filtered(row):
+            return
+        if (kind := self._repeated(row)) is not None:
+            self._tally.repeated(row, kind)
+        elif self._near is not None and not self._near.add(row.text()):
+            self._drop(row, ProblemKind.NEAR_DUPLICATE, "is very like a row before it, and was left out")
+        else:
+            self._tally.kept += 1
+            if self.prompts is not None and row.shape is not Shape.TEXT:
+                self.prompts.add(key_of((prompt_of(row.shape, row.values),)))
+            writer.append(row)
 
     def _leave_out(self, row: Sample) -> None:
         """Remembers a row of a test split, so that it is not trained on where it stands in another file as well."""
-        self._tally.named[TEST] += 1
         self._tally.test_rows[row.file] += 1
         for piece in self._pieces(row):
             self._seen_in(TEST).add(key_of(piece.values))
@@ -105,31 +114,25 @@ class Gatherer:
             self._breathe()
             yield row._replace(values=(piece,))
 
-    def _keep(self, row: Sample) -> bool:
-        if self._least or self._most:
-            length = row.characters()
-            if length < self._least or 0 < self._most < length:
-                short = length < self._least
-                limit = f"fewer than {self._least:,}" if short else f"more than {self._most:,}"
-                return self._drop(row, ProblemKind.FILTERED, f"has {length:,} characters, {limit}, and was left out")
-        if (kind := self._repeated(row)) is not None:
-            self._tally.repeated(row, kind)
+    def _is_filtered(self, row: Sample) -> bool:
+        length = row.characters()
+        short = length < self._least
+        if not short and not 0 < self._most < length:
             return False
-        if self._near is not None and not self._near.add(row.text()):
-            return self._drop(row, ProblemKind.NEAR_DUPLICATE, "is very like a row before it, and was left out")
+        limit = f"fewer than {self._least:,}" if short else f"more than {self._most:,}"
+        self._drop(row, ProblemKind.FILTERED, f"has {length:,} characters, {limit}, and was left out")
         return True
 
     def _repeated(self, row: Sample) -> ProblemKind | None:
         """What it is where it stood before, word for word."""
         key, split = key_of(row.values), row.split or TRAIN
-        for other, seen in self._seen.items():
-            if other != split and key in seen:
-                return ProblemKind.IN_TWO_SPLITS
-        return None if self._seen_in(split).add(key) else ProblemKind.DUPLICATE
+        here = self._seen_in(split)
+        if len(self._seen) > 1 and any(other != split and key in seen for other, seen in self._seen.items()):
+            return ProblemKind.IN_TWO_SPLITS
+        return None if here.add(key) else ProblemKind.DUPLICATE
 
-    def _drop(self, row: Sample, kind: ProblemKind, why: str) -> bool:
+    def _drop(self, row: Sample, kind: ProblemKind, why: str) -> None:
         if self._tally.wants(kind):
             self._tally.find(RowProblem(row.file, row.line, why, kind, row.excerpt()))
         else:
             self._tally.count(kind)
-        return False

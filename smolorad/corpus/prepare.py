@@ -48,9 +48,9 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
             raise tally.malformed_rows()
         if writer.schema is None:
             raise tally.nothing_left()
-        if tally.named[VALIDATION] == tally.kept:
+        if writer.splits[VALIDATION] == tally.kept:
             raise tally.nothing_to_train_on()
-        sides = sides_of(spec, tally, gatherer.prompts, [split == VALIDATION for _, split in writer.files])
+        sides = sides_of(spec, tally.kept, gatherer.prompts, writer)
         finisher = Finisher(spec, tally, host, [file for file, _ in writer.files], sides)
         train, held = finisher.write(draft, writer.schema, model, output)
         draft.unlink()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 
+from smolorad.corpus.arrow import DraftWriter
 from smolorad.corpus.groups import Draw, Prompts, draw
 from smolorad.corpus.named import VALIDATION
-from smolorad.corpus.report import Tally
 from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, reach
 from smolorad.domain import PrepareSpec
 
@@ -34,11 +34,11 @@ class Sides:
         return taken
 
 
-def sides_of(spec: PrepareSpec, tally: Tally, prompts: Prompts | None, validation: Sequence[bool]) -> Sides:
-    """The sides of the rows that were kept; of each file, `validation` says whether its rows are named as held out."""
-    rows = tally.kept
-    if tally.named[VALIDATION]:
-        return Sides(lambda place: validation[place[0]], tally.named[VALIDATION])
+def sides_of(spec: PrepareSpec, rows: int, prompts: Prompts | None, draft: DraftWriter) -> Sides:
+    """The sides of a draft's rows: those that are named as validation are held out, or else as many as are drawn."""
+    if named := draft.splits[VALIDATION]:
+        held = [split == VALIDATION for _, split in draft.files]
+        return Sides(lambda place: held[place[0]], named)
     wanted = held_out_rows(rows, spec.validation)
     if not wanted:
         return Sides(lambda place: False, 0)

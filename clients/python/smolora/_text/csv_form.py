@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from smolora._text.compressed import open_binary
 from smolora._text.lines import Line, read_lines
@@ -35,7 +35,7 @@ class Form:
 
     def reader(self, lines: Iterable[str], delimiter: str) -> Any:
         """Python's own reader of such lines."""
-        quoting = csv.QUOTE_NONE if self.unquoted else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if self.unquoted else csv.QUOTE_MINIMAL
         if not self.escaped:
             return csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=self.spaced, quoting=quoting)
         # The reader takes every backslash for an escape; those that are none are doubled for it.

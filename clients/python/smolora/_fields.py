@@ -114,7 +114,7 @@ PREPARE: tuple[Field, ...] = (
     Field("max_length", "int", "Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024."),
     Field("delimiter", "str", "What separates columns in a CSV file, one character. Default: found from the header."),
     Field("splits", "named|ignore", "What becomes of files that are named as splits: `train.jsonl`, `data/test-00000-of-00002.parquet`. Default named."),
-    Field("strict_groups", "bool", "Keep rows of one prompt in one split also where too few rows can be held out so. Default false: rows of the largest group are then in both."),
+    Field("strict_groups", "bool", "Keep rows of one prompt in one split also where too few rows can be held out so; else rows of the largest group are then in both. Default false."),
 )
 
 
@@ -213,4 +213,4 @@ class PrepareKeywords(TypedDict, total=False):
     max_length: int | None  # Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024.
     delimiter: str | None  # What separates columns in a CSV file, one character. Default: found from the header.
     splits: str | None  # What becomes of files that are named as splits: `train.jsonl`, `data/test-00000-of-00002.parquet`. Default named.
-    strict_groups: bool | None  # Keep rows of one prompt in one split also where too few rows can be held out so. Default false: rows of the largest group are then in both.
+    strict_groups: bool | None  # Keep rows of one prompt in one split also where too few rows can be held out so; else rows of the largest group are then in both. Default false.

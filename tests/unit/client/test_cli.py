@@ -559,6 +559,12 @@ async def test_the_report_is_shown_and_written_as_one_page(daemon: FakeDaemon, c
     assert "&lt;a&gt;.jsonl:4" in content
     assert content.count("<svg") == 2
     assert not [word for word in ("<script", "http", "src=", "@import", "url(") if word in content], "it needs nothing else"
+    for output in (str(page), "-"):
+        code, out, _ = await command.run("datasets", "report", "d", "--output", output, "--json")
+        told = json.loads(out)
+        assert (code, told.get("path")) == (0, None if output == "-" else output)
+        assert told["dataset"]["report"]["findings"][0]["rows"] == 4
+        assert told["dataset"]["report"]["tokens_read"] == 200
     code, _, err = await command.run("datasets", "report", "d", "--output", str(tmp_path / "no" / "page.html"))
     assert (code, "choose another place with --output" in err) == (1, True)
 
@@ -574,6 +580,8 @@ async def test_a_preview_tells_what_is_masked_and_obeys_nothing(daemon: FakeDaem
         code, out, err = await command.run(*verb, "--model", "starter")
         assert (code, out, err) == (0, "⟦Who? ⟧\ufffd[2JHe.\n", "1 of 9 rows\n")
     assert daemon.asked("PreviewDataset")[0].model == "starter"
+    await command.run("preview", "d", "--model", "./tiny")
+    assert daemon.asked("PreviewDataset")[-1].model == str(Path.cwd() / "tiny")
     code, out, _ = await command.run("preview", "d", "--json")
     assert json.loads(out)["shown"][0]["spans"][0] == {"text": "Who? ", "scored": False}
 

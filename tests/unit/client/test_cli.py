@@ -175,11 +175,12 @@ async def test_texts_are_given_one_by_one_and_keep_their_commas(daemon: FakeDaem
     daemon.script["Train"] = train_two_steps
     prompts = ("Hello, who are you?", " And then")
     flags = [part for prompt in prompts for part in ("--sample-prompts", prompt)]
-    named = ("--target-modules", "q_proj, v_proj")
+    named = ("--target-modules", "q_proj, v_proj", "--model", "./tiny")
     assert (await command.run("train", "--dataset", "verses", "--adapter", "poet", *flags, *named))[0] == 0
     asked = daemon.asked("Train")[0]
     assert tuple(asked.trainer.sample_prompts) == prompts
     assert list(asked.lora.target_modules) == ["q_proj", "v_proj"]
+    assert asked.model == str(Path.cwd() / "tiny")
 
 
 async def test_what_waits_says_for_what(daemon: FakeDaemon, command: Command) -> None:
@@ -559,10 +560,10 @@ async def test_the_report_is_shown_and_written_as_one_page(daemon: FakeDaemon, c
     assert "&lt;a&gt;.jsonl:4" in content
     assert content.count("<svg") == 2
     assert not [word for word in ("<script", "http", "src=", "@import", "url(") if word in content], "it needs nothing else"
-    for output in (str(page), "-"):
-        code, out, _ = await command.run("datasets", "report", "d", "--output", output, "--json")
+    for place in (str(page), "-"):
+        code, out, _ = await command.run("datasets", "report", "d", "--output", place, "--json")
         told = json.loads(out)
-        assert (code, told.get("path")) == (0, None if output == "-" else output)
+        assert (code, told.get("path")) == (0, None if place == "-" else place)
         assert told["dataset"]["report"]["findings"][0]["rows"] == 4
         assert told["dataset"]["report"]["tokens_read"] == 200
     code, _, err = await command.run("datasets", "report", "d", "--output", str(tmp_path / "no" / "page.html"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -18,17 +19,25 @@ from smolorad.domain import Shape
 from smolorad.errors import Damaged
 
 FILE, LINE = "file", "line"  # where a row of a draft came from: the number of its file, and its line
-TURNS = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+_TURN = [pa.field("role", pa.string()), pa.field("content", pa.string())]
+TURNS = pa.list_(pa.struct(_TURN))
+# Where some turn of a dataset is not trained, each has a weight: 1, or 0 for such a one.
+WEIGHTED = pa.list_(pa.struct([*_TURN, pa.field("weight", pa.int64())]))
 # `datasets` finds a row by bisection over batches; one as large as this is read in well under a millisecond.
 _BATCH_ROWS = 1000
 _BATCH_CHARACTERS = 4 * 2**20
 _STRING = {"dtype": "string", "_type": "Value"}
-_FEATURE_OF = {pa.string(): _STRING, TURNS: {"feature": {"role": _STRING, "content": _STRING}, "_type": "List"}}
+_TURN_FEATURE = {"role": _STRING, "content": _STRING}
+_FEATURE_OF = {
+    pa.string(): _STRING,
+    TURNS: {"feature": _TURN_FEATURE, "_type": "List"},
+    WEIGHTED: {"feature": _TURN_FEATURE | {"weight": {"dtype": "int64", "_type": "Value"}}, "_type": "List"},
+}
 
 
 def schema_of(sample: Sample) -> pa.Schema:
-    """The columns of the rows of a dataset, told by one of them."""
-    types = [pa.string() if isinstance(value, str) else TURNS for value in sample.values]
+    """The columns of the rows of a draft, told by one of them: turns have weights in it."""
+    types = [pa.string() if isinstance(value, str) else WEIGHTED for value in sample.values]
     return pa.schema([pa.field(name, kind) for name, kind in zip(COLUMNS[sample.shape], types, strict=True)])
 
 
@@ -42,6 +51,11 @@ def described(schema: pa.Schema) -> pa.Schema:
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features(schema)}})})
 
 
+def without_weights(schema: pa.Schema) -> pa.Schema:
+    """The same columns, of turns that are all trained."""
+    return pa.schema([field.with_type(TURNS) if field.type == WEIGHTED else field for field in schema])
+
+
 class DraftWriter:
     """Appends rows, with where they came from, to a new file; a context manager that completes it.
 
@@ -53,12 +67,19 @@ class DraftWriter:
         self._pending: list[Sample] = []
         self._characters = 0
         self._stream: Any = None
-        self.schema: pa.Schema | None = None
-        self.files: dict[str, int] = {}
+        self._drafted: pa.Schema | None = None
+        self._weighted = False
+        self.files: dict[tuple[str, str], int] = {}  # the number of each file, and split that its rows are named as
+        self.splits: Counter[str] = Counter()  # rows by that split
 
     def __enter__(self) -> DraftWriter:
         self._file = self._path.open("wb")
         return self
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns of the dataset; None where there are no rows."""
+        return self._drafted if self._drafted is None or self._weighted else without_weights(self._drafted)
 
     def append(self, sample: Sample) -> None:
         """Adds one row."""
@@ -71,17 +92,37 @@ class DraftWriter:
         if not self._pending:
             return
         if self._stream is None:
-            self.schema = schema_of(self._pending[0])
-            whole = self.schema.append(pa.field(FILE, pa.int32())).append(pa.field(LINE, pa.int64()))
+            self._drafted = schema_of(self._pending[0])
+            whole = self._drafted.append(pa.field(FILE, pa.int32())).append(pa.field(LINE, pa.int64()))
             self._stream = pa.ipc.new_stream(self._file, whole)
             self._whole = whole
-        columns = [_column(column) for column in zip(*(sample.values for sample in self._pending), strict=True)]
-        numbers = array("i", [self.files.setdefault(sample.file, len(self.files)) for sample in self._pending])
+        columns = [self._column(column) for column in zip(*(sample.values for sample in self._pending), strict=True)]
+        files = self.files
+        numbers = array("i", [files.setdefault((sample.file, sample.split), len(files)) for sample in self._pending])
+        self.splits.update([sample.split for sample in self._pending])
         lines = array("q", [sample.line for sample in self._pending])
         columns += [numbered(numbers, pa.int32()), numbered(lines, pa.int64())]
         self._stream.write_batch(pa.record_batch(columns, schema=self._whole))
         self._pending.clear()
         self._characters = 0
+
+    def _column(self, values: Sequence[Value]) -> pa.Array:
+        if isinstance(values[0], str):
+            return _strings(values)  # type: ignore[arg-type]
+        rows: Sequence[Turns] = values  # type: ignore[assignment]
+        turns = [turn for row in rows for turn in row]
+        weights = array("q", [turn.trained for turn in turns])
+        self._weighted = self._weighted or 0 in weights
+        texts = pa.StructArray.from_arrays(
+            [
+                _strings([turn.role for turn in turns]),
+                _strings([turn.content for turn in turns]),
+                numbered(weights, pa.int64()),
+            ],
+            fields=list(WEIGHTED.value_type),
+        )
+        ends = numbered(array("i", accumulate(map(len, rows), initial=0)), pa.int32())
+        return pa.ListArray.from_arrays(ends, texts).cast(WEIGHTED)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._file:
@@ -89,18 +130,6 @@ class DraftWriter:
                 self._flush()
                 if self._stream is not None:
                     self._stream.close()
-
-
-def _column(values: Sequence[Value]) -> pa.Array:
-    if isinstance(values[0], str):
-        return _strings(values)  # type: ignore[arg-type]
-    rows: Sequence[Turns] = values  # type: ignore[assignment]
-    turns = [turn for row in rows for turn in row]
-    texts = pa.StructArray.from_arrays(
-        [_strings([turn.role for turn in turns]), _strings([turn.content for turn in turns])], fields=list(TURNS.value_type)
-    )
-    ends = numbered(array("i", accumulate(map(len, rows), initial=0)), pa.int32())
-    return pa.ListArray.from_arrays(ends, texts).cast(TURNS)
 
 
 def _strings(texts: Sequence[str]) -> pa.StringArray:
@@ -129,7 +158,7 @@ def read_batches(path: Path, *, mapped: bool = True) -> Iterator[pa.RecordBatch]
 
 
 def rows_of(batch: pa.RecordBatch, names: Iterable[str]) -> list[tuple[Value, ...]]:
-    """The values of some columns, row by row; turns as tuples of role and content."""
+    """The values of some columns, row by row; turns as tuples of turns."""
     return list(zip(*(_values(batch.column(name)) for name in names), strict=True))
 
 
@@ -137,7 +166,7 @@ def _values(column: pa.Array) -> list[Value]:
     found: list[Any] = column.to_pylist()
     if column.type == pa.string():
         return found
-    return [tuple(Turn(turn["role"], turn["content"]) for turn in row) for row in found]
+    return [tuple([Turn(turn["role"], turn["content"], turn.get("weight") != 0) for turn in row]) for row in found]
 
 
 def shape_of(schema: pa.Schema) -> Shape:

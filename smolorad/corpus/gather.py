@@ -9,9 +9,10 @@ from smolora._models import RowProblem as ClientProblem
 from smolora._text.dedup import Seen
 from smolorad.corpus.arrow import DraftWriter
 from smolorad.corpus.cut import Cut
+from smolorad.corpus.groups import Prompts
+from smolorad.corpus.named import TEST, TRAIN
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.shapes import Sample, key_of
-from smolorad.corpus.split import named_split
+from smolorad.corpus.shapes import Sample, key_of, prompt_of
 from smolorad.domain import OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
 if TYPE_CHECKING:
@@ -40,30 +41,61 @@ class Gatherer:
         self._host = host
         self._cut = cut
         self._least, self._most = spec.min_characters, spec.max_characters
-        self._seen: dict[str, Seen] = {}  # by the split that the file's name tells
+        self._seen: dict[str, Seen] = {}  # by the split that rows are named as
+        self.prompts = Prompts() if spec.validation else None  # of the rows kept, where they are not text
         self._near = _near(spec.near_duplicates)
         self._since_check = 0
 
     def gather(self, rows: Iterable[Sample | ClientProblem], writer: DraftWriter) -> None:
         """Reads every row. After one that fails a strict preparation the rest is only looked at for more of them."""
-        tally, host = self._tally, self._host
+        tally, host, cut, text = self._tally, self._host, self._cut, Shape.TEXT
         host.check()
         for row in rows:
             self._breathe()
+            if isinstance(row, ClientProblem):
+                tally.add_problem(row)
+            elif row.split == TEST:
+                self._leave_out(row)
+                continue
+            elif row.shape is text and not row.values[0]:
+                tally.empty += 1
+                self._drop(row, ProblemKind.EMPTY, "holds no text, and was left out; write it or remove the row")
+            elif tally.malformed and self._strict:
+                pass
+            elif cut is None or row.shape is not text:
+                self._take(row, writer)
+            else:
+                for piece in self._pieces(row):
+                    self._take(piece, writer)
             tally.read += 1
             if tally.read % _TELL_EVERY_ROWS == 0:
                 host.tell(PhaseProgress("read", tally.read, 0, "rows"))
-            if isinstance(row, ClientProblem):
-                tally.add_problem(row)
-            elif row.shape is Shape.TEXT and not row.values[0]:
-                tally.empty += 1
-                self._drop(row, ProblemKind.EMPTY, "holds no text, and was left out; write it or remove the row")
-            elif not (tally.malformed and self._strict):
-                for piece in self._pieces(row):
-                    if self._keep(piece):
-                        tally.kept += 1
-                        writer.append(piece)
         host.tell(PhaseProgress("read", tally.read, tally.read, "rows"))
+
+    def _take(self, row: Sample, writer: DraftWriter) -> None:
+        """Appends a row, unless it is one to be dropped."""
+        if (self._least or self._most) and self._is_filtered(row):
+            return
+        if (kind := self._repeated(row)) is not None:
+            self._tally.repeated(row, kind)
+        elif self._near is not None and not self._near.add(row.text()):
+            self._drop(row, ProblemKind.NEAR_DUPLICATE, "is very like a row before it, and was left out")
+        else:
+            self._tally.kept += 1
+            if self.prompts is not None and row.shape is not Shape.TEXT:
+                self.prompts.add(key_of((prompt_of(row.shape, row.values),)))
+            writer.append(row)
+
+    def _leave_out(self, row: Sample) -> None:
+        """Remembers a row of a test split, so that it is not trained on where it stands in another file as well."""
+        self._tally.test_rows[row.file] += 1
+        for piece in self._pieces(row):
+            self._seen_in(TEST).add(key_of(piece.values))
+
+    def _seen_in(self, split: str) -> Seen:
+        if (seen := self._seen.get(split)) is None:
+            seen = self._seen[split] = Seen()
+        return seen
 
     def _breathe(self) -> None:
         self._since_check += 1
@@ -82,33 +114,25 @@ class Gatherer:
             self._breathe()
             yield row._replace(values=(piece,))
 
-    def _keep(self, row: Sample) -> bool:
-        if self._least or self._most:
-            length = row.characters()
-            if length < self._least or 0 < self._most < length:
-                short = length < self._least
-                limit = f"fewer than {self._least:,}" if short else f"more than {self._most:,}"
-                return self._drop(row, ProblemKind.FILTERED, f"has {length:,} characters, {limit}, and was left out")
-        if (kind := self._repeated(row)) is not None:
-            self._tally.repeated(row, kind)
+    def _is_filtered(self, row: Sample) -> bool:
+        length = row.characters()
+        short = length < self._least
+        if not short and not 0 < self._most < length:
             return False
-        if self._near is not None and not self._near.add(row.text()):
-            return self._drop(row, ProblemKind.NEAR_DUPLICATE, "is very like a row before it, and was left out")
+        limit = f"fewer than {self._least:,}" if short else f"more than {self._most:,}"
+        self._drop(row, ProblemKind.FILTERED, f"has {length:,} characters, {limit}, and was left out")
         return True
 
     def _repeated(self, row: Sample) -> ProblemKind | None:
         """What it is where it stood before, word for word."""
-        key, split = key_of(row.values), named_split(row.file)
-        for other, seen in self._seen.items():
-            if other != split and key in seen:
-                return ProblemKind.IN_TWO_SPLITS if split and other else ProblemKind.DUPLICATE
-        if (here := self._seen.get(split)) is None:
-            here = self._seen[split] = Seen()
+        key, split = key_of(row.values), row.split or TRAIN
+        here = self._seen_in(split)
+        if len(self._seen) > 1 and any(other != split and key in seen for other, seen in self._seen.items()):
+            return ProblemKind.IN_TWO_SPLITS
         return None if here.add(key) else ProblemKind.DUPLICATE
 
-    def _drop(self, row: Sample, kind: ProblemKind, why: str) -> bool:
+    def _drop(self, row: Sample, kind: ProblemKind, why: str) -> None:
         if self._tally.wants(kind):
             self._tally.find(RowProblem(row.file, row.line, why, kind, row.excerpt()))
         else:
             self._tally.count(kind)
-        return False

@@ -37,6 +37,11 @@ class Source:
     file: str
     file_type: FileType
 
+    @property
+    def is_prose(self) -> bool:
+        """Whether it holds text for people, not data."""
+        return self.file_type in (FileType.TXT, FileType.MARKDOWN)
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:

@@ -17,8 +17,10 @@ from smolorad.corpus.arrow import DraftWriter, shape_of
 from smolorad.corpus.cut import cutter
 from smolorad.corpus.finish import Finisher
 from smolorad.corpus.gather import Gatherer
+from smolorad.corpus.named import VALIDATION
 from smolorad.corpus.reading import Reader
 from smolorad.corpus.report import Host, Tally
+from smolorad.corpus.sides import sides_of
 from smolorad.corpus.tokens import ModelText
 from smolorad.corpus.write import write_tokenizer
 from smolorad.domain import OnError, Prepared, PrepareSpec
@@ -46,7 +48,11 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
             raise tally.malformed_rows()
         if writer.schema is None:
             raise tally.nothing_left()
-        train, held = Finisher(spec, tally, host, list(writer.files)).write(draft, writer.schema, model, output)
+        if writer.splits[VALIDATION] == tally.kept:
+            raise tally.nothing_to_train_on()
+        sides = sides_of(spec, tally.kept, gatherer.prompts, writer)
+        finisher = Finisher(spec, tally, host, [file for file, _ in writer.files], sides)
+        train, held = finisher.write(draft, writer.schema, model, output)
         draft.unlink()
         if tokenizer is not None:
             write_tokenizer(output, tokenizer)

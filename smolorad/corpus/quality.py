@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _GIVEN_UP = "\ufffd"  # stands where a decoder found no character
 _SHOWN = 20
 _EDGE = 48  # characters of a beginning or an end
-_SHORTEST = 3 * _EDGE  # a row where beginning and end are small parts
+SHORTEST = 3 * _EDGE  # a row where beginning and end are small parts
 _MOST_EDGES = 20_000
 _SHARE, _LEAST_ROWS = 0.2, 50
 
@@ -33,19 +33,21 @@ def damage(text: str) -> tuple[ProblemKind, str] | None:
     return None
 
 
+def is_sound(text: str) -> bool:
+    """Whether there is surely nothing wrong with the characters of a text; `damage` looks closer."""
+    return text.isascii() and (text.isprintable() or _CONTROL.search(text) is None)
+
+
 class Edges:
     """Counts how rows begin and end, and remembers where each was first; of a bounded number of them."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[bool, str]] = Counter()
         self._places: dict[tuple[bool, str], tuple[str, int]] = {}
-        self._rows = 0
+        self.rows = 0
 
     def add(self, text: str, file: str, line: int) -> None:
-        """One more row."""
-        self._rows += 1
-        if len(text) < _SHORTEST:
-            return
+        """One more row that is long enough to have edges."""
         for edge in ((True, text[:_EDGE]), (False, text[-_EDGE:])):
             if edge in self._counts:
                 self._counts[edge] += 1
@@ -58,6 +60,6 @@ class Edges:
         if not self._counts:
             return None
         (edge, rows), *_ = self._counts.most_common(1)
-        if rows < max(_LEAST_ROWS, _SHARE * self._rows):
+        if rows < max(_LEAST_ROWS, _SHARE * self.rows):
             return None
         return rows, edge[1], *self._places[edge]

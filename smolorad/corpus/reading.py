@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from smolora._models import ProblemKind, RowProblem
-from smolora._text.compressed import bare_name, open_binary
-from smolora._text.csv import TAB, read_table
-from smolora._text.json_array import read_json
-from smolora._text.jsonl import read_objects
-from smolora._text.rows import BadFile, Records, Row, Rows
-from smolora._text.txt import LINE, PARAGRAPH, read_markdown, read_txt
-from smolorad.corpus.infer import Source, Sources, infer
+from smolora._models import RowProblem
+from smolorad.corpus import notes
+from smolorad.corpus.files import FileReader, shaped
+from smolorad.corpus.infer import Source, infer
+from smolorad.corpus.named import TEST, NamedFiles, named_files
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.shapes import Sample, Shaper
-from smolorad.domain import FileType, Note, PhaseProgress, PrepareSpec, Shape
-from smolorad.errors import BadData
-
-_NAMES_IN_NOTE = 12
+from smolorad.corpus.shaper import Shaper
+from smolorad.corpus.shapes import Sample
+from smolorad.domain import Note, PhaseProgress, PrepareSpec, Shape, Splits
+from smolorad.errors import InvalidRequest
 
 Samples = Generator[Sample | RowProblem, None, None]
 
@@ -34,99 +27,69 @@ class Reader:
         self._tally = tally
         self._host = host
         self._scratch = scratch
-        self._shaper = Shaper(spec.shape, spec.text_field, spec.columns)
+        self._by_split = spec.splits is Splits.NAMED
+        self._shaper = self._new_shaper()
+
+    def _new_shaper(self) -> Shaper:
+        spec = self._spec
+        return Shaper(spec.shape, spec.text_field, spec.columns, by_split=self._by_split)
 
     def samples(self, files: Path | None) -> Samples:
-        """The rows of a folder of files, or else of the spec's hub dataset.
+        """The rows of a folder of files, or else of the spec's hub dataset; first those of files that are named as test data.
 
-        A file that cannot be read, or not to its end, is a problem as a row is. Raises BadData where one vanishes.
+        A file that cannot be read, or not to its end, is a problem as a row is. Raises BadData where one vanishes,
+        InvalidRequest where a field that the user named is in no row.
         """
-        yield from self._samples(files)
+        yield from self._hub() if files is None else self._files(files)
+        if (why := self._shaper.never_seen()) is not None:
+            raise InvalidRequest.field("columns", why)
+        self._tell_what_was_not_used()
+
+    def _tell_what_was_not_used(self) -> None:
+        if (note := notes.of_rows_by_split(self._shaper.by_field)) is not None:
+            self._host.tell(Note(note))
+        if unused := list(self._shaper.unused):
+            self._host.tell(Note(f"Not used: {notes.listed(unused)}."))
         if self._spec.chunk_size and self._shaper.shape not in (None, Shape.TEXT):
             self._host.tell(Note("Only rows of text are cut; --chunk-size changed nothing."))
 
-    def _samples(self, files: Path | None) -> Iterator[Sample | RowProblem]:
-        if files is None:
-            yield from self._shaped(self._hub())
-            return
+    def _files(self, files: Path) -> Iterator[Sample | RowProblem]:
         sources = infer(files, self._spec.file_type)
         if sources.left_out:
-            self._host.tell(Note(_left_out(sources)))
+            self._host.tell(Note(f"Left out: {notes.listed(sources.left_out)}."))
         if sources.saved:
-            yield from self._shaped(self._saved(sources.root))
+            yield from self._saved(sources.root)
             return
+        prose = {source.file: source.is_prose for source in sources.files}
+        named = named_files(prose) if self._by_split else NamedFiles()
+        tests = [source for source in sources.files if named.splits.get(source.file) == TEST]
+        reader = FileReader(self._spec, self._shaper, self._scratch)
+        for source in tests:
+            yield from self._test_rows(sources.root / source.file, source)
         for source in sources.files:
-            self._tally.files += 1
-            before = self._tally.read
-            try:
-                yield from self._file(sources.root / source.file, source)
-            except BadFile as error:
-                cut_short = self._tally.read > before or source.file_type is FileType.JSON
-                why = f"{error.why}; nothing behind it is read" if cut_short else error.why
-                yield RowProblem(error.file, error.line, why, ProblemKind.ENCODING if "UTF" in why else ProblemKind.MALFORMED)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise BadData(f"{source.file} vanished while it was read; prepare the dataset again.") from error
+            if source not in tests:
+                self._shaper.split = named.splits.get(source.file, "")
+                self._tally.files += 1
+                yield from reader.rows(sources.root / source.file, source)
+        self._shaper.split = ""
+        for note in notes.of_named_files(named, self._tally.test_rows):
+            self._host.tell(Note(note))
 
-    def _file(self, path: Path, source: Source) -> Iterator[Sample | RowProblem]:
-        file, kind = source.file, source.file_type
-        if kind in (FileType.TXT, FileType.MARKDOWN):
-            return self._texts(path, file, kind)
-        return self._shaped(self._records(path, file, kind))
+    def _test_rows(self, path: Path, source: Source) -> Iterator[Sample]:
+        """The rows of a file that is left out; they are then known, so that none of them is trained on."""
+        for row in FileReader(self._spec, self._new_shaper(), self._scratch).rows(path, source):
+            if isinstance(row, Sample):
+                yield row._replace(split=TEST)
 
-    def _texts(self, path: Path, file: str, kind: FileType) -> Iterator[Sample | RowProblem]:
-        unit = self._spec.text_unit
-        rows: Rows = (
-            read_txt(path, file, unit or LINE) if kind is FileType.TXT else read_markdown(path, file, unit or PARAGRAPH)
-        )
-        for row in rows:
-            yield self._shaper.text(row) if isinstance(row, Row) else row
-
-    def _records(self, path: Path, file: str, kind: FileType) -> Records:
-        shaper = self._shaper
-        match kind:
-            case FileType.JSONL:
-                yield from read_objects(path, file)
-            case FileType.JSON:
-                yield from read_json(path, file)
-            case FileType.CSV:
-                yield from read_table(path, file, shaper.wanted(), self._spec.delimiter, shaper.unfit_columns)
-            case FileType.TSV:
-                yield from read_table(path, file, shaper.wanted(), TAB, shaper.unfit_columns)
-            case _:
-                # Imported where it is used: see the package's rule about heavy imports.
-                from smolorad.corpus.readers.tables import read_arrow, read_parquet
-
-                with self._unpacked(path, file) as plain:
-                    read = read_parquet if kind is FileType.PARQUET else read_arrow
-                    yield from read(plain, file, shaper.unfit_columns)
-
-    @contextmanager
-    def _unpacked(self, path: Path, file: str) -> Iterator[Path]:
-        """The file itself, or a copy without its compression: a table is not read from its beginning to its end."""
-        if bare_name(path.name) == path.name:
-            yield path
-            return
-        plain = self._scratch / f"unpacked-{os.getpid()}"
-        try:
-            with open_binary(path, file) as packed, plain.open("wb") as target:
-                shutil.copyfileobj(packed, target)
-            yield plain
-        finally:
-            plain.unlink(missing_ok=True)
-
-    def _shaped(self, records: Records) -> Iterator[Sample | RowProblem]:
-        shaped = self._shaper.shaped
-        for record in records:
-            yield record if isinstance(record, RowProblem) else shaped(record)
-
-    def _saved(self, root: Path) -> Records:
+    def _saved(self, root: Path) -> Iterator[Sample | RowProblem]:
         from smolorad.corpus.readers.saved import open_saved, read_dataset
 
-        dataset = open_saved(root, self._host.tell)
-        self._tally.files += len(dataset.cache_files)
-        return read_dataset(dataset, str(dataset.split or "train"), self._shaper.unfit_columns)
+        for name, dataset, split in open_saved(root, self._host.tell, held_out=self._by_split):
+            self._tally.files += len(dataset.cache_files)
+            self._shaper.split = split
+            yield from shaped(self._shaper, read_dataset(dataset, name, self._shaper.select))
 
-    def _hub(self) -> Records:
+    def _hub(self) -> Iterator[Sample | RowProblem]:
         from smolorad.corpus.readers.hub import open_hub
         from smolorad.corpus.readers.saved import read_dataset
 
@@ -134,11 +97,5 @@ class Reader:
         self._host.tell(PhaseProgress("download"))
         dataset = open_hub(self._spec.hub, self._host.tell)
         self._tally.files += len(dataset.cache_files)
-        return read_dataset(dataset, f"{self._spec.hub.repo_id}/{self._spec.hub.split}", self._shaper.unfit_columns)
-
-
-def _left_out(sources: Sources) -> str:
-    named = ", ".join(sources.left_out[:_NAMES_IN_NOTE])
-    more = len(sources.left_out) - _NAMES_IN_NOTE
-    rest = f" and {more:,} more" if more > 0 else ""
-    return f"Left out: {named}{rest}."
+        name = f"{self._spec.hub.repo_id}/{self._spec.hub.split}"
+        yield from shaped(self._shaper, read_dataset(dataset, name, self._shaper.select))

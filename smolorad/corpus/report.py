@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -48,18 +49,18 @@ class Lengths:
     rows_cut: int = 0
     tokens_cut: int = 0
 
-    def add(self, tokens: int, scored: int) -> None:
-        """One more row."""
-        place = tokens.bit_length()
-        while len(self.bins) <= place:
-            self.bins.append(0)
-        self.bins[place] += 1
-        self.read += tokens
+    def add(self, tokens: Sequence[int], scored: int) -> None:
+        """More rows: the tokens of each, and how many are scored in all."""
+        for place, rows in Counter(map(int.bit_length, tokens)).items():
+            self.bins += [0] * (place + 1 - len(self.bins))
+            self.bins[place] += rows
+        self.read += sum(tokens)
         self.scored += scored
-        self.longest = max(self.longest, tokens)
-        if tokens > self.max_length:
-            self.rows_cut += 1
-            self.tokens_cut += tokens - self.max_length
+        self.longest = max(self.longest, max(tokens, default=0))
+        if self.longest > self.max_length:
+            cut = [count - self.max_length for count in tokens if count > self.max_length]
+            self.rows_cut += len(cut)
+            self.tokens_cut += sum(cut)
 
     def told(self) -> tuple[LengthBin, ...]:
         """The histogram, from the shortest rows to the longest, without empty ends."""
@@ -85,6 +86,7 @@ class Tally:
     found: dict[ProblemKind, int] = field(default_factory=dict)
     examples: dict[ProblemKind, list[RowProblem]] = field(default_factory=dict)
     lengths: Lengths = field(init=False)
+    test_rows: Counter[str] = field(default_factory=Counter)  # rows of test splits by their file, which are left out
     # By the hash of a row's key the problems that tell of its repetitions, until the row itself comes by.
     repetitions: dict[int, list[RowProblem]] = field(default_factory=dict)
 
@@ -143,12 +145,21 @@ class Tally:
     def nothing_left(self) -> BadData:
         """The error for files that hold no text."""
         counts = f"{self.read:,} rows were read, {self.empty:,} of them empty and {self.malformed:,} malformed"
+        if test := self.test_rows.total():
+            counts += f", and {test:,} more of a test split were left out (--splits ignore reads them)"
         return BadData(
             f"There is no text to train on: {counts}; check the files, and --text-field and --file-type.",
             _violations(self.problems),
         )
 
     def nothing_to_train_on(self) -> BadData:
+        """The error for rows that are all held out."""
+        return BadData(
+            f"There is no row to train on: all {self.kept:,} that are left are of a validation split; give rows of a training "
+            "split as well, or read all rows alike with --splits ignore."
+        )
+
+    def nothing_shown(self) -> BadData:
         """The error for rows of which the model can be shown none."""
         first = self.examples[ProblemKind.TEMPLATE][0]
         return BadData(f"No row is left to train on: {place(first)} {first.why}, and so are the others.")

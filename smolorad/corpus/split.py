@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Hashable, Iterator
-from functools import lru_cache
-from pathlib import PurePosixPath
 
-_NAMED = re.compile(r"(?<![a-z])(train|valid|validation|val|dev|eval|test)(?![a-z])")
-_ALIKE = {name: "validation" for name in ("valid", "val", "dev", "eval")}
 # Pieces held out in a row where neighbours overlap: with longer runs fewer are lost at their ends, with shorter ones they stand
 # for more of the text.
 _RUN = 16
@@ -37,15 +32,6 @@ def held_out(rows: int, share: float, seed: int) -> Iterator[bool]:
         chosen = left * draw() < wanted
         wanted -= chosen
         yield chosen
-
-
-@lru_cache
-def named_split(file: str) -> str:
-    """The split that a file's name tells, or else its folder's: `train`, `validation` or `test`; empty where none does."""
-    for part in reversed(PurePosixPath(file.lower()).parts):
-        if (found := _NAMED.search(part)) is not None:
-            return _ALIKE.get(found[0], found[0])
-    return ""
 
 
 def reach(size: int, overlap: int) -> int:

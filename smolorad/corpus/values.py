@@ -6,20 +6,19 @@ Formats: TRL's dataset formats (huggingface.co/docs/trl/dataset_formats); Alpaca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from smolora._models import ProblemKind as ClientKind
 from smolora._text.jsonl import kind_of
 from smolorad.chat.turns import Turn, Turns, Value
+from smolorad.corpus.fields import ALPACA_CHAT, ALPACA_PREFERENCE, ALPACA_PROMPT, TALK_PREFERENCE, Form, is_empty, listed
+from smolorad.corpus.talk import NotUsed, turns_of
+from smolorad.corpus.unfit import Unfit
 from smolorad.domain import Shape
 
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant"} | {
-    role: role for role in ("system", "tool", "developer")
-}
-CONVERSATIONS = ("messages", "conversations", "conversation")
 _SAME = "has the same answer in 'chosen' and 'rejected'; remove the row"
+_PAIR = 2
 # The prompt that Alpaca's authors trained with, without and with an input.
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -30,125 +29,203 @@ _ALPACA = (
 )
 
 
-class Unfit(Exception):
-    """Why a record is no row."""
+class Fields(NamedTuple):
+    """A record's fields by their standard names, with what the file calls those that are called otherwise."""
 
-    def __init__(self, why: str, kind: ClientKind = ClientKind.MALFORMED, text: str = "") -> None:
-        super().__init__(why)
-        self.kind = kind
-        self.text = text
+    form: Form
+    values: Mapping[str, Any]
+    names: Mapping[str, str]
+    not_used: NotUsed
+    as_turns: bool = False  # whether the rows before were made of text and became turns
+
+    def spelled(self, name: str) -> str:
+        """What the file calls a field."""
+        return self.names.get(name, name)
+
+    def string(self, name: str) -> str:
+        """The text of a field that a row must have."""
+        value = self.values[name]
+        if not isinstance(value, str):
+            raise Unfit(f"has {kind_of(value)} in {self.spelled(name)!r}, not text; write text, or remove the row")
+        return value
+
+    def optional(self, name: str) -> str:
+        """The text of a field that a row may lack; empty for null, NaN and blanks."""
+        value = self.values.get(name)
+        if isinstance(value, str):
+            return value if value.strip() else ""
+        if is_empty(value):
+            return ""
+        raise Unfit(f"has {kind_of(value)} in {self.spelled(name)!r}, not text; write text or null, or remove the row")
+
+    def answer(self, name: str, prompt: str) -> str:
+        """The text of a field that is learned; not empty."""
+        text = self.string(name)
+        if text.strip():
+            return text
+        raise _nothing_to_learn(self.spelled(name), prompt)
+
+    def turns(self, name: str) -> Turns:
+        """The turns of a field."""
+        return turns_of(self.values[name], self.spelled(name), self.not_used)
 
 
-def _text(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
-    text = fields["text"]
+def _nothing_to_learn(name: str, prompt: str) -> Unfit:
+    why = f"has nothing in {name!r}, so there is nothing to learn; write the answer or remove the row"
+    return Unfit(why, ClientKind.EMPTY_COMPLETION, prompt)
+
+
+def _text(fields: Fields) -> tuple[Value, ...]:
+    text = fields.values["text"]
     if not isinstance(text, str):
         mend = "make the column one of strings" if isinstance(text, bytes) else "put it in quotes or remove the row"
-        raise Unfit(f"has {kind_of(text)} in {text_field!r}, not text; {mend}")
+        raise Unfit(f"has {kind_of(text)} in {fields.spelled('text')!r}, not text; {mend}")
     return (text.strip(),)
 
 
-def _string(fields: Mapping[str, Any], name: str) -> str:
-    value = fields[name]
-    if not isinstance(value, str):
-        raise Unfit(f"has {kind_of(value)} in {name!r}, not text; write text, or remove the row")
-    return value
+def _prompt_completion(fields: Fields) -> tuple[Value, ...]:
+    """Text, or turns where one of both is a list of them, or where there is a system prompt."""
+    given, learned = fields.values["prompt"], fields.values["completion"]
+    if not _is_talk(given) and not _is_talk(learned):
+        prompt = fields.string("prompt")
+        completion = fields.answer("completion", prompt)
+        if fields.as_turns or fields.optional("system"):
+            return _with_system(fields, (Turn("user", prompt),)), (Turn("assistant", completion),)
+        return prompt, completion
+    asked = _as_context(fields.turns("prompt")) if _is_talk(given) else (Turn("user", fields.string("prompt")),)
+    asked = _with_system(fields, asked)
+    if _is_talk(learned):
+        return asked, _learnable(fields.turns("completion"), _said(asked))
+    return asked, (Turn("assistant", fields.answer("completion", _said(asked))),)
 
 
-def _prompt_completion(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
-    if "completion" not in fields:
-        instruction, given = _string(fields, "instruction"), fields.get("input") or ""
-        prompt = _ALPACA[bool(given)].format(instruction=instruction, input=given)
-        return prompt, _not_empty(_string(fields, "output"), "output", prompt)
-    prompt = _string(fields, "prompt")
-    return prompt, _not_empty(_string(fields, "completion"), "completion", prompt)
+def _alpaca_prompt(fields: Fields) -> tuple[Value, ...]:
+    for name in ("system", "history"):
+        if not is_empty(fields.values.get(name)):
+            why = f"has {fields.spelled(name)!r}, which Alpaca's prompt has no place for; read such rows with --shape chat"
+            raise Unfit(why)
+    instruction, given = fields.string("instruction"), fields.optional("input")
+    prompt = _ALPACA[bool(given)].format(instruction=instruction, input=given)
+    return prompt, fields.answer("output", prompt)
 
 
-def _not_empty(text: str, name: str, prompt: str) -> str:
-    if text.strip():
-        return text
+def _alpaca_chat(fields: Fields) -> tuple[Value, ...]:
+    asked = _alpaca_asks(fields)
+    return ((*asked, Turn("assistant", fields.answer("output", asked[-1].content))),)
+
+
+def _alpaca_asks(fields: Fields) -> Turns:
+    """The turns before Alpaca's answer."""
+    given = fields.optional("input")
+    asked = fields.string("instruction") + (f"\n\n{given}" if given else "")
+    return _with_system(fields, (*_history(fields), Turn("user", asked)))
+
+
+def _history(fields: Fields) -> Turns:
+    """LLaMA-Factory's earlier turns: pairs of what was asked and answered."""
+    pairs = fields.values.get("history")
+    if isinstance(pairs, str):
+        pairs = listed(pairs)
+    if is_empty(pairs):
+        return ()
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == _PAIR and all(isinstance(text, str) for text in pair) for pair in pairs
+    ):
+        raise Unfit(f'has no pairs of texts in {fields.spelled("history")!r}; write a list such as [["asked", "answered"]]')
+    return tuple(Turn(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True))
+
+
+def _chat(fields: Fields) -> tuple[Value, ...]:
+    (name,) = fields.form.needed
+    return (_learnable(_with_system(fields, fields.turns(name)), ""),)
+
+
+def _learnable(turns: Turns, prompt: str) -> Turns:
+    """The turns, if the assistant says something in them that is trained."""
+    said = [turn for turn in turns if turn.role == "assistant" and turn.content.strip()]
+    if any(turn.trained for turn in said):
+        return turns
+    what = (
+        "only turns of the assistant that are marked as not trained" if said else "no turn of the assistant that says something"
+    )
     raise Unfit(
-        f"has nothing in {name!r}, so there is nothing to learn; write the answer or remove the row",
+        f"has {what}, so there is nothing to learn; add the answer or remove the row",
         ClientKind.EMPTY_COMPLETION,
-        prompt,
+        prompt or turns[0].content,
     )
 
 
-def _chat(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
-    name = next((name for name in CONVERSATIONS if name in fields), None)
-    if name is None:
-        given = fields.get("input") or ""
-        asked = _string(fields, "instruction") + (f"\n\n{given}" if given else "")
-        return ((Turn("user", asked), Turn("assistant", _not_empty(_string(fields, "output"), "output", asked))),)
-    turns = _turns(fields[name], name)
-    if isinstance(system := fields.get("system"), str) and system.strip() and turns[0].role != "system":
-        turns = (Turn("system", system), *turns)
-    if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):
+def _with_system(fields: Fields, turns: Turns) -> Turns:
+    """The turns behind the row's system prompt, if it has one."""
+    system = fields.optional("system")
+    if not system:
+        return turns
+    if turns[0].role == "system":
+        if turns[0].content.strip() == system.strip():
+            return turns
         raise Unfit(
-            "has no turn of the assistant that says something, so there is nothing to learn; add the answer or remove the row",
-            ClientKind.EMPTY_COMPLETION,
-            turns[0].content,
+            f"has two system prompts, one in {fields.spelled('system')!r} and one among its turns; keep one", text=system
         )
-    return (turns,)
+    return (Turn("system", system), *turns)
 
 
-def _turns(value: Any, name: str) -> Turns:
-    """Turns of `role` and `content`, or of ShareGPT's `from` and `value`; also as JSON within a table's text."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise Unfit(f"has text in {name!r}, not a list of turns; write turns with role and content", text=value) from None
-    if isinstance(value, dict) and all(isinstance(column, list) for column in value.values()):
-        # Turns as `datasets` before version 4 keeps them: a list of roles and one of contents.
-        value = [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
-    if not isinstance(value, list) or not value:
-        what = "an empty list" if value == [] else kind_of(value)
-        raise Unfit(f"has {what} in {name!r}, not turns; write a list of turns with role and content, or remove the row")
-    return tuple(_turn(turn, name, number) for number, turn in enumerate(value, 1))
-
-
-def _turn(turn: Any, name: str, number: int) -> Turn:
-    place = f"turn {number} of {name!r}"
-    if not isinstance(turn, dict):
-        raise Unfit(f"has {kind_of(turn)} as {place}; write an object with role and content")
-    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if not isinstance(role, str) or role.lower() not in _ROLES:
-        raise Unfit(f"has {json.dumps(role)[:40]} as the role of {place}; write system, user, assistant or tool")
-    if turn.get("tool_calls"):
-        raise Unfit(f"calls a tool in {place}, and of a turn only its text is kept; write the call as text, or remove the row")
-    if isinstance(content, list):  # parts, as of a model that also sees pictures
-        content = _joined(content)
-    if not isinstance(content, str):
-        raise Unfit(f"has {kind_of(content)} as the content of {place}, not text; write text, or remove the row")
-    return Turn(_ROLES[role.lower()], content)
-
-
-def _joined(parts: list[Any]) -> str | None:
-    """The text of a turn's parts; None where one is something else."""
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None for part in parts]
-    return "".join(text for text in texts if text is not None) if all(isinstance(text, str) for text in texts) else None
-
-
-def _preference(fields: Mapping[str, Any], text_field: str) -> tuple[Value, ...]:
-    chosen, rejected, prompt = fields["chosen"], fields["rejected"], fields.get("prompt")
+def _preference(fields: Fields) -> tuple[Value, ...]:
+    values = fields.values
+    chosen, rejected, prompt = values["chosen"], values["rejected"], values.get("prompt")
     if chosen == rejected and chosen:
         raise Unfit(_SAME, ClientKind.EMPTY_COMPLETION, str(prompt or chosen))
-    if isinstance(chosen, list) or isinstance(rejected, list):
-        better, worse = _turns(chosen, "chosen"), _turns(rejected, "rejected")
-        if isinstance(prompt, list):
-            return _differing(_turns(prompt, "prompt"), better, worse)
-        # UltraFeedback and others repeat the prompt in both answers.
-        common = _common(better, worse)
-        if isinstance(prompt, str) and not common:
-            return _differing((Turn("user", prompt),), better, worse)
-        return _differing(better[:common], better[common:], worse[common:])
-    good, bad = _string(fields, "chosen"), _string(fields, "rejected")
+    if _is_talk(chosen) or _is_talk(rejected) or _is_talk(prompt):
+        return _preferred_turns(fields)
+    good, bad = fields.string("chosen"), fields.string("rejected")
     if prompt is not None:
-        return _differing(_string(fields, "prompt"), good, bad)
-    common = _common(good, bad)
-    while common > 0 and not good[common - 1].isspace():  # whole words
-        common -= 1
-    return _differing(good[:common], good[common:], bad[common:])
+        asked = fields.string("prompt")
+    else:
+        common = _common(good, bad)
+        while common > 0 and not good[common - 1].isspace():  # whole words
+            common -= 1
+        asked, good, bad = good[:common], good[common:], bad[common:]
+    if asked and (fields.as_turns or fields.optional("system")):
+        turns = _with_system(fields, (Turn("user", asked),))
+        return _differing(turns, (Turn("assistant", good),), (Turn("assistant", bad),))
+    return _differing(asked, good, bad)
+
+
+def _preferred_turns(fields: Fields) -> tuple[Value, ...]:
+    """What both answers begin with, as UltraFeedback and others have it, or else the prompt that stands before them."""
+    better, worse = _answer(fields, "chosen"), _answer(fields, "rejected")
+    asks = next((name for name in ("prompt", "conversations", "instruction") if name in fields.form.used), "")
+    given = fields.values.get(asks)
+    common = 0 if _is_talk(given) else _common([turn[:2] for turn in better], [turn[:2] for turn in worse])
+    if common:
+        asked = _as_context(better[:common])
+        if isinstance(given, str) and given.strip() and not any(turn.content.strip() == given.strip() for turn in asked):
+            fields.not_used(fields.spelled(asks))
+        asked = _with_system(fields, asked)
+    else:
+        asked = _asked(fields, asks) if given is not None else ()
+    return _differing(asked, _pair(better[common:]), _pair(worse[common:]))
+
+
+def _asked(fields: Fields, name: str) -> Turns:
+    """The turns that two answers have before them."""
+    if name == "instruction":
+        return _alpaca_asks(fields)
+    given = fields.values[name]
+    if isinstance(given, str) and name == "prompt":
+        return _with_system(fields, (Turn("user", given),)) if given.strip() else ()
+    return _with_system(fields, _as_context(fields.turns(name)))
+
+
+def _answer(fields: Fields, name: str) -> Turns:
+    value = fields.values[name]
+    return (Turn("assistant", fields.string(name)),) if isinstance(value, str) and not _is_talk(value) else fields.turns(name)
+
+
+def _pair(answer: Turns) -> Turns:
+    """An answer of a pair; its turns are compared whole."""
+    if all(turn.trained for turn in answer):
+        return answer
+    raise Unfit("marks a turn of 'chosen' or 'rejected' as not trained, and two answers are compared whole; remove the mark")
 
 
 def _differing(prompt: Value, chosen: Value, rejected: Value) -> tuple[Value, ...]:
@@ -168,16 +245,41 @@ def _differing(prompt: Value, chosen: Value, rejected: Value) -> tuple[Value, ..
     return prompt, chosen, rejected
 
 
+def _is_talk(value: Any) -> bool:
+    """Whether a prompt or an answer is a list of turns, or a single one."""
+    return isinstance(value, list | dict)
+
+
+def _as_context(turns: Turns) -> Turns:
+    """Turns that are never trained, whatever their marks say."""
+    return tuple([turn if turn.trained else turn._replace(trained=True) for turn in turns])
+
+
+def _said(turns: Turns) -> str:
+    return turns[-1].content
+
+
 def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How many of the first elements are equal."""
     most = min(len(one), len(other))
     return next((at for at in range(most) if one[at] != other[at]), most)
 
 
-# From the fields, and the name that the user gave the text's, to the values in the order of the shape's columns; raise Unfit.
-MAKERS: Mapping[Shape, Callable[[Mapping[str, Any], str], tuple[Value, ...]]] = {
+Maker = Callable[[Fields], tuple[Value, ...]]
+_MAKERS: Mapping[Shape, Maker] = {
     Shape.TEXT: _text,
     Shape.PROMPT_COMPLETION: _prompt_completion,
     Shape.CHAT: _chat,
     Shape.PREFERENCE: _preference,
 }
+_SPECIAL: Mapping[Form, Maker] = {
+    ALPACA_CHAT: _alpaca_chat,
+    ALPACA_PROMPT: _alpaca_prompt,
+    ALPACA_PREFERENCE: _preferred_turns,
+    TALK_PREFERENCE: _preferred_turns,
+}
+
+
+def values_of(form: Form, fields: Fields) -> tuple[Value, ...]:
+    """The values of a row in the order of its shape's columns. Raises Unfit for what is no such row."""
+    return _SPECIAL.get(form, _MAKERS[form.shape])(fields)

@@ -43,7 +43,9 @@ class SplitWriter:
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Adds rows."""
-        self._stream.write_batch(pa.RecordBatch.from_arrays(rows.columns, schema=self._schema))
+        # Of a draft's turns the weights are left out where all of them are trained.
+        columns = [column.cast(field.type) for column, field in zip(rows.columns, self._schema, strict=True)]
+        self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
         self.rows += rows.num_rows
 
     def close(self) -> None:

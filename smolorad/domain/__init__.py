@@ -73,6 +73,7 @@ from smolorad.domain.library import (
     RowProblem,
     RowSpan,
     Shape,
+    Splits,
     TextUnit,
     Trained,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "Sample",
     "Sampling",
     "Shape",
+    "Splits",
     "StateChange",
     "TextUnit",
     "Timings",

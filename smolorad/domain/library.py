@@ -207,13 +207,21 @@ class ChunkUnit(enum.StrEnum):
 class Shape(enum.StrEnum):
     """What the rows of a dataset are. Its folder has the columns that TRL calls standard, and no others.
 
-    A turn of a conversation is a struct of `role` and `content`, both text.
+    A turn of a conversation is a struct of `role` and `content`, both text; where some turn of a dataset is not trained, also
+    of `weight`, 1 or 0.
     """
 
     TEXT = "text"  # text
-    PROMPT_COMPLETION = "prompt_completion"  # prompt, completion: both text
+    PROMPT_COMPLETION = "prompt_completion"  # prompt, completion: both text, or both lists of turns
     CHAT = "chat"  # messages: a list of turns
     PREFERENCE = "preference"  # prompt, chosen, rejected: all text, or all lists of turns
+
+
+class Splits(enum.StrEnum):
+    """What becomes of files, and rows, that are named as splits."""
+
+    NAMED = "named"  # validation is held out, test is left out
+    IGNORE = "ignore"
 
 
 class OnError(enum.StrEnum):
@@ -259,6 +267,8 @@ class PrepareSpec:
     delimiter: str = ""
     source_fingerprint: str = ""
     parse_special: bool = False  # whether the spelling of a control token in a row is one
+    splits: Splits = Splits.NAMED
+    strict_groups: bool = False
 
     @property
     def asks_for_known(self) -> bool:
@@ -287,6 +297,7 @@ class ProblemKind(enum.StrEnum):
     IN_TWO_SPLITS = "in_two_splits"
     EMPTY = "empty"
     CONTROL_TOKENS = "control_tokens"
+    SHARED_PROMPT = "shared_prompt"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,10 @@ log = Log(__name__)
 _HUB_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _TOKENIZER = "tokenizer.json"
 _FINGERPRINT_BYTES = 128
-# The names that `corpus/shapes.py` knows fields by.
+# The names that `corpus/fields.py` knows fields by.
 COLUMNS = (
     *("text", "prompt", "completion", "chosen", "rejected", "messages", "conversations", "conversation"),
-    *("system", "instruction", "input", "output"),
+    *("system", "instruction", "input", "output", "history"),
 )
 
 

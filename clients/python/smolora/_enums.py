@@ -75,8 +75,9 @@ class ProblemKind(enum.StrEnum):
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
     CONTROL_TOKENS = "control_tokens"  # kept
-    IN_TWO_SPLITS = "in_two_splits"  # left out, as the next is
+    IN_TWO_SPLITS = "in_two_splits"  # left out, as EMPTY is
     EMPTY = "empty"
+    SHARED_PROMPT = "shared_prompt"
 
 
 class JobKind(enum.StrEnum):

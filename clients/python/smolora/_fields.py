@@ -99,7 +99,7 @@ PREPARE: tuple[Field, ...] = (
     Field("file_type", "txt|jsonl|csv|saved_dataset|json|tsv|parquet|arrow|markdown", "What the files are read as. Default: by the ending."),
     Field("text_field", "str", "The field or column that holds the text. Default `text`."),
     Field("chunk_size", "int", "Cut rows of text into pieces of this many words (see chunk_unit); 0 leaves them whole. Default 0."),
-    Field("validation", "float", "The share of rows held out for evaluation; 0 to 0.5. Default 0.05."),
+    Field("validation", "float", "The share of rows held out for evaluation; 0 to 0.5. Default 0.05. Where files are named as validation, their rows are held out in its place."),
     Field("seed", "int", "Seed of the split. Default 42."),
     Field("on_error", "fail|drop", "What to do with a malformed row. Default: fail."),
     Field("model", "str", "A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand."),
@@ -114,6 +114,8 @@ PREPARE: tuple[Field, ...] = (
     Field("max_length", "int", "Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024."),
     Field("delimiter", "str", "What separates columns in a CSV file, one character. Default: found from the header."),
     Field("parse_special", "bool", "Whether the spelling of a control token in a row (the end of a turn, say) is read as that token; false reads it as text. What the chat template writes is always control tokens. The preview and every training on the dataset follow it. Default false."),
+    Field("splits", "named|ignore", "What becomes of files that are named as splits: `train.jsonl`, `data/test-00000-of-00002.parquet`. Default named."),
+    Field("strict_groups", "bool", "Keep rows of one prompt in one split also where too few rows can be held out so; else rows of the largest group are then in both. Default false."),
 )
 
 
@@ -197,7 +199,7 @@ class PrepareKeywords(TypedDict, total=False):
     file_type: str | None  # What the files are read as. Default: by the ending.
     text_field: str | None  # The field or column that holds the text. Default `text`.
     chunk_size: int | None  # Cut rows of text into pieces of this many words (see chunk_unit); 0 leaves them whole. Default 0.
-    validation: float | None  # The share of rows held out for evaluation; 0 to 0.5. Default 0.05.
+    validation: float | None  # The share of rows held out for evaluation; 0 to 0.5. Default 0.05. Where files are named as validation, their rows are held out in its place.
     seed: int | None  # Seed of the split. Default 42.
     on_error: str | None  # What to do with a malformed row. Default: fail.
     model: str | None  # A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand.
@@ -212,3 +214,5 @@ class PrepareKeywords(TypedDict, total=False):
     max_length: int | None  # Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024.
     delimiter: str | None  # What separates columns in a CSV file, one character. Default: found from the header.
     parse_special: bool | None  # Whether the spelling of a control token in a row (the end of a turn, say) is read as that token; false reads it as text. What the chat template writes is always control tokens. The preview and every training on the dataset follow it. Default false.
+    splits: str | None  # What becomes of files that are named as splits: `train.jsonl`, `data/test-00000-of-00002.parquet`. Default named.
+    strict_groups: bool | None  # Keep rows of one prompt in one split also where too few rows can be held out so; else rows of the largest group are then in both. Default false.

@@ -29,6 +29,7 @@ _PREPARE_ENUMS = {
     "shape": datasets_pb2.Shape,
     "text_unit": datasets_pb2.TextUnit,
     "chunk_unit": datasets_pb2.ChunkUnit,
+    "splits": datasets_pb2.Splits,
 }
 _SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
 _SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}

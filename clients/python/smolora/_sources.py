@@ -24,7 +24,9 @@ _NOTHING_HELD_OUT = 0.0
 
 
 def start_preparing(client: Client, name: str, source: Any, text_field: str, model: str) -> JobRun[values.Dataset]:
-    """Begins to make `source` the next revision of the dataset `name`, for `model`; every row is for training.
+    """Begins to make `source` the next revision of the dataset `name`, for `model`.
+
+    Every row is for training, but those of files that are named as validation or test.
 
     `source`: a file, a folder or a saved dataset; the id of a dataset of the hub; texts; a `datasets.Dataset`, whose column is
     `text` or else `text_field`. Raises NotFound for a path that is not there, BadData for no rows or no such column, TypeError

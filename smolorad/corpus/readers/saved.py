@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import pyarrow
 
 from smolora._text.rows import Records, quoted
 from smolorad.corpus.foreign import first_line
-from smolorad.corpus.readers.tables import rows_of
+from smolorad.corpus.named import TRAIN, VALIDATION, split_named
+from smolorad.corpus.notes import rows_spoken
+from smolorad.corpus.readers.tables import Select, parts_of, rows_of
+from smolorad.corpus.unfit import Unfit
 from smolorad.domain import Note
 from smolorad.errors import BadData
 
 _BATCH_ROWS = 1000
 
 
-def open_saved(folder: Path, tell: Callable[[Note], None]) -> Any:
-    """The `datasets.Dataset` in a folder, memory-mapped: its split `train`, or the only one it has; tells what it leaves out.
+class Split(NamedTuple):
+    """A split that is read: its name, its `datasets.Dataset`, memory-mapped, and what it is taken as (see `named.py`)."""
+
+    name: str
+    dataset: Any
+    split: str
+
+
+def open_saved(folder: Path, tell: Callable[[Note], None], *, held_out: bool = True) -> list[Split]:
+    """The split `train` of a folder, or the only one it has, and those that are `held_out`; says what it leaves out.
 
     Raises BadData where the folder is damaged, has other files in mind than its own, or has several splits but no `train`.
     """
@@ -33,21 +44,26 @@ def open_saved(folder: Path, tell: Callable[[Note], None]) -> Any:
             f"The saved dataset {folder.name} cannot be read ({type(error).__name__}: {first_line(error)}); "
             "save it again with save_to_disk, and send the whole folder."
         ) from error
-    return saved if isinstance(saved, datasets.Dataset) else _only_split(saved, tell)
+    if isinstance(saved, datasets.Dataset):
+        return [Split(str(saved.split or TRAIN), saved, "")]
+    return _splits(saved, tell, held_out=held_out)
 
 
-def read_dataset(dataset: Any, name: str, check: Callable[[Sequence[str]], str | None]) -> Records:
+def read_dataset(dataset: Any, name: str, select: Select) -> Records:
     """The rows of a `datasets.Dataset`; `name` names it in rows and problems, a line is a row from 1.
 
-    `check` tells why columns will not do; raises BadData for that.
+    `select` says which columns are read; raises BadData where it says why they will not do.
     """
-    if (why := check(dataset.column_names)) is not None:
-        raise BadData(f"{name} {why}.")
+    try:
+        columns = select(dataset.column_names)
+    except Unfit as unfit:
+        raise BadData(f"{name} {unfit}.") from unfit
+    # What is an image or a sound is read as it is stored, to see whether there is one.
     number = 1
-    plain = [column for column, kind in dataset.features.items() if not hasattr(kind, "decode_example")]
-    for batch in dataset.select_columns(plain).with_format("arrow").iter(_BATCH_ROWS):
-        yield from rows_of(batch, name, number)
-        number += batch.num_rows
+    for batch in dataset.select_columns(columns).with_format("arrow").iter(_BATCH_ROWS):
+        for part in parts_of(batch):
+            yield from rows_of(part, name, number)
+            number += part.num_rows
 
 
 def _check_files(state: Path) -> None:
@@ -58,11 +74,16 @@ def _check_files(state: Path) -> None:
             raise ValueError(f"there is no file {entry['filename']!r} beside its state.json")
 
 
-def _only_split(saved: Any, tell: Callable[[Note], None]) -> Any:
-    if "train" in saved:
-        if others := [split for split in saved if split != "train"]:
-            tell(Note(f"Left out, as only the split 'train' is read: {quoted(others)}."))
-        return saved["train"]
+def _splits(saved: Any, tell: Callable[[Note], None], *, held_out: bool) -> list[Split]:
     if len(saved) == 1:
-        return next(iter(saved.values()))
-    raise BadData(f"The saved dataset has no split 'train': its splits are {quoted(list(saved))}; save the one you want.")
+        ((name, only),) = saved.items()
+        return [Split(name, only, "")]
+    if TRAIN not in saved:
+        raise BadData(f"The saved dataset has no split 'train': its splits are {quoted(list(saved))}; save the one you want.")
+    held = [name for name in saved if held_out and split_named(name) == VALIDATION]
+    others = [f"{name!r} ({rows_spoken(saved[name].num_rows)})" for name in saved if name not in (TRAIN, *held)]
+    if held:
+        tell(Note(f"The saved dataset's split {quoted(held)} is held out, so that --validation draws no others."))
+    if others:
+        tell(Note(f"Left out of the saved dataset, as only what is to train on or to hold out is read: {', '.join(others)}."))
+    return [Split(TRAIN, saved[TRAIN], TRAIN), *(Split(name, saved[name], VALIDATION) for name in held)]

@@ -175,11 +175,12 @@ async def test_texts_are_given_one_by_one_and_keep_their_commas(daemon: FakeDaem
     daemon.script["Train"] = train_two_steps
     prompts = ("Hello, who are you?", " And then")
     flags = [part for prompt in prompts for part in ("--sample-prompts", prompt)]
-    named = ("--target-modules", "q_proj, v_proj")
+    named = ("--target-modules", "q_proj, v_proj", "--model", "./tiny")
     assert (await command.run("train", "--dataset", "verses", "--adapter", "poet", *flags, *named))[0] == 0
     asked = daemon.asked("Train")[0]
     assert tuple(asked.trainer.sample_prompts) == prompts
     assert list(asked.lora.target_modules) == ["q_proj", "v_proj"]
+    assert asked.model == str(Path.cwd() / "tiny")
 
 
 async def test_what_waits_says_for_what(daemon: FakeDaemon, command: Command) -> None:
@@ -559,6 +560,12 @@ async def test_the_report_is_shown_and_written_as_one_page(daemon: FakeDaemon, c
     assert "&lt;a&gt;.jsonl:4" in content
     assert content.count("<svg") == 2
     assert not [word for word in ("<script", "http", "src=", "@import", "url(") if word in content], "it needs nothing else"
+    for place in (str(page), "-"):
+        code, out, _ = await command.run("datasets", "report", "d", "--output", place, "--json")
+        told = json.loads(out)
+        assert (code, told.get("path")) == (0, None if place == "-" else place)
+        assert told["dataset"]["report"]["findings"][0]["rows"] == 4
+        assert told["dataset"]["report"]["tokens_read"] == 200
     code, _, err = await command.run("datasets", "report", "d", "--output", str(tmp_path / "no" / "page.html"))
     assert (code, "choose another place with --output" in err) == (1, True)
 
@@ -574,6 +581,8 @@ async def test_a_preview_tells_what_is_masked_and_obeys_nothing(daemon: FakeDaem
         code, out, err = await command.run(*verb, "--model", "starter")
         assert (code, out, err) == (0, "⟦Who? ⟧\ufffd[2JHe.\n", "1 of 9 rows\n")
     assert daemon.asked("PreviewDataset")[0].model == "starter"
+    await command.run("preview", "d", "--model", "./tiny")
+    assert daemon.asked("PreviewDataset")[-1].model == str(Path.cwd() / "tiny")
     code, out, _ = await command.run("preview", "d", "--json")
     assert json.loads(out)["shown"][0]["spans"][0] == {"text": "Who? ", "scored": False}
 

@@ -102,6 +102,9 @@ async def test_what_is_asked_arrives(daemon: FakeDaemon, client: Any, short_path
     assert [one.name for one in await client.datasets()] == ["d"]
     assert (await client.dataset("d")).name == "d"
     assert await client.preview("d", split="validation", limit=1) == smolora.Preview(("a",), 9)
+    await client.preview("d", model=Path("tiny"))
+    await client.preview("d", model="tiny")
+    assert [asked.model for asked in daemon.asked("PreviewDataset")] == ["", f"{os.getcwd()}/tiny", "tiny"]
     assert await client.delete_dataset("d") == 1
     assert (await client.cancel("j1")).state == "cancelled"
     assert (await client.resume("j1")).state == "queued"
@@ -131,13 +134,16 @@ async def test_a_folder_is_uploaded_whole_and_prepared(
         yield datasets_pb2.PrepareDatasetResponse(dataset=datasets_pb2.Dataset(name="d", revision=1))
 
     daemon.script["PrepareDataset"] = prepare
-    run = await client.prepare("d", tmp_path / "notes", file_type="txt", on_error="drop", validation=0.0)
+    settings = {"splits": "ignore", "strict_groups": True, "model": "./tiny"}
+    run = await client.prepare("d", tmp_path / "notes", file_type="txt", on_error="drop", validation=0.0, **settings)
     dataset = await (run.result() if isinstance(run, smolora.AsyncJobRun) else asyncio.to_thread(run.result))
     assert dataset.revision == 1
     assert list(uploads) == ["b.txt", "deep/a.txt", "empty.txt"]
     assert len(uploads["b.txt"]) == 3 * 512 * 1024 + 1
     asked = daemon.asked("PrepareDataset")[1]
     assert (asked.upload_id, asked.file_type, asked.on_error) == ("u1", datasets_pb2.FILE_TYPE_TXT, datasets_pb2.ON_ERROR_DROP)
+    assert (asked.splits, asked.strict_groups) == (datasets_pb2.SPLITS_IGNORE, True)
+    assert asked.model == f"{os.getcwd()}/tiny", "the daemon has a folder of its own"
     assert asked.HasField("validation")
     assert not asked.HasField("seed")
     assert asked.request_id

@@ -151,7 +151,7 @@ def test_a_row_in_files_of_two_splits_is_told_as_that(tmp_path: Path) -> None:
     files = {"train.jsonl": lines[:10], "validation.jsonl": lines[8:], "more.jsonl": [lines[0]]}
     prepared = made(fill(tmp_path / "in", {name: "\n".join(rows) for name, rows in files.items()}), tmp_path / "out")
     assert kinds(prepared) == {ProblemKind.IN_TWO_SPLITS: 2, ProblemKind.DUPLICATE: 1}
-    assert (prepared.report.rows_duplicate, prepared.train_rows) == (3, 12)
+    assert (prepared.report.rows_duplicate, prepared.train_rows, prepared.validation_rows) == (3, 10, 2)
     (place, why), _ = found_of(prepared, ProblemKind.IN_TWO_SPLITS)
     assert place == "validation.jsonl:1"
     assert why.startswith("stood before, word for word, in a file of another split, at train.jsonl:9, and was left out; remove")
@@ -168,7 +168,7 @@ def test_rows_of_one_prompt_never_stand_in_both_splits(rows: list[tuple[int, int
 
     with tempfile.TemporaryDirectory() as folder:
         files = jsonl(Path(folder, "in"), *({"prompt": f"p{prompt}", "completion": f"c{n}"} for prompt, n in rows))
-        made(files, Path(folder, "out"), validation=0.4, seed=seed)
+        made(files, Path(folder, "out"), validation=0.4, seed=seed, strict_groups=True)
         found = datasets.load_from_disk(str(Path(folder, "out")), keep_in_memory=True)
         held = found["validation"]["prompt"] if "validation" in found else []
         assert len(found["train"]) > 0
@@ -194,16 +194,28 @@ def test_no_words_stand_in_both_splits_where_pieces_overlap(tmp_path: Path, toke
         assert any("a part both of what is trained on and of what is held out" in note for note in host.notes)
 
 
-def test_rows_of_one_prompt_alone_hold_nothing_out_and_that_is_told(tmp_path: Path, tokenizer: Path) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_rows_of_one_prompt_alone_are_parted_unless_that_is_forbidden(tmp_path: Path, tokenizer: Path, strict: bool) -> None:
     files = jsonl(tmp_path / "in", *({"prompt": "p", "completion": f"c{n}"} for n in range(20)))
     host = Recorder()
-    assert made(files, tmp_path / "out", tokenizer, host, validation=0.2).validation_rows == 0
-    assert set(datasets.load_from_disk(str(tmp_path / "out"))) == {"train"}
-    assert [path.name for path in (tmp_path / "out" / "tokens").glob("*.arrow")] == ["train.arrow"]
-    assert not (tmp_path / "out" / "validation").exists()
-    (note,) = host.notes
-    assert note.startswith("Rows of one prompt, ")
-    assert note.endswith("so nothing is held out for evaluation.")
+    prepared = made(files, tmp_path / "out", tokenizer, host, validation=0.2, strict_groups=strict)
+    ((place, why),) = found_of(prepared, ProblemKind.SHARED_PROMPT)
+    assert place == "a.jsonl:1"
+    assert why.startswith("has the prompt of 19 other rows, of 1 prompt in all; ")
+    assert "--strict-groups" in why
+    assert kinds(prepared)[ProblemKind.SHARED_PROMPT] == 20
+    splits = ["train"] if strict else ["train", "validation"]
+    assert (prepared.train_rows, prepared.validation_rows) == ((20, 0) if strict else (16, 4))
+    assert set(datasets.load_from_disk(str(tmp_path / "out"))) == set(splits)
+    assert sorted(path.name for path in (tmp_path / "out" / "tokens").glob("*.arrow")) == [f"{name}.arrow" for name in splits]
+    assert (tmp_path / "out" / "validation").exists() != strict
+    if strict:
+        assert host.notes == [
+            "Rows of one prompt, and pieces that overlap, stay in one split, and too few are of others, "
+            "so nothing is held out for evaluation."
+        ]
+    else:
+        assert host.notes == []
 
 
 # Tokens

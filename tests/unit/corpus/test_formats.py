@@ -174,7 +174,8 @@ def deep() -> str:
         ("a.json", '[{"text": "a"},\n{"text": }]', "a.json:2", "is not JSON"),
         ("a.json", '[{"text": "a"}\n{"text": "b"}]', "a.json:2", "a comma or the end of the array is missing"),
         ("a.json", '[{"text": "a"}', "a.json:1", "a comma or the end of the array is missing"),
-        ("a.json", '{"text": "a"}\n{"text": "b"}', "a.json:2", "goes on behind the end"),
+        ("a.json", '{"text": "a"}\n["b"]', "a.json:2", "goes on behind the end"),
+        ("a.json", '{"text": "a"}\n{"text": "b"', "a.json:2", "is not JSON: Expecting ',' delimiter at column 13"),
         ("a.json", f'[{{"text": "a"}},\n{deep()}]', "a.json:2", "is nested too deeply"),
         ("a.json", b'[\n\n{"text": "\xff"}]', "a.json:3", "is not UTF-8"),
         ("a.jsonl", f'{{"text": "a"}}\n{{"text": {deep()}}}', "a.jsonl:2", "is nested too deeply"),
@@ -291,7 +292,7 @@ def test_long_rows_of_a_table_are_read_few_at_a_time(tmp_path: Path) -> None:
     rows_of = tables.rows_of
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "rows_of", noted)
-        found = list(tables.read_parquet(tmp_path / "a.parquet", "f", lambda columns: None))
+        found = list(tables.read_parquet(tmp_path / "a.parquet", "f", list))
     assert [one.fields["text"] for one in found if isinstance(one, Record)] == rows
     assert max(held) <= 8
 
@@ -380,3 +381,98 @@ def test_the_delimiter_can_be_given(tmp_path: Path) -> None:
     made(files, tmp_path / "out", delimiter=":")
     assert texts(tmp_path / "out") == ["a, b"]
     assert infer(files).files[0].file_type is FileType.CSV
+
+
+# Only what is needed is read
+
+
+UNREADABLE = {
+    "timestamp": pa.array([1, 10**18], pa.timestamp("us")),
+    "date": pa.array([1, 10**7], pa.date32()),
+    "duration": pa.array([1, 2**62], pa.duration("s")),
+    "zone": pa.array([1, 2], pa.timestamp("us", tz="Mars/Base")),
+    "within": pa.array([[{"made": 1}], [{"made": 10**18}]], pa.list_(pa.struct([("made", pa.timestamp("us"))]))),
+}
+
+
+def written(files: Path, name: str, table: pa.Table) -> Path:
+    files.mkdir(parents=True, exist_ok=True)
+    match name:
+        case "a.parquet":
+            pq.write_table(table, files / name)
+        case "a.arrow":
+            with pa.ipc.new_file(files / name, table.schema) as writer:
+                writer.write_table(table)
+        case "stream.arrow":
+            with pa.ipc.new_stream(files / name, table.schema) as writer:
+                writer.write_table(table)
+        case "saved":
+            datasets.Dataset(table).save_to_disk(str(files))
+    return files
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "stream.arrow", "saved"])
+@pytest.mark.parametrize("kind", list(UNREADABLE))
+def test_a_column_that_is_not_needed_is_not_read(tmp_path: Path, kind: str, name: str) -> None:
+    if name == "saved" and kind == "zone":
+        pytest.skip("datasets itself refuses such a column")
+    table = pa.table({"text": ["one", "two"], "made": UNREADABLE[kind], "text.raw": ["x", "y"]})
+    host = Recorder()
+    spec = PrepareSpec("d", upload_id="u", validation=0.0)
+    prepare(written(tmp_path / "in", name, table), spec, None, tmp_path / "out", host)
+    assert texts(tmp_path / "out") == ["one", "two"]
+    assert host.notes == ["Not used: made, text.raw."]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "stream.arrow", "saved"])
+def test_a_value_that_is_needed_and_cannot_be_read_is_its_row_s_problem(tmp_path: Path, name: str) -> None:
+    table = pa.table({"prompt": ["a", "b"], "completion": ["c", "d"], "tools": UNREADABLE["within"]})
+    table = table.set_column(2, "tools", pa.array([[], [{"made": 10**18}]], table["tools"].type))
+    files = written(tmp_path / "in", name, table)
+    with pytest.raises(BadData, match=r":2 has a value in 'tools' that cannot be read"):
+        made(files, tmp_path / "out")
+    report = made(files, tmp_path / "out", on_error=OnError.DROP).report
+    assert (report.rows_kept, report.rows_malformed) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_two_columns_of_one_name_are_refused_where_they_are_needed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([1]), pa.array([2])], ["text", "text", "n", "n"])
+    written(tmp_path / "in", name, table)
+    with pytest.raises(BadData, match=rf"^{name} names the column 'text' 2 times; rename all but one"):
+        made(tmp_path / "in", tmp_path / "out")
+    written(tmp_path / "in", name, table.select([0, 2, 3]))
+    assert made(tmp_path / "in", tmp_path / "out").train_rows == 1
+
+
+def test_two_columns_of_one_name_are_refused_in_a_csv_file_too(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"a.csv": "prompt,completion,prompt\na,b,c\n"})
+    with pytest.raises(BadData, match=r"a\.csv:1 names the column 'prompt' 2 times"):
+        made(files, tmp_path / "out")
+
+
+def test_images_refuse_a_row_of_a_conversation_but_not_empty_ones(tmp_path: Path) -> None:
+    kind = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    table = pa.table({"prompt": ["a", "b", "c"], "completion": ["d", "e", "f"]})
+    images = pa.array([[], None, [{"bytes": b"png", "path": None}]], kind)
+    files = written(tmp_path / "in", "a.parquet", table.append_column("images", images))
+    with pytest.raises(BadData, match=r"a\.parquet:3 has media in 'images'"):
+        made(files, tmp_path / "out")
+    assert made(files, tmp_path / "out", on_error=OnError.DROP).train_rows == 2
+
+
+# JSON that is lines
+
+
+def test_a_json_file_of_lines_is_read_line_by_line(tmp_path: Path) -> None:
+    rows = ['{"text": "a"}', '{"text": b}', '{"text": "c"}', "", '{"text": "d"},', '{"text": "e"}']
+    report = made(fill(tmp_path / "in", {"a.json": "\n".join(rows)}), tmp_path / "out", on_error=OnError.DROP).report
+    assert texts(tmp_path / "out") == ["a", "c", "e"]
+    assert (report.rows_read, report.rows_malformed, [one.line for one in report.problems]) == (5, 2, [2, 5])
+
+
+def test_objects_one_after_another_are_read_too(tmp_path: Path) -> None:
+    content = json.dumps({"text": "a"}, indent=1) + "\n" + json.dumps({"text": "b"}, indent=1) + json.dumps({"text": "c"})
+    made(fill(tmp_path / "in", {"a.json": content}), tmp_path / "out")
+    assert texts(tmp_path / "out") == ["a", "b", "c"]

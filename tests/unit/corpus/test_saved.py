@@ -13,7 +13,8 @@ import pytest
 
 from smolora import ProblemKind, RowProblem
 from smolorad.corpus.readers.saved import open_saved, read_dataset
-from smolorad.corpus.shapes import Sample, Shaper
+from smolorad.corpus.shaper import Shaper
+from smolorad.corpus.shapes import Sample
 from smolorad.errors import BadData
 from tests.unit.corpus.kit import Recorder
 
@@ -26,13 +27,14 @@ def made(*texts: str | None, column: str = "text") -> datasets.Dataset:
 def read(dataset: datasets.Dataset, text_field: str = "text") -> list[Sample | RowProblem]:
     """Its rows and problems."""
     shaper = Shaper(None, text_field, {})
-    records = read_dataset(dataset, "train", shaper.unfit_columns)
+    records = read_dataset(dataset, "train", shaper.select)
     return [one if isinstance(one, RowProblem) else shaper.shaped(one) for one in records]
 
 
 def test_a_saved_dataset_is_read_row_by_row_and_a_null_is_located(tmp_path: Path) -> None:
     made(" a ", None, "", "b\0").save_to_disk(tmp_path / "saved", num_shards=2)
-    found = read(open_saved(tmp_path / "saved", Recorder().tell))
+    ((_, dataset, _),) = open_saved(tmp_path / "saved", Recorder().tell)
+    found = read(dataset)
     assert [one.values if isinstance(one, Sample) else one.why for one in found] == [
         ("a",),
         "has null in 'text', not text; put it in quotes or remove the row",
@@ -42,16 +44,26 @@ def test_a_saved_dataset_is_read_row_by_row_and_a_null_is_located(tmp_path: Path
     assert [(one.file, one.line) for one in found] == [("train", number) for number in range(1, 5)]
 
 
-def test_of_several_splits_train_is_read_and_the_others_are_named(tmp_path: Path) -> None:
-    datasets.DatasetDict(test=made("b"), train=made("a"), dev=made("c")).save_to_disk(tmp_path / "saved")
+def test_of_several_splits_train_is_read_validation_held_out_and_the_others_are_named(tmp_path: Path) -> None:
+    saved = datasets.DatasetDict(test=made("b"), train=made("a"), dev=made("c", "d"), raw=made("e"))
+    saved.save_to_disk(tmp_path / "saved")
     host = Recorder()
-    assert open_saved(tmp_path / "saved", host.tell)["text"][:] == ["a"]
-    assert host.notes == ["Left out, as only the split 'train' is read: 'test', 'dev'."]
+    found = open_saved(tmp_path / "saved", host.tell)
+    assert [(one.name, one.dataset["text"][:], one.split) for one in found] == [
+        ("train", ["a"], "train"),
+        ("dev", ["c", "d"], "validation"),
+    ]
+    assert host.notes == [
+        "The saved dataset's split 'dev' is held out, so that --validation draws no others.",
+        "Left out of the saved dataset, as only what is to train on or to hold out is read: 'test' (1 row), 'raw' (1 row).",
+    ]
+    assert [one.name for one in open_saved(tmp_path / "saved", Recorder().tell, held_out=False)] == ["train"]
 
 
 def test_the_only_split_is_read_whatever_its_name(tmp_path: Path) -> None:
     datasets.DatasetDict(test=made("b")).save_to_disk(tmp_path / "saved")
-    assert open_saved(tmp_path / "saved", Recorder().tell)["text"][:] == ["b"]
+    ((name, dataset, split),) = open_saved(tmp_path / "saved", Recorder().tell)
+    assert (name, dataset["text"][:], split) == ("test", ["b"], "")
 
 
 def test_splits_without_train_are_refused_by_name(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from smolora import ProblemKind, RowProblem
 from smolora._text.rows import Record
 from smolorad.chat.turns import Turn
-from smolorad.corpus import shapes
-from smolorad.corpus.shapes import COLUMNS, Sample, Shaper
+from smolorad.corpus import fields as known
+from smolorad.corpus.shaper import Shaper
+from smolorad.corpus.shapes import COLUMNS, Sample
 from smolorad.domain import Shape
 from smolorad.jobs.prepare import COLUMNS as NAMES_TO_MAP
 
@@ -39,10 +40,11 @@ def shaped(
         ({"prompt": "2+2?", "completion": " 4"}, Shape.PROMPT_COMPLETION, ("2+2?", " 4")),
         ({"messages": [ASKED, ANSWERED]}, Shape.CHAT, (TURNS,)),
         ({"messages": '[{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]'}, Shape.CHAT, (TURNS,)),
-        ({"prompt": [ASKED], "completion": [ANSWERED]}, Shape.CHAT, (TURNS,)),
+        ({"prompt": [ASKED], "completion": [ANSWERED]}, Shape.PROMPT_COMPLETION, (TURNS[:1], TURNS[1:])),
+        ({"prompt": "2+2?", "completion": [ANSWERED]}, Shape.PROMPT_COMPLETION, (TURNS[:1], TURNS[1:])),
         ({"prompt": "x", "messages": [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]}, ANSWERED]}, Shape.CHAT,
          (TURNS,)),
-        ({"prompt": [ASKED], "completion": "4"}, Shape.CHAT, (TURNS,)),
+        ({"prompt": [ASKED], "completion": "4"}, Shape.PROMPT_COMPLETION, (TURNS[:1], TURNS[1:])),
         ({"messages": {"role": ["user", "assistant"], "content": ["2+2?", "4"]}}, Shape.CHAT, (TURNS,)),
         ({"messages": [ASKED, ANSWERED | {"tool_calls": None}]}, Shape.CHAT, (TURNS,)),
         # ShareGPT
@@ -124,8 +126,7 @@ def test_what_a_row_may_lack_it_may_lack_under_another_name() -> None:
 
 
 def test_the_names_a_request_may_map_are_those_that_are_known_here() -> None:
-    needed = {name for sets in shapes._NEEDED.values() for names in sets for name in names}
-    assert set(NAMES_TO_MAP) == {"prompt", *needed, *shapes._OPTIONAL}
+    assert set(NAMES_TO_MAP) == set(known.NAMES)
 
 
 @pytest.mark.parametrize(

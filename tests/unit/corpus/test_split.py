@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, named_split, reach
+from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, reach
 
 SHARES = st.floats(0, 0.5)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -87,19 +87,3 @@ def test_of_many_texts_whole_ones_are_held_out(seed: int) -> None:
 @pytest.mark.parametrize(("size", "overlap", "near"), [(512, 0, 0), (512, 64, 1), (512, 256, 2), (8, 6, 4), (8, 7, 8)])
 def test_how_far_a_piece_reaches(size: int, overlap: int, near: int) -> None:
     assert reach(size, overlap) == near
-
-
-@pytest.mark.parametrize(
-    ("file", "split"),
-    [
-        ("train.jsonl", "train"),
-        ("data/validation-00000-of-00002.parquet", "validation"),
-        ("my_VAL.csv", "validation"),
-        ("test/a.txt", "test"),
-        ("train/dev.txt", "validation"),
-        ("trains.txt", ""),
-        ("latest/contest.txt", ""),
-    ],
-)
-def test_a_file_s_name_may_tell_its_split(file: str, split: str) -> None:
-    assert named_split(file) == split

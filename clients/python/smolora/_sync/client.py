@@ -132,12 +132,15 @@ class Client:
         """Makes a dataset of files and folders (`paths`), of an upload, or of a dataset of the hub; exactly one of the three.
 
         `settings`: those of the contract by name: `on_error="drop", chunk_size=200`. What is left out, or None, takes the
-        contract's default. The result is the Dataset with its report. Where the newest revision was made of the same files,
-        unchanged, in the same way, that is the result, and nothing is sent. `on_sent` is that of `upload`.
+        contract's default; `model` may be a folder, as in `load`. The result is the Dataset with its report. Where the newest
+        revision was made of the same files, unchanged, in the same way, that is the result, and nothing is sent. `on_sent` is
+        that of `upload`.
         """
         given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         if [bool(given), bool(upload_id), hub is not None].count(True) != 1:
             raise InvalidRequest("prepare() takes exactly one of paths, upload_id and hub; give one of them.")
+        if model := settings.get("model"):
+            settings["model"] = _place(model)
         request = prepare_settings(settings)
         request.MergeFrom(fill(datasets_pb2.PrepareDatasetRequest, name=name, upload_id=upload_id, hub=hub_dataset(hub)))
         if given:
@@ -171,9 +174,13 @@ class Client:
         answer = self._call(datasets_pb2_grpc.DatasetServiceStub, "GetDataset", request)
         return from_message(values.Dataset, answer.dataset)
 
-    def preview(self, name: str, *, split: str = "train", offset: int = 0, limit: int = 5, model: str = "") -> values.Preview:
+    def preview(
+        self, name: str, *, split: str = "train", offset: int = 0, limit: int = 5, model: AnyPath = ""
+    ) -> values.Preview:
         """Some rows, as training will read them with `model`, by default the resident one; `split`: `train`, `validation`."""
-        request = fill(datasets_pb2.PreviewDatasetRequest, name=name, split=split, offset=offset, limit=limit, model=model)
+        request = fill(
+            datasets_pb2.PreviewDatasetRequest, name=name, split=split, offset=offset, limit=limit, model=_place(model)
+        )
         answer = self._call(datasets_pb2_grpc.DatasetServiceStub, "PreviewDataset", request)
         return from_message(values.Preview, answer)
 
@@ -195,7 +202,7 @@ class Client:
         dataset: str,
         adapter: str,
         *,
-        model: str = "",
+        model: AnyPath = "",
         parent: str = "",
         request_id: str = "",
         **settings: Unpack[TrainKeywords],
@@ -211,7 +218,7 @@ class Client:
             training_pb2.TrainRequest,
             dataset=dataset,
             adapter=adapter,
-            model=model,
+            model=_place(model),
             parent=parent,
             lora=lora,
             trainer=trainer,
@@ -339,11 +346,11 @@ class Client:
         return from_message(values.Adapter, answer.adapter)
 
     def import_adapter(
-        self, folder: AnyPath, name: str, *, base_model: str = "", on_sent: Callable[[int, int], None] | None = None
+        self, folder: AnyPath, name: str, *, base_model: AnyPath = "", on_sent: Callable[[int, int], None] | None = None
     ) -> values.Adapter:
         """Sends a PEFT LoRA folder as a new revision of `name`; it belongs to `base_model`, or to the resident model."""
         upload_id = self.upload(folder, on_sent)
-        request = fill(models_pb2.ImportAdapterRequest, upload_id=upload_id, name=name, base_model=base_model)
+        request = fill(models_pb2.ImportAdapterRequest, upload_id=upload_id, name=name, base_model=_place(base_model))
         answer = self._call(models_pb2_grpc.ModelServiceStub, "ImportAdapter", request, timeout=6 * self.timeout)
         return from_message(values.Adapter, answer.adapter)
 
@@ -365,7 +372,7 @@ class Client:
         prompt: str | None = None,
         *,
         messages: Iterable[values.ChatMessage | Mapping[str, str]] | None = None,
-        model: str = "",
+        model: AnyPath = "",
         adapter: str = "",
         max_new_tokens: int | None = None,
         min_new_tokens: int | None = None,
@@ -398,7 +405,7 @@ class Client:
             generation_pb2.GenerateRequest,
             prompt=prompt or "",
             messages=conversation(messages),
-            model=model,
+            model=_place(model),
             adapter=adapter,
             sampling=sampling(settings, max_tokens=max_new_tokens, min_tokens=min_new_tokens),
             keep_alive=duration(keep_alive),

@@ -1,26 +1,26 @@
 """Comma-separated values: a header, then rows; quoted values may hold commas and line breaks (RFC 4180).
 
-What separates the columns may be another character; where nobody says which, the header tells. How values are quoted is told by
-the first records: spaces before a quote, `\\"` within it, and in files with tabs quotes that mean nothing are known too.
+What separates the columns may be another character; where none is given, the header says which, or Excel's `sep=;` before it.
+How values are quoted is found from the whole file: see `csv_form.py`.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from smolora._models import ProblemKind, RowProblem
+from smolora._text.csv_form import Form, form_of
 from smolora._text.lines import MAX_LINE_BYTES, Line, read_lines
 from smolora._text.rows import BadFile, Record, Records, Rows, excerpt, quoted, row
 
-TAB = "\t"
 _DELIMITERS = ",;\t|"
-_SAMPLE_LINES, _SAMPLE_CHARACTERS = 100, 2**20
+_EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 def read_csv(path: Path, file: str, text_field: str = "text", delimiter: str = "") -> Rows:
@@ -52,13 +52,15 @@ def read_table(
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     with closing(read_lines(path, file)) as lines:
-        first = next((line for line in lines if line.text.strip("\r\n")), None)
+        written = (line for line in lines if line.text.strip("\r\n"))
+        first = next(written, None)
+        if first is not None and (said := _EXCEL.fullmatch(first.text)):
+            delimiter, first = delimiter or said[1], next(written, None)
         if first is None:
             raise BadFile(file, 1, "is missing, as the file is empty; write the names of the columns there")
         delimiter = delimiter or _delimiter(first.text, wanted)
-        sample, rest = _sample(first, lines)
-        form = _form([line.text for line in sample], delimiter)
-        records = _records(_Lines(chain(sample, rest), file), delimiter, form, first.number)
+        form = form_of(path, file, first, delimiter)
+        records = _records(_Lines(chain([first], lines), file), delimiter, form, first.number)
         header = next(records)
         if isinstance(header, RowProblem):
             raise BadFile(file, header.line, header.why)
@@ -88,70 +90,15 @@ def _delimiter(header: str, wanted: Sequence[str]) -> str:
     return max(_DELIMITERS, key=rank)
 
 
-def _sample(first: Line, lines: Iterator[Line]) -> tuple[list[Line], Iterator[Line]]:
-    """The first lines of a file, and what follows them: also the error where the file breaks off there."""
-    sample, left = [first], _SAMPLE_CHARACTERS
-    try:
-        for line in islice(lines, _SAMPLE_LINES):
-            sample.append(line)
-            if (left := left - len(line.text)) < 0:
-                break
-    except BadFile as error:
-        return sample, map(_raised, [error])
-    return sample, lines
-
-
-def _raised(error: BadFile) -> Line:
-    raise error
-
-
-def _form(sample: list[str], delimiter: str) -> dict[str, Any]:
-    """How values are quoted, as `csv.reader` takes it: as in RFC 4180, unless the first rows are sound in another way alone."""
-    others: list[dict[str, Any]] = [{"skipinitialspace": True}]
-    match _verdict(sample, delimiter, {}):
-        case "sound":
-            return {}
-        case "unsound":
-            others += [{"escapechar": "\\"}] if any('\\"' in line for line in sample) else []
-            others += [{"quoting": csv.QUOTE_NONE}] if _quotes_mean_nothing(sample, delimiter) else []
-    return next((form for form in others if _verdict(sample, delimiter, form) == "sound"), {})
-
-
-def _verdict(sample: list[str], delimiter: str, form: dict[str, Any]) -> str:
-    """`sound`, `spaced` where values keep quotes behind a space, or `unsound`."""
-    columns, verdict = 0, "sound"
-    try:
-        for values in csv.reader(sample, strict=True, delimiter=delimiter, **form):
-            columns = columns or len(values)
-            if values and len(values) != columns:
-                return "unsound"
-            # A quote that opens in one row of a TSV file and closes in another takes all between as one value.
-            if delimiter == TAB and any(TAB in value and "\n" in value for value in values):
-                return "unsound"
-            if any(value[:1] == " " and value.strip()[:1] == '"' == value.strip()[-1:] for value in values):
-                verdict = "spaced"
-    except csv.Error:
-        return "unsound"
-    return verdict
-
-
-def _quotes_mean_nothing(sample: list[str], delimiter: str) -> bool:
-    """Whether these may be lines of TSV that quotes nothing: few of the values that begin with a quote end with one too."""
-    if delimiter != TAB or TAB not in sample[0]:  # any line is a row of one column, also one within a quoted value
-        return False
-    opened = [value for line in sample for value in line.rstrip("\r\n").split(TAB) if value.startswith('"')]
-    return 2 * sum(value.endswith('"', 1) for value in opened) <= len(opened)
-
-
 @dataclass(frozen=True, slots=True)
 class _Record:
     values: list[str]
     line: int
 
 
-def _records(lines: _Lines, delimiter: str, form: dict[str, Any], first: int) -> Iterator[_Record | RowProblem]:
+def _records(lines: _Lines, delimiter: str, form: Form, first: int) -> Iterator[_Record | RowProblem]:
     """Records that are not empty, the header first, each with the line where it begins; the lines begin with number `first`."""
-    reader = csv.reader(lines, strict=True, delimiter=delimiter, **form)
+    reader = form.reader(lines, delimiter)
     while True:
         begin = reader.line_num + first
         values, why = [], None

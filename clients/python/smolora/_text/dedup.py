@@ -28,11 +28,15 @@ class Seen:
 
     def add(self, text: str) -> bool:
         """Remembers a text; whether it is new."""
-        first, second = _digest(text)
-        at = self._place(first, second)
-        if self._table[at]:
-            return False
-        self._table[at], self._table[at + 1] = first, second
+        first, second = _HALVES(blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest())
+        first = first or 1
+        table = self._table
+        at = first % self._slots * 2
+        if table[at]:  # taken, by it or by another
+            at = self._place(first, second)
+            if table[at]:
+                return False
+        table[at], table[at + 1] = first, second
         self._count += 1
         if self._count * 4 > self._slots * 3:
             self._grow()

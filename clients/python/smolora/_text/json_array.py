@@ -1,17 +1,22 @@
-"""A JSON file: an array of objects, or one object; read one element at a time, whatever the file's size."""
+"""A JSON file: an array of objects, or one object after another; read one element at a time, whatever the file's size.
+
+Many files of that ending are JSON Lines. Those are read line by line, so that a fault costs one row, not the rest of the file.
+"""
 
 from __future__ import annotations
 
 import codecs
 import json
 import re
+from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from smolora._models import ProblemKind, RowProblem
 from smolora._text.compressed import open_binary
-from smolora._text.jsonl import DECODER, kind_of, malformed
-from smolora._text.lines import MAX_LINE_BYTES
+from smolora._text.jsonl import DECODER, kind_of, malformed, read_objects
+from smolora._text.lines import MAX_LINE_BYTES, read_lines
 from smolora._text.rows import BadFile, Record, Records, excerpt
 
 _PIECE_BYTES = 2**18
@@ -20,10 +25,14 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def read_json(path: Path, file: str) -> Records:
-    """The objects of an array, each at the line where it begins; one object alone is one record.
+    """The objects of an array, or one after another, each at the line where it begins.
 
-    Raises BadFile where the file is not UTF-8 or not JSON: behind a fault nobody can tell where the next element begins.
+    Raises BadFile where the file is not UTF-8 or not JSON, unless it has one object a line: behind a fault it is not known
+    where the next element begins.
     """
+    if _is_lines(path, file):
+        yield from read_objects(path, file)
+        return
     with open_binary(path, file, lambda: text.line) as stream:
         text = _Text(stream, file)
         first = text.peek()
@@ -31,6 +40,8 @@ def read_json(path: Path, file: str) -> Records:
             return
         if first != "[":
             yield _element(text, file)
+            while text.peek() == "{":
+                yield _element(text, file)
             _end(text, file)
             return
         text.skip()
@@ -46,6 +57,14 @@ def read_json(path: Path, file: str) -> Records:
                 if mark == "]":
                     break
         _end(text, file)
+
+
+def _is_lines(path: Path, file: str) -> bool:
+    """Whether both of the first two lines that are not empty begin an object, as those of no single one do."""
+    with suppress(BadFile), closing(read_lines(path, file)) as lines:
+        begins = (line.text.lstrip()[:1] for line in lines if line.text.strip())
+        return list(islice(begins, 2)) == ["{", "{"]
+    return False
 
 
 def _element(text: _Text, file: str) -> Record | RowProblem:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smolora._models import ProblemKind, RowProblem
-from smolora._text.lines import read_lines
+from smolora._text.lines import Block, read_blocks
 from smolora._text.rows import Record, Records, Row, Rows, excerpt, quoted, row
 
 _KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"} | {
@@ -43,12 +43,16 @@ def read_jsonl(path: Path, file: str, text_field: str = "text") -> Rows:
 
 def read_objects(path: Path, file: str) -> Records:
     """The objects of a file; empty lines are none."""
-    with closing(read_lines(path, file)) as lines:
-        for line in lines:
-            if line.why is not None:
-                yield line.problem(file)
-            elif text := line.text.rstrip():
-                yield _record(text, file, line.number)
+    with closing(read_blocks(path, file)) as blocks:
+        for block in blocks:
+            if isinstance(block, Block):
+                for number, text in enumerate(block.texts, block.number):
+                    if text := text.rstrip():
+                        yield _record(text, file, number)
+            elif block.why is not None:
+                yield block.problem(file)
+            elif text := block.text.rstrip():
+                yield _record(text, file, block.number)
 
 
 def _record(line: str, file: str, number: int) -> Record | RowProblem:

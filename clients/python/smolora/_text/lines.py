@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import zlib
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -13,6 +15,7 @@ from smolora._text.rows import BadFile, excerpt, fault
 
 # A whole book fits. What is longer is no line of text, and would be held several times over.
 MAX_LINE_BYTES = 16 * 2**20
+_BLOCK_BYTES = 2**18
 _LOOKED_AT, _ENOUGH = 400, 12
 
 
@@ -29,6 +32,13 @@ class Line(NamedTuple):
         return RowProblem(file, self.number, self.why or "", self.kind, excerpt(self.text))
 
 
+class Block(NamedTuple):
+    """Lines that have no fault, without their ends; `number` is the first one's."""
+
+    number: int
+    texts: list[str]
+
+
 def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[Line, None, None]:
     """The lines of a file; they end in LF, CRLF or CR, as in Python's text files. A byte order mark is left out.
 
@@ -37,12 +47,51 @@ def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[L
     """
     number = 0
     with open_binary(path, file, lambda: number + 1) as stream:
-        for number, raw in enumerate(_raw_lines(stream, most), 1):
-            if number == 1:
-                if (encoding := _other_encoding(raw)) is not None:
-                    raise BadFile(file, 1, f"is the beginning of a file in {encoding}; save the file as UTF-8")
-                raw = raw.removeprefix(codecs.BOM_UTF8)
+        for number, raw in enumerate(_from_the_first(_raw_lines(stream, most), file), 1):
             yield _line(number, raw, most)
+
+
+def read_blocks(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[Block | Line, None, None]:
+    """As `read_lines`, many lines at a time where none has a fault: decoded at once, they take a third of the time."""
+    number = 0
+    with open_binary(path, file, lambda: number + 1) as stream:
+        raws: list[bytes] = []
+        size = 0
+        try:
+            for number, raw in enumerate(_from_the_first(_raw_lines(stream, most), file), 1):
+                raws.append(raw)
+                size += len(raw)
+                if size > _BLOCK_BYTES:
+                    yield from _decoded(raws, number, most)
+                    raws, size = [], 0
+        except (OSError, EOFError, zlib.error):  # a packed file that breaks off: what stands before is sound
+            yield from _decoded(raws, number, most)
+            raise
+        yield from _decoded(raws, number, most)
+
+
+def _decoded(raws: list[bytes], last: int, most: int) -> Iterator[Block | Line]:
+    """Lines as one block, or else one by one; `last` is the number of the last."""
+    first = last - len(raws) + 1
+    data = b"".join(raws)
+    ends = data.count(b"\r\n") if b"\r" in data else 0
+    if len(data) <= most and data.count(b"\r") == ends and b"\0" not in data:
+        with suppress(UnicodeDecodeError):
+            texts = data.decode().split("\n")
+            yield Block(first, texts[: len(raws)])
+            return
+    for number, raw in enumerate(raws, first):
+        yield _line(number, raw, most)
+
+
+def _from_the_first(raws: Iterator[bytes], file: str) -> Iterator[bytes]:
+    """The lines without the mark that the first may begin with. Raises BadFile where that tells another encoding."""
+    if (first := next(raws, None)) is None:
+        return
+    if (encoding := _other_encoding(first)) is not None:
+        raise BadFile(file, 1, f"is the beginning of a file in {encoding}; save the file as UTF-8")
+    yield first.removeprefix(codecs.BOM_UTF8)
+    yield from raws
 
 
 def _other_encoding(raw: bytes) -> str | None:

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = Actions(parser)
     actions.add("list", "list datasets, newest first, each with its newest revision")
     actions.add("show", "show one dataset with its report: NAME or NAME@REVISION", "name")
-    report = actions.add("report", "write the report as one HTML page, with plots", "name")
+    report = actions.add("report", "write the report as one HTML page, with plots; with --json also as data", "name")
     report.add_argument("--output", metavar="FILE", help="where to; by default NAME-REVISION.html, - for stdout")
     rows.arguments(actions.add("preview", "show some rows, as the model will see them"))
     diff = actions.add("diff", "show what a later dataset added and removed: NAME or NAME@REVISION", "before", "after")
@@ -67,7 +67,10 @@ def _report(args: argparse.Namespace, client: Client, out: Output) -> None:
     dataset = client.dataset(args.name)
     content = page(dataset, speed(client))
     if args.output == "-":
-        out.text(content)
+        if out.json:
+            out.emit(dataset=dataset)
+        else:
+            out.text(content)
         return
     path = Path(args.output or f"{dataset.name}-{dataset.revision}.html")
     try:
@@ -75,7 +78,7 @@ def _report(args: argparse.Namespace, client: Client, out: Output) -> None:
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be written ({error.strerror}); choose another place with --output.") from error
     if out.json:
-        out.emit(path=str(path))
+        out.emit(path=str(path), dataset=dataset)
     else:
         out.text(str(path))
 

@@ -46,6 +46,12 @@ class Shape(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SHAPE_CHAT: _ClassVar[Shape]
     SHAPE_PREFERENCE: _ClassVar[Shape]
 
+class Splits(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SPLITS_UNSPECIFIED: _ClassVar[Splits]
+    SPLITS_NAMED: _ClassVar[Splits]
+    SPLITS_IGNORE: _ClassVar[Splits]
+
 class OnError(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ON_ERROR_UNSPECIFIED: _ClassVar[OnError]
@@ -73,6 +79,7 @@ class ProblemKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROBLEM_KIND_IN_TWO_SPLITS: _ClassVar[ProblemKind]
     PROBLEM_KIND_EMPTY: _ClassVar[ProblemKind]
     PROBLEM_KIND_CONTROL_TOKENS: _ClassVar[ProblemKind]
+    PROBLEM_KIND_SHARED_PROMPT: _ClassVar[ProblemKind]
 FILE_TYPE_UNSPECIFIED: FileType
 FILE_TYPE_TXT: FileType
 FILE_TYPE_JSONL: FileType
@@ -96,6 +103,9 @@ SHAPE_TEXT: Shape
 SHAPE_PROMPT_COMPLETION: Shape
 SHAPE_CHAT: Shape
 SHAPE_PREFERENCE: Shape
+SPLITS_UNSPECIFIED: Splits
+SPLITS_NAMED: Splits
+SPLITS_IGNORE: Splits
 ON_ERROR_UNSPECIFIED: OnError
 ON_ERROR_FAIL: OnError
 ON_ERROR_DROP: OnError
@@ -118,6 +128,7 @@ PROBLEM_KIND_BOILERPLATE: ProblemKind
 PROBLEM_KIND_IN_TWO_SPLITS: ProblemKind
 PROBLEM_KIND_EMPTY: ProblemKind
 PROBLEM_KIND_CONTROL_TOKENS: ProblemKind
+PROBLEM_KIND_SHARED_PROMPT: ProblemKind
 
 class UploadFileRequest(_message.Message):
     __slots__ = ("header", "data")
@@ -158,7 +169,7 @@ class HubDataset(_message.Message):
     def __init__(self, repo_id: _Optional[str] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class PrepareDatasetRequest(_message.Message):
-    __slots__ = ("name", "upload_id", "hub", "file_type", "text_field", "chunk_size", "validation", "seed", "on_error", "model", "request_id", "shape", "columns", "text_unit", "chunk_unit", "chunk_overlap", "near_duplicates", "min_characters", "max_characters", "max_length", "delimiter", "source_fingerprint", "parse_special")
+    __slots__ = ("name", "upload_id", "hub", "file_type", "text_field", "chunk_size", "validation", "seed", "on_error", "model", "request_id", "shape", "columns", "text_unit", "chunk_unit", "chunk_overlap", "near_duplicates", "min_characters", "max_characters", "max_length", "delimiter", "source_fingerprint", "parse_special", "splits", "strict_groups")
     class ColumnsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +200,8 @@ class PrepareDatasetRequest(_message.Message):
     DELIMITER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PARSE_SPECIAL_FIELD_NUMBER: _ClassVar[int]
+    SPLITS_FIELD_NUMBER: _ClassVar[int]
+    STRICT_GROUPS_FIELD_NUMBER: _ClassVar[int]
     name: str
     upload_id: str
     hub: HubDataset
@@ -212,7 +225,9 @@ class PrepareDatasetRequest(_message.Message):
     delimiter: str
     source_fingerprint: str
     parse_special: bool
-    def __init__(self, name: _Optional[str] = ..., upload_id: _Optional[str] = ..., hub: _Optional[_Union[HubDataset, _Mapping]] = ..., file_type: _Optional[_Union[FileType, str]] = ..., text_field: _Optional[str] = ..., chunk_size: _Optional[int] = ..., validation: _Optional[float] = ..., seed: _Optional[int] = ..., on_error: _Optional[_Union[OnError, str]] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., shape: _Optional[_Union[Shape, str]] = ..., columns: _Optional[_Mapping[str, str]] = ..., text_unit: _Optional[_Union[TextUnit, str]] = ..., chunk_unit: _Optional[_Union[ChunkUnit, str]] = ..., chunk_overlap: _Optional[int] = ..., near_duplicates: _Optional[float] = ..., min_characters: _Optional[int] = ..., max_characters: _Optional[int] = ..., max_length: _Optional[int] = ..., delimiter: _Optional[str] = ..., source_fingerprint: _Optional[str] = ..., parse_special: _Optional[bool] = ...) -> None: ...
+    splits: Splits
+    strict_groups: bool
+    def __init__(self, name: _Optional[str] = ..., upload_id: _Optional[str] = ..., hub: _Optional[_Union[HubDataset, _Mapping]] = ..., file_type: _Optional[_Union[FileType, str]] = ..., text_field: _Optional[str] = ..., chunk_size: _Optional[int] = ..., validation: _Optional[float] = ..., seed: _Optional[int] = ..., on_error: _Optional[_Union[OnError, str]] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., shape: _Optional[_Union[Shape, str]] = ..., columns: _Optional[_Mapping[str, str]] = ..., text_unit: _Optional[_Union[TextUnit, str]] = ..., chunk_unit: _Optional[_Union[ChunkUnit, str]] = ..., chunk_overlap: _Optional[int] = ..., near_duplicates: _Optional[float] = ..., min_characters: _Optional[int] = ..., max_characters: _Optional[int] = ..., max_length: _Optional[int] = ..., delimiter: _Optional[str] = ..., source_fingerprint: _Optional[str] = ..., parse_special: _Optional[bool] = ..., splits: _Optional[_Union[Splits, str]] = ..., strict_groups: _Optional[bool] = ...) -> None: ...
 
 class PrepareDatasetResponse(_message.Message):
     __slots__ = ("job_event", "dataset")

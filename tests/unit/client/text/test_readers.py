@@ -7,12 +7,13 @@ import gzip
 import hashlib
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smolora import RowProblem
@@ -333,7 +334,7 @@ def test_csv_ignores_space_around_column_names() -> None:
         ('id,text\n1," ""a"""\n', "", ['"a"']),
     ],
 )  # fmt: skip
-def test_csv_takes_the_way_of_quoting_in_which_the_first_rows_are_sound(content: str, delimiter: str, rows: list[str]) -> None:
+def test_csv_takes_the_way_of_quoting_that_loses_the_fewest_rows(content: str, delimiter: str, rows: list[str]) -> None:
     found = read(read_csv, content, "text", delimiter)
     assert [one.text if isinstance(one, Row) else "!" for one in found] == rows
 
@@ -353,3 +354,65 @@ def test_csv_gives_the_rows_before_the_place_where_a_packed_file_breaks_off(tmp_
     with pytest.raises(BadFile) as caught:
         found.extend(read_csv(path, "f"))
     assert caught.value.line == len(found) + 2 > 20
+
+
+# How CSV is quoted
+
+BACKSLASHES = [r'"Simplify \frac{2}{4} please","It is \frac{1}{2}."', r'"Where?","In C:\new\table"', r'"A \\ stays, once","\\"']
+SAID = r'"Say \"done\", then stop","done"'
+READ = [
+    [r"Simplify \frac{2}{4} please", r"It is \frac{1}{2}."],
+    ["Where?", r"In C:\new\table"],
+    ["A \\ stays, once", "\\"],
+]
+
+
+def table_of(rows: list[str], tmp_path: Path) -> list[list[str] | str]:
+    (tmp_path / "a.csv").write_text("\n".join(["prompt,completion", *rows]) + "\n", newline="")
+    found = read_table(tmp_path / "a.csv", "f")
+    return [one.why if isinstance(one, RowProblem) else list(one.fields.values()) for one in found]
+
+
+@pytest.mark.parametrize("at", [0, 2, 99, 100, 101, 250])
+def test_csv_unescapes_quotes_alone_wherever_the_first_of_them_stands(tmp_path: Path, at: int) -> None:
+    rows = [*(BACKSLASHES[n % 3] for n in range(at)), SAID, *BACKSLASHES]
+    expected = [*(READ[n % 3] for n in range(at)), ['Say "done", then stop', "done"], *READ]
+    assert table_of(rows, tmp_path) == expected
+
+
+def test_csv_keeps_every_backslash_of_a_file_without_escaped_quotes(tmp_path: Path) -> None:
+    rows = [r'"C:\","a \\ b"', r"\N,\n", r'"""C:\""",x']
+    assert table_of(rows, tmp_path) == [["C:\\", "a \\\\ b"], [r"\N", r"\n"], ['"C:\\"', "x"]]
+
+
+def test_csv_s_reading_does_not_change_for_one_broken_row(tmp_path: Path) -> None:
+    rows = [SAID, "too,many,values", SAID, *BACKSLASHES]
+    found = table_of(rows, tmp_path)
+    assert "has 3 values where the header names 2" in found[1]
+    assert found[2:] == [['Say "done", then stop', "done"], *READ]
+
+
+VALUES = st.text(st.sampled_from('a\\", \n'), max_size=6)
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=130), st.permutations(range(130)))
+@settings(max_examples=60, deadline=None)
+def test_a_row_of_csv_is_read_alike_wherever_it_stands(rows: list[tuple[str, str]], order: list[int]) -> None:
+    def quoted(value: str) -> str:
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    lines = [",".join(map(quoted, row)) for row in rows if any(row)]
+    moved = [at for at in order if at < len(lines)]
+    if not lines:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        first = table_of(lines, Path(folder))
+        other = table_of([lines[at] for at in moved], Path(folder))
+    assert other == [first[at] for at in moved]
+
+
+def test_excel_s_first_line_tells_the_separator(tmp_path: Path) -> None:
+    for first in ("sep=;\n", "SEP=;\r\n", '"sep=;"\n'):
+        found = read(read_csv, f"{first}id;text\n1;a, b\n")
+        assert [(one.text, one.line) for one in found if isinstance(one, Row)] == [("a, b", 3)]
+    assert texts(read(read_csv, "sep=|\nid|text\n1|a;b\n")) == ["a;b"]

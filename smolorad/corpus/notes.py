@@ -1,0 +1,49 @@
+"""Sentences of notes that name files or fields; a few of them, none too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from smolorad.corpus.named import TEST, TRAIN, VALIDATION, NamedFiles
+
+_MOST_NAMES, _MOST_CHARACTERS = 12, 60
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them."""
+    shown = [name if len(name) <= _MOST_CHARACTERS else name[:_MOST_CHARACTERS] + "…" for name in names[:_MOST_NAMES]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def rows_spoken(rows: int) -> str:
+    """`1 row`, `2 rows`."""
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
+def of_rows_by_split(rows: Mapping[str, int]) -> str | None:
+    """How rows were taken that say in a field which split they are of; None where all are trained on."""
+    if not rows.get(VALIDATION) and not rows.get(TEST):
+        return None
+    taken = ((TRAIN, "trained on"), (VALIDATION, "held out"), (TEST, "left out"))
+    parts = ", ".join(f"{rows[split]:,} of {split} {how}" for split, how in taken if rows.get(split))
+    return f"Rows by their field 'split': {parts}. --splits ignore reads all of them alike."
+
+
+def of_named_files(named: NamedFiles, test_rows: Mapping[str, int]) -> Iterator[str]:
+    """How each file that is named as a split was taken."""
+    if named.all_ignored:
+        yield f"Trained on, though named as another split, as there is nothing else to train on: {listed(named.not_counted)}."
+        return
+    by_split = {split: [file for file, said in named.splits.items() if said == split] for split in (TRAIN, VALIDATION, TEST)}
+    parts = []
+    if held := by_split[VALIDATION]:
+        parts.append(f"{listed(held)} held out, so that --validation draws no others")
+    if tests := by_split[TEST]:
+        rows = sum(test_rows[file] for file in tests)
+        parts.append(f"{listed(tests)} left out ({rows_spoken(rows)})")
+    if parts:
+        trained = f"{listed(by_split[TRAIN])} trained on; " if by_split[TRAIN] else ""
+        yield f"Files named as splits: {trained}{'; '.join(parts)}. --splits ignore reads all of them alike."
+    if named.not_counted:
+        yield f"Trained on like any other, as its name alone does not make it a split: {listed(named.not_counted)}."

@@ -1,0 +1,14 @@
+"""Why a record is no row."""
+
+from __future__ import annotations
+
+from smolora._models import ProblemKind as ClientKind
+
+
+class Unfit(Exception):
+    """Says in its message why; `text` is what the row says, for its excerpt."""
+
+    def __init__(self, why: str, kind: ClientKind = ClientKind.MALFORMED, text: str = "") -> None:
+        super().__init__(why)
+        self.kind = kind
+        self.text = text

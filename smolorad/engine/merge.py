@@ -26,6 +26,7 @@ from smolorad.engine.facts import CONFIG, check, facts, model_files, tensors_of
 from smolorad.engine.peft_adapters import read_config, wrap
 from smolorad.engine.report import Report, tell_nobody
 from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
+from smolorad.portable import remove_paths
 
 _TORCH = {"F32": Dtype.FLOAT32, "BF16": Dtype.BFLOAT16, "F16": Dtype.FLOAT16}
 
@@ -143,6 +144,7 @@ def _write(model: Any, dtype: Dtype, base: Path, output: Path, *, code: bool) ->
     for path in model_files(base, code=code):
         if path.name != CONFIG and ".safetensors" not in path.name:
             shutil.copyfile(path, output / path.name)
+    remove_paths(output)
 
 
 def _counting(report: Report, phase: str, total: int) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -65,7 +66,7 @@ class Shelf:
                 shape=made.shape,
                 source_fingerprint=source_fingerprint,
             )
-            await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(dataset))
+            await asyncio.to_thread(publish.publish, stage, final, _about(dataset))
             await self._library.add_dataset(dataset)
         return dataset
 
@@ -160,7 +161,7 @@ class Shelf:
                 merge_proof=proof,
                 job_id=job.id,
             )
-            await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(model), sums)
+            await asyncio.to_thread(publish.publish, stage, final, _about(model), sums)
             await self._library.add_model(model)
         return model
 
@@ -220,8 +221,13 @@ class Shelf:
             raise InvalidRequest.field("path", f"{path} cannot be written by the daemon; choose another place") from error
 
     async def _put_adapter(self, stage: Path, adapter: Adapter) -> None:
-        await asyncio.to_thread(publish.publish, stage, Path(adapter.path), msgspec.to_builtins(adapter))
+        await asyncio.to_thread(publish.publish, stage, Path(adapter.path), _about(adapter))
         await self._library.add_adapter(adapter)
+
+
+def _about(item: Dataset | Adapter | Model) -> Mapping[str, Any]:
+    """The record as the manifest has it: without the folder's own place, which is where the manifest lies."""
+    return {name: value for name, value in msgspec.to_builtins(item).items() if name != "path"}
 
 
 def _covers(wanted: Ref, used: Ref) -> bool:

@@ -15,12 +15,11 @@ from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
 from smolorad.errors import HubUnreachable, NotFound
 from smolorad.log import Log
+from smolorad.portable import STARTER, STARTER_ID
 from smolorad.store.library import Library
 
 log = Log(__name__)
 
-STARTER = "starter"
-STARTER_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model, where the hub can be reached
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 _WHOLE = publish.MANIFEST  # a folder that has it is whole

@@ -116,7 +116,10 @@ def adapter_tensors(model: Any) -> dict[str, Tensor]:
 
 
 def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig, base: Source) -> None:
-    """Writes a plain PEFT folder of an adapter on `base`; raises NotFinite, with nothing written, where a tensor holds NaN or infinity."""
+    """Writes a plain PEFT folder of an adapter on `base`.
+
+    Raises NotFinite, with nothing written, where a tensor holds NaN or infinity.
+    """
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise NotFinite(f"The adapter is not finite ({broken[0]}); train again with a lower trainer.learning_rate.")

@@ -23,6 +23,7 @@ from smolorad.engine import proof
 from smolorad.engine.ahead import Ahead
 from smolorad.engine.device import release
 from smolorad.engine.facts import CONFIG, check, facts, model_files, tensors_of
+from smolorad.engine.failure import refused
 from smolorad.engine.peft_adapters import read_config, wrap
 from smolorad.engine.report import Report, tell_nobody
 from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
@@ -101,13 +102,14 @@ def attach(model: Any, folder: Path, base: str) -> PeftModel:
 
 
 def merged(adapted: PeftModel) -> Any:
-    """The base with the adapter in its weights; raises NotFinite."""
-    try:
-        return adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        if "NaN" not in str(error):
-            raise
-        raise NotFinite("The merged weights are not finite; train the adapter again with a lower learning_rate.") from error
+    """The base with the adapter in its weights; raises NotFinite, and UnsupportedModel for what PEFT does not merge."""
+    with refused("PEFT cannot merge this adapter, which can be used as it is"):
+        try:
+            return adapted.merge_and_unload(safe_merge=True)
+        except ValueError as error:
+            if "NaN" not in str(error):
+                raise
+            raise NotFinite("The merged weights are not finite; train the adapter again with a lower learning_rate.") from error
 
 
 def _read(folder: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> Any:

@@ -33,7 +33,8 @@ class _Kind:
 async def adopt(home: Home, library: Library) -> int:
     """Records every published folder that the library does not know; returns how many.
 
-    A folder's manifest has its record but for its place, so the lists can be rebuilt when the database is lost. Called before any job runs.
+    A folder's manifest has its record but for its place, so the lists can be rebuilt when the database is lost. Called before
+    any job runs.
     """
     kinds = (
         _Kind(_nested(home.datasets), Dataset, library.add_dataset),

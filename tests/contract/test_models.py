@@ -276,7 +276,7 @@ async def test_an_adapter_is_imported_listed_exported_and_deleted(house: House, 
 
 async def test_an_adapter_that_could_run_code_is_not_imported(house: House) -> None:
     await loaded(house)
-    upload_id = await upload(house, *peft_files(), ("adapter_model.bin", b"x"))
+    upload_id = await upload(house, peft_files()[0], ("adapter_model.bin", b"x"))
     answer = await refused(house.models.ImportAdapter(pb.ImportAdapterRequest(upload_id=upload_id, name="a")))
     assert (answer.code, answer.reason) == (PRECONDITION, "UNSUPPORTED_MODEL")
     missing = await refused(house.models.ImportAdapter(pb.ImportAdapterRequest(upload_id="0" * 16, name="a")))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from smolorad.engine.facts import check
 from smolorad.engine.failure import refused
-from smolorad.engine.peft_adapters import read_config, wrap
+from smolorad.engine.peft_adapters import fit, read_config
 from smolorad.engine.transformers_folder import read_model_config
 
 
@@ -23,4 +23,5 @@ def check_adapter(base: Path, name: str, adapter: Path, *, trust_remote_code: bo
     shape = read_model_config(base, name, trust_remote_code)
     with refused(f"{name} cannot be built"), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shape, trust_remote_code=trust_remote_code)
-    return wrap(model.eval().requires_grad_(False), name, config, adapter)[1]
+    _, weights = fit(model.eval().requires_grad_(False), name, config, adapter)
+    return sum(tensor.numel() for tensor in weights.values())

@@ -37,7 +37,7 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
     weights = _weights(folder)
     if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
         return Adapter(None, _numbers(weights), Native(base.native, lora))
-    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
+    view = _view(base, config)
     wrapped, parameters = wrap(view, base.name, config, folder)
     return _attached(base, wrapped, parameters)
 
@@ -48,11 +48,16 @@ def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) ->
         return Adapter(None, _numbers(tensors), Native(base.native, lora))
     config = copy.deepcopy(config)
     config.inference_mode, config.init_lora_weights = True, False
-    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
+    view = _view(base, config)
     with torch.random.fork_rng(devices=[]):
         wrapped = PeftModel(view, config)
     set_peft_model_state_dict(wrapped, dict(tensors))
     return _attached(base, wrapped, _numbers(tensors))
+
+
+def _view(base: Base, config: LoraConfig) -> Any:
+    """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
+    return base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=not config.ensure_weight_tying)
 
 
 def _attached(base: Base, wrapped: PeftModel, parameters: int) -> Adapter:
@@ -82,14 +87,14 @@ def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftM
 
     Raises UnsupportedModel, Damaged, WrongBase, NotFinite.
     """
-    wrapped, weights = _injected(model, name, config, folder)
+    wrapped, weights = fit(model, name, config, folder)
     with refused(f"The adapter in {folder} cannot be put on {name}"):
         set_peft_model_state_dict(wrapped, weights)
     return wrapped, _numbers(weights)
 
 
-def _injected(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, dict[str, Tensor]]:
-    """The model with a place for the adapter, and the adapter's own weights, which fit it."""
+def fit(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, dict[str, Tensor]]:
+    """The model with a place for the adapter of a PEFT folder, and the adapter's own weights, which fit it; raises as `wrap`."""
     weights = _weights(folder)
     config = _within(config, weights)
     # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.
@@ -117,7 +122,7 @@ def adapter_weights(base: Base, folder: Path) -> dict[str, Tensor]:
     config = read_config(folder)
     check_promise(folder, base.fingerprint, base.name)
     view = base.view(own_biases=config.bias != "none" or config.lora_bias)
-    return _injected(view, base.name, config, folder)[1]
+    return fit(view, base.name, config, folder)[1]
 
 
 def read_config(folder: Path) -> LoraConfig:

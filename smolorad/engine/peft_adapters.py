@@ -94,7 +94,7 @@ def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftM
 
 
 def fit(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, dict[str, Tensor]]:
-    """The model with a place for the adapter of a PEFT folder, and the adapter's own weights, which fit it; raises as `wrap`."""
+    """The model with a place for the adapter of a PEFT folder, and the adapter's own weights; raises as `wrap`."""
     weights = _weights(folder)
     config = _within(config, weights)
     # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.

@@ -10,10 +10,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolora._adapter import adapter_instead, is_adapter
 from smolorad import publish
 from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
-from smolorad.errors import HubUnreachable, NotFound
+from smolorad.errors import HubUnreachable, NotFound, UnsupportedModel
 from smolorad.log import Log
 from smolorad.portable import STARTER, STARTER_ID
 from smolorad.store.library import Library
@@ -122,6 +123,8 @@ class Resolver:
 
 
 def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file() and is_adapter(path):
+        raise UnsupportedModel(adapter_instead(str(path)))
     if not (path / "config.json").is_file():
         raise NotFound(
             f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."

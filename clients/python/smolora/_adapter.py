@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,17 @@ class Fault(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder says that it holds an adapter."""
+    return (folder / CONFIG).is_file()
+
+
+def adapter_instead(folder: str) -> str:
+    """What to say where an adapter's folder is named as a model."""
+    command = f"smolora-client adapters import {shlex.quote(folder)} --name NAME"
+    return f"{folder} holds an adapter, not a model; load its base, then type `{command}`."
 
 
 def check_files(folder: Path) -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from smolorad import publish
-from smolorad.engine.facts import facts, weight_files
-from smolorad.errors import Damaged, SmoloraError
+from smolorad.engine.facts import check, facts, weight_files
+from smolorad.errors import Damaged, SmoloraError, UnsupportedModel
 from tests.tiny import tiny_model
 
 

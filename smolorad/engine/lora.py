@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from smolora._adapter import whole_alpha
 from smolorad.domain import LoraSettings
 from smolorad.errors import InvalidRequest, NotFinite
 from smolorad.portable import Source
@@ -69,11 +70,11 @@ def resolved(settings: LoraSettings, config: LoraConfig) -> LoraSettings:
     return dataclasses.replace(
         settings,
         r=config.r,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=whole_alpha(config.lora_alpha),
         target_modules=tuple(sorted(config.target_modules)),
         init_lora_weights="true" if config.init_lora_weights is True else config.init_lora_weights,
         rank_pattern=dict(config.rank_pattern),
-        alpha_pattern=dict(config.alpha_pattern),
+        alpha_pattern={name: whole_alpha(alpha) for name, alpha in config.alpha_pattern.items()},
     )
 
 

@@ -42,7 +42,8 @@ def train(command: pb.Train, call: int, base: Base, host: Host, processes: int =
     of another run, NotFinite, Cancelled, ShuttingDown (after a checkpoint), OutOfMemory, NoSpace.
     """
     lora, settings = from_message(LoraSettings, command.lora), from_message(TrainerSettings, command.trainer)
-    check(lora, "lora.")
+    if not command.parent_path:  # which keeps its own shape, whatever PEFT has given it
+        check(lora, "lora.")
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
     with _own_errors(settings), _as_it_was(base):

@@ -63,7 +63,7 @@ def remove_paths(folder: Path) -> None:
     for path in sorted(folder.glob("*config.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):  # to whoever reads it as a config
+        except (ValueError, RecursionError):  # the reader of the config says so
             continue
         kept = _without_paths(content)
         if kept != content:

@@ -161,7 +161,7 @@ def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], fo
 
 
 def _same(tensor: Tensor, of_base: Tensor) -> bool:
-    """Whether a tensor is the base's; only its shape can tell where the base's weights are not here."""
+    """Whether a tensor is the base's; only its shape is compared where the base's weights are not here."""
     if of_base.is_meta:
         return tensor.shape == of_base.shape
     return torch.equal(tensor.to(of_base), of_base)

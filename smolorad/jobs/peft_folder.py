@@ -49,7 +49,7 @@ def name_base(folder: Path, base: Source) -> None:
     path = folder / CONFIG
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):  # damaged since it was published, which its next use tells
+    except (ValueError, RecursionError):  # damaged since it was published; its next use says so
         return
     if isinstance(raw, dict) and (named := adapter_config(raw, base)) != raw:
         path.write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")

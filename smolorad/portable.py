@@ -63,9 +63,9 @@ def remove_paths(folder: Path) -> None:
     for path in sorted(folder.glob("*config.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            kept = _without_paths(content)
         except (ValueError, RecursionError):  # the reader of the config says so
             continue
-        kept = _without_paths(content)
         if kept != content:
             path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

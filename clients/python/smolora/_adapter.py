@@ -16,6 +16,7 @@ from typing import Any
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
 _CONFIG_LIMIT_BYTES = 2**20
+_MAX_DEPTH = 50  # of lists and objects in a config; PEFT's have three
 _MAX_RANK = 65_536
 _MAX_ALPHA = 3.4e38  # the largest number of float32, in which the weights are
 _MAX_LAYERS = 2**31
@@ -67,6 +68,8 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         if path.stat().st_size > _CONFIG_LIMIT_BYTES:
             raise ValueError(f"it is larger than {_CONFIG_LIMIT_BYTES:,} bytes")
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if _is_deeper(raw, _MAX_DEPTH):
+            raise RecursionError
     except RecursionError:
         raise Fault(DAMAGED, f"{path} is nested too deeply; get the adapter again.") from None
     except ValueError as error:
@@ -96,6 +99,15 @@ def _check(name: str, value: Any, path: Path) -> None:
         )
 
 
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested deeper than this; what writes JSON fails earlier than what reads it."""
+    level = [value]
+    for _ in range(depth):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [one for several in inner for one in several]
+    return any(isinstance(one, dict | list) for one in level)
+
+
 def _shown(value: Any) -> str:
     text = repr(value) if isinstance(value, int | str) and len(str(value)[:61]) <= 60 else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -115,11 +127,18 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_pattern(value: Any) -> bool:
-    """Whether PEFT can use it as a regular expression."""
-    if not _is_text(value):
-        return False
+    """Whether it is a regular expression, which PEFT matches with whole names."""
+    return _is_text(value) and _compiles(value)
+
+
+def _is_ending(value: Any) -> bool:
+    """Whether it is a regular expression where PEFT puts it: at the end of a name."""
+    return _is_text(value) and _compiles(rf"(.*\.)?({value})$")
+
+
+def _compiles(pattern: str) -> bool:
     try:
-        re.compile(rf"(.*\.)?({value})$")
+        re.compile(pattern)
     except (re.error, OverflowError, RecursionError):
         return False
     return True
@@ -147,7 +166,7 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _map_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(_is_pattern(key) and fits(one) for key, one in value.items())
+    return lambda value: isinstance(value, dict) and all(_is_ending(key) and fits(one) for key, one in value.items())
 
 
 def _or_null(*rules: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -177,7 +196,7 @@ _FIELDS: Mapping[str, Rule] = {
     "ensure_weight_tying": _FLAG,
     "inference_mode": _FLAG,
     "layers_to_transform": (_or_null(_is_layer, _list_of(_is_layer)), "a layer's number from 0, or a list of them"),
-    "layers_pattern": (_or_null(_is_pattern, _list_of(_is_pattern)), "a pattern, or a list of patterns"),
+    "layers_pattern": (_or_null(_is_ending, _list_of(_is_ending)), "a pattern, or a list of patterns"),
     "rank_pattern": (_or_null(_map_of(_is_rank)), f"whole numbers from 1 to {_MAX_RANK:,} by module name or pattern"),
     "alpha_pattern": (_or_null(_map_of(_is_number)), "finite numbers by module name or pattern"),
     "task_type": (_or_null(_one_of(*_TASKS)), f"one of {', '.join(_TASKS)}"),

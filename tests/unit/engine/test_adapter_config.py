@@ -57,6 +57,7 @@ def by_us(base: Base, adapter: Path) -> list[int]:
         {"r": 60_000, "rank_pattern": {"q_proj": 4, "v_proj": 4}},
         {"use_rslora": None, "rank_pattern": None, "exclude_modules": None, "lora_bias": None},
         {"target_modules": r".*\.(q|v)_proj"},
+        {"target_modules": r"(?i)model\.layers\.\d\.self_attn\.[QV]_PROJ"},
     ],
     ids=str,
 )
@@ -71,6 +72,13 @@ def test_what_peft_takes_answers_as_peft_does(changes: dict[str, Any], tmp_path:
     (adapter / CONFIG).write_text(json.dumps(kept))
     assert ours == by_peft(model, adapter, base)
     assert read_lora(adapter)[1] == check_adapter(model, "tiny", adapter)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for level in range(depth):
+        value = [value] if level % 2 else {"a": value}
+    return value
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -111,6 +119,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"use_rslora": 1}, "DAMAGED"),
     ({"ensure_weight_tying": "true"}, "DAMAGED"),
     ({"task_type": "POETRY"}, "DAMAGED"),
+    ({"auto_mapping": nested(900)}, "DAMAGED"),
+    ({"of_a_later_version": nested(60)}, "DAMAGED"),
+    ({"of_a_later_version": nested(40)}, "UNSUPPORTED_MODEL"),
     ({"init_lora_weights": 7}, "DAMAGED"),
     ({"init_lora_weights": "pissa"}, "UNSUPPORTED_MODEL"),
     ({"init_lora_weights": "loftq"}, "UNSUPPORTED_MODEL"),
@@ -276,3 +287,39 @@ def test_an_adapter_of_a_model_that_was_trained_with_peft_alone(llama: Base, lla
     assert Adapters(llama).attach("a@1", tmp_path / "adapter").parameters == check_adapter(
         llama_folder, "tiny", tmp_path / "adapter"
     )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt_neox", "bamba"])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"lora_bias": True},
+        {"modules_to_save": ["HEAD"]},
+        {"layers_to_transform": [1]},
+        {"target_modules": ["EMBED", "LINEAR"]},
+        {"target_modules": "all-linear", "exclude_modules": ["LINEAR"]},
+    ],
+    ids=str,
+)
+def test_a_base_that_is_not_in_memory_takes_what_the_loaded_one_takes(
+    lora: dict[str, Any], architecture: str, tmp_path: Path
+) -> None:
+    neox = architecture == "gpt_neox"
+    words = {
+        "HEAD": "embed_out" if neox else "lm_head",
+        "EMBED": "embed_in" if neox else "embed_tokens",
+        "LINEAR": "query_key_value" if neox else "q_proj",
+    }
+    lora = {
+        name: [words.get(one, one) for one in value] if isinstance(value, list) else value
+        for name, value in ({"target_modules": ["LINEAR"]} | lora).items()
+    }
+    model = tiny_model(tmp_path / "model", architecture)
+    adapter = make_adapter(model, tmp_path / "adapter", **lora)
+    attached = Adapters(fp32_base(model)).attach("a@1", adapter)
+    assert check_adapter(model, "tiny", adapter) == attached.parameters

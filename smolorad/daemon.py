@@ -39,11 +39,12 @@ _FILES_LIMIT = 8192
 _SOCKET_CHECK_S = 10.0
 _STOP_GRACE_S = 2.0
 _MESSAGE_LIMIT_BYTES = 4 * 2**20
+# No limit on a connection's streams: gRPC resets what is above it, so a client would lose calls, status and cancel among them.
+# `max_generations` and `max_queue` are the limits, and they are refused with a reason.
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
-    ("grpc.max_concurrent_streams", 64),
 )
 
 

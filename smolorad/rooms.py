@@ -29,6 +29,7 @@ from smolorad.config import Settings
 from smolorad.domain import JobKind
 from smolorad.jobs.events import Events
 from smolorad.jobs.import_ import Import
+from smolorad.jobs.import_adapter import AdapterImport
 from smolorad.jobs.live import LiveAdapters
 from smolorad.jobs.machine import Kind, Machine
 from smolorad.jobs.merge import Merge
@@ -106,7 +107,8 @@ class Rooms:
         self._datasets = DatasetService(uploads, library, shelf, workers, queue, views, prepare)
         self._training = TrainingService(library, queue, views, train, merge)
         self._jobs = JobService(store, queue, views)
-        self._models = ModelService(residency, library, shelf, uploads, queue, views, import_)
+        import_adapter = AdapterImport(library, shelf, residency, resolver, workers)
+        self._models = ModelService(residency, library, shelf, uploads, queue, views, import_, import_adapter)
         self._generation = generation
         self._system = SystemService(settings, residency, queue, generation, end)
 

@@ -90,6 +90,9 @@ class Engine(Protocol):
     async def detach(self, key: str) -> None:
         """Forgets an adapter."""
 
+    async def check_adapter(self, path: Path) -> int:
+        """Whether an adapter fits the loaded model; the number of its parameters. It is not kept."""
+
     def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """Trains an adapter into the job's output folder."""
 
@@ -181,6 +184,10 @@ class EngineProcess:
     async def detach(self, key: str) -> None:
         """See Engine."""
         await self._answer("done", detach=pb.AdapterFolder(key=key))
+
+    async def check_adapter(self, path: Path) -> int:
+        """See Engine."""
+        return int((await self._answer("attached", check_adapter=pb.CheckAdapter(adapter_path=str(path)))).parameters)
 
     async def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """See Engine."""

@@ -83,11 +83,18 @@ class Script:
     calls: list[tuple[str, object]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     merges_expected: list[tuple[float, Path | None]] = field(default_factory=list)  # within how many seconds, into what
+    misfits: deque[SmoloraError] = field(default_factory=deque)  # why the next adapters that are checked do not fit
     fingerprint: str = FINGERPRINT
 
     def enqueue(self, *steps: Step) -> None:
         """The steps of the next answer."""
         self.answers.append(list(steps))
+
+    def checked(self, adapter: Path) -> int:
+        """The parameters of an adapter, unless it is to be refused."""
+        if self.misfits:
+            raise self.misfits.popleft()
+        return 10
 
 
 class FakeEngine:
@@ -165,6 +172,11 @@ class FakeEngine:
         """See Engine."""
         self._check_alive()
         self.adapters.pop(key, None)
+
+    async def check_adapter(self, path: Path) -> int:
+        """See Engine: refuses what the script says."""
+        self._check_alive()
+        return self.script.checked(path)
 
     async def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """See Engine."""
@@ -287,6 +299,11 @@ class FakeWorkers:
         if output is not None:
             _write_model(output)
         yield Fetched(str(output or "/nowhere"), source, ModelFacts(self.script.fingerprint, "llama", 1000))
+
+    async def check_adapter(self, adapter: Path, base: Path, name: str, *, trust_remote_code: bool = False) -> int:
+        """See Workers."""
+        self.script.calls.append(("check_adapter", (adapter, base, name, trust_remote_code)))
+        return self.script.checked(adapter)
 
     def expect_merge(self, within_s: float, base: Path | None = None) -> None:
         """See Workers."""

@@ -46,6 +46,9 @@ class Workers(Protocol):
     ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
         """Brings a model's files to `output`, or where they may stay."""
 
+    async def check_adapter(self, adapter: Path, base: Path, name: str, *, trust_remote_code: bool = False) -> int:
+        """Whether an adapter fits the model in `base`, called `name`; the number of its parameters."""
+
     def expect_merge(self, within_s: float, base: Path | None = None) -> None:
         """A merge is likely within this time, perhaps into this model: its process may be made ready if it disturbs nobody."""
 
@@ -119,23 +122,30 @@ class WorkerProcesses:
             async for event in events:
                 yield event
 
+    async def check_adapter(self, adapter: Path, base: Path, name: str, *, trust_remote_code: bool = False) -> int:
+        """See Workers."""
+        command = pb.CheckAdapter(
+            adapter_path=str(adapter), base_path=str(base), base_name=name, trust_remote_code=trust_remote_code
+        )
+        return int((await self._answer(_WEIGHTS, check_adapter=command)).attached.parameters)
+
     async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
         """See Workers."""
         request = datasets_pb2.PreviewDatasetRequest(name=str(dataset.ref), split=split, offset=offset, limit=limit)
         command = pb.Preview(dataset_path=dataset.path, request=request, tokenizer_path=str(tokenizer or ""))
-        return from_message(Preview, (await self._answer(preview=command)).preview)
+        return from_message(Preview, (await self._answer(_CORPUS, preview=command)).preview)
 
     async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
         """See Workers."""
         command = pb.Diff(before_path=before.path, after_path=after.path, limit=limit)
-        return from_message(DatasetDiff, (await self._answer(diff=command)).diff)
+        return from_message(DatasetDiff, (await self._answer(_CORPUS, diff=command)).diff)
 
-    async def _answer(self, **command: Any) -> pb.Event:
-        """The one event of a question to the corpus worker."""
-        async with aclosing(self._events(_CORPUS, **command)) as events:
+    async def _answer(self, module: str, **command: Any) -> pb.Event:
+        """The one event of a question to a worker."""
+        async with aclosing(self._events(module, **command)) as events:
             async for event in events:
                 return event
-        raise Internal("The corpus worker gave no answer; please report it with the daemon's log.")
+        raise Internal(f"The {_NAMES[module]} gave no answer; please report it with the daemon's log.")
 
     async def _work(
         self, module: str, result: str, cls: type[T], output: Path | None, **command: Any

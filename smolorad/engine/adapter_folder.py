@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
+from smolora._adapter import CONFIG, WEIGHTS, Fault, check_files
+from smolora._adapter import read_config as peft_config
 from smolorad import publish
 from smolorad.engine.numbers import STORED, to_fp32
-from smolorad.errors import Damaged, NotFinite, NotFound, UnsupportedModel, WrongBase
+from smolorad.errors import Damaged, NotFinite, UnsupportedModel, WrongBase, by_reason
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+__all__ = ["CONFIG", "WEIGHTS", "check_promise", "read_config", "read_weights"]
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """What the config of a LoRA adapter says; raises NotFound, Damaged, and UnsupportedModel for another kind of adapter."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise NotFound(f"{folder} is not an adapter, for it has no {CONFIG}; name the folder that PEFT wrote.")
+    """What the config of a LoRA adapter says; raises NotFound, Damaged, UnsupportedModel."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Damaged(f"{path} is not JSON ({error}); get the adapter again.") from error
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
-        raise UnsupportedModel(f"The adapter in {folder} is no LoRA adapter; train one, or choose one of type LORA.")
-    return raw
+        check_files(folder)
+        return peft_config(folder)
+    except Fault as fault:
+        raise by_reason(fault.reason)(fault.message) from fault
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     """The tensors by name, in a format of STORED; raises UnsupportedModel, Damaged, NotFinite."""
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise UnsupportedModel(f"The adapter in {folder} has no {WEIGHTS}; save it with safe_serialization=True.")
     try:
         found = deserialize(path.read_bytes())
     except SafetensorError as error:

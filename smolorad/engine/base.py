@@ -15,6 +15,7 @@ from smolorad.engine.native.step import NativeModel
 from smolorad.engine.parked import Parked
 from smolorad.engine.speaker import Speaker, Steps
 from smolorad.engine.vocabulary import Vocabulary
+from smolorad.portable import Source, source_of
 
 LoadReport = Callable[[LoadProgress], None]
 
@@ -60,6 +61,11 @@ class Base:
     def model(self) -> Any:
         """The whole's model."""
         return self.whole().model
+
+    @property
+    def source(self) -> Source:
+        """What it is called outside of this machine."""
+        return source_of(self.name, self.path)
 
     @property
     def steps(self) -> Steps:

@@ -12,8 +12,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from smolora._adapter import adapter_instead, is_adapter
 from smolorad import publish
 from smolorad.domain import ModelFacts
+from smolorad.engine.quantised import refuse_packed, refuse_quantised
 from smolorad.errors import Damaged, NotFound, UnsupportedModel
 
 CONFIG = "config.json"
@@ -66,15 +68,17 @@ def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> t
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}; give the absolute path of a model folder.")
     if not (folder / CONFIG).is_file():
+        if is_adapter(folder):
+            raise UnsupportedModel(adapter_instead(name))
         raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
-    read_config(folder)
+    refuse_quantised(read_config(folder), name)
     if not trust_remote_code:
         _refuse_code(folder, name)
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise UnsupportedModel(f"{name} has no tokenizer; copy tokenizer.json and tokenizer_config.json into {folder}.")
     weights = weight_files(folder, name)
-    for _ in tensors_of(weights):
-        pass
+    for key, dtype, _ in tensors_of(weights):
+        refuse_packed(key, dtype, name)
     return weights
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from smolorad.errors import Internal, NoSpace, OutOfMemory, SmoloraError, is_disk_full
+from smolorad.errors import Internal, NoSpace, OutOfMemory, SmoloraError, UnsupportedModel, is_disk_full
 
 # On the CPU and on MPS torch says so with a plain RuntimeError.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -18,6 +21,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+# How libraries refuse what they are asked for. RuntimeError includes NotImplementedError and torch's own errors.
+_REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, re.error)
+
+
+@contextmanager
+def refused(what: str, of_value: type[SmoloraError] = UnsupportedModel) -> Iterator[None]:
+    """What a library refuses inside is refused as UnsupportedModel, with `what` and the library's reason as one sentence.
+
+    A ValueError, by which libraries name what does not fit, becomes `of_value`.
+    """
+    try:
+        yield
+    except _REFUSALS as error:
+        if is_out_of_memory(error) or is_disk_full(error):
+            raise
+        kind = of_value if isinstance(error, ValueError) else UnsupportedModel
+        raise kind(f"{what}: {first_line(error)}") from error
 
 
 def explain(error: Exception) -> SmoloraError:

@@ -8,6 +8,7 @@ from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
 from smolorad.engine.facts import check, facts, model_files
 from smolorad.engine.report import Report
+from smolorad.portable import remove_paths
 
 _CHUNK_BYTES = 16 * 2**20
 
@@ -59,4 +60,5 @@ def _copy(folder: Path, output: Path, report: Report, *, code: bool) -> None:
                 report(PhaseProgress("copy", done, total, "bytes"))
                 target.write(chunk)
                 done += len(chunk)
+    remove_paths(output)
     report(PhaseProgress("copy", done, total, "bytes"))

@@ -17,6 +17,7 @@ from smolorad.engine.base import Base
 from smolorad.engine.peft_adapters import adapter_of
 from smolorad.engine.prefix import PrefixCache
 from smolorad.errors import InvalidRequest, SmoloraError
+from smolorad.portable import Source
 
 
 class Live:
@@ -35,6 +36,11 @@ class Live:
                 self._asked(None, prompt)
             except SmoloraError as error:
                 raise InvalidRequest.field("trainer.sample_prompts", f"{prompt[:40]!r} cannot be answered: {error}") from error
+
+    @property
+    def source(self) -> Source:
+        """What the base is called outside of this machine."""
+        return self._base.source
 
     def adapter(self, tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], config: LoraConfig) -> Adapter:
         """An adapter of its own over the base; `start` as in `as_plain_lora`, empty where the base is as it was."""

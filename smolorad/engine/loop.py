@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2
 from smolorad.domain import Device, Dtype, GenerateSpec, Precision
-from smolorad.engine.adapters import Adapter, Adapters
+from smolorad.engine.adapters import Adapter, Adapters, read_adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.early import Early, ready_to_train
@@ -239,6 +239,9 @@ class Loop:
                 parameters = self._adapter(command.attach).parameters
                 self._working()  # whoever knows that it is there finds it in Pong
                 self.emit(call, attached=pb.Attached(parameters=parameters))
+            case "check_adapter":
+                checked = read_adapter(self._resident(), Path(command.check_adapter.adapter_path))
+                self.emit(call, attached=pb.Attached(parameters=checked.parameters))
             case "expect_training":
                 self._early.start()
                 self.emit(call, done=pb.Done())

@@ -17,8 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from smolora._adapter import whole_alpha
 from smolorad.domain import LoraSettings
 from smolorad.errors import InvalidRequest, NotFinite
+from smolorad.portable import Source
 
 DEFAULT_TARGETS = ("q_proj", "v_proj")
 ALL_LINEAR = "all-linear"
@@ -68,11 +70,11 @@ def resolved(settings: LoraSettings, config: LoraConfig) -> LoraSettings:
     return dataclasses.replace(
         settings,
         r=config.r,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=whole_alpha(config.lora_alpha),
         target_modules=tuple(sorted(config.target_modules)),
         init_lora_weights="true" if config.init_lora_weights is True else config.init_lora_weights,
         rank_pattern=dict(config.rank_pattern),
-        alpha_pattern=dict(config.alpha_pattern),
+        alpha_pattern={name: whole_alpha(alpha) for name, alpha in config.alpha_pattern.items()},
     )
 
 
@@ -114,14 +116,19 @@ def adapter_tensors(model: Any) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig) -> None:
-    """Writes a plain PEFT folder; raises NotFinite, with nothing written, where a tensor holds NaN or infinity."""
+def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig, base: Source) -> None:
+    """Writes a plain PEFT folder of an adapter on `base`.
+
+    Raises NotFinite, with nothing written, where a tensor holds NaN or infinity.
+    """
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise NotFinite(f"The adapter is not finite ({broken[0]}); train again with a lower trainer.learning_rate.")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = copy.copy(config)
     config.inference_mode = True
+    # PEFT would name the folder that the base was read from, which is a place on this machine alone.
+    config.base_model_name_or_path, config.revision = base.name, base.revision
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set, whose order changes from process to process
     config.save_pretrained(folder)
     save_file(dict(tensors), folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -23,9 +23,11 @@ from smolorad.engine import proof
 from smolorad.engine.ahead import Ahead
 from smolorad.engine.device import release
 from smolorad.engine.facts import CONFIG, check, facts, model_files, tensors_of
+from smolorad.engine.failure import refused
 from smolorad.engine.peft_adapters import read_config, wrap
 from smolorad.engine.report import Report, tell_nobody
 from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
+from smolorad.portable import remove_paths
 
 _TORCH = {"F32": Dtype.FLOAT32, "BF16": Dtype.BFLOAT16, "F16": Dtype.FLOAT16}
 
@@ -100,13 +102,32 @@ def attach(model: Any, folder: Path, base: str) -> PeftModel:
 
 
 def merged(adapted: PeftModel) -> Any:
-    """The base with the adapter in its weights; raises NotFinite."""
-    try:
-        return adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        if "NaN" not in str(error):
-            raise
-        raise NotFinite("The merged weights are not finite; train the adapter again with a lower learning_rate.") from error
+    """The base with the adapter in its weights; raises NotFinite, and UnsupportedModel for what PEFT does not merge."""
+    with refused("PEFT cannot merge this adapter, which can be used as it is"):
+        tied = _untied_for_merging(adapted)
+        try:
+            model = adapted.merge_and_unload(safe_merge=True)
+        except ValueError as error:
+            if "NaN" not in str(error):
+                raise
+            raise NotFinite("The merged weights are not finite; train the adapter again with a lower learning_rate.") from error
+        if tied:
+            model.config.get_text_config().tie_word_embeddings = True
+            model.tie_weights()
+        return model
+
+
+def _untied_for_merging(adapted: PeftModel) -> bool:
+    """Whether one LoRA is shared by tied embeddings (`ensure_weight_tying`): they get weights of their own until it is merged.
+
+    PEFT would add the update to their one weight once for each of them.
+    """
+    model = adapted.get_base_model()
+    inputs, outputs = (getattr(one, "base_layer", one) for one in (model.get_input_embeddings(), model.get_output_embeddings()))
+    if not getattr(adapted.peft_config["default"], "target_modules_to_tie", None) or inputs.weight is not outputs.weight:
+        return False
+    outputs.weight = torch.nn.Parameter(outputs.weight.detach().clone(), requires_grad=False)
+    return True
 
 
 def _read(folder: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> Any:
@@ -143,6 +164,7 @@ def _write(model: Any, dtype: Dtype, base: Path, output: Path, *, code: bool) ->
     for path in model_files(base, code=code):
         if path.name != CONFIG and ".safetensors" not in path.name:
             shutil.copyfile(path, output / path.name)
+    remove_paths(output)
 
 
 def _counting(report: Report, phase: str, total: int) -> Callable[[], None]:

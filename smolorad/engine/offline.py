@@ -1,4 +1,4 @@
-"""`python -m smolorad.engine.offline`: the worker for work on weights that must not disturb the engine: Fetch and Merge.
+"""`python -m smolorad.engine.offline`: Fetch, Merge and CheckAdapter, work on weights that must not disturb the engine.
 
 torch is imported only where it is needed, so that a download begins at once.
 """
@@ -71,6 +71,8 @@ def _answer(command: pb.Command, inbox: Inbox, ahead: Ahead | None) -> None:
                 inbox.emit(command.call, fetched=_fetch(command.fetch, report))
             case "merge":
                 inbox.emit(command.call, merged=_merge(command.merge, report, ahead))
+            case "check_adapter":
+                inbox.emit(command.call, attached=_check_adapter(command.check_adapter))
             case other:
                 raise Internal(f"The weights worker does not know the command {other}.")
     except SmoloraError as error:
@@ -135,6 +137,15 @@ def _merge(command: pb.Merge, report: Report, ahead: Ahead | None) -> pb.Merged:
         ahead=ahead,
     )
     return to_message(pb.Merged, merged)
+
+
+def _check_adapter(command: pb.CheckAdapter) -> pb.Attached:
+    with uncollected():
+        from smolorad.engine.adapter_check import check_adapter
+
+    base, adapter = Path(command.base_path), Path(command.adapter_path)
+    parameters = check_adapter(base, command.base_name, adapter, trust_remote_code=command.trust_remote_code)
+    return pb.Attached(parameters=parameters)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,45 +13,21 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor
 
+from smolora._adapter import SHAPE
 from smolorad.engine import adapter_folder
 from smolorad.engine.adapter_folder import check_promise
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.arrays import array_of, tensor_of
 from smolorad.engine.base import Base
 from smolorad.engine.decode import Native
-from smolorad.engine.failure import first_line
+from smolorad.engine.failure import refused
 from smolorad.engine.forward import TorchSpeaker
 from smolorad.engine.native.adapter import PlainLora
 from smolorad.engine.native.step import Lora, NativeModel
-from smolorad.errors import UnsupportedModel, WrongBase
+from smolorad.errors import WrongBase
 
-# What an adapter's config may say. All else must be as PEFT has it by default: some fields change the base's own weights, some
-# need hooks that only PEFT's wrapper has, one names a module to import.
-_SHAPE = frozenset(
-    {
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "exclude_modules",
-        "bias",
-        "use_rslora",
-        "use_dora",
-        "modules_to_save",
-        "layers_to_transform",
-        "layers_pattern",
-        "rank_pattern",
-        "alpha_pattern",
-        "fan_in_fan_out",
-        "lora_bias",
-        "task_type",
-    }
-)
-_ABOUT = frozenset(
-    {"peft_type", "peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "init_lora_weights"}
-)
-# Beginnings that leave the base as it is. The others (`pissa`, `olora`, `loftq` ...) move a part of it into the adapter.
-PLAIN_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
+_IS_A = re.compile(r"\.lora_(embedding_)?A\b")
+_COMMON_RANK = 256  # room for which costs little
 
 
 def read_adapter(base: Base, folder: Path) -> Adapter:
@@ -60,7 +37,7 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
     weights = _weights(folder)
     if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
         return Adapter(None, _numbers(weights), Native(base.native, lora))
-    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
+    view = _view(base, config)
     wrapped, parameters = wrap(view, base.name, config, folder)
     return _attached(base, wrapped, parameters)
 
@@ -71,11 +48,16 @@ def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) ->
         return Adapter(None, _numbers(tensors), Native(base.native, lora))
     config = copy.deepcopy(config)
     config.inference_mode, config.init_lora_weights = True, False
-    view = base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=True)
+    view = _view(base, config)
     with torch.random.fork_rng(devices=[]):
         wrapped = PeftModel(view, config)
     set_peft_model_state_dict(wrapped, dict(tensors))
     return _attached(base, wrapped, _numbers(tensors))
+
+
+def _view(base: Base, config: LoraConfig) -> Any:
+    """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
+    return base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=not config.ensure_weight_tying)
 
 
 def _attached(base: Base, wrapped: PeftModel, parameters: int) -> Adapter:
@@ -105,16 +87,30 @@ def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftM
 
     Raises UnsupportedModel, Damaged, WrongBase, NotFinite.
     """
-    weights = _weights(folder)
-    # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.
-    with torch.random.fork_rng(devices=[]):
-        try:
-            wrapped = PeftModel(model, config)
-        except ValueError as error:
-            raise WrongBase(f"The adapter in {folder} does not fit {name}: {first_line(error)}") from error
-    weights = _of_adapter(name, wrapped, weights, folder)
-    set_peft_model_state_dict(wrapped, weights)
+    wrapped, weights = fit(model, name, config, folder)
+    with refused(f"The adapter in {folder} cannot be put on {name}"):
+        set_peft_model_state_dict(wrapped, weights)
     return wrapped, _numbers(weights)
+
+
+def fit(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, dict[str, Tensor]]:
+    """The model with a place for the adapter of a PEFT folder, and the adapter's own weights; raises as `wrap`."""
+    weights = _weights(folder)
+    config = _within(config, weights)
+    # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.
+    with torch.random.fork_rng(devices=[]), refused(f"The adapter in {folder} does not fit {name}", WrongBase):
+        wrapped = PeftModel(model, config)
+    return wrapped, _of_adapter(name, wrapped, weights, folder)
+
+
+def _within(config: LoraConfig, weights: Mapping[str, Tensor]) -> LoraConfig:
+    """The config without ranks far beyond those of the weights: PEFT would make room for them before shapes are compared."""
+    ranks = [tensor.shape[0] for name, tensor in weights.items() if _IS_A.search(name) and tensor.ndim]
+    most = max(1 + max(ranks, default=0), _COMMON_RANK)
+    config = copy.deepcopy(config)
+    config.r = min(config.r, most)
+    config.rank_pattern = {name: min(rank, most) for name, rank in config.rank_pattern.items()}
+    return config
 
 
 def _numbers(weights: Mapping[str, Tensor]) -> int:
@@ -125,25 +121,16 @@ def adapter_weights(base: Base, folder: Path) -> dict[str, Tensor]:
     """The tensors of a PEFT folder, checked against the base as `wrap` checks them; raises the same."""
     config = read_config(folder)
     check_promise(folder, base.fingerprint, base.name)
-    with torch.random.fork_rng(devices=[]):
-        wrapped = PeftModel(base.view(own_biases=config.bias != "none" or config.lora_bias), config)
-    return _of_adapter(base.name, wrapped, _weights(folder), folder)
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias)
+    return fit(view, base.name, config, folder)[1]
 
 
 def read_config(folder: Path) -> LoraConfig:
     """The shape of a PEFT folder's adapter; raises NotFound, Damaged, UnsupportedModel."""
     raw = adapter_folder.read_config(folder)
-    if raw.get("init_lora_weights", True) not in PLAIN_BEGINNINGS:
-        raise UnsupportedModel(
-            f"The adapter in {folder} was begun with {raw['init_lora_weights']!r}, which changes the base's weights; save it "
-            "with `path_initial_model_for_weight_conversion`, which makes a plain LoRA of it."
-        )
-    default = LoraConfig().to_dict()
-    strange = sorted(key for key, value in raw.items() if key not in _SHAPE | _ABOUT and value and value != default.get(key))
-    if strange:
-        raise UnsupportedModel(f"The adapter in {folder} uses {strange[0]!r}, which is not known here; train it without.")
-    shape = {key: value for key, value in raw.items() if key in _SHAPE}
-    return LoraConfig(**shape, init_lora_weights=False, inference_mode=True)
+    shape = {name: value for name, value in raw.items() if name in SHAPE and value is not None}
+    with refused(f"The settings of the adapter in {folder} do not go together"):
+        return LoraConfig(**shape, init_lora_weights=False, inference_mode=True)
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
@@ -168,6 +155,13 @@ def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], fo
             )
     whole = wrapped.state_dict()
     for name in weights.keys() - own.keys():
-        if name not in whole or not torch.equal(weights[name].to(whole[name]), whole[name]):
+        if name not in whole or not _same(weights[name], whole[name]):
             raise WrongBase(f"The adapter in {folder} has {name}, which is no part of it on {base}; load its own base.")
     return own
+
+
+def _same(tensor: Tensor, of_base: Tensor) -> bool:
+    """Whether a tensor is the base's; only its shape is compared where the base's weights are not here."""
+    if of_base.is_meta:
+        return tensor.shape == of_base.shape
+    return torch.equal(tensor.to(of_base), of_base)

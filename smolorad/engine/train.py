@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import re
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
@@ -29,6 +27,7 @@ from smolorad.engine.trainer import HostedTrainer
 from smolorad.errors import NoSpace, OutOfMemory, ShuttingDown, is_disk_full
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
+from smolorad.portable import remove_paths
 
 __all__ = ["Host", "train"]
 
@@ -43,7 +42,8 @@ def train(command: pb.Train, call: int, base: Base, host: Host, processes: int =
     of another run, NotFinite, Cancelled, ShuttingDown (after a checkpoint), OutOfMemory, NoSpace.
     """
     lora, settings = from_message(LoraSettings, command.lora), from_message(TrainerSettings, command.trainer)
-    check(lora, "lora.")
+    if not command.parent_path:  # which keeps its own shape, whatever PEFT has given it
+        check(lora, "lora.")
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
     with _own_errors(settings), _as_it_was(base):
@@ -107,11 +107,9 @@ def _run(trainer: HostedTrainer, saved: Saved | None) -> tuple[dict[str, Tensor]
 
 def _write(output: Path, tensors: dict[str, Tensor], config: LoraConfig, base: Base) -> None:
     """The finished folder: PEFT's two files, and the tokenizer's."""
-    config = copy.copy(config)
-    # What another program can load the base by: its name on the hub, or else where it lies.
-    config.base_model_name_or_path = base.name if re.fullmatch(r"[\w.-]+/[\w.-]+", base.name) else str(base.path)
-    peft_lora.write_adapter(output, tensors, config)
+    peft_lora.write_adapter(output, tensors, config, base.source)
     base.whole().tokenizer.save_pretrained(output)
+    remove_paths(output)
 
 
 def _notes(base: Base, settings: TrainerSettings, saved: Saved | None, now: Mapping[str, str]) -> Iterator[str]:

@@ -176,7 +176,7 @@ class HostedTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         config = self.model.peft_config["default"]
-        write_adapter(Path(output_dir), adapter_tensors(self.model), config)
+        write_adapter(Path(output_dir), adapter_tensors(self.model), config, self._live.source)
 
     def create_model_card(self, *args: Any, **more: Any) -> None:
         """None: a checkpoint is for this daemon alone."""

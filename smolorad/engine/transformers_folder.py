@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from smolorad.engine.facts import CONFIG, read_config
 from smolorad.engine.failure import first_line
+from smolorad.engine.quantised import refuse_quantised
 from smolorad.errors import Damaged, UnsupportedModel
 
 # Where neither the config nor the tokenizer tells.
@@ -22,8 +23,7 @@ _CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
 def read_model_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
     """The model's config, checked before any code acts on it; raises UnsupportedModel, Damaged."""
     raw = read_config(folder)
-    if "quantization_config" in raw:
-        raise UnsupportedModel(f"{name} is quantised; load the model that it was made from.")
+    refuse_quantised(raw, name)
     if trust_remote_code and "auto_map" in raw:
         return _made(folder, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True))
     kind = raw["model_type"]

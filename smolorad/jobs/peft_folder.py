@@ -4,79 +4,86 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from smolora._adapter import CONFIG, MISSING, PICKLED, WEIGHTS, Fault, check_files, read_config, whole_alpha
 from smolorad.domain import LoraSettings
-from smolorad.errors import Damaged, InvalidRequest, UnsupportedModel
+from smolorad.errors import Damaged, InvalidRequest, by_reason
+from smolorad.portable import Source, adapter_config
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HEADER_LIMIT_BYTES = 100 * 2**20
-_CONFIG_LIMIT_BYTES = 2**20
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def read_lora(folder: Path) -> tuple[LoraSettings, int]:
-    """The adapter's shape and its number of parameters.
+    """The adapter's shape and its number of parameters. What else lies in the folder is not looked at.
 
     Raises InvalidRequest where a file is missing, UnsupportedModel for another kind of adapter or pickled weights, Damaged for
-    torn files.
+    torn files and values that are no settings.
     """
-    if pickled := sorted(p.name for p in folder.rglob("*") if p.suffix in _PICKLES):
-        raise UnsupportedModel(f"{pickled[0]} may run code when it is read; save the adapter as safetensors and send that.")
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InvalidRequest.field("upload_id", f"has no {name}; send the files of one PEFT folder")
-    return _settings(_config(folder / CONFIG)), _count_parameters(folder / WEIGHTS)
-
-
-def _config(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > _CONFIG_LIMIT_BYTES:
-            raise ValueError("too large")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{CONFIG} is not readable JSON ({error}); save the adapter again.") from error
-    if not isinstance(found, dict) or str(found.get("peft_type")).upper() != "LORA":
-        kind = found.get("peft_type") if isinstance(found, dict) else None
-        raise UnsupportedModel(f"{CONFIG} says peft_type {kind!r}, but only LORA adapters can be imported.")
-    return found
+        if not any((folder / name).is_file() for name in (WEIGHTS, PICKLED)):
+            raise Fault(MISSING, f"has no {WEIGHTS}; send the files of one PEFT folder")
+        check_files(folder)
+        settings = _settings(read_config(folder))
+    except Fault as fault:
+        if fault.reason == MISSING:
+            raise InvalidRequest.field("upload_id", fault.message) from fault
+        raise by_reason(fault.reason)(fault.message) from fault
+    return settings, _count_parameters(folder / WEIGHTS)
+
+
+def copy_adapter(folder: Path, to: Path, base: Source) -> None:
+    """Copies what a PEFT folder's adapter consists of into a new folder; its config names the base by a name."""
+    to.mkdir(mode=0o700, parents=True)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(folder / name, to / name)
+    name_base(to, base)
+
+
+def name_base(folder: Path, base: Source) -> None:
+    """Has an adapter's config name its base by a name where it names a path; else the file stays as it is, to the byte."""
+    path = folder / CONFIG
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):  # damaged since it was published; its next use says so
+        return
+    if isinstance(raw, dict) and (named := adapter_config(raw, base)) != raw:
+        path.write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
 
 
 def _settings(config: Mapping[str, Any]) -> LoraSettings:
     init = config.get("init_lora_weights", True)
-    try:
-        return LoraSettings(
-            r=int(config.get("r", 8)),
-            lora_alpha=int(config.get("lora_alpha", 8)),
-            lora_dropout=float(config.get("lora_dropout", 0.0)),
-            target_modules=_names(config.get("target_modules")),
-            exclude_modules=_names(config.get("exclude_modules")),
-            bias=str(config.get("bias", "none")),
-            use_rslora=bool(config.get("use_rslora", False)),
-            use_dora=bool(config.get("use_dora", False)),
-            modules_to_save=_names(config.get("modules_to_save")),
-            layers_to_transform=_layers(config.get("layers_to_transform")),
-            init_lora_weights=str(init).lower() if isinstance(init, bool) else str(init),
-            rank_pattern={str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()},
-            alpha_pattern={str(k): int(v) for k, v in (config.get("alpha_pattern") or {}).items()},
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise Damaged(f"{CONFIG} has a value that is no LoRA setting ({error}); save the adapter again.") from error
+    return LoraSettings(
+        r=config.get("r", 8),
+        lora_alpha=whole_alpha(config.get("lora_alpha", 8)),
+        lora_dropout=float(config.get("lora_dropout", 0.0)),
+        target_modules=_names(config.get("target_modules")),
+        exclude_modules=_names(config.get("exclude_modules")),
+        bias=config.get("bias", "none"),
+        use_rslora=bool(config.get("use_rslora")),
+        use_dora=bool(config.get("use_dora")),
+        modules_to_save=_names(config.get("modules_to_save")),
+        layers_to_transform=_layers(config.get("layers_to_transform")),
+        init_lora_weights=init if isinstance(init, str) else str(bool(init)).lower(),
+        rank_pattern=config.get("rank_pattern") or {},
+        alpha_pattern={name: whole_alpha(alpha) for name, alpha in (config.get("alpha_pattern") or {}).items()},
+    )
 
 
 def _names(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    return (value,) if isinstance(value, str) else tuple(sorted(str(name) for name in value))
+    return (value,) if isinstance(value, str) else tuple(sorted(value))
 
 
 def _layers(value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
-    return (value,) if isinstance(value, int) else tuple(int(layer) for layer in value)
+    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _count_parameters(path: Path) -> int:

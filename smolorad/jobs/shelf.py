@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,7 @@ from smolorad.domain import (
     Dataset,
     ImportSpec,
     Job,
+    LoraSettings,
     MergeProof,
     MergeSpec,
     Model,
@@ -31,8 +33,9 @@ from smolorad.domain import (
     TrainSpec,
 )
 from smolorad.errors import AlreadyExists, BadState, InvalidRequest, NotFound
-from smolorad.jobs.peft_folder import CONFIG, WEIGHTS, read_lora
+from smolorad.jobs.peft_folder import copy_adapter, name_base
 from smolorad.paths import Home
+from smolorad.portable import Source, remove_paths, source_of
 from smolorad.residency import STARTER
 from smolorad.store.jobs import JobStore
 from smolorad.store.library import Library
@@ -65,7 +68,7 @@ class Shelf:
                 shape=made.shape,
                 source_fingerprint=source_fingerprint,
             )
-            await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(dataset))
+            await asyncio.to_thread(publish.publish, stage, final, _about(dataset))
             await self._library.add_dataset(dataset)
         return dataset
 
@@ -99,12 +102,20 @@ class Shelf:
             await self._put_adapter(stage, adapter)
         return adapter
 
-    async def import_adapter(self, folder: Path, name: str, base_model: str, base_fingerprint: str) -> Adapter:
-        """Publishes a copy of an uploaded PEFT folder; raises what reading it raises."""
-        lora, parameters = await asyncio.to_thread(read_lora, folder)
+    async def import_adapter(
+        self,
+        folder: Path,
+        name: str,
+        lora: LoraSettings,
+        parameters: int,
+        base_model: str,
+        base_fingerprint: str,
+        source: Source,
+    ) -> Adapter:
+        """Publishes a copy of an uploaded PEFT folder that was checked; `source` is what its base is called elsewhere."""
         stage = self._home.uploads / f".import-{secrets.token_hex(8)}"
         try:
-            await asyncio.to_thread(_copy, (folder / CONFIG, folder / WEIGHTS), stage)
+            await asyncio.to_thread(copy_adapter, folder, stage, source)
             async with self._one_at_a_time:
                 ref = Ref(name, await self._library.next_revision("adapter", name))
                 adapter = Adapter(
@@ -160,7 +171,7 @@ class Shelf:
                 merge_proof=proof,
                 job_id=job.id,
             )
-            await asyncio.to_thread(publish.publish, stage, final, msgspec.to_builtins(model), sums)
+            await asyncio.to_thread(publish.publish, stage, final, _about(model), sums)
             await self._library.add_model(model)
         return model
 
@@ -215,13 +226,19 @@ class Shelf:
         if not path.is_absolute():
             raise InvalidRequest.field("path", f"{str(path)!r} is not absolute; give the whole path of the new folder")
         try:
-            await asyncio.to_thread(_export, Path(adapter.path), path)
+            base = self._home.model(adapter.base_model) if "/" not in adapter.base_model else None
+            await asyncio.to_thread(_export, Path(adapter.path), path, source_of(adapter.base_model, base))
         except PermissionError as error:
             raise InvalidRequest.field("path", f"{path} cannot be written by the daemon; choose another place") from error
 
     async def _put_adapter(self, stage: Path, adapter: Adapter) -> None:
-        await asyncio.to_thread(publish.publish, stage, Path(adapter.path), msgspec.to_builtins(adapter))
+        await asyncio.to_thread(publish.publish, stage, Path(adapter.path), _about(adapter))
         await self._library.add_adapter(adapter)
+
+
+def _about(item: Dataset | Adapter | Model) -> Mapping[str, Any]:
+    """The record as the manifest has it: without the folder's own place, which is where the manifest lies."""
+    return {name: value for name, value in msgspec.to_builtins(item).items() if name != "path"}
 
 
 def _covers(wanted: Ref, used: Ref) -> bool:
@@ -232,13 +249,7 @@ def _needed(job: Job) -> str:
     return f"Job {job.id} needs it; wait for the job, or type `smolora-client jobs cancel {job.id}`."
 
 
-def _copy(files: tuple[Path, ...], folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True)
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
-
-
-def _export(source: Path, path: Path) -> None:
+def _export(source: Path, path: Path, base: Source) -> None:
     if path.exists() or path.is_symlink():
         raise AlreadyExists(f"{path} exists already; name a folder that does not.")
     if not path.parent.is_dir():
@@ -246,6 +257,8 @@ def _export(source: Path, path: Path) -> None:
     stage = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         shutil.copytree(source, stage, ignore=shutil.ignore_patterns(publish.MANIFEST))
+        name_base(stage, base)  # an earlier version named it by a path
+        remove_paths(stage)
         publish.flush_tree(stage)
         stage.rename(path)
     finally:

@@ -10,17 +10,17 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolora._adapter import adapter_instead, is_adapter
 from smolorad import publish
 from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
-from smolorad.errors import HubUnreachable, NotFound
+from smolorad.errors import HubUnreachable, NotFound, UnsupportedModel
 from smolorad.log import Log
+from smolorad.portable import STARTER, STARTER_ID
 from smolorad.store.library import Library
 
 log = Log(__name__)
 
-STARTER = "starter"
-STARTER_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model, where the hub can be reached
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 _WHOLE = publish.MANIFEST  # a folder that has it is whole
@@ -123,6 +123,8 @@ class Resolver:
 
 
 def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file() and is_adapter(path):
+        raise UnsupportedModel(adapter_instead(str(path)))
     if not (path / "config.json").is_file():
         raise NotFound(
             f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."

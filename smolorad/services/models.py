@@ -10,6 +10,7 @@ from smolora.v1 import models_pb2 as pb
 from smolora.v1 import models_pb2_grpc
 from smolorad.domain import Adapter, ImportSpec, JobKind, Ref, ResidentModel, check_name
 from smolorad.jobs.import_ import Import
+from smolorad.jobs.import_adapter import AdapterImport
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.shelf import Shelf
 from smolorad.link.convert import from_message, to_message
@@ -34,6 +35,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         queue: Queue,
         views: JobViews,
         import_: Import,
+        import_adapter: AdapterImport,
     ) -> None:
         self._residency = residency
         self._library = library
@@ -42,6 +44,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         self._queue = queue
         self._views = views
         self._import = import_
+        self._import_adapter = import_adapter
 
     @wire
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> AsyncIterator[pb.LoadModelResponse]:
@@ -101,8 +104,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     @wire
     async def ImportAdapter(self, request: pb.ImportAdapterRequest, context: Context) -> pb.ImportAdapterResponse:
         name = check_name(request.name)
-        base_name, fingerprint = await self._base_of(request.base_model)
-        adapter = await self._shelf.import_adapter(self._uploads.folder(request.upload_id), name, base_name, fingerprint)
+        adapter = await self._import_adapter.run(self._uploads.folder(request.upload_id), name, request.base_model)
         self._uploads.remove(request.upload_id)
         return pb.ImportAdapterResponse(adapter=_message(adapter))
 
@@ -122,17 +124,6 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     @property
     def _resident(self) -> str:
         return resident.name if (resident := self._residency.resident) else ""
-
-    async def _base_of(self, reference: str) -> tuple[str, str]:
-        """Name and fingerprint of the base that an adapter belongs to: the resident one, or one of this home."""
-        resident = self._residency.resident
-        if reference in ("", self._resident):
-            if resident is None:
-                async with self._residency.hold() as held:
-                    resident = held.model
-            return resident.name, resident.fingerprint
-        model = await self._library.model(check_name(reference, "base_model"))
-        return model.name, model.fingerprint
 
 
 def _message(adapter: Adapter) -> pb.Adapter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +33,8 @@ class _Kind:
 async def adopt(home: Home, library: Library) -> int:
     """Records every published folder that the library does not know; returns how many.
 
-    A folder's manifest holds its record, so the lists can be rebuilt when the database is lost. Called before any job runs.
+    A folder's manifest has its record but for its place, so the lists can be rebuilt when the database is lost. Called before
+    any job runs.
     """
     kinds = (
         _Kind(_nested(home.datasets), Dataset, library.add_dataset),
@@ -54,7 +54,7 @@ async def adopt(home: Home, library: Library) -> int:
 async def _adopt(folder: Path, kind: _Kind) -> bool:
     try:
         about = (await asyncio.to_thread(publish.read_manifest, folder)).get("about")
-        item = dataclasses.replace(msgspec.convert(about, kind.cls, strict=False), path=str(folder))
+        item = msgspec.convert({**(about if isinstance(about, dict) else {}), "path": str(folder)}, kind.cls, strict=False)
     except (Damaged, msgspec.ValidationError) as error:
         log.warning("a folder is not ours, or is damaged; it is left alone", folder=folder, why=error)
         return False

@@ -16,7 +16,7 @@ from smolora.v1 import common_pb2, generation_pb2, jobs_pb2, system_pb2, trainin
 from smolora.v1 import models_pb2 as pb
 from smolorad.children.fake import Death, FakeEngine, Script, Wait
 from smolorad.domain import LoadProgress, LoadStage, PhaseProgress
-from smolorad.errors import HubUnreachable, UnsupportedModel
+from smolorad.errors import HubUnreachable, UnsupportedModel, WrongBase
 from smolorad.residency import STARTER_ID
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, until, upload
 
@@ -276,12 +276,46 @@ async def test_an_adapter_is_imported_listed_exported_and_deleted(house: House, 
 
 async def test_an_adapter_that_could_run_code_is_not_imported(house: House) -> None:
     await loaded(house)
-    upload_id = await upload(house, *peft_files(), ("adapter_model.bin", b"x"))
+    upload_id = await upload(house, peft_files()[0], ("adapter_model.bin", b"x"))
     answer = await refused(house.models.ImportAdapter(pb.ImportAdapterRequest(upload_id=upload_id, name="a")))
     assert (answer.code, answer.reason) == (PRECONDITION, "UNSUPPORTED_MODEL")
     missing = await refused(house.models.ImportAdapter(pb.ImportAdapterRequest(upload_id="0" * 16, name="a")))
     assert missing.code == NOT_FOUND
     assert [path.name for path in house.settings.places.uploads.iterdir()] == [upload_id]
+
+
+@pytest.mark.parametrize("base_model", ["", "mine"])
+async def test_an_adapter_that_does_not_fit_its_base_is_not_published(house: House, script: Script, base_model: str) -> None:
+    await loaded(house)
+    if base_model:
+        await everything(house.models.ImportModel(pb.ImportModelRequest(source="starter", name="mine")))
+    upload_id = await upload(house, *peft_files(), ("checkpoint-5/optimizer.pt", b"x"))
+    folder = house.settings.places.uploads / upload_id
+    request = pb.ImportAdapterRequest(upload_id=upload_id, name="a", base_model=base_model)
+    script.misfits.append(WrongBase(f"The adapter in {folder} does not fit: {folder}/adapter_config.json."))
+    answer = await refused(house.models.ImportAdapter(request))
+    assert (answer.code, answer.reason) == (PRECONDITION, "WRONG_BASE")
+    assert answer.message == "The adapter in the upload does not fit: adapter_config.json."
+    assert not (await house.models.ListAdapters(pb.ListAdaptersRequest(name="a"))).adapters
+    adapter = (await house.models.ImportAdapter(request)).adapter
+    assert (adapter.revision, adapter.base_model) == (1, base_model or "starter")
+    assert sorted(path.name for path in Path(adapter.path).iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
+
+
+async def test_a_path_in_an_adapters_config_becomes_the_name_of_its_base(house: House, short_path: Path) -> None:
+    await loaded(house)
+    (config_name, config), weights = peft_files()
+    named = json.dumps(json.loads(config) | {"base_model_name_or_path": "/home/ann/model"}).encode()
+    upload_id = await upload(house, (config_name, named), weights)
+    adapter = (await house.models.ImportAdapter(pb.ImportAdapterRequest(upload_id=upload_id, name="a"))).adapter
+    (Path(adapter.path) / config_name).write_bytes(named)  # as an earlier version published it
+    await house.models.ExportAdapter(pb.ExportAdapterRequest(name="a", path=str(short_path / "out")))
+    exported = json.loads((short_path / "out" / config_name).read_text())
+    assert exported["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 async def test_an_adapter_that_a_merge_needs_is_not_deleted(house: House, script: Script) -> None:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolora._errors import InvalidRequest, NotFound
+from smolora._adapter import CONFIG, WEIGHTS, Fault, check_files, read_config
+from smolora._errors import InvalidRequest, NotFound, by_reason
 from smolora._text.files import visible_files
 from smolora.v1 import datasets_pb2
 
@@ -50,6 +51,23 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
     if not found:
         raise InvalidRequest(f"There are no files in {', '.join(map(str, given)) or 'nothing'}; give at least one file.")
     return [found[name] for name in sorted(found)]
+
+
+def adapter_files(folder: str | os.PathLike[str]) -> list[LocalFile]:
+    """The files that are the adapter of a PEFT folder, its config checked; what else a trainer saved there is left out.
+
+    Raises NotFound, UnsupportedModel and Damaged where it is no adapter that can be imported, InvalidRequest where it cannot be
+    read.
+    """
+    path = Path(folder).expanduser()
+    with _readable(path):
+        path.stat()
+        try:
+            check_files(path)
+            read_config(path)
+        except Fault as fault:
+            raise by_reason(fault.reason)(fault.message) from fault
+        return [LocalFile(path / name, name, (path / name).stat().st_size) for name in (CONFIG, WEIGHTS)]
 
 
 def _matching(path: Path) -> list[Path]:

@@ -9,19 +9,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from smolora._adapter import ABOUT, HARMLESS
 from smolorad.engine.native.step import Lora, NativeModel
 from smolorad.engine.numbers import to_fp32
 
 _PREFIX = "base_model.model."
 
 # What the config of a plain LoRA may say: anything, or what changes nothing. PEFT knows what all else means.
-_ANYTHING = frozenset(
+_ANYTHING = ABOUT | frozenset(
     {
-        "peft_type",
-        "peft_version",
         "base_model_name_or_path",
         "revision",
-        "auto_mapping",
         "task_type",
         "inference_mode",
         "lora_dropout",
@@ -34,9 +32,7 @@ _ANYTHING = frozenset(
 _NOTHING: Mapping[str, Sequence[Any]] = {
     "bias": ("none",),
     "init_lora_weights": (True, "gaussian"),
-    "megatron_core": ("megatron.core",),
-    "qalora_group_size": (16,),
-    "runtime_config": ({"ephemeral_gpu_offload": False},),
+    **HARMLESS,
 }
 
 

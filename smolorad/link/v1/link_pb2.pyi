@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause", "diff", "expect_training")
+    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause", "diff", "expect_training", "check_adapter")
     CALL_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class Command(_message.Message):
     PAUSE_FIELD_NUMBER: _ClassVar[int]
     DIFF_FIELD_NUMBER: _ClassVar[int]
     EXPECT_TRAINING_FIELD_NUMBER: _ClassVar[int]
+    CHECK_ADAPTER_FIELD_NUMBER: _ClassVar[int]
     call: int
     load: Load
     generate: Generate
@@ -50,7 +51,8 @@ class Command(_message.Message):
     pause: Pause
     diff: Diff
     expect_training: ExpectTraining
-    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., diff: _Optional[_Union[Diff, _Mapping]] = ..., expect_training: _Optional[_Union[ExpectTraining, _Mapping]] = ...) -> None: ...
+    check_adapter: CheckAdapter
+    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., diff: _Optional[_Union[Diff, _Mapping]] = ..., expect_training: _Optional[_Union[ExpectTraining, _Mapping]] = ..., check_adapter: _Optional[_Union[CheckAdapter, _Mapping]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob", "sample", "estimate", "diff")
@@ -135,6 +137,18 @@ class AdapterFolder(_message.Message):
     key: str
     path: str
     def __init__(self, key: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
+class CheckAdapter(_message.Message):
+    __slots__ = ("adapter_path", "base_path", "base_name", "trust_remote_code")
+    ADAPTER_PATH_FIELD_NUMBER: _ClassVar[int]
+    BASE_PATH_FIELD_NUMBER: _ClassVar[int]
+    BASE_NAME_FIELD_NUMBER: _ClassVar[int]
+    TRUST_REMOTE_CODE_FIELD_NUMBER: _ClassVar[int]
+    adapter_path: str
+    base_path: str
+    base_name: str
+    trust_remote_code: bool
+    def __init__(self, adapter_path: _Optional[str] = ..., base_path: _Optional[str] = ..., base_name: _Optional[str] = ..., trust_remote_code: _Optional[bool] = ...) -> None: ...
 
 class Generate(_message.Message):
     __slots__ = ("request", "adapter")

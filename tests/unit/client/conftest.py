@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import smolora
+from smolora.v1 import datasets_pb2
 from tests.unit.client.fake_daemon import FakeDaemon
 
 
@@ -22,6 +24,27 @@ async def daemon(short_path: Path) -> AsyncIterator[FakeDaemon]:
     await fake.start()
     yield fake
     await fake.stop()
+
+
+@pytest.fixture
+def uploads(daemon: FakeDaemon) -> dict[str, bytes]:
+    """What arrives by UploadFile, by its path within the upload."""
+    arrived: dict[str, bytes] = {}
+
+    async def upload(requests: Any, context: Any) -> Any:
+        header, data = None, b""
+        async for request in requests:
+            if request.HasField("header"):
+                header = request.header
+            data += request.data
+        assert header is not None
+        assert header.upload_id == ("u1" if arrived else "")
+        assert header.size_bytes == len(data)
+        arrived[header.path] = data
+        return datasets_pb2.UploadFileResponse(upload_id="u1", sha256=hashlib.sha256(data).hexdigest())
+
+    daemon.script["UploadFile"] = upload
+    return arrived
 
 
 class Threaded:

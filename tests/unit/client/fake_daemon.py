@@ -97,6 +97,15 @@ class FakeDaemon(grpc.GenericRpcHandler):
         return single
 
 
+def answers(response: Any) -> Any:
+    """A handler that always gives this answer."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        return response
+
+    return handler
+
+
 async def fail(
     context: Any,
     reason: str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,37 +11,7 @@ import pytest
 
 import smolora
 from smolora.v1 import common_pb2, datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
-from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job
-
-
-def answers(response: Any) -> Any:
-    """A handler that always gives this answer."""
-
-    async def handler(request: Any, context: Any) -> Any:
-        return response
-
-    return handler
-
-
-@pytest.fixture
-def uploads(daemon: FakeDaemon) -> dict[str, bytes]:
-    """What arrives by UploadFile, by its path within the upload."""
-    arrived: dict[str, bytes] = {}
-
-    async def upload(requests: Any, context: Any) -> Any:
-        header, data = None, b""
-        async for request in requests:
-            if request.HasField("header"):
-                header = request.header
-            data += request.data
-        assert header is not None
-        assert header.upload_id == ("u1" if arrived else "")
-        assert header.size_bytes == len(data)
-        arrived[header.path] = data
-        return datasets_pb2.UploadFileResponse(upload_id="u1", sha256=hashlib.sha256(data).hexdigest())
-
-    daemon.script["UploadFile"] = upload
-    return arrived
+from tests.unit.client.fake_daemon import FakeDaemon, adapter, answers, event, fail, job
 
 
 async def test_status(daemon: FakeDaemon, client: Any) -> None:
@@ -306,16 +275,6 @@ async def test_a_setting_that_is_none_is_refused_before_anything_is_sent(
     with pytest.raises(TypeError, match=says):
         await client.train("verses", "poet", **wrong)
     assert daemon.requests == []
-
-
-async def test_an_adapter_folder_is_sent_and_imported(
-    daemon: FakeDaemon, client: Any, uploads: dict[str, bytes], tmp_path: Path
-) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    daemon.script["ImportAdapter"] = answers(models_pb2.ImportAdapterResponse(adapter=adapter()))
-    assert (await client.import_adapter(tmp_path, "poet", base_model="starter")).name == "poet"
-    assert list(uploads) == ["adapter_config.json"]
-    assert daemon.asked("ImportAdapter")[0].upload_id == "u1"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from smolorad import publish
-from smolorad.engine.facts import facts, weight_files
-from smolorad.errors import Damaged, SmoloraError
+from smolorad.engine.facts import check, facts, weight_files
+from smolorad.errors import Damaged, SmoloraError, UnsupportedModel
 from tests.tiny import tiny_model
 
 
@@ -156,3 +156,11 @@ def test_an_index_that_names_what_is_not_there(sharded: Path) -> None:
     edit(index, weight_map={})
     with pytest.raises(Damaged, match="lists no weights"):
         facts(sharded)
+
+
+def test_an_adapters_folder_names_the_command_that_imports_it(tmp_path: Path) -> None:
+    folder = tmp_path / "my adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UnsupportedModel, match=f"smolora-client adapters import '{folder}' --name"):
+        check(folder)

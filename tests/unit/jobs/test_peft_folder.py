@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolora._adapter import CONFIG, WEIGHTS
 from smolorad.domain import LoraSettings
 from smolorad.errors import Damaged, InvalidRequest, SmoloraError, UnsupportedModel
-from smolorad.jobs.peft_folder import CONFIG, WEIGHTS, read_lora
+from smolorad.jobs.peft_folder import read_lora
 
 LORA: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["v_proj", "q_proj"]}
 
@@ -64,9 +65,18 @@ def test_other_configs_are_refused(tmp_path: Path, config: object, error: type[S
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a")
-    (folder / "adapter_model.bin").write_bytes(b"x")
-    with pytest.raises(UnsupportedModel, match="may run code"):
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(UnsupportedModel, match="can run any code"):
         read_lora(folder)
+
+
+def test_what_else_a_trainer_saved_is_not_looked_at(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a")
+    expected = read_lora(folder)
+    (folder / "checkpoint-5").mkdir()
+    for name in ("training_args.bin", "adapter_model.bin", "checkpoint-5/optimizer.pt", "checkpoint-5/rng_state.pth"):
+        (folder / name).write_bytes(b"x")
+    assert read_lora(folder) == expected
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])

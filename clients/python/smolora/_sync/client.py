@@ -16,7 +16,7 @@ from smolora._channel import Address
 from smolora._convert import from_message
 from smolora._errors import Cancelled, InvalidRequest, NotFound, by_reason
 from smolora._fields import PrepareKeywords, SamplingKeywords, TrainKeywords
-from smolora._files import find_files, fingerprint, pieces
+from smolora._files import LocalFile, adapter_files, find_files, fingerprint, pieces
 from smolora._settings import (
     conversation,
     duration,
@@ -99,7 +99,9 @@ class Client:
 
         `on_sent(done, total)` is called with bytes, before each piece, in a thread.
         """
-        files = find_files([paths] if isinstance(paths, (str, os.PathLike)) else paths)
+        return self._send(find_files([paths] if isinstance(paths, (str, os.PathLike)) else paths), on_sent)
+
+    def _send(self, files: list[LocalFile], on_sent: Callable[[int, int], None] | None) -> str:
         total, done = sum(file.size_bytes for file in files), 0
         upload_id = ""
 
@@ -348,11 +350,28 @@ class Client:
     def import_adapter(
         self, folder: AnyPath, name: str, *, base_model: AnyPath = "", on_sent: Callable[[int, int], None] | None = None
     ) -> values.Adapter:
-        """Sends a PEFT LoRA folder as a new revision of `name`; it belongs to `base_model`, or to the resident model."""
-        upload_id = self.upload(folder, on_sent)
-        request = fill(models_pb2.ImportAdapterRequest, upload_id=upload_id, name=name, base_model=_place(base_model))
+        """Sends a PEFT LoRA folder as a new revision of `name`; it belongs to `base_model`, or to the loaded model.
+
+        Of what a trainer saved there the adapter's config and weights alone are sent, and nothing before config, name and base
+        are checked. Raises NotFound, Damaged, UnsupportedModel, NotFinite, WrongBase.
+        """
+        files = adapter_files(folder)
+        base = _place(base_model)
+        self._check_names(name, base)
+        upload_id = self._send(files, on_sent)
+        request = fill(models_pb2.ImportAdapterRequest, upload_id=upload_id, name=name, base_model=base)
         answer = self._call(models_pb2_grpc.ModelServiceStub, "ImportAdapter", request, timeout=6 * self.timeout)
         return from_message(values.Adapter, answer.adapter)
+
+    def _check_names(self, adapter: str, base_model: str) -> None:
+        """Has the daemon refuse names now that it would refuse when everything was sent."""
+        self._call(
+            models_pb2_grpc.ModelServiceStub, "ListAdapters", fill(models_pb2.ListAdaptersRequest, name=adapter, page_size=1)
+        )
+        resident = (self.status()).resident
+        named = base_model and not base_model.startswith("/")  # a folder is looked at when everything was sent
+        if named and (resident is None or resident.name != base_model):
+            self.model(base_model)
 
     def export_adapter(self, name: str, path: AnyPath) -> Path:
         """Copies an adapter's PEFT folder to a folder that does not exist yet; returns that folder."""

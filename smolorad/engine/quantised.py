@@ -1,0 +1,83 @@
+"""Models whose weights are saved quantised: what they are, and what to load instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from smolorad.errors import UnsupportedModel
+
+# The `quant_method` of a config, as people know it.
+_METHODS = {
+    "aqlm": "AQLM",
+    "auto-round": "AutoRound",
+    "auto_round": "AutoRound",
+    "awq": "AWQ",
+    "bitnet": "BitNet",
+    "bitsandbytes": "bitsandbytes",
+    "compressed-tensors": "compressed-tensors",
+    "eetq": "EETQ",
+    "fbgemm_fp8": "FBGEMM (fp8)",
+    "fp8": "fp8",
+    "fp_quant": "FP-Quant",
+    "gptq": "GPTQ",
+    "higgs": "HIGGS",
+    "hqq": "HQQ",
+    "modelopt": "ModelOpt",
+    "mxfp4": "MXFP4",
+    "quanto": "Quanto",
+    "quark": "Quark",
+    "spqr": "SpQR",
+    "torchao": "torchao",
+    "vptq": "VPTQ",
+}
+_MLX = "MLX"
+# How each packs a weight, by the tensor's name and its number format in a safetensors file.
+_PACKED: Mapping[str, Callable[[str, str], bool]] = {
+    _MLX: lambda tensor, dtype: dtype == "U32" and tensor.endswith(".weight"),
+    "GPTQ or AWQ": lambda tensor, dtype: tensor.endswith(".qweight"),
+    "bitsandbytes": lambda tensor, dtype: tensor.endswith((".weight.absmax", ".weight.SCB", ".SCB")),
+    "compressed-tensors": lambda tensor, dtype: tensor.endswith(".weight_packed"),
+    "fp8": lambda tensor, dtype: dtype.startswith("F8_") and tensor.endswith(".weight"),
+}
+
+
+def refuse_quantised(config: Mapping[str, Any], name: str) -> None:
+    """Raises UnsupportedModel, which says how, where the config of the model called `name` says that it is quantised."""
+    inner = config.get("text_config")
+    for one in (config, inner if isinstance(inner, dict) else {}):
+        settings, by_mlx = one.get("quantization_config"), one.get("quantization")
+        if isinstance(settings, dict) and settings.get("quant_method"):
+            raise _refusal(name, _method(str(settings["quant_method"]), settings), _bits(settings))
+        for given in (by_mlx, settings):  # MLX writes both, neither of them with a method
+            if isinstance(given, dict) and "bits" in given:
+                raise _refusal(name, _MLX, _bits(given))
+        if settings is not None:
+            raise _refusal(name, "a method that its config does not name")
+
+
+def refuse_packed(tensor: str, dtype: str, name: str) -> None:
+    """Raises UnsupportedModel for a weight that only quantised models have, where the config does not say so."""
+    for method, is_packed in _PACKED.items():
+        if is_packed(tensor, dtype):
+            raise _refusal(name, method)
+
+
+def _method(given: str, settings: Mapping[str, Any]) -> str:
+    if given == "bitsandbytes" and settings.get("load_in_4bit"):
+        return "bitsandbytes (4 bits)"
+    if given == "bitsandbytes" and settings.get("load_in_8bit"):
+        return "bitsandbytes (8 bits)"
+    return _METHODS.get(given.lower(), given[:40])
+
+
+def _bits(settings: Mapping[str, Any]) -> str:
+    bits = settings.get("bits", settings.get("w_bit"))
+    return f" ({bits} bits)" if isinstance(bits, int) and not isinstance(bits, bool) and 0 < bits < 64 else ""
+
+
+def _refusal(name: str, method: str, bits: str = "") -> UnsupportedModel:
+    return UnsupportedModel(
+        f"{name} is quantised by {method}{bits}, and smolora does not read such weights; load the model that it was made from, "
+        "with `--precision int4` or `int8` where memory is short."
+    )

@@ -74,9 +74,9 @@ class ProblemKind(enum.StrEnum):
     CONTROL_CHARACTERS = "control_characters"
     MOJIBAKE = "mojibake"
     BOILERPLATE = "boilerplate"
-    CONTROL_TOKENS = "control_tokens"  # kept
     IN_TWO_SPLITS = "in_two_splits"  # left out, as EMPTY is
     EMPTY = "empty"
+    CONTROL_TOKENS = "control_tokens"  # kept, as the next is
     SHARED_PROMPT = "shared_prompt"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.sides import sides_of
 from smolorad.corpus.tokens import ModelText
 from smolorad.corpus.write import write_tokenizer
-from smolorad.domain import OnError, Prepared, PrepareSpec
+from smolorad.domain import ChunkUnit, OnError, Prepared, PrepareSpec
 from smolorad.publish import fresh
 
 _COLLECT_AFTER = 200_000  # objects, of which a batch of rows has some ten thousand
@@ -38,12 +39,16 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
     """
     began = time.monotonic()
     tally = Tally(spec.max_length)
-    with fresh(output), _collecting_seldom():
-        model = None if tokenizer is None else ModelText(tokenizer)
+    # The tokenizer is read while rows are: the library that reads it lets Python run.
+    with fresh(output), _collecting_seldom(), ThreadPoolExecutor(1) as beside:
+        loading = None if tokenizer is None else beside.submit(ModelText, tokenizer)
         draft = output / "draft.arrow"
-        gatherer = Gatherer(spec, tally, host, cutter(spec, model))
+        by_tokens = spec.chunk_size and spec.chunk_unit is ChunkUnit.TOKENS
+        cut = cutter(spec, loading.result() if loading is not None and by_tokens else None)
+        gatherer = Gatherer(spec, tally, host, cut)
         with closing(Reader(spec, tally, host, output).samples(files)) as rows, DraftWriter(draft) as writer:
             gatherer.gather(rows, writer)
+        model = None if loading is None else loading.result()
         if tally.malformed and spec.on_error is OnError.FAIL:
             raise tally.malformed_rows()
         if writer.schema is None:

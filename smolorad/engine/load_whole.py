@@ -35,7 +35,9 @@ from smolorad.engine.views import share
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Damaged, InvalidRequest
 
-_SHORTENED = "Its context of {context:,} tokens is cut to {longest:,}: attention to more of them can be wrong on {device} (pytorch#195012)."
+_SHORTENED = (
+    "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."
+)
 _SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
 
 log = logging.getLogger("smolorad.engine")
@@ -101,7 +103,8 @@ def load_whole(
         )
     context = context_length(model, tokenizer)
     if placement.device in FAULTY and context > LONGEST:
-        context, notes = LONGEST, (*notes, _SHORTENED.format(context=context, longest=LONGEST, device=placement.device))
+        notes = (*notes, _SHORTENED.format(context=context, longest=LONGEST, device=placement.device))
+        context = LONGEST
     parameters = list(model.parameters())
     whole = Whole(model, tokenizer)
     return Base(

@@ -1,10 +1,10 @@
 """Matrix products on Metal that never sum over more numbers than Metal adds up rightly.
 
-On M1 and M2 a product with an inner length of 32,767 or more reads past its operands, without an error (pytorch#177116, #193487,
-#195163); torch 2.14 avoids that for two dimensions, not for batches (pytorch#195012). A training makes such products all the time:
-the backward pass of the output head sums over the vocabulary, that of an adapter over the tokens of a batch. transformers, TRL,
-PEFT, autograd and we ourselves ask for them in many ways, and each of these ways ends in one of torch's few kernels. So a long
-product is cut there: into parts of even length, whose results are added up.
+On M1 and M2 a product with an inner length of 32,767 or more reads past its operands, without an error (pytorch#177116,
+#193487, #195163); torch 2.14 avoids that for two dimensions, not for batches (pytorch#195012). A training makes such products
+all the time: the backward pass of the output head sums over the vocabulary, that of an adapter over the tokens of a batch.
+transformers, TRL, PEFT, autograd and we ourselves ask for them in many ways, and each way ends in one of torch's few kernels.
+So a long product is cut there: into parts of like length, whose results are added up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.library import Library
 
 from smolorad.domain import Device
@@ -58,9 +58,9 @@ def cut_long_products(device: Device) -> Library | None:
 
 def generates_long_products(model: Any) -> bool:
     """Whether a model of transformers may ask for a long product where nothing is trained: whether its layers are that wide."""
-    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None}
-    inner: list[nn.Parameter] = [weight for weight in model.parameters() if id(weight) not in ends and weight.ndim > 1]
-    return any(max(weight.shape) > LONGEST for weight in inner)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    outside = {id(parameter) for module in ends if module is not None for parameter in module.parameters()}
+    return any(max(weight.shape) > LONGEST for weight in model.parameters() if weight.ndim > 1 and id(weight) not in outside)
 
 
 def _guarded(kernel: Any, is_long: Callable[..., bool], cut: Kernel) -> Kernel:

@@ -27,7 +27,8 @@ class HeldOut:
         return sum(1 for _ in self._places())
 
     def __iter__(self) -> Iterator[Any]:
-        for places, self.counts in self._places():
+        for places, counts in self._places():
+            self.counts = counts
             yield self.collate(self.dataset.__getitems__(places))
 
     def _places(self) -> Iterator[tuple[list[int], bool]]:

@@ -83,7 +83,7 @@ def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_d
 
 
 def product_fault(device: Device, dtype: Dtype) -> str:
-    """How products as a training asks for them differ on the device from the CPU's in fp32; empty if they do not."""
+    """How products as a training asks for them differ on the device from the CPU's in fp64; empty if they do not."""
     left, right = _random(BATCH, ROWS, INNER_LENGTH), _random(BATCH, INNER_LENGTH, COLUMNS)
     to = {"device": device, "dtype": getattr(torch, dtype)}
     with short_products(device):
@@ -95,8 +95,8 @@ def product_fault(device: Device, dtype: Dtype) -> str:
             ("the gradient of a linear layer's weight", _weight_gradient, (left[0].t(), right[0])),
             ("the gradient of the output head", _head_gradient, (right[1, :ROWS], right[0])),
         ):
-            expected = multiply(*factors)
-            difference = _difference(multiply(*(factor.to(**to) for factor in factors)).to("cpu", torch.float32), expected)
+            expected = multiply(*(factor.double() for factor in factors))
+            difference = _difference(multiply(*(factor.to(**to) for factor in factors)).cpu().double(), expected)
             if not difference <= TOLERANCE[dtype]:
                 over = f"over {INNER_LENGTH:,} numbers differs from the CPU's by {difference:.2g} of its largest value"
                 return f"{kind} {over}"
@@ -108,8 +108,8 @@ def product_notes(device: Device, dtype: Dtype) -> tuple[str, ...]:
     if device not in FAULTY:
         return ()
     left, right = _random(ROWS, INNER_LENGTH), _random(INNER_LENGTH, COLUMNS)
-    got = torch.mm(*(factor.to(device, getattr(torch, dtype)) for factor in (left, right))).to("cpu", torch.float32)
-    if _difference(got, left @ right) <= TOLERANCE[dtype]:
+    got = torch.mm(*(factor.to(device, getattr(torch, dtype)) for factor in (left, right)))
+    if _difference(got.cpu().double(), left.double() @ right.double()) <= TOLERANCE[dtype]:
         return ()
     return (f"{device} computes matrix products over more than {LONGEST:,} numbers wrongly here; they are computed in parts.",)
 

@@ -46,11 +46,11 @@ def cut_long_products(device: Device) -> Library | None:
     key = FAULTY.get(device)
     if key is None:
         return None
-    library = Library("aten", "IMPL")
+    library, there = Library("aten", "IMPL"), set(torch._C._dispatch_get_registrations_for_dispatch_key(key))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")  # that is what this is for
         for name, (is_long, cut) in _KERNELS.items():
-            if torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", key):
+            if f"aten::{name}" in there:
                 kernel = _guarded(torch.library.get_kernel(f"aten::{name}", key), is_long, cut)
                 library.impl(name, kernel, key, with_keyset=True, allow_override=True)
     return library

@@ -113,7 +113,7 @@ def test_processes_together_have_the_held_out_losses_of_one(
         mine, theirs = losses(alone[case.name]), losses(together[case.name])
         assert [step for step, _ in mine] == [step for step, _ in theirs], case
         for (step, left), (_, right) in zip(mine, theirs, strict=True):
-            # After steps whose sums were taken in another order, the adapters differ in their last digits. Packed rows cannot be
+            # After steps whose sums were taken in another order, adapters differ in their last digits. Packed rows cannot be
             # shared out evenly among the processes' steps, so that they learn a little else.
             if step == 0 or "packing" not in case.trainer:
                 assert right == pytest.approx(left, rel=1e-5 if step == 0 else 1e-4), (case, step)

@@ -26,6 +26,8 @@ from smolorad.paths import check_socket_path
 LEAST_FREE_BYTES = 2 * 10**9
 DEVICE_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 3.0
+# A line of constraints.txt, some of which are for one system alone.
+_PIN = re.compile(r'(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: *; *sys_platform *(?P<is>[!=]=) *"(?P<platform>\w+)")?')
 _LIBRARIES = (
     "torch",
     "transformers",
@@ -72,8 +74,9 @@ def tested_versions() -> Mapping[str, str]:
     """The versions of constraints.txt by name; it stands in the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent
     found = next(path for path in (package / "constraints.txt", package.parent / "constraints.txt") if path.is_file())
-    lines = (line.partition("==") for line in found.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    return {_normal(name): version for name, _, version in lines}
+    pins = filter(None, map(_PIN.fullmatch, found.read_text(encoding="utf-8").splitlines()))
+    here = (pin for pin in pins if pin["platform"] is None or (pin["platform"] == sys.platform) == (pin["is"] == "=="))
+    return {_normal(pin["name"]): pin["version"] for pin in here}
 
 
 def libraries(tested: Mapping[str, str], version_of: Callable[[str], str] = importlib.metadata.version) -> Iterator[Finding]:

@@ -56,6 +56,7 @@ class Base:
     native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
     packed: Any | None = None  # a `linear.Packed`, the generic way, where there is no native one
     parked: Parked | None = None  # where the exact weights lie, if generation has others
+    short_products: Any | None = None  # what cuts long products for as long as the base is there, where its layers need it
 
     @property
     def model(self) -> Any:

@@ -28,13 +28,17 @@ from smolorad.engine.native.describe import knows, shape_of, weights_of
 from smolorad.engine.native.linear import Packed, pack_linears
 from smolorad.engine.native.step import NativeModel
 from smolorad.engine.parked import Parked, park
-from smolorad.engine.self_test import answer_fault, attention_fault, settle, trace
+from smolorad.engine.self_test import answer_fault, kernel_fault, product_notes, settle, trace
+from smolorad.engine.short_products import FAULTY, LONGEST, cut_long_products, generates_long_products, short_products
 from smolorad.engine.speaker import Steps
 from smolorad.engine.transformers_folder import context_length, end_ids, read_model_config, read_tokenizer
 from smolorad.engine.views import share
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Damaged, InvalidRequest
 
+_SHORTENED = (
+    "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."
+)
 _SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
 
 log = logging.getLogger("smolorad.engine")
@@ -74,17 +78,14 @@ def load_whole(
         if placement.device is Device.CPU:
             return read(placement), ""
         try:
-            if placement.attention == "sdpa" and (fault := attention_fault(placement.device, placement.dtype)):
+            if fault := kernel_fault(placement):
                 return None, fault
-            model = read(placement)
-            expected = trace(model, steps_of(model))
-            # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
-            model = model.to(placement.device)
-            return model, answer_fault(model, placement.dtype, expected)
+            return _compared(read(placement), placement)
         except RuntimeError as error:  # an operator that the device lacks, or memory that it has not
             return None, first_line(error).rstrip(".")
 
     model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
+    notes = (*notes, *product_notes(placement.device, placement.dtype))
     parked = _own_weights(model, placement, precision)
     tokenizer = reading.result()
     ends = end_ids(model, tokenizer)
@@ -101,6 +102,10 @@ def load_whole(
             f"is {precision}, but {name} on {placement.device} can only be read exactly: int8 and int4 need the CPU and a C "
             "compiler; load it with `--precision exact`, or with `--device cpu` where there is a compiler",
         )
+    context = context_length(model, tokenizer)
+    if placement.device in FAULTY and context > LONGEST:
+        notes = (*notes, _SHORTENED.format(context=context, longest=LONGEST, device=placement.device))
+        context = LONGEST
     parameters = list(model.parameters())
     whole = Whole(model, tokenizer)
     return Base(
@@ -114,7 +119,7 @@ def load_whole(
         weight_bytes=sum(parameter.nbytes for parameter in parameters),
         device=placement.device,
         dtype=placement.dtype,
-        context_length=context_length(model, tokenizer),
+        context_length=context,
         vocabulary_size=model.config.get_text_config().vocab_size,
         embeddings=len(model.get_input_embeddings().weight),
         end_ids=ends,
@@ -128,7 +133,20 @@ def load_whole(
         native=native,
         packed=packed,
         parked=parked,
+        short_products=cut_long_products(placement.device) if generates_long_products(model) else None,
     )
+
+
+def _compared(model: Any, placement: Placement) -> tuple[Any, str]:
+    """The model, moved to its device, and how it computes otherwise there than on the CPU."""
+    from smolorad.engine.gradient_test import gradient_fault, lora_gradients  # it brings PEFT, which takes a second to import
+
+    expected, gradients = trace(model, steps_of(model)), lora_gradients(model)
+    # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
+    model = model.to(placement.device)
+    with short_products(placement.device):
+        fault = answer_fault(model, placement.dtype, expected) or gradient_fault(model, placement.dtype, gradients)
+    return model, fault
 
 
 def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None]:

@@ -2,7 +2,8 @@
 
 Attention kernels have been silently wrong on MPS: half precision that sees future tokens (pytorch#195910), keys read beyond
 their end at lengths that are no multiple of 32 (pytorch#169222) or above 1024 with grouped heads (pytorch#174861). So attention
-is compared at such lengths, then the model itself. Where a comparison fails, the next rung of the ladder is tried.
+is compared at such lengths, then matrix products as `short_products` has them computed, then the model itself: its logits, and
+the gradient that a training step would give a LoRA. Where a comparison fails, the next rung of the ladder is tried.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from transformers import DynamicCache
 
 from smolorad.domain import Device, Dtype
 from smolorad.engine.device import Placement
+from smolorad.engine.fast.loss import summed_cross_entropy
 from smolorad.engine.forward import forward, sample_ids
+from smolorad.engine.short_products import FAULTY, LONGEST, short_products
 from smolorad.engine.speaker import Steps
 from smolorad.errors import UnsupportedModel
 
 LENGTHS = (5, 31, 33, 64, 130, 1100)
 HEADS, KEY_HEADS, HEAD_DIM = 9, 3, 64
+INNER_LENGTH = 2 * LONGEST + 1  # of a product, as a vocabulary has it; an odd one, of which three parts are made
+ROWS, COLUMNS, BATCH = 24, 40, 2
 PROMPT_TOKENS = 37  # no multiple of a kernel's tile
 GREEDY_TOKENS = 32
 # The largest difference that rounding explains, as a share of the largest value; what the self-test looks for is far above.
@@ -50,6 +55,12 @@ def settle(rungs: Iterable[Placement], attempt: Callable[[Placement], tuple[M, s
     raise UnsupportedModel(f"{' '.join(notes)} Leave device and dtype out, and what works is chosen.")
 
 
+def kernel_fault(placement: Placement) -> str:
+    """What a device computes otherwise than the CPU even before there is a model; empty if nothing."""
+    fault = attention_fault(placement.device, placement.dtype) if placement.attention == "sdpa" else ""
+    return fault or product_fault(placement.device, placement.dtype)
+
+
 def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_dot_product_attention) -> str:
     """How attention on the device differs from the CPU's in fp32; empty if it does not."""
     for length in LENGTHS:
@@ -69,6 +80,54 @@ def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_d
             if not difference <= TOLERANCE[dtype]:
                 return f"{kind} attention over {length} tokens differs from the CPU's by {difference:.2g} of its largest value"
     return ""
+
+
+def product_fault(device: Device, dtype: Dtype) -> str:
+    """How products as a training asks for them differ on the device from the CPU's in fp64; empty if they do not."""
+    left, right = _random(BATCH, ROWS, INNER_LENGTH), _random(BATCH, INNER_LENGTH, COLUMNS)
+    to = {"device": device, "dtype": getattr(torch, dtype)}
+    with short_products(device):
+        for kind, multiply, factors in (
+            ("a matrix product", torch.mm, (left[0], right[0])),
+            ("a batch of matrix products", torch.bmm, (left, right)),
+            ("a linear layer", F.linear, (left, right[0].t())),
+            ("the gradient of a linear layer's input", _input_gradient, (left, right[0])),
+            ("the gradient of a linear layer's weight", _weight_gradient, (left[0].t(), right[0])),
+            ("the gradient of the output head", _head_gradient, (right[1, :ROWS], right[0])),
+        ):
+            expected = multiply(*(factor.double() for factor in factors))
+            difference = _difference(multiply(*(factor.to(**to) for factor in factors)).cpu().double(), expected)
+            if not difference <= TOLERANCE[dtype]:
+                over = f"over {INNER_LENGTH:,} numbers differs from the CPU's by {difference:.2g} of its largest value"
+                return f"{kind} {over}"
+    return ""
+
+
+def product_notes(device: Device, dtype: Dtype) -> tuple[str, ...]:
+    """What is to be said of long products that are asked of the device in one: that it computes them wrongly, if it does."""
+    if device not in FAULTY:
+        return ()
+    left, right = _random(ROWS, INNER_LENGTH), _random(INNER_LENGTH, COLUMNS)
+    got = torch.mm(*(factor.to(device, getattr(torch, dtype)) for factor in (left, right)))
+    if _difference(got.cpu().double(), left.double() @ right.double()) <= TOLERANCE[dtype]:
+        return ()
+    return (f"{device} computes matrix products over more than {LONGEST:,} numbers wrongly here; they are computed in parts.",)
+
+
+def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    x = torch.zeros(*grad.shape[:-1], weight.shape[1], device=grad.device, dtype=grad.dtype, requires_grad=True)
+    return torch.autograd.grad(F.linear(x, weight), x, grad)[0]
+
+
+def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    weight = torch.zeros(grad.shape[1], x.shape[1], device=x.device, dtype=x.dtype, requires_grad=True)
+    return torch.autograd.grad(F.linear(x, weight), weight, grad)[0]
+
+
+def _head_gradient(hidden: Tensor, weight: Tensor) -> Tensor:
+    hidden = hidden.clone().requires_grad_()
+    targets = torch.arange(len(hidden), device=hidden.device) * (len(weight) // len(hidden))
+    return torch.autograd.grad(summed_cross_entropy(hidden, weight, targets), hidden)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +167,10 @@ def answer_fault(model: Any, dtype: Dtype, expected: Trace) -> str:
 def _difference(got: Tensor, expected: Tensor) -> float:
     """The largest difference as a share of the largest value; NaN if there is one."""
     return float((got - expected).abs().max() / expected.abs().max())
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(shape[-1]))
 
 
 def _tensors(length: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,6 +23,7 @@ from smolorad.engine.checkpoint import Checkpoints, Identity, Saved, environment
 from smolorad.engine.device import release
 from smolorad.engine.failure import is_out_of_memory
 from smolorad.engine.host import Host
+from smolorad.engine.short_products import short_products
 from smolorad.engine.trainer import HostedTrainer
 from smolorad.errors import NoSpace, OutOfMemory, ShuttingDown, is_disk_full
 from smolorad.link.convert import from_message, to_message
@@ -46,7 +47,7 @@ def train(command: pb.Train, call: int, base: Base, host: Host, processes: int =
         check(lora, "lora.")
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
-    with _own_errors(settings), _as_it_was(base):
+    with _own_errors(settings), _as_it_was(base), short_products(base.device):
         try:
             return _train(command, call, base, host, lora, settings, processes)
         finally:

@@ -18,6 +18,7 @@ from smolorad.domain import Checkpoint, Evaluation, Sample, TrainerSettings, Tra
 from smolorad.engine.adapters import Adapter
 from smolorad.engine.board import Board
 from smolorad.engine.checkpoint import Checkpoints, RunState
+from smolorad.engine.held_out import HeldOut
 from smolorad.engine.host import Host
 from smolorad.engine.live import Live
 from smolorad.engine.lora import adapter_tensors, changes_base, write_adapter
@@ -136,12 +137,19 @@ class HostedTrainer(Trainer):
         (asked,) = self._together(float(self.stopping))
         return asked > 0
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> HeldOut:
+        """This process's part of the held-out rows. Trainer's own repeats some where they do not divide evenly."""
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        self._held_out = HeldOut(rows, self.data_collator, self.args.eval_batch_size, process, processes)
+        return self._held_out
+
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
         """One evaluation batch, after a breath."""
         if self.accelerator.num_processes == 1 and self.stopping:
             raise _Stopped
         self._breathe()
-        weight = self._weight(inputs)
+        weight = self._weight(inputs) if self._held_out.counts else 0
         result = super().prediction_step(model, inputs, *args, **more)
         self._nats += result[0].item() * weight
         self._measured += weight

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from pathlib import Path
+
+import pytest
 
 from smolorad import doctor
 
 
 def test_the_tested_versions_are_those_of_the_constraints() -> None:
     tested = doctor.tested_versions()
-    assert tested["torch"] == "2.13.0"
+    assert tested["torch"] == ("2.14.1" if sys.platform == "darwin" else "2.13.0")
     assert tested["huggingface-hub"], "names are compared as packaging compares them"
+
+
+@pytest.mark.parametrize(("platform", "version"), [("darwin", "2.14.1"), ("linux", "2.13.0")])
+def test_a_version_for_one_system_is_the_tested_one_there(platform: str, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    tested = doctor.tested_versions()
+    assert tested["torch"] == version
+    assert len(tested) > 50
 
 
 def test_a_library_s_version_is_held_against_the_tested_one() -> None:

@@ -54,9 +54,11 @@ class FastTrainer(LoraTrainer):
     ) -> Tensor:
         """Natural logarithm per scored token, of `num_items_in_batch` tokens or else of those that are here."""
         total, scored = self.summed_loss(inputs)
+        # Where no token is scored, the loss is 0, as TRL has it.
         if num_items_in_batch is None:
-            return total / scored
-        whole: Tensor = total / num_items_in_batch * self.accelerator.num_processes  # whose mean is the sum
+            return total / max(scored, 1)
+        items = torch.as_tensor(num_items_in_batch).clamp(min=1)
+        whole: Tensor = total / items * self.accelerator.num_processes  # whose mean is the sum
         return whole
 
     def summed_loss(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, int]:

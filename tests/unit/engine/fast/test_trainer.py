@@ -13,8 +13,17 @@ from smolorad.engine.base import Base
 from smolorad.engine.fast import breaths
 from smolorad.engine.fast import trainer as fast_trainer
 from smolorad.errors import Cancelled
-from tests.tiny import ARCHITECTURES, tiny_model
-from tests.unit.engine.train_kit import Job, RecordingHost, cancel_at, equal, read_base, weights_of, write_dataset
+from tests.tiny import ARCHITECTURES, END, tiny_model
+from tests.unit.engine.train_kit import (
+    Job,
+    RecordingHost,
+    cancel_at,
+    equal,
+    read_base,
+    weights_of,
+    write_columns,
+    write_dataset,
+)
 
 SETTINGS = TrainerSettings(
     trainer="fast",
@@ -190,3 +199,18 @@ def test_cancelled_in_the_middle_of_a_backward_pass(
     silent = Job(tmp_path / "silent", dataset, trainer=SETTINGS)
     silent.run(base)
     assert equal(job.adapter(), silent.adapter())
+
+
+@pytest.mark.parametrize("trainer", ["fast", "plain"])
+def test_a_step_and_a_part_of_an_evaluation_without_a_scored_token(
+    bases: dict[str, Base], tmp_path: Path, trainer: str
+) -> None:
+    texts = [END, "sun moon", "river stone", END, "bread"]  # the end of a text alone has nothing to be predicted from
+    dataset = write_columns(tmp_path / "set", 2, text=texts)
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 1}
+    settings = TrainerSettings(trainer=trainer, max_steps=3, logging_steps=1, save_seconds=0, **one)
+    host = RecordingHost()
+    trained = Job(tmp_path / "job", dataset, trainer=settings).run(bases["llama"], host)
+    assert sorted(report.loss > 0 for report in host.of("train")) == [False, True, True]
+    assert 0 < trained.eval_loss_after < 100
+    assert 0 < trained.eval_loss_before < 100

@@ -1,0 +1,159 @@
+"""Matrix products on Metal that never sum over more numbers than Metal adds up rightly.
+
+On M1 and M2 a product with an inner length of 32,767 or more reads past its operands, without an error (pytorch#177116,
+#193487, #195163); torch 2.14 avoids that for two dimensions, not for batches (pytorch#195012). A training makes such products
+all the time: the backward pass of the output head sums over the vocabulary, that of an adapter over the tokens of a batch.
+transformers, TRL, PEFT, autograd and we ourselves ask for them in many ways, and each way ends in one of torch's few kernels.
+So a long product is cut there: into parts of like length, whose results are added up.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import Library
+
+from smolorad.domain import Device
+
+LONGEST = 32_704  # inner length: the most below 32,767 that keeps the parts aligned
+_ALIGNED = 64  # numbers
+_HALVES = (torch.float16, torch.bfloat16)
+# Where long products are wrong, and torch's name for the kernels there.
+FAULTY = MappingProxyType({Device.MPS: "MPS"})
+
+Kernel = Callable[..., Any]
+
+
+@contextmanager
+def short_products(device: Device) -> Iterator[None]:
+    """Inside, no kernel of a device that computes long products wrongly is asked for one, whichever thread asks."""
+    library = cut_long_products(device)
+    try:
+        yield
+    finally:
+        if library is not None:
+            library._destroy()
+
+
+def cut_long_products(device: Device) -> Library | None:
+    """The same for as long as the result is kept; None for a device without the fault."""
+    key = FAULTY.get(device)
+    if key is None:
+        return None
+    library, there = Library("aten", "IMPL"), set(torch._C._dispatch_get_registrations_for_dispatch_key(key))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")  # that is what this is for
+        for name, (is_long, cut) in _KERNELS.items():
+            if f"aten::{name}" in there:
+                kernel = _guarded(torch.library.get_kernel(f"aten::{name}", key), is_long, cut)
+                library.impl(name, kernel, key, with_keyset=True, allow_override=True)
+    return library
+
+
+def generates_long_products(model: Any) -> bool:
+    """Whether a model of transformers may ask for a long product where nothing is trained: whether its layers are that wide."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    outside = {id(parameter) for module in ends if module is not None for parameter in module.parameters()}
+    return any(max(weight.shape) > LONGEST for weight in model.parameters() if weight.ndim > 1 and id(weight) not in outside)
+
+
+def _guarded(kernel: Any, is_long: Callable[..., bool], cut: Kernel) -> Kernel:
+    def guarded(keys: Any, *args: Any, **more: Any) -> Any:
+        return cut(*args, **more) if is_long(*args) else kernel.call_boxed(keys, *args, **more)
+
+    return guarded
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Of matrices or of batches of them, in parts; in fp32 where they are in half precision, so that it is rounded once."""
+    multiply = torch.mm if left.ndim == 2 else torch.bmm
+    inner = left.shape[-1]
+    parts = -(-inner // LONGEST)
+    size = -(-inner // (parts * _ALIGNED)) * _ALIGNED
+    total: Tensor | None = None
+    for begin in range(0, inner, size):
+        part = multiply(left[..., begin : begin + size], right[..., begin : begin + size, :])
+        part = part.float() if part.dtype in _HALVES else part
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def _matrices(left: Tensor, right: Tensor) -> Tensor:
+    return _product(left, right).to(left.dtype)
+
+
+def _with_sum(product: Callable[[Tensor, Tensor], Tensor]) -> Kernel:
+    """`beta` times what is there already and `alpha` times a product; a `beta` of 0 leaves out even what is not finite."""
+
+    def add(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+        total = product(left, right).mul_(alpha)
+        return (total if beta == 0 else total.add(added, alpha=beta)).to(left.dtype)
+
+    return add
+
+
+def _into_out(cut: Kernel) -> Kernel:
+    def write(*args: Any, out: Tensor, **more: Any) -> Tensor:
+        made = cut(*args, **more)
+        return (out if out.shape == made.shape else out.resize_(made.shape)).copy_(made)
+
+    return write
+
+
+def _into_first(cut: Kernel) -> Kernel:
+    def write(first: Tensor, *args: Any, **more: Any) -> Tensor:
+        return first.copy_(cut(first, *args, **more))
+
+    return write
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    out = torch.matmul(x, weight.t())
+    return out if bias is None else out + bias
+
+
+def _linear_backward(
+    x: Tensor, grad: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    rows = grad.reshape(-1, weight.shape[0])
+    d_x = torch.mm(rows, weight).view(x.shape) if wanted[0] else None
+    d_weight = torch.mm(rows.t(), x.reshape(-1, weight.shape[1])) if wanted[1] else None
+    return d_x, d_weight, rows.sum(0) if wanted[2] else None
+
+
+def _is_long_backward(x: Tensor, grad: Tensor, weight: Tensor, *_: Any) -> bool:
+    return weight.shape[0] > LONGEST or grad.numel() > LONGEST * weight.shape[0]
+
+
+_add_matrices = _with_sum(_product)
+_add_vector = _with_sum(lambda matrix, vector: _product(matrix, vector[:, None]).squeeze(1))
+_add_batch_up = _with_sum(lambda left, right: _product(left, right).sum(0))
+_SUMS = {"addmm": _add_matrices, "baddbmm": _add_matrices, "addmv": _add_vector, "addbmm": _add_batch_up}
+
+
+def _kernels() -> Iterator[tuple[str, tuple[Callable[..., bool], Kernel]]]:
+    """Each of torch's kernels that multiplies matrices on Metal: how a long product is known, and what is done instead.
+
+    What is not here (`matmul`, `einsum`, `mv`) is made of these.
+    """
+    for name in ("mm", "bmm"):
+        yield name, (lambda left, *_: left.shape[-1] > LONGEST, _matrices)
+        yield f"{name}.out", (lambda left, *_: left.shape[-1] > LONGEST, _into_out(_matrices))
+    for name, cut in _SUMS.items():
+        for full, written in ((name, cut), (f"{name}.out", _into_out(cut)), (f"{name}_", _into_first(cut))):
+            yield full, (lambda added, left, *_: left.shape[-1] > LONGEST, written)
+    yield "linear", (lambda x, *_: x.shape[-1] > LONGEST, _linear)
+    yield "linear_backward", (_is_long_backward, _linear_backward)
+    # Attention in one kernel, and torch's own of the same arguments, made of the products above.
+    attention = torch.ops.aten._scaled_dot_product_attention_math
+    yield "_scaled_dot_product_attention_math_for_mps", (lambda query, key, *_: key.shape[-2] > LONGEST, attention)
+
+
+_KERNELS = MappingProxyType(dict(_kernels()))

@@ -69,7 +69,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
         raise UnsupportedModel(f"The tokenizer of {base.name} is not one of the tokenizers library; train another model.")
     rows = read_rows(run.dataset, base.text, settings, max_length, lambda: run.host.breathe(run.call))
     _check(run, rows, start)
-    for text in _notes(rows):
+    for text in _notes(run, rows):
         run.note(text)
     stage = run.stage / "trainer"
     shutil.rmtree(stage, ignore_errors=True)
@@ -159,6 +159,14 @@ class _Start:
         return model.get_base_model().eval()
 
 
+def _steps(settings: TrainerSettings, rows: Rows) -> int:
+    """How many steps a run takes."""
+    if settings.num_train_epochs is None:
+        return settings.max_steps
+    rows_a_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    return math.ceil(len(rows.train) / rows_a_step * settings.num_train_epochs)
+
+
 def _fitting(run: Run, rows: Rows, config: LoraConfig, done: int, *, fast: bool) -> tuple[TrainerSettings, Estimate]:
     """The settings, with layers computed again where memory asks for it, and what they take; raises OutOfMemory.
 
@@ -166,9 +174,7 @@ def _fitting(run: Run, rows: Rows, config: LoraConfig, done: int, *, fast: bool)
     """
     settings, model = run.settings, run.base.model
     work = need.Workload.of(rows, settings, fast=fast)
-    steps = settings.max_steps
-    if settings.num_train_epochs is not None:
-        steps = math.ceil(len(rows.train) / work.rows * settings.num_train_epochs)
+    steps = _steps(settings, rows)
     trained = peft_lora.count(config, model)
     needed = need.estimate(model, trained, work, steps - done, checkpointing=settings.gradient_checkpointing)
     if not settings.gradient_checkpointing and needed.memory_bytes > needed.available_bytes:
@@ -198,10 +204,16 @@ def _check(run: Run, rows: Rows, start: _Start) -> None:
         )
 
 
-def _notes(rows: Rows) -> Iterator[str]:
+def _notes(run: Run, rows: Rows) -> Iterator[str]:
     if rows.scored_share is not None:
         yield f"Learns the {rows.shape.unit}: {rows.scored_share:.0%} of the tokens; the rest is context."
     for why, left_out in rows.left_out.items():
         yield f"{left_out:,} rows are left out, as nothing of them would be learned: {why}."
     if rows.cut:
-        yield f"{rows.cut:,} rows are longer than trainer.max_length, and are cut."
+        how_many = f"{rows.cut:,} {'row is' if rows.cut == 1 else 'rows are'}"
+        yield f"{how_many if rows.cut_is_exact else f'At least {how_many}'} longer than trainer.max_length, and cut there."
+    settings, steps = run.settings, _steps(run.settings, rows)
+    if settings.warmup_steps >= 1 and steps <= settings.warmup_steps and settings.lr_scheduler_type != "constant":
+        highest = settings.learning_rate * (steps - 1) / settings.warmup_steps
+        why = f"the {settings.warmup_steps:,.0f} warm-up steps do not end within the run's {steps:,} steps"
+        yield f"The learning rate of {settings.learning_rate:g} is never reached, but {highest:.2g}: {why}."

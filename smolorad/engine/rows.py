@@ -28,6 +28,7 @@ from smolorad.errors import BadData, Damaged, InvalidRequest, UnsupportedModel
 _AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two breaths
 _FEW = 8
 _LONG_ROWS = 8  # of which one is the longest
+_COUNTED_BYTES = 4 * 2**20  # of texts that may be cut: about a second's work
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Rows:
     shape: Shape
     scored_share: float | None  # of the training rows' tokens, 0 to 1; None where all are scored
     left_out: Mapping[str, int]  # why nothing would be learned of training rows, and of how many
-    cut: int  # training rows that are longer than the settings allow, as far as that is known
+    cut: int  # training rows that are longer than the settings allow
+    cut_is_exact: bool  # or else there may be more
     longest: int  # tokens of the longest training row
     as_chat: bool  # whether they are conversations, by whichever shape
 
@@ -57,6 +59,7 @@ class _Learned:
     scored: int = 0
     longest: int = 0  # tokens of one
     cut: int = 0  # rows longer than max_length
+    cut_is_exact: bool = True  # or else there may be more
     why_not: Counter[str] = field(default_factory=Counter)  # why nothing is learned of rows, and of how many
     refused: list[tuple[int, str]] = field(default_factory=list)  # rows that the model cannot be shown, from 1, and why
 
@@ -86,7 +89,7 @@ def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_leng
         if settings.eval_rows:
             held_out = held_out.select(range(min(settings.eval_rows, len(held_out))))
     if shape is TEXT:
-        learned = _learned_texts(train, tokenise, settings, between)
+        learned = _learned_texts(train, tokenise, settings, max_length, between)
     else:
         learned = _learned(train, tokenise, max_length, between)
     if not learned.places:
@@ -107,7 +110,8 @@ def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_leng
         held_out = held_out.with_transform(tokenise) if held_out is not None else None
     share = None if shape is TEXT else learned.scored / learned.tokens
     cut = 0 if settings.packing else learned.cut
-    return Rows(train, held_out, held_out_rows, shape, share, dict(learned.why_not), cut, longest, as_chat)
+    why_not = dict(learned.why_not)
+    return Rows(train, held_out, held_out_rows, shape, share, why_not, cut, learned.cut_is_exact, longest, as_chat)
 
 
 def _open(folder: Path) -> dict[str, Any]:
@@ -136,13 +140,17 @@ def _measurable(rows: Any, tokenise: Tokeniser, max_length: int, between: Callab
     return rows.select(places) if places else None
 
 
-def _learned_texts(rows: Any, tokenise: Tokeniser, settings: TrainerSettings, between: Callable[[], None]) -> _Learned:
+def _learned_texts(
+    rows: Any, tokenise: Tokeniser, settings: TrainerSettings, max_length: int, between: Callable[[], None]
+) -> _Learned:
     """Texts are learned as they are, and read when their step comes: only the longest are looked at."""
     # The first token of a row has nothing before it to be predicted from.
     if not _has_text(rows, tokenise):
         return _Learned()
-    longest = 0 if settings.packing else _longest_text(rows, tokenise, between)
-    return _Learned(range(len(rows)), longest=longest)
+    found = _Learned(range(len(rows)))
+    if not settings.packing:
+        found.longest, found.cut, found.cut_is_exact = _longest_texts(rows, tokenise, max_length, between)
+    return found
 
 
 def _has_text(rows: Any, tokenise: Tokeniser) -> bool:
@@ -151,8 +159,11 @@ def _has_text(rows: Any, tokenise: Tokeniser) -> bool:
     return any(row.tokens > 1 for batch in batches for row in tokenise.rows(batch))
 
 
-def _longest_text(rows: Any, tokenise: Tokeniser, between: Callable[[], None]) -> int:
-    """Tokens of the longest text. Texts are long in bytes where they are long in tokens, so that few need to be tokenised."""
+def _longest_texts(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> tuple[int, int, bool]:
+    """Tokens of the longest text, how many texts are longer than `max_length`, and whether that was counted to the last one.
+
+    Texts are long in bytes where they are long in tokens, and have no more tokens than bytes, so that few need to be tokenised.
+    """
     sizes: list[tuple[int, int]] = []
     for begin in range(0, len(rows), _SIZED_AT_ONCE):
         if begin:
@@ -160,7 +171,19 @@ def _longest_text(rows: Any, tokenise: Tokeniser, between: Callable[[], None]) -
         batch = rows.with_format("arrow")[begin : begin + _SIZED_AT_ONCE]
         sizes += zip(pc.binary_length(batch["text"]).to_pylist(), range(begin, begin + _SIZED_AT_ONCE), strict=False)
     places = [place for _, place in heapq.nlargest(_LONG_ROWS, sizes)]
-    return max(row.tokens for row in tokenise.rows(rows[places]))
+    longest = max(row.tokens for row in tokenise.rows(rows[places]))
+    if longest < max_length:
+        return longest, 0, True
+    long = sorted(((size, place) for size, place in sizes if size > max_length), reverse=True)
+    cut, read = 0, 0
+    for begin in range(0, len(long), _FEW):
+        if read >= _COUNTED_BYTES:
+            return longest, cut, False
+        between()
+        few = long[begin : begin + _FEW]
+        read += sum(size for size, _ in few)
+        cut += sum(row.tokens > max_length for row in tokenise.uncut(rows[[place for _, place in few]]))
+    return longest, cut, True
 
 
 def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> _Learned:

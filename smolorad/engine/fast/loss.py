@@ -10,6 +10,7 @@ from torch import Tensor
 
 from smolorad.engine.fast.kernels import kernels
 from smolorad.engine.fast.products import Sum, compute
+from smolorad.engine.short_products import LONGEST
 
 # Rows whose logits are held at a time: enough for a fast product, few enough that they stay near the processor.
 _ROWS = 192
@@ -55,7 +56,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             else:
                 total += native.loss(out, target, back=gradient is not None).sum()
             if gradient is not None:
-                compute([Sum([(out, weight)])], [gradient[begin : begin + size]])
+                compute([_back(out, weight, whole=native is not None)], [gradient[begin : begin + size]])
                 worked(flop)
         if gradient is not None:
             ctx.save_for_backward(gradient)
@@ -65,6 +66,17 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grads[0], None, None, None
+
+
+def _back(logits: Tensor, weight: Tensor, *, whole: bool) -> Sum:
+    """The gradient of the hidden states, as a sum of products over parts of the vocabulary.
+
+    Torch's product over a whole one is wrong on M1 and M2 (pytorch#177116); `short_products` cuts whatever else is long there.
+    """
+    if whole:
+        return Sum([(logits, weight)])
+    parts = range(0, len(weight), LONGEST)
+    return Sum([(logits[:, begin : begin + LONGEST], weight[begin : begin + LONGEST]) for begin in parts])
 
 
 def _losses(logits: Tensor, targets: Tensor, p: Tensor) -> Tensor:

@@ -114,6 +114,44 @@ def test_a_run_in_which_nothing_is_learned_is_refused(base: Base, tmp_path: Path
         Job(tmp_path / "questions-job", questions, LORA, SETTINGS).run(base)
 
 
+@pytest.mark.parametrize(("max_length", "cut"), [(64, "4 rows are"), (500, "")])
+@pytest.mark.parametrize("chat", [False, True])
+def test_how_many_rows_are_cut_is_said(base: Base, tmp_path: Path, chat: bool, max_length: int, cut: str) -> None:
+    base.tokenizer.chat_template = CHATML
+    long, short = " ".join(texts(5)), "sun"
+    rows = [long] * 4 + [short] * 3
+    columns: dict[str, Any] = {"messages": [_talk("why", row) for row in rows]} if chat else {"text": rows}
+    host = RecordingHost()
+    settings = dataclasses.replace(SETTINGS, max_length=max_length, max_steps=1)
+    Job(tmp_path / "job", write_columns(tmp_path / "set", **columns), LORA, settings).run(base, host)
+    assert ("longer than trainer.max_length, and cut there" in notes(host)) == bool(cut)
+    assert cut in notes(host)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"warmup_steps": 100, "max_steps": 3},
+            "The learning rate of 0.01 is never reached, but 0.0002: the 100 warm-up steps",
+        ),
+        ({"warmup_steps": 3, "max_steps": 3}, "is never reached, but 0.0067"),
+        ({"warmup_steps": 2, "max_steps": 3}, ""),
+        ({"warmup_steps": 0.5, "max_steps": 3}, ""),
+        ({"warmup_steps": 100, "max_steps": 3, "lr_scheduler_type": "constant"}, ""),
+        ({"warmup_steps": 100, "num_train_epochs": 1.0}, "is never reached"),
+    ],
+)
+def test_a_warm_up_that_does_not_end_is_said(base: Base, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    host = RecordingHost()
+    settings = dataclasses.replace(SETTINGS, learning_rate=0.01, logging_steps=1, **changes)
+    Job(tmp_path / "job", write_columns(tmp_path / "set", text=texts(8)), LORA, settings).run(base, host)
+    assert ("is never reached" in notes(host)) == bool(said)
+    assert said in notes(host)
+    reached = max(step.learning_rate for step in host.of("train"))
+    assert (reached < 0.01 * 0.99) == bool(said)
+
+
 class TestPreferences:
     """TRL's DPOTrainer on the resident base."""
 

@@ -7,6 +7,7 @@ the others get no chance. So what is complete is always valid, however the token
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -138,18 +139,22 @@ class Constraints:
 
 
 def _grammar(wanted: ResponseFormat) -> str:
+    """In llguidance's own language, with the model free to choose the tokens of what is given.
+
+    llguidance would have them from the tokenizer, which normalises what it reads, and takes `<|im_end|>` in it for one token.
+    """
     from llguidance import LLMatcher
 
     if wanted.regex:
-        return LLMatcher.grammar_from_regex(translate(wanted.regex))
-    schema = prepare(wanted.json_schema or '{"type": "object"}')
-    return LLMatcher.grammar_from_json_schema(
-        schema.text,
+        start = f"/{translate(wanted.regex)}/"
+    else:
+        schema = prepare(wanted.json_schema or '{"type": "object"}')
         # As `json.dumps` writes it. Where space may come freely, a small model fills its answer with it.
-        defaults={"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False},
+        form = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
         # What cannot be guaranteed is refused, never left out or put another way.
-        overrides={"lenient": False, "coerce_one_of": False, "json_allowed_escapes": schema.escapes},
-    )
+        strict = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": schema.escapes}
+        start = f"%json {json.dumps(schema.root | {'x-guidance': form | strict}, ensure_ascii=False)}"
+    return LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\nstart: {start}')
 
 
 def _trouble(matcher: LLMatcher, end_ids: Sequence[int]) -> str:
@@ -184,6 +189,8 @@ def _reason(matcher: LLMatcher) -> str:
         return "it is too complex"
     if unknown := re.match(r"Unimplemented keys: \[(.*)\]", told):
         return f"{unknown[1]} cannot be checked token by token"
+    if "lookarounds not supported" in told:
+        return "word boundaries, and anchors that are not at an end, need look-around"
     if told.startswith("oneOf"):
         return "options of `oneOf` that may fit at once; let them differ in a `const` property, or write `anyOf`"
     cause = re.search(r"^error: (.+)$", told, re.MULTILINE)  # in a regular expression, below a drawing of the place

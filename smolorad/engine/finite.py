@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 from typing import Any
 
 from smolorad.engine.schema_document import Document, Node
@@ -18,6 +19,21 @@ def has_finite_answer(document: Document) -> bool:
         if len(left) == len(waiting):
             return id(document.root) in ends
         waiting = left
+
+
+def refers_to_itself(document: Document) -> bool:
+    """Whether a schema is, by references alone, a part of itself: no validator comes to an end with it."""
+    same_value: dict[int, list[int]] = {}
+    for node in document.nodes:
+        parts = [one for keyword in ("allOf", "anyOf", "oneOf") for one in _listed(node, keyword)]
+        if isinstance(reference := node.get("$ref"), str) and not document.relocated:
+            parts.append(document.target(reference))
+        same_value[id(node)] = [id(part) for part in parts if isinstance(part, dict)]
+    try:
+        graphlib.TopologicalSorter(same_value).prepare()
+    except graphlib.CycleError:
+        return True
+    return False
 
 
 def _ends(node: Node, ends: set[int], document: Document) -> bool:

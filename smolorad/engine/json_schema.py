@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from smolorad.engine.finite import has_finite_answer
+from smolorad.engine.finite import has_finite_answer, refers_to_itself
 from smolorad.engine.patterns import NotGuaranteed, translate
 from smolorad.engine.schema_document import Document, Node
 
@@ -42,7 +42,7 @@ _FORMATS = {"date": f"^{_DATE}$", "time": f"^{_CLOCK}$", "date-time": f"^{_DATE}
 class Prepared:
     """A schema for llguidance, and the escapes that its strings may have."""
 
-    text: str
+    root: Node
     escapes: str
 
 
@@ -51,6 +51,8 @@ def prepare(text: str) -> Prepared:
     if not text.strip():
         raise ValueError("it is empty")
     document = Document(text)
+    if refers_to_itself(document):
+        raise NotGuaranteed("a reference that leads back to itself")
     if not has_finite_answer(document):
         raise NotGuaranteed("nothing fulfils it, or nothing that comes to an end")
     for node in document.nodes:
@@ -64,7 +66,7 @@ def prepare(text: str) -> Prepared:
     for node in document.nodes:
         _set_alternatives(node, document)
     document.root.pop("x-guidance", None)
-    return Prepared(json.dumps(document.root, ensure_ascii=False), _escapes(document.nodes))
+    return Prepared(document.root, _escapes(document.nodes))
 
 
 # Keywords with values that constrain nothing.

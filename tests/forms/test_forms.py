@@ -145,7 +145,7 @@ def test_the_starter_model_s_answers_have_their_form(
 
 def test_a_form_that_many_ask_for_does_not_wear_out(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of a parser share what it remembers; where that is full, an answer goes on with a fresh one."""
-    monkeypatch.setattr("smolorad.engine.constraint._LEXER_STATES", 1500)
+    monkeypatch.setattr("smolorad.engine.constraint._LEXER_STATES", 400)
     form = next(form for form in valid_forms() if form.name == "call: file")
     fresh = dataclasses.replace(base, constraints=Constraints(base.vocabulary))
     kept = []

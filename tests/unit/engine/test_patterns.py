@@ -59,7 +59,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(expression=EXPRESSIONS, seed=st.integers(0, 99))
 def test_what_is_said_matches_in_python(expression: str, seed: int) -> None:
     form = ResponseFormat(regex=expression)

@@ -96,7 +96,7 @@ class Answer:
     def _take(self, token: int, *, complete: bool) -> str:
         """One more token, which completes the form of the answer or does not; the text that is certain by then."""
         self._tokens.append(token)
-        text = self._stop.push(self._text.push(token))
+        text = "" if token in self._end_ids else self._stop.push(self._text.push(token))
         if (special := self._special.get(token)) is not None:
             text += self._stop.push(self._text.flush()) + self._stop.push(special, shown=False)
         if token in self._end_ids or self._stop.met or complete:

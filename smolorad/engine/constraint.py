@@ -33,7 +33,7 @@ _LEXER_STATES = 50_000
 _ITEMS = 10_000
 _STEP_FUEL = 1_000_000
 _STEP_ITEMS = 200_000
-_TRIED = 8  # tokens of each answer that is tried before the form is taken
+_TRIED = 4  # tokens of each answer that is tried before the form is taken
 _TOO_COMPLEX = re.compile("TooComplex|too many (states|expressions|items)|max is|too large|size limit", re.IGNORECASE)
 _FIELDS = tuple(field.name for field in dataclasses.fields(ResponseFormat))
 
@@ -164,18 +164,21 @@ def _trouble(matcher: LLMatcher, end_ids: Sequence[int]) -> str:
     """
     if matcher.is_error():
         return _reason(matcher)
-    for at in (0, -1):
+    for order in (1, -1):  # the first token that may come, or the last one
         tried = matcher.deep_copy()
         for _ in range(_TRIED):
-            allowed = np.flatnonzero(np.unpackbits(np.frombuffer(tried.compute_bitmask(), np.uint8), bitorder="little"))
-            going_on = np.setdiff1d(allowed, end_ids)
-            if len(going_on):
-                tried.consume_token(int(going_on[at]))
+            allowed = np.unpackbits(np.frombuffer(tried.compute_bitmask(), np.uint8), bitorder="little")
+            may_end = bool(allowed[end_ids].any())
+            allowed[end_ids] = 0
+            token = int(allowed[::order].argmax())
+            token = token if order > 0 else len(allowed) - 1 - token
+            if allowed[token]:
+                tried.consume_token(token)
             if tried.is_error():
                 return _reason(tried)
-            if not len(allowed):
+            if not allowed[token] and not may_end:
                 return "no text fulfils it"
-            if tried.is_stopped() or not len(going_on):
+            if tried.is_stopped() or not allowed[token]:
                 break
     return ""
 

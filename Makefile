@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 BENCHMARKS := startup cli dataset decode forms train original
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types proto bench clean
+.PHONY: help setup demo test test-long lint format types proto bench clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 11
 
 setup: $(READY) ## make .venv with the tested versions of everything (about a minute; nothing to do the second time)
 
@@ -28,6 +28,9 @@ demo: setup ## the whole job on the starter model: prepare, train, merge, load, 
 
 test: setup ## every test, the ones on the real model included
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-long: setup ## the tests that take minutes, which CI does not run
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 lint: setup types ## ruff, mypy and the fence between the rooms
 	$(BIN)/ruff check .

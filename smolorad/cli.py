@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from smolora._argv import join_negative
 from smolorad import __version__
 from smolorad.errors import SmoloraError
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (argv[:1] or [""])[0] in _NEED_EXTRA and (missing := _missing()):
         print(f"smolorad needs the daemon extra: pip install 'smolora[daemon]' (there is no {missing})", file=sys.stderr)
         return 1
-    given = _parser(argv[:1]).parse_args(argv)
+    given = _parser(argv[:1]).parse_args(join_negative(argv))
     command: Callable[[argparse.Namespace], int] = given.command
     try:
         return command(given)

@@ -21,7 +21,7 @@ class Bounds:
 
     def __str__(self) -> str:
         parts = [
-            f"{word} {limit:,.12g}"
+            f"{word} {_exactly(limit)}"
             for word, limit in (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
             if limit is not None
         ]
@@ -36,6 +36,10 @@ class Bounds:
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
+
+
+def _exactly(limit: float) -> str:
+    return f"{int(limit):,}" if limit == int(limit) else f"{limit:,.12g}"
 
 
 def within(

@@ -52,6 +52,7 @@ class Answer:
         self._end_ids = base.end_ids
         self._text = Detokeniser(base.tokenizer) if constraint is None else Verbatim(base.vocabulary)
         self._stop = StopStrings(self._sampling.stop)
+        self._special = base.vocabulary.special if self._sampling.stop else {}
         self._names = {"model": base.name, "adapter": key.partition("#")[0]}
         self._prompt_tokens = len(prompt)
         self._tokens: list[int] = []
@@ -82,23 +83,23 @@ class Answer:
         """
         self._begin()
         text = ""
-        for token in self._sequence.step(logits):
+        tokens = self._sequence.step(logits)
+        for place, token in enumerate(tokens, 1):
             if self._first is None:
                 self._first = time.monotonic()
-            text += self._take(token)
+            # The form has taken every token of this step: what it says now, it says of the last one.
+            text += self._take(token, complete=place == len(tokens) and self._sampler.complete)
             if self.outcome is not None:
                 break
         return text
 
-    def _take(self, token: int) -> str:
-        """One more token; the text that is certain by then."""
+    def _take(self, token: int, *, complete: bool) -> str:
+        """One more token, which completes the form of the answer or does not; the text that is certain by then."""
         self._tokens.append(token)
-        if token in self._end_ids:
-            return self._end(FinishReason.STOP)
-        text = self._stop.push(self._text.push(token))
-        if self._stop.met:
-            return text + self._end(FinishReason.STOP)
-        if self._sampler.complete:
+        text = "" if token in self._end_ids else self._stop.push(self._text.push(token))
+        if (special := self._special.get(token)) is not None:
+            text += self._stop.push(self._text.flush()) + self._stop.push(special, shown=False)
+        if token in self._end_ids or self._stop.met or complete:
             return text + self._end(FinishReason.STOP)
         if len(self._tokens) == self._sampling.max_tokens:
             return text + self._end(FinishReason.LENGTH)

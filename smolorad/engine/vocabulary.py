@@ -42,6 +42,11 @@ class Vocabulary:
                 f"{_NO_FORM} its tokenizer is of an unknown kind ({first_line(error)}); ask without one."
             ) from error
 
+    @functools.cached_property
+    def special(self) -> dict[int, str]:
+        """The special tokens, as they are written; the text of an answer is without them."""
+        return {id: token.content for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+
     def bytes_of(self, token_id: int) -> bytes:
         """What a token adds to the text, in UTF-8; several tokens may share a character."""
         if self._bytes is None:

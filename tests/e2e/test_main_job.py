@@ -152,6 +152,6 @@ def test_an_answer_has_the_form_that_was_asked_for(job: Job, adapter: str) -> No
 
 
 def test_a_form_that_cannot_be_held_is_refused_before_the_first_token(job: Job) -> None:
-    with pytest.raises(smolora.InvalidRequest, match="cannot be held") as refused:
+    with pytest.raises(smolora.InvalidRequest, match="cannot be guaranteed") as refused:
         job.client.generate("x", json_schema={"not": {}}).text()
     assert [one.field for one in refused.value.violations] == ["response_format.json_schema"]

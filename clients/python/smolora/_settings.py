@@ -165,11 +165,14 @@ def conversation(
 
 
 def duration(seconds: float | timedelta | None) -> Duration | None:
-    """A duration; None stays unset."""
+    """A duration; None stays unset. Raises InvalidRequest for what is none."""
     if seconds is None:
         return None
     message = Duration()
-    message.FromTimedelta(seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds))
+    try:
+        message.FromTimedelta(seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds))
+    except (OverflowError, ValueError):  # infinity, NaN, or more days than a timedelta has
+        raise InvalidRequest(f"{seconds} is not a duration; give seconds, or -1 for ever.") from None
     return message
 
 

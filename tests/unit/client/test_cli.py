@@ -629,3 +629,37 @@ async def test_standard_input_is_a_file_of_the_kind_that_it_looks_like(
     daemon.script |= {"UploadFile": upload, "PrepareDataset": prepare}
     code, _, _ = await command.run("prepare", "-", "--name", "d", stdin=text)
     assert (code, arrived) == (0, {name: text.encode()})
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("10m", 600),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("500ms", 0.5),
+        ("-1", -1),
+        ("-1m", -60),
+        ("1.5h", 5400),
+    ],
+)
+async def test_durations_are_read_as_the_daemon_reads_them(
+    daemon: FakeDaemon, command: Command, written: str, seconds: float
+) -> None:
+    async def load(request: Any, context: Any) -> Any:
+        yield models_pb2.LoadModelResponse(resident=models_pb2.ResidentModel(name="starter"))
+
+    daemon.script |= {"LoadModel": load}
+    code, _, err = await command.run("load", "starter", "--keep-alive", written)
+    assert (code, err) == (0, "")
+    assert daemon.asked("LoadModel")[0].keep_alive.ToTimedelta().total_seconds() == seconds
+
+
+@pytest.mark.parametrize("written", ["inf", "nan", "-inf", "1e400", "ten", "m", "", "9" * 30])
+async def test_what_is_no_duration_is_refused_in_a_sentence(daemon: FakeDaemon, command: Command, written: str) -> None:
+    code, out, err = await command.run("load", "starter", "--keep-alive", written)
+    assert (code != 0, out) == (True, "")
+    assert "is not a duration; " in err
+    assert "Traceback" not in err

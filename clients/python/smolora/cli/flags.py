@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -125,9 +126,10 @@ _KINDS = {
 
 
 def duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `10m`, `2h`; `-1` is for ever."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    try:
-        return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90, 90s, 10m or 2h, or -1 for ever") from None
+    """Seconds of `90`, `90s`, `10m`, `1h30m`, `500ms`; what is negative is for ever."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    if not re.fullmatch(r"-?([0-9]*\.?[0-9]+(h|ms|m|s)?)|-?([0-9]*\.?[0-9]+(h|ms|m|s))+", text.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90, 90s, 10m or 2h, or -1 for ever")
+    parts = re.findall(r"([0-9]*\.?[0-9]+)(h|ms|m|s)?", text)
+    seconds = sum(float(number) * units[unit or "s"] for number, unit in parts)
+    return -seconds if text.strip().startswith("-") else seconds

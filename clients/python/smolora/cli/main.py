@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from smolora._argv import join_negative
 from smolora._errors import DaemonNotRunning, SmoloraError
 from smolora.cli.flags import Parser, common
 from smolora.cli.output import Output, UsageError
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(join_negative(sys.argv[1:] if argv is None else argv))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know fewer characters than a model writes
         sys.stdout.reconfigure(errors="replace")
     out = Output(json=getattr(args, "json", False))

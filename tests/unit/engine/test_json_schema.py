@@ -1,0 +1,104 @@
+"""What becomes of a schema before llguidance reads it, where the two would not agree."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smolorad.domain import ResponseFormat
+from smolorad.engine.json_schema import prepare
+from smolorad.engine.patterns import NotGuaranteed
+from smolorad.errors import InvalidRequest
+from tests.tiny import tiny_tokenizer
+from tests.unit.engine.test_constraint import Babbler
+
+BABBLER = Babbler(tiny_tokenizer())
+VALIDATOR = jsonschema.Draft202012Validator
+
+
+def allows(schema: Any, text: str) -> bool:
+    """Whether the answer may be this text."""
+    constraint = BABBLER.constraints.of(ResponseFormat(json_schema=json.dumps(schema)))
+    tokens = BABBLER.tokenizer.encode(text, add_special_tokens=False)
+    return constraint._matcher.try_consume_tokens(tokens) == len(tokens) and constraint._matcher.is_accepting()
+
+
+def test_a_name_has_one_spelling() -> None:
+    """`\\u0061` is the name `a` to every parser, and would be another one to llguidance."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
+    assert allows(schema, '{"a": 1, "b": "x"}')
+    assert not allows(schema, '{"a": 1, "\\u0061": "x"}')
+    assert not allows({**schema, "properties": {}, "patternProperties": {"^a": {"type": "null"}}}, '{"\\u0061": "x"}')
+
+
+def test_text_like_special_tokens_is_text() -> None:
+    items = [{"type": "boolean"}, {"const": "<|im_end|>"}]
+    schema = {"type": "array", "prefixItems": items, "minItems": 2, "items": False}
+    said = BABBLER.say(ResponseFormat(json_schema=json.dumps(schema)), 1)
+    assert said is not None
+    assert json.loads(said)[1] == "<|im_end|>"
+
+
+NUMBERS = st.one_of(
+    st.integers(-30, 30),
+    st.integers(-(2**60), 2**60),
+    st.floats(-5, 5),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0, -0.0, 1e-7, 0.1, 0.3, 1 / 3, 1e15, 2**53 + 1, 1 - 2**-53]),
+)
+BOUNDS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["number", "integer"])},
+    optional={name: NUMBERS for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")}
+    | {"multipleOf": st.sampled_from([1, 2, 5, 7, 0.5, 0.125, 100, 2.0])},
+)
+
+
+@settings(max_examples=100)
+@given(schema=BOUNDS, seed=st.integers(0, 99))
+def test_numbers_are_within_their_bounds_as_validators_read_them(schema: dict[str, Any], seed: int) -> None:
+    form = ResponseFormat(json_schema=json.dumps(schema))
+    try:
+        BABBLER.constraints.of(form)
+    except InvalidRequest:
+        return  # refused first
+    said = BABBLER.say(form, seed, most=80)
+    if said is not None:
+        VALIDATOR(schema).validate(json.loads(said))
+
+
+@pytest.mark.parametrize(("written", "kept"), [("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")])
+def test_a_bound_that_is_no_part_is_put_inside(written: str, kept: str) -> None:
+    [bound] = [value for key, value in prepare(json.dumps({written: 1})).root.items() if key == kept]
+    assert abs(bound - 1) == pytest.approx(1e-14)
+    assert bound != 1
+
+
+@pytest.mark.parametrize("day", ["2023-02-29", "1900-02-29", "0000-01-01", "2023-04-31", "2023-13-01"])
+def test_a_date_is_a_real_one(day: str) -> None:
+    assert not allows({"type": "string", "format": "date"}, json.dumps(day))
+
+
+@pytest.mark.parametrize("day", ["2024-02-29", "2000-02-29", "0004-02-29", "0001-01-01", "9999-12-31", "2100-02-28"])
+def test_every_real_date_is_one(day: str) -> None:
+    assert allows({"type": "string", "format": "date"}, json.dumps(day))
+
+
+def test_settings_of_llguidance_in_a_schema_count_for_nothing() -> None:
+    assert allows({"x-guidance": {"item_separator": "x"}, "type": "array", "items": {"type": "null"}}, "[null, null]")
+
+
+@pytest.mark.parametrize("text", ['{"type": "string", "type": "null"}', '{"minimum": NaN}', "3", "", "[" * 100_000])
+def test_what_is_no_schema_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"twice|not JSON|neither|empty|nested"):
+        prepare(text)
+
+
+def test_levels_are_counted_through_references() -> None:
+    chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(6000)} | {"d6000": True}
+    with pytest.raises(NotGuaranteed, match="more than 400 levels"):
+        prepare(json.dumps({"$ref": "#/$defs/d0", "$defs": chain}))

@@ -7,6 +7,8 @@ never taken for what the template wrote.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
@@ -14,6 +16,7 @@ from typing import Any, SupportsIndex
 
 TEMPLATE = "\0"  # the origin of what the template wrote
 _MARKED = 0x80000  # added to an origin between `{% generation %}` and `{% endgeneration %}`
+_ANY_MARK = re.compile(f"[{chr(_MARKED)}-{chr(sys.maxunicode)}]")
 
 
 class Tracked(str):
@@ -72,10 +75,10 @@ class Tracked(str):
         return self[: -len(suffix)] if suffix and self.endswith(suffix) else self
 
     def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._parts(super().split(sep, maxsplit))
+        return self._parts(super().split(sep, maxsplit), sep)
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._parts(super().rsplit(sep, maxsplit))
+        return self._parts(super().rsplit(sep, maxsplit), sep)
 
     def splitlines(self, keepends: bool = False) -> list[str]:
         return self._parts(super().splitlines(keepends))
@@ -96,14 +99,16 @@ class Tracked(str):
     def join(self, parts: Iterable[str], /) -> Tracked:
         return join(self, parts)
 
-    def _parts(self, parts: list[str]) -> list[str]:
-        """Parts that stand in this order in the text, with their origins."""
+    def _parts(self, parts: list[str], sep: str | None = None) -> list[str]:
+        """Parts that stand in this order in the text, with their origins; `sep` stands between them."""
+        text, origins, gap = str.__str__(self), self.origins, len(sep or "")
         found: list[str] = []
         at = 0
         for part in parts:
-            at = self.find(part, at)
-            found.append(self[at : at + len(part)])
-            at += len(part)
+            if not gap:
+                at = text.find(part, at)
+            found.append(Tracked(part, origins[at : at + len(part)]))
+            at += len(part) + gap
         return found
 
 
@@ -162,6 +167,8 @@ def marked(text: str) -> Tracked:
 
 def without_marks(origins: str) -> str:
     """The origins, whether marked or not."""
+    if not _ANY_MARK.search(origins):  # much faster than to translate
+        return origins
     return origins.translate({ord(one): ord(one) & ~_MARKED for one in set(origins)})
 
 

@@ -9,6 +9,7 @@ trained, and from where.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from smolorad.chat.template import ChatTemplate, TemplateRefuses
 from smolorad.chat.tracked import TEMPLATE, Tracked, is_marked, without_marks
 from smolorad.chat.turns import Turns
 from smolorad.chat.twins import training_twin
+
+
+_STOP = chr(sys.maxunicode)  # no turn's origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class _Conversation:
         self._origins = without_marks(whole.origins)
         self._prompts: dict[int, str | None] = {}
         self._answers: dict[int, _Answer | None] = {}
+        self._beginnings: dict[int, Tracked | None] = {}
 
     def by(self, twin: ChatTemplate) -> _Conversation:
         """The conversation as another template shows it; prompts are still the model's."""
@@ -152,17 +157,28 @@ class _Conversation:
         """From where to where an answer's words stand. A template may show them again, as in a title or a summary."""
         own = chr(number + 1)
         first, after = self._origins.find(own), self._origins.rfind(own) + 1
-        between = self._origins[first:after]
-        if between.count(own) + between.count(TEMPLATE) == len(between):
+        if self._origins.count(own, first, after) == after - first:
             return first, after
+        runs = self._runs(own, first, after)
+        if len(runs) == 1:
+            return runs[0]
         prompt = self._prompt(number) or ""
-        runs = [one.span() for one in re.finditer(f"{re.escape(own)}(?:{TEMPLATE}*{re.escape(own)})*", self._origins)]
 
         def fits(run: Span) -> tuple[int, Span]:
             opener = self.text[_last_said(self._origins, run[0]) + 1 : run[0]]
             return (len(opener) if prompt.startswith(opener) else in_common(opener[::-1], prompt[::-1])), run
 
         return max(runs, key=fits)
+
+    def _runs(self, own: str, first: int, after: int) -> list[Span]:
+        """Where a turn's words stand: apart where another's stand between, or a token of the template's that stops."""
+        origins = self._origins[first:after]
+        for one in self._control.found_in(self.text[first:after]):
+            begin, end = one.span()
+            if one[0] in self._control.ends and not origins[begin:end].strip(TEMPLATE):
+                origins = f"{origins[:begin]}{_STOP * (end - begin)}{origins[end:]}"
+        pattern = f"{re.escape(own)}(?:{TEMPLATE}*{re.escape(own)})*"
+        return [(first + one.start(), first + one.end()) for one in re.finditer(pattern, origins)]
 
     def _prompt(self, number: int) -> str | None:
         """What the generation prompt has behind the turn before; None where the template refuses it."""
@@ -177,10 +193,12 @@ class _Conversation:
 
     def _alone(self, number: int) -> Tracked | None:
         """The conversation up to an answer; None where the template refuses that."""
-        try:
-            return self._shown_by.render(self.turns[: number + 1])
-        except TemplateRefuses:
-            return None
+        if number not in self._beginnings:
+            try:
+                self._beginnings[number] = self._shown_by.render(self.turns[: number + 1])
+            except TemplateRefuses:
+                self._beginnings[number] = None
+        return self._beginnings[number]
 
     def _closing(self, number: int, after: int, *, is_followed: bool) -> str:
         """What the template writes behind an answer that no turn follows; empty where it refuses that."""

@@ -41,7 +41,8 @@ class ControlTokens:
     def end_of(self, closing: str, alone: Callable[[], str]) -> tuple[int, bool]:
         """How much of what the template writes behind an answer belongs to it, and whether that stops the generation.
 
-        `closing` may reach into the next turn; `alone` says what stands there where no turn follows. Up to the first token that stops the generation; without one, up to the last control token of what both have in common.
+        `closing` may reach into the next turn; `alone` says what stands there where no turn follows. Up to the first token that
+        stops the generation; without one, up to the last control token of what both have in common.
         """
         found = list(self.found_in(closing))
         if found and found[0][0] in self.ends:

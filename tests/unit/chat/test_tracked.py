@@ -71,3 +71,10 @@ def test_marks_stand_beside_the_origins() -> None:
     text = marked(Tracked.of_turn("ab", 0) + "c") + "d"
     assert [is_marked(origin) for origin in text.origins] == [True, True, True, False]
     assert without_marks(text.origins) == "\1\1\0\0"
+
+
+def test_parts_have_the_origins_of_where_they_stand() -> None:
+    text = Tracked("xaaa", "1234")
+    assert [part.origins for part in text.split("aa") if isinstance(part, Tracked)] == ["1", "4"]
+    assert [part.origins for part in text.rsplit("a", 1) if isinstance(part, Tracked)] == ["123", ""]
+    assert text.replace("aa", Tracked("b", "9")).origins == "194"

@@ -20,7 +20,6 @@ from smolorad.chat.tracked import TEMPLATE, Tracked, is_marked, without_marks
 from smolorad.chat.turns import Turns
 from smolorad.chat.twins import training_twin
 
-
 _STOP = chr(sys.maxunicode)  # no turn's origin
 
 

@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from smolorad.chat.tracked import TEMPLATE, Tracked, attributed, concatenated, formatted, join, keeping_origins, marked
 from smolorad.chat.turns import Turn, Turns
 
+_OF_JINJA = ("_loop_vars", "_block_vars")  # what jinja2 passes besides with a call: all that a loop has set
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -87,7 +88,7 @@ def _environment() -> _Environment:
     environment.filters = {name: keeping_origins(one) for name, one in environment.filters.items()}
     environment.filters["tojson"] = keeping_origins(_tojson)
     environment.filters["join"] = _join
-    environment.filters["format"] = _format
+    environment.filters |= {"format": _format, "replace": _replace, "indent": _indent}
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
@@ -114,12 +115,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         """As the sandbox calls; a text made of tracked texts stays tracked."""
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)  # the sandbox wraps `format`
         name = getattr(__obj, "__name__", "")
-        if isinstance(owner, str) and name == "join":
-            return join(owner, *args)
+        given = {key: one for key, one in kwargs.items() if key not in _OF_JINJA}
+        if type(owner) is str and name in ("join", "replace"):  # what they are given may be tracked
+            return getattr(Tracked(owner), name)(*args, **given)
         if isinstance(owner, str) and name in ("format", "format_map"):
-            return formatted(partial(super().call, __context, __obj), owner, args, kwargs)
+            return formatted(partial(super().call, __context, __obj), owner, args, given)
         made = super().call(__context, __obj, *args, **kwargs)
-        return attributed(made, owner, args, kwargs) if isinstance(made, str) and not isinstance(made, Tracked) else made
+        return attributed(made, owner, args, given) if isinstance(made, str) and not isinstance(made, Tracked) else made
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """`%`, which formats texts too."""
@@ -155,6 +157,24 @@ def _join(environment: jinja2.Environment, values: Iterable[Any], d: str = "", a
     if attribute is not None:
         values = map(make_attrgetter(environment, attribute), values)
     return join(str(d), map(str, values))
+
+
+def _replace(s: Any, old: str, new: str, count: int | None = None) -> Tracked:
+    """The filter `replace`, as jinja2 has it."""
+    return _tracked(s).replace(str(old), str(new), -1 if count is None else count)
+
+
+def _indent(s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> Tracked:
+    """The filter `indent`, as jinja2 has it."""
+    space = width if isinstance(width, str) else " " * width
+    head, *lines = (_tracked(s) + "\n").splitlines()
+    shown = [head, *(line if not (line or blank) else space + line for line in lines)]
+    return (space if first else "") + join("\n", shown)
+
+
+def _tracked(value: Any) -> Tracked:
+    text = str(value)
+    return text if isinstance(text, Tracked) else Tracked(text)
 
 
 def _refuse(message: str) -> NoReturn:

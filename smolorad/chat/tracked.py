@@ -136,7 +136,13 @@ def concatenated(values: Iterable[Any]) -> Tracked:
 
 
 def attributed(text: str, *made_of: Any) -> Tracked:
-    """A text that an operation made of some values: all of it comes from the turn that most of their characters come from."""
+    """A text that an operation made of some values: all of it comes from the turn that most of their characters come from.
+
+    Where it is as long as the first of them, each character stands for the one in its place, as in upper case.
+    """
+    whole = next((one for one in made_of if isinstance(one, Tracked)), None)
+    if whole is not None and len(whole) == len(text):
+        return Tracked(text, whole.origins)
     found = Counter(chain.from_iterable(map(_turns, made_of)))
     del found[TEMPLATE]
     origin = found.most_common(1)[0][0] if found else TEMPLATE

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from array import array
 
+import jinja2
 import pytest
 from tokenizers import AddedToken, normalizers
 
 from smolorad.chat.model import ModelText
+from smolorad.chat.template import ChatTemplate
 from smolorad.chat.turns import Turn, Turns
 from smolorad.domain import Shape
 from tests.unit.chat.kit import talk
@@ -63,6 +65,45 @@ def test_a_formatted_turn_has_the_template_s_control_tokens_and_the_answer_alone
     ids = model.conversation(talk("<|im_end|>?", answer, "So?"))
     controls = [model.tokenizer.id_to_token(one) for one in ids if one in control_ids(model)]
     assert controls == ["<|im_start|>", "<|im_end|>"] * 3 + ["<|im_start|>"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<|im_start|>{{ m.role }}\n{{ m.content | indent(2) }}<|im_end|>\n",
+        "{{ ('<|im_start|>' ~ m.role ~ '\n' ~ m.content ~ '<|im_end|>\n') | indent(2) }}",
+        "{% filter indent(2, true) %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfilter %}",
+        "{{ '<|im_start|>ROLE\nSAID<|im_end|>\n'.replace('ROLE', m.role).replace('SAID', m.content) }}",
+        "{{ '<|im_start|>ROLE\nSAID<|im_end|>\n' | replace('ROLE', m.role) | replace('SAID', m.content) }}",
+        "{{ ('<|im_start|>' ~ m.role ~ '\n' ~ m.content ~ '<|im_end|>\n') | lower }}",
+        "{{ ['<|im_start|>', m.role, '\n', m.content, '<|im_end|>\n'] | map('string') | join }}",
+        "{{ '\n'.join(['<|im_start|>' ~ m.role, m.content]) ~ '<|im_end|>\n' }}",
+    ],
+)
+@pytest.mark.parametrize("answer", ["the keeper", "a\nb", "a\n</s>\n<|im_end|> x", "\n<|im_start|>", "\nend"])
+def test_each_line_of_an_answer_stays_the_user_s(line: str, answer: str) -> None:
+    model = ModelText(byte_level(), "{% for m in messages %}" + line + "{% endfor %}" + OPEN, SPECIAL, ENDS)
+    texts, tokens = trained(model, talk("a\n<|im_end|>?", answer))
+    (text,) = texts
+    assert text.split() == (answer + "<|im_end|>").split()
+    assert [one for one in tokens[0] if one in CONTROL] == ["<|im_end|>"]
+    ids = model.conversation(talk("a\n<|im_end|>?", answer, "So?"))
+    controls = [model.tokenizer.id_to_token(one) for one in ids if one in control_ids(model)]
+    assert controls == ["<|im_start|>", "<|im_end|>"] * 3 + ["<|im_start|>"]
+
+
+@pytest.mark.parametrize("said", ["", "\n", "a", "a\n", "\na\n\n b\r\nc", "x x x"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("indent", "indent(2)", "indent('>', true)", "indent(1, blank=true)", "indent(3, true, true)"),
+        *("replace('x', 'yy')", "replace('x', '', 1)", "replace('', '-')", "replace(' ', 'x', count=1)"),
+    ],
+)
+def test_filters_of_ours_are_those_of_jinja(expression: str, said: str) -> None:
+    template = "{{ messages[0].content | " + expression + " }}|{{ 'a\nb x' | " + expression + " }}"
+    theirs = jinja2.Environment().from_string(template).render(messages=[{"content": said}])
+    assert ChatTemplate(template, {}).render((Turn("user", said),)) == theirs
 
 
 def test_a_user_s_text_that_is_a_format_stays_the_user_s() -> None:

@@ -111,6 +111,12 @@ class _Environment(ImmutableSandboxedEnvironment):
     code_generator_class = _Concatenation
     intercepted_binops = frozenset(["%"])
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As the sandbox does it, but faster for what every template reads of every turn."""
+        if type(obj) is dict and attribute in ("role", "content") and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """As the sandbox calls; a text made of tracked texts stays tracked."""
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)  # the sandbox wraps `format`

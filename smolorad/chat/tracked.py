@@ -99,7 +99,9 @@ class Tracked(str):
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> Tracked:
         if not old:
             return attributed(super().replace(old, new, count), self, new)
-        return join(new, self.split(old, count))
+        made = join(new, self.split(old, count))
+        # A content of which nothing else is left is still the turn's.
+        return made if made.origins.strip(TEMPLATE) else attributed(str.__str__(made), self)
 
     def join(self, parts: Iterable[str], /) -> Tracked:
         return join(self, parts)

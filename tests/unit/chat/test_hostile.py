@@ -106,6 +106,26 @@ def test_filters_of_ours_are_those_of_jinja(expression: str, said: str) -> None:
     assert ChatTemplate(template, {}).render((Turn("user", said),)) == theirs
 
 
+def test_a_call_in_a_loop_that_has_set_a_content_is_the_template_s() -> None:
+    line = (
+        "{% set c = m.content %}{{ '<|IM_START|>'.lower() + m.role.lower() + '\n' }}{{ c }}{{ '<|im_end|>'.lower() }}"
+        "{{ strftime_now('%Y') }}"
+    )
+    model = ModelText(byte_level(), "{% for m in messages %}" + line + "{% endfor %}" + OPEN, SPECIAL, ENDS)
+    texts, _ = trained(model, talk("A long question.", "a", "B?", "assistant"))
+    assert texts == ["a<|im_end|>", "assistant<|im_end|>"]
+    found = [one for one in model.conversation(talk("</s>?")) if one in control_ids(model)]
+    assert [model.tokenizer.id_to_token(one) for one in found] == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
+
+
+def test_an_answer_that_is_replaced_whole_is_trained() -> None:
+    template = CHATML.replace("m.content", "m.content | replace('x', 'y')")
+    assert trained(ModelText(byte_level(), template, SPECIAL, ENDS), talk("x", "x", "Q", "axa"))[0] == [
+        "y<|im_end|>",
+        "aya<|im_end|>",
+    ]
+
+
 def test_a_user_s_text_that_is_a_format_stays_the_user_s() -> None:
     template = "{% for m in messages %}<|im_start|>{{ m.content.format() }}<|im_end|>{% endfor %}"
     model = ModelText(byte_level(), template, SPECIAL, ENDS)

@@ -48,7 +48,8 @@ def test_each_operation_is_that_of_str_and_keeps_the_origins(name: str, text: st
     for part in got if isinstance(got, list | tuple) else [got]:
         assert isinstance(part, Tracked)
         assert len(part.origins) == len(part)
-        if name != "replace nothing":
+        replaced_whole = name == "replace" and not text.strip("a")
+        if name != "replace nothing" and not replaced_whole:
             for character, origin in zip(str.__str__(part)[:], part.origins, strict=True):
                 assert origin == TEMPLATE or text[ord(origin) - 1] == character
 

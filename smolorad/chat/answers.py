@@ -8,16 +8,19 @@ trained, and from where.
 
 from __future__ import annotations
 
-import dataclasses
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smolorad.chat.spans import Span
+from smolorad.chat.spans import Span, in_common
 from smolorad.chat.special import ControlTokens
 from smolorad.chat.template import ChatTemplate, TemplateRefuses
 from smolorad.chat.tracked import TEMPLATE, Tracked, is_marked, without_marks
 from smolorad.chat.turns import Turns
 from smolorad.chat.twins import training_twin
+
+_STOP = chr(sys.maxunicode)  # no turn's origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def rendered(
     changes = tuple(_changes(shown)) if compare else ()
     wanted = tuple(_trained(turns, first))
     if any(map(shown.lacks, wanted)) and (twin := training_twin(template)) is not None:
-        shown = dataclasses.replace(shown, shown_by=twin, whole=twin.render(turns))
+        shown = shown.by(twin)
     found = [answer for at in wanted if (answer := shown.answer(at)) is not None]
     kept, unmarked = found, False
     if template.has_marks:
@@ -78,64 +81,131 @@ def _trained(turns: Turns, first: int) -> Iterator[int]:
             yield at
 
 
-@dataclass(frozen=True, slots=True)
 class _Conversation:
-    template: ChatTemplate
-    shown_by: ChatTemplate  # what `whole` was rendered with
-    turns: Turns
-    whole: Tracked
-    control: ControlTokens
+    """A rendered conversation. What is found in it is kept, since rendering is what costs time."""
+
+    def __init__(
+        self, template: ChatTemplate, shown_by: ChatTemplate, turns: Turns, whole: Tracked, control: ControlTokens
+    ) -> None:
+        """`whole` was rendered by `shown_by`."""
+        self._template = template
+        self._shown_by = shown_by
+        self.turns = turns
+        self.whole = whole
+        self._control = control
+        self.text = str.__str__(whole)
+        self._origins = without_marks(whole.origins)
+        self._prompts: dict[int, str | None] = {}
+        self._answers: dict[int, _Answer | None] = {}
+        self._beginnings: dict[int, Tracked | None] = {}
+
+    def by(self, twin: ChatTemplate) -> _Conversation:
+        """The conversation as another template shows it; prompts are still the model's."""
+        return self._sharing(_Conversation(self._template, twin, self.turns, twin.render(self.turns), self._control))
+
+    def shows(self, number: int) -> bool:
+        """Whether any of a turn's words are shown."""
+        return chr(number + 1) in self._origins
 
     def answer(self, number: int) -> _Answer | None:
         """The answer of turn `number`; None where the template leaves it out."""
-        origins = without_marks(self.whole.origins)
-        own = chr(number + 1)
-        first, last = origins.find(own), origins.rfind(own)
-        if first < 0:
-            return None
-        before = _last_said(origins[:first]) + 1
-        opener = self.whole[before:first]
-        begin = before + _header(str.__str__(opener), self._prompt(number))
-        after = last + 1
-        closing = self.whole[after : _first_said(origins, after)]
-        alone = self._closing(number, closing, is_followed=after + len(closing) < len(origins))
-        length, stops = self.control.end_of(closing, alone)
-        return _Answer(begin, (first, after), after + length, stops, length > 0)
+        if number not in self._answers:
+            self._answers[number] = self._found(number) if self.shows(number) else None
+        return self._answers[number]
 
     def lacks(self, number: int) -> bool:
         """Whether some of an answer that is to be learned is not shown, or nothing at its end."""
         answer = self.answer(number)
-        return answer is None or not answer.ends or _is_cut(self.whole, self.turns, number)
+        return answer is None or not answer.ends or self.cuts(number)
+
+    def cuts(self, number: int) -> bool:
+        """Whether some of an answer's words are not shown, white space aside."""
+        answer = self.answer(number)
+        if answer is None:
+            return True
+        # The template may write a part of them itself, as the marks around a thought.
+        first, last = answer.content
+        begin = _last_said(self._origins, first) + 1
+        return "".join(self.turns[number].content.split()) not in "".join(self.text[begin:last].split())
 
     def generated(self, number: int) -> str | None:
         """An answer as it is generated, with nothing behind it; None where the template refuses that, or leaves it out."""
-        if number + 1 == len(self.turns):
+        whole = None if number + 1 == len(self.turns) else self._alone(number)
+        if whole is None:
             return None
         turns = self.turns[: number + 1]
-        try:
-            alone = dataclasses.replace(self, turns=turns, whole=self.shown_by.render(turns))
-        except TemplateRefuses:
-            return None
+        alone = self._sharing(_Conversation(self._template, self._shown_by, turns, whole, self._control))
         answer = alone.answer(number)
-        return None if answer is None else alone.whole[answer.place]
+        return None if answer is None else alone.text[answer.place]
+
+    def _sharing(self, other: _Conversation) -> _Conversation:
+        other._prompts = self._prompts
+        return other
+
+    def _found(self, number: int) -> _Answer:
+        first, after = self._place(number)
+        before = _last_said(self._origins, first) + 1
+        begin = before + _header(self.text[before:first], self._prompt(number))
+        behind = _first_said(self._origins, after)
+        length, stops = self._control.end_of(
+            self.text[after:behind], lambda: self._closing(number, after, is_followed=behind < len(self._origins))
+        )
+        return _Answer(begin, (first, after), after + length, stops, length > 0)
+
+    def _place(self, number: int) -> Span:
+        """From where to where an answer's words stand. A template may show them again, as in a title or a summary."""
+        own = chr(number + 1)
+        first, after = self._origins.find(own), self._origins.rfind(own) + 1
+        if self._origins.count(own, first, after) == after - first:
+            return first, after
+        runs = self._runs(own, first, after)
+        if len(runs) == 1:
+            return runs[0]
+        prompt = self._prompt(number) or ""
+
+        def fits(run: Span) -> tuple[int, Span]:
+            opener = self.text[_last_said(self._origins, run[0]) + 1 : run[0]]
+            return (len(opener) if prompt.startswith(opener) else in_common(opener[::-1], prompt[::-1])), run
+
+        return max(runs, key=fits)
+
+    def _runs(self, own: str, first: int, after: int) -> list[Span]:
+        """Where a turn's words stand: apart where another's stand between, or a token of the template's that stops."""
+        origins = self._origins[first:after]
+        for one in self._control.found_in(self.text[first:after]):
+            begin, end = one.span()
+            if one[0] in self._control.ends and not origins[begin:end].strip(TEMPLATE):
+                origins = f"{origins[:begin]}{_STOP * (end - begin)}{origins[end:]}"
+        pattern = f"{re.escape(own)}(?:{TEMPLATE}*{re.escape(own)})*"
+        return [(first + one.start(), first + one.end()) for one in re.finditer(pattern, origins)]
 
     def _prompt(self, number: int) -> str | None:
         """What the generation prompt has behind the turn before; None where the template refuses it."""
-        try:
-            prompt = self.template.render(self.turns[:number], open_for_answer=True)
-        except TemplateRefuses:  # a template that wants a question first, or a whole conversation
-            return None
-        return prompt[_last_said(without_marks(prompt.origins)) + 1 :]
+        if number not in self._prompts:
+            try:
+                prompt = self._template.render(self.turns[:number], open_for_answer=True)
+            except TemplateRefuses:  # a template that wants a question first, or a whole conversation
+                self._prompts[number] = None
+            else:
+                self._prompts[number] = _behind(prompt)
+        return self._prompts[number]
 
-    def _closing(self, number: int, closing: str, *, is_followed: bool) -> str:
+    def _alone(self, number: int) -> Tracked | None:
+        """The conversation up to an answer; None where the template refuses that."""
+        if number not in self._beginnings:
+            try:
+                self._beginnings[number] = self._shown_by.render(self.turns[: number + 1])
+            except TemplateRefuses:
+                self._beginnings[number] = None
+        return self._beginnings[number]
+
+    def _closing(self, number: int, after: int, *, is_followed: bool) -> str:
         """What the template writes behind an answer that no turn follows; empty where it refuses that."""
         if number + 1 == len(self.turns):  # another turn may still be shown behind the last one, as a late system prompt
-            return closing if not is_followed else closing[: self.control.first_end(closing)]
-        try:
-            alone = self.shown_by.render(self.turns[: number + 1])
-        except TemplateRefuses:
-            return ""
-        return alone[_last_said(without_marks(alone.origins)) + 1 :]
+            closing = self.text[after : _first_said(self._origins, after)]
+            return closing if not is_followed else closing[: self._control.first_end(closing)]
+        alone = self._alone(number)
+        return "" if alone is None else _behind(alone)
 
 
 def _header(opener: str, prompt: str | None) -> int:
@@ -171,27 +241,15 @@ def _changes(shown: _Conversation) -> Iterator[str]:
     for at, turn in enumerate(shown.turns):
         if not turn.content.strip():
             continue
-        here = shown.answer(at)
-        if here is None:
+        if not shown.shows(at):
             yield f"leaves out turn {at + 1}, which is the {turn.role}'s"
-        elif turn.role == "assistant":
-            said, generated = shown.whole[here.place], shown.generated(at)
+        elif turn.role == "assistant" and (here := shown.answer(at)) is not None:
+            said, generated = shown.text[here.place], shown.generated(at)
             if generated is not None and generated != said:
                 later, first = _short(said), _short(generated)
                 yield f"shows turn {at + 1} as {later} later in the conversation, and as {first} when it is generated"
-            elif _is_cut(shown.whole, shown.turns, at):
+            elif shown.cuts(at):
                 yield f"leaves out a part of turn {at + 1}, which is the assistant's: it shows {_short(said)}"
-
-
-def _is_cut(whole: Tracked, turns: Turns, number: int) -> bool:
-    """Whether some of a turn's words are not shown, white space aside."""
-    origins, own = without_marks(whole.origins), chr(number + 1)
-    first, last = origins.find(own), origins.rfind(own)
-    if first < 0:
-        return True
-    # The template may write a part of them itself, as the marks around a thought.
-    begin = _last_said(origins[:first]) + 1
-    return "".join(turns[number].content.split()) not in "".join(whole[begin : last + 1].split())
 
 
 def _short(text: str) -> str:
@@ -199,9 +257,14 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}")
 
 
-def _last_said(origins: str) -> int:
-    """The place of the last character that is not the template's; -1 where there is none."""
-    return len(origins.rstrip(TEMPLATE)) - 1
+def _behind(rendered: Tracked) -> str:
+    """What the template writes behind the last character that is not its own."""
+    return str.__str__(rendered)[len(without_marks(rendered.origins).rstrip(TEMPLATE)) :]
+
+
+def _last_said(origins: str, end: int) -> int:
+    """The place before `end` of the last character that is not the template's; -1 where there is none."""
+    return len(origins[:end].rstrip(TEMPLATE)) - 1
 
 
 def _first_said(origins: str, begin: int) -> int:

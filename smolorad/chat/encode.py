@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import cached_property
+from itertools import chain
 
 from tokenizers import Encoding, Tokenizer
+from tokenizers.normalizers import Normalizer
 
 from smolorad.chat.special import ControlTokens
 from smolorad.chat.tracked import TEMPLATE, origins_of, without_marks
@@ -46,6 +48,12 @@ class TextEncoder:
         self._tokenizer.encode_special_tokens = False
         return self._tokenizer
 
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """The control tokens' ids."""
+        found = map(self._tokenizer.token_to_id, self.control.tokens | self.control.ends)
+        return frozenset(one for one in found if one is not None)
+
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """The ids of users' texts, each as 32-bit numbers."""
         encoded = self._encoded if self._plain is None else self._plain
@@ -64,14 +72,31 @@ class TextEncoder:
 
     def is_literal(self, text: str) -> bool:
         """Whether a user's text has the spelling of a control token, and is not to be read as one."""
-        return not self.parse_special and self.control.within(text)
+        return not self.parse_special and (self.control.within(text) or self._made_within(text))
+
+    def _made_within(self, text: str) -> bool:
+        """Whether the tokenizer's normaliser makes a control token of something in a text, as of `</S>` where it lowers."""
+        return self._normaliser is not None and self.control.within(self._normaliser.normalize_str(text))
+
+    @cached_property
+    def _normaliser(self) -> Normalizer | None:
+        """What the tokenizer does to a text before it looks for control tokens; None where it looks for all of them first."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        looks = any(token.normalized and token.content in self.control.tokens for token in added)
+        return self._tokenizer.normalizer if looks else None
 
     def _mixed(self, text: str) -> bool:
         """Whether a control token's spelling stands in a conversation that is not the template's."""
         if self.parse_special:
             return False
-        origins = origins_of(text)
-        return any(not _by_template(origins, *one.span()) for one in self.control.found_in(text))
+        origins = without_marks(origins_of(text))
+        found = [one.span() for one in self.control.found_in(str.__str__(text))]
+        if any(origins[begin:end].strip(TEMPLATE) for begin, end in found):
+            return True
+        if self._normaliser is None:
+            return False
+        edges = [0, *chain.from_iterable(found), len(text)]
+        return self._made_within("\0".join(text[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)))
 
     def _encoded(self, texts: Sequence[str]) -> list[bytes]:
         return [to_bytes(one.ids) for one in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
@@ -79,14 +104,17 @@ class TextEncoder:
     def _literally(self, text: str, origins: str | None) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and places of a text in which only what has the template's origin can be a control token; None: nothing has."""
         parts: list[str] = []
+        places: set[int] = set()
         at = 0
         for one in self.control.found_in(text):
             parts.append(str.__str__(text[at : one.start()]))
             by_template = origins is not None and _by_template(origins, *one.span())
-            parts.append(self._literal.placeholders[one[0]] if by_template else one[0])
+            parts.append(self._literal.placeholders.get(one[0], one[0]) if by_template else one[0])
+            if by_template:
+                places.add(one.start())
             at = one.end()
         parts.append(str.__str__(text[at:]))
-        return self._literal.encode("".join(parts))
+        return self._literal.encode("".join(parts), places)
 
     @cached_property
     def _literal(self) -> _LiteralTokenizer:
@@ -112,13 +140,14 @@ class _LiteralTokenizer:
         self._ids = {self._tokenizer.token_to_id(token): number for token, number in spelled.items()}
         self._control = {number for token, number in known.items() if token in control.tokens}
 
-    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and places."""
+    def encode(self, text: str, placed: Set[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and places; `placed` says where placeholders stand, since a user may write the same characters."""
         found = self._tokenizer.encode(text, add_special_tokens=False)
         ids: list[int] = []
         places: list[tuple[int, int]] = []
         for one, place in zip(found.ids, found.offsets, strict=True):
-            if one in self._control and one not in self._ids:  # a word of the vocabulary proper, as in SentencePiece
+            is_word = one in self._control and one not in self._ids  # of the vocabulary proper, as in SentencePiece
+            if is_word or (self._ids.get(one) in self._control and not placed & set(range(*place))):
                 for at in range(*place):
                     ids += (spelled := self._spelled(text[at]))
                     places += [(at, at + 1)] * len(spelled)

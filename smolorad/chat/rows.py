@@ -7,8 +7,10 @@ Trained is all of a text, the completion of a prompt, the assistant's answers of
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from smolorad.chat.answers import Rendered, rendered
 from smolorad.chat.encode import ID_BYTES, TextEncoder, to_bytes
@@ -154,21 +156,18 @@ class RowEncoder:
             return f"the chat template refuses it ({refused})"
 
     def _conversation(self, shown: Rendered, ids: list[int], places: list[Span], *, all_of_it: bool) -> EncodedRow:
-        spans = ((0, len(ids)),) if all_of_it else tuple(_token_spans(shown.spans, places))
+        spans = ((0, len(ids)),) if all_of_it else tuple(self._token_spans(shown.spans, ids, places))
         return EncodedRow(to_bytes(ids), spans, 0, "", shown.unended, shown, tuple(places))
 
-
-def _token_spans(spans: Sequence[Span], places: Sequence[Span]) -> Iterator[Span]:
-    """From spans of characters to spans of tokens; a token that reaches over a border holds a part of what is trained."""
-    at = 0
-    for begin, end in spans:
-        while at < len(places) and places[at][1] <= begin:
-            at += 1
-        first = at
-        while at < len(places) and places[at][0] < end:
-            at += 1
-        if at > first:
-            yield first, at
+    def _token_spans(self, spans: Sequence[Span], ids: Sequence[int], places: Sequence[Span]) -> Iterator[Span]:
+        """From spans of characters to spans of tokens; a token that reaches over a border holds a part of what is trained."""
+        for begin, end in spans:
+            first, last = bisect_right(places, begin, key=itemgetter(1)), bisect_left(places, end, key=itemgetter(0))
+            # But a control token that takes the white space behind it, as Phi-3's do, is the header's.
+            while first < last and places[first][0] < begin and ids[first] in self._encoder.control_ids:
+                first += 1
+            if first < last:
+                yield first, last
 
 
 def _same_beginning(better: EncodedRow, worse: EncodedRow) -> tuple[EncodedRow, EncodedRow]:

@@ -7,7 +7,7 @@ the chat template writes around turns, which some models do not call special. Ot
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from smolorad.chat.spans import in_common
 from smolorad.chat.template import ChatTemplate, TemplateRefuses
@@ -38,16 +38,18 @@ class ControlTokens:
         """Where the first of them in a text ends; 0 where there is none."""
         return next((one.end() for one in self.found_in(text)), 0)
 
-    def end_of(self, closing: str, alone: str) -> tuple[int, bool]:
+    def end_of(self, closing: str, alone: Callable[[], str]) -> tuple[int, bool]:
         """How much of what the template writes behind an answer belongs to it, and whether that stops the generation.
 
-        `closing` may go on with the beginning of the next turn; `alone` is what stands there where no turn follows. Up to the
-        first token that stops the generation; without one, up to the last control token of what both have in common.
+        `closing` may reach into the next turn; `alone` says what stands there where no turn follows. Up to the first token that
+        stops the generation; without one, up to the last control token of what both have in common.
         """
-        found, last = list(self.found_in(closing)), list(self.found_in(alone))
+        found = list(self.found_in(closing))
         if found and found[0][0] in self.ends:
             return found[0].end(), True
-        common = in_common(closing, alone)
+        last_closing = alone()
+        last = list(self.found_in(last_closing))
+        common = in_common(closing, last_closing)
         within = [one for one in found if one.end() <= common]
         for one in within:
             if one[0] in self.ends:

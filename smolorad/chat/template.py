@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
+from operator import mod
 from typing import Any, NoReturn
 
 import jinja2
@@ -22,9 +23,10 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from smolorad.chat.tracked import TEMPLATE, Tracked, attributed, concatenated, join, keeping_origins, marked
+from smolorad.chat.tracked import TEMPLATE, Tracked, attributed, concatenated, formatted, join, keeping_origins, marked
 from smolorad.chat.turns import Turn, Turns
 
+_OF_JINJA = ("_loop_vars", "_block_vars")  # what jinja2 passes besides with a call: all that a loop has set
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -42,6 +44,8 @@ class ChatTemplate:
             self._template = _environment().from_string(source)
         except jinja2.TemplateError as error:
             raise TemplateRefuses(str(error)) from error
+        self._globals = dict(self._template.globals)
+        self._special = dict(special)
 
     @property
     def has_marks(self) -> bool:
@@ -72,10 +76,8 @@ class ChatTemplate:
             messages.append({"role": turn.role, "content": parts if as_parts else content})
         try:
             # As Template.render does it, but for its error handling, which rewrites tracebacks.
-            context = self._template.new_context(
-                {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": open_for_answer}
-                | dict(self.special)
-            )
+            given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": open_for_answer}
+            context = self._template.new_context(self._globals | given | self._special, shared=True)
             return concatenated(self._template.root_render_func(context))
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise TemplateRefuses(str(error)) from error
@@ -86,6 +88,7 @@ def _environment() -> _Environment:
     environment.filters = {name: keeping_origins(one) for name, one in environment.filters.items()}
     environment.filters["tojson"] = keeping_origins(_tojson)
     environment.filters["join"] = _join
+    environment.filters |= {"format": _format, "replace": _replace, "indent": _indent}
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
@@ -108,20 +111,29 @@ class _Environment(ImmutableSandboxedEnvironment):
     code_generator_class = _Concatenation
     intercepted_binops = frozenset(["%"])
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As the sandbox does it, but faster for what every template reads of every turn."""
+        if type(obj) is dict and attribute in ("role", "content") and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """As the sandbox calls; a text made of tracked texts stays tracked."""
-        owner = getattr(__obj, "__self__", None)
+        owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)  # the sandbox wraps `format`
         name = getattr(__obj, "__name__", "")
-        if name == "join" and isinstance(owner, str):
-            return join(owner, *args)
+        given = {key: one for key, one in kwargs.items() if key not in _OF_JINJA}
+        if type(owner) is str and name in ("join", "replace"):  # what they are given may be tracked
+            return getattr(Tracked(owner), name)(*args, **given)
+        if isinstance(owner, str) and name in ("format", "format_map"):
+            return formatted(partial(super().call, __context, __obj), owner, args, given)
         made = super().call(__context, __obj, *args, **kwargs)
-        loses = isinstance(made, str) and (not isinstance(made, Tracked) or name in ("format", "format_map"))
-        return attributed(made, owner, args, kwargs) if loses else made
+        return attributed(made, owner, args, given) if isinstance(made, str) and not isinstance(made, Tracked) else made
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """`%`, which formats texts too."""
-        made = super().call_binop(context, operator, left, right)
-        return attributed(made, left, right) if isinstance(made, str) else made
+        if not isinstance(left, str):
+            return super().call_binop(context, operator, left, right)
+        return formatted(partial(mod, left), left, [right], {})
 
 
 class _Generation(Extension):
@@ -139,11 +151,36 @@ class _Generation(Extension):
         return marked(caller())
 
 
+def _format(value: Any, *args: Any, **kwargs: Any) -> Tracked:
+    """The filter `format`, as jinja2 has it."""
+    if args and kwargs:
+        raise jinja2.TemplateError("can't handle positional and keyword arguments at the same time")
+    return formatted(partial(mod, str(value)), value, [kwargs or args], {})
+
+
 @jinja2.pass_environment
 def _join(environment: jinja2.Environment, values: Iterable[Any], d: str = "", attribute: str | int | None = None) -> Tracked:
     if attribute is not None:
         values = map(make_attrgetter(environment, attribute), values)
     return join(str(d), map(str, values))
+
+
+def _replace(s: Any, old: str, new: str, count: int | None = None) -> Tracked:
+    """The filter `replace`, as jinja2 has it."""
+    return _tracked(s).replace(str(old), str(new), -1 if count is None else count)
+
+
+def _indent(s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> Tracked:
+    """The filter `indent`, as jinja2 has it."""
+    space = width if isinstance(width, str) else " " * width
+    head, *lines = (_tracked(s) + "\n").splitlines()
+    shown = [head, *(line if not (line or blank) else space + line for line in lines)]
+    return (space if first else "") + join("\n", shown)
+
+
+def _tracked(value: Any) -> Tracked:
+    text = str(value)
+    return text if isinstance(text, Tracked) else Tracked(text)
 
 
 def _refuse(message: str) -> NoReturn:

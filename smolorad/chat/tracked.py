@@ -7,13 +7,17 @@ never taken for what the template wrote.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, SupportsIndex
 
 TEMPLATE = "\0"  # the origin of what the template wrote
 _MARKED = 0x80000  # added to an origin between `{% generation %}` and `{% endgeneration %}`
+_PRIVATE = 0x100000  # private characters begin here
+_ANY_MARK = re.compile(f"[{chr(_MARKED)}-{chr(sys.maxunicode)}]")
 
 
 class Tracked(str):
@@ -27,7 +31,7 @@ class Tracked(str):
 
     def __new__(cls, text: str, origins: str | None = None) -> Tracked:
         """By default the template wrote all of it."""
-        made = super().__new__(cls, text)
+        made = str.__new__(cls, text)
         made.origins = TEMPLATE * len(text) if origins is None else origins
         return made
 
@@ -40,10 +44,14 @@ class Tracked(str):
         return self  # jinja2 calls `str` on whatever it writes
 
     def __add__(self, other: str) -> Tracked:
-        return _joined(self, other) if isinstance(other, str) else NotImplemented
+        if not isinstance(other, str):
+            return NotImplemented
+        return Tracked(str.__add__(self, other), self.origins + origins_of(other))
 
     def __radd__(self, other: str) -> Tracked:
-        return _joined(other, self) if isinstance(other, str) else NotImplemented
+        if not isinstance(other, str):
+            return NotImplemented
+        return Tracked(str.__add__(other, self), origins_of(other) + self.origins)
 
     def __mul__(self, times: SupportsIndex) -> Tracked:
         return Tracked(super().__mul__(times), self.origins * times)
@@ -72,10 +80,10 @@ class Tracked(str):
         return self[: -len(suffix)] if suffix and self.endswith(suffix) else self
 
     def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._parts(super().split(sep, maxsplit))
+        return self._parts(super().split(sep, maxsplit), sep)
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._parts(super().rsplit(sep, maxsplit))
+        return self._parts(super().rsplit(sep, maxsplit), sep)
 
     def splitlines(self, keepends: bool = False) -> list[str]:
         return self._parts(super().splitlines(keepends))
@@ -91,19 +99,23 @@ class Tracked(str):
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> Tracked:
         if not old:
             return attributed(super().replace(old, new, count), self, new)
-        return join(new, self.split(old, count))
+        made = join(new, self.split(old, count))
+        # A content of which nothing else is left is still the turn's.
+        return made if made.origins.strip(TEMPLATE) else attributed(str.__str__(made), self)
 
     def join(self, parts: Iterable[str], /) -> Tracked:
         return join(self, parts)
 
-    def _parts(self, parts: list[str]) -> list[str]:
-        """Parts that stand in this order in the text, with their origins."""
+    def _parts(self, parts: list[str], sep: str | None = None) -> list[str]:
+        """Parts that stand in this order in the text, with their origins; `sep` stands between them."""
+        text, origins, gap = str.__str__(self), self.origins, len(sep or "")
         found: list[str] = []
         at = 0
         for part in parts:
-            at = self.find(part, at)
-            found.append(self[at : at + len(part)])
-            at += len(part)
+            if not gap:
+                at = text.find(part, at)
+            found.append(Tracked(part, origins[at : at + len(part)]))
+            at += len(part) + gap
         return found
 
 
@@ -115,20 +127,24 @@ def origins_of(text: str) -> str:
 def join(separator: str, parts: Iterable[str]) -> Tracked:
     """As `separator.join(parts)`."""
     listed = list(parts)
-    return Tracked(str.join(separator, listed), str.join(origins_of(separator), map(origins_of, listed)))
-
-
-def _joined(*parts: str) -> Tracked:
-    return Tracked("".join(parts), "".join(map(origins_of, parts)))
+    # Not by `origins_of`: this is where rendering spends its time.
+    origins = [part.origins if isinstance(part, Tracked) else TEMPLATE * len(part) for part in listed]
+    return Tracked(str.join(separator, listed), str.join(origins_of(separator), origins))
 
 
 def concatenated(values: Iterable[Any]) -> Tracked:
     """As jinja2 concatenates what a template wrote."""
-    return join("", map(str, values))
+    return join("", [value if isinstance(value, str) else str(value) for value in values])
 
 
 def attributed(text: str, *made_of: Any) -> Tracked:
-    """A text that an operation made of some values: all of it comes from the turn that most of their characters come from."""
+    """A text that an operation made of some values: all of it comes from the turn that most of their characters come from.
+
+    Where it is as long as the first of them, each character stands for the one in its place, as in upper case.
+    """
+    whole = next((one for one in made_of if isinstance(one, Tracked)), None)
+    if whole is not None and len(whole) == len(text):
+        return Tracked(text, whole.origins)
     found = Counter(chain.from_iterable(map(_turns, made_of)))
     del found[TEMPLATE]
     origin = found.most_common(1)[0][0] if found else TEMPLATE
@@ -141,6 +157,27 @@ def _turns(value: Any) -> Iterable[str]:
     if isinstance(value, Mapping):
         return chain.from_iterable(map(_turns, value.values()))
     return chain.from_iterable(map(_turns, value)) if isinstance(value, list | tuple) else ()
+
+
+def formatted(form: Callable[..., str], pattern: object, args: Sequence[Any], more: Mapping[str, Any]) -> Tracked:
+    """What `form` makes of the values by a pattern of the template's: a text of which each character has its origin.
+
+    It formats once more, the values' origins in place of the values, each as a private character.
+    """
+    made, shape = form(*args, **more), None
+    if not (isinstance(pattern, Tracked) and pattern.origins.strip(TEMPLATE)):
+        shape = form(*_in_private(args), **_in_private(more))
+    if shape is None or len(shape) != len(made):  # a form that counts, escapes, or is a user's own text
+        return attributed(made, pattern, args, more)
+    return Tracked(made, "".join(chr(ord(one) - _PRIVATE) if ord(one) >= _PRIVATE else TEMPLATE for one in shape))
+
+
+def _in_private(value: Any) -> Any:
+    if isinstance(value, Tracked):
+        return "".join(chr(_PRIVATE + ord(one) % 0x10000) for one in value.origins)
+    if isinstance(value, Mapping):
+        return {key: _in_private(one) for key, one in value.items()}
+    return type(value)(map(_in_private, value)) if type(value) in (list, tuple) else value
 
 
 def keeping_origins(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,6 +199,8 @@ def marked(text: str) -> Tracked:
 
 def without_marks(origins: str) -> str:
     """The origins, whether marked or not."""
+    if not _ANY_MARK.search(origins):  # much faster than to translate
+        return origins
     return origins.translate({ord(one): ord(one) & ~_MARKED for one in set(origins)})
 
 

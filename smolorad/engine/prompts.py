@@ -66,6 +66,8 @@ def _conversation(base: Base, text: ModelText | _Foreign, messages: Sequence[Cha
     if not base.tokenizer.chat_template:
         raise UnsupportedModel(f"{base.name} has no chat template; give a prompt instead of messages.")
     turns = tuple(Turn(message.role, message.content) for message in messages)
+    if isinstance(text, ModelText) and not parse_special and any(text.control.within(turn.role) for turn in turns):
+        raise InvalidRequest.field("messages", "has the spelling of a control token as a role; name one, such as user")
     try:
         return text.conversation(turns, parse_special=parse_special)
     except (TemplateError, TemplateRefuses) as error:
@@ -87,7 +89,7 @@ class _Foreign:
     def conversation(self, turns: Turns, *, parse_special: bool) -> list[int]:
         """As ModelText.conversation; raises InvalidRequest."""
         for turn in turns:
-            self._check("messages", turn.content, parse_special)
+            self._check("messages", f"{turn.role}\n{turn.content}", parse_special)
         rendered = self._tokenizer.apply_chat_template(
             [{"role": turn.role, "content": turn.content} for turn in turns],
             add_generation_prompt=True,

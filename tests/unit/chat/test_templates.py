@@ -118,7 +118,7 @@ def trained(template: str, turns: Turns) -> list[str]:
         (PLAIN, ["a</s>", "assistant\n</s>"]),
         (FILTERS, ["a<|im_end|>", "assistant\n<|im_end|>"]),
         (BLOCKS, ["a<|im_end|>", "assistant<|im_end|>"]),
-        (FORMATS, ["<|im_start|>assistant\na<|im_end|>\n", "<|im_start|>assistant\nassistant\n<|im_end|>\n"]),
+        (FORMATS, ["a<|im_end|>", "assistant\n<|im_end|>"]),
         (PERCENT, ["a<|im_end|>", "assistant\n<|im_end|>"]),
         (LINES, ["a<|im_end|>", "assistant\n<|im_end|>"]),
     ],

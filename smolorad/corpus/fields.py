@@ -137,11 +137,19 @@ def refusal(name: str, value: Any, shape: Shape) -> str | None:
             isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
         ):
             return None  # a class, as datasets of other tasks have
-        case "weight" if not isinstance(value, int | float) or value == 1:
+        case "weight" if _number(value) in (None, 1):
             return None
         case "mask" if isinstance(value, str) and value.strip().lower() in ("user", "human"):
             return None
     return REFUSED[name]
+
+
+def _number(value: Any) -> float | None:
+    """The number that a field has, also as a table's text; None where it has none."""
+    try:
+        return float(value) if isinstance(value, int | float | str) else None
+    except (ValueError, OverflowError):
+        return math.inf if isinstance(value, int) else None
 
 
 def switch(value: Any) -> bool | None:

@@ -7,13 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from smolorad.corpus.named import TEST, TRAIN, VALIDATION, NamedFiles
 
 _MOST_NAMES, _MOST_CHARACTERS = 12, 60
+_MOST_FIELDS = 200
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names with commas between them."""
-    shown = [name if len(name) <= _MOST_CHARACTERS else name[:_MOST_CHARACTERS] + "…" for name in names[:_MOST_NAMES]]
+def of_unused(fields: Sequence[str]) -> str:
+    """Which fields are not used: each is named, as one that is not might change what its row means."""
+    return f"Not used: {listed(fields, _MOST_FIELDS)}."
+
+
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Names with commas between them; in quotes those that would be misread, or cannot be written."""
+    shown = [_plainly(name if len(name) <= _MOST_CHARACTERS else name[:_MOST_CHARACTERS] + "…") for name in names[:most]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _plainly(name: str) -> str:
+    return name if name.isprintable() and name.strip() == name != "" and "," not in name else repr(name)
 
 
 def rows_spoken(rows: int) -> str:

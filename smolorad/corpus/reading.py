@@ -49,7 +49,7 @@ class Reader:
         if (note := notes.of_rows_by_split(self._shaper.by_field)) is not None:
             self._host.tell(Note(note))
         if unused := list(self._shaper.unused):
-            self._host.tell(Note(f"Not used: {notes.listed(unused)}."))
+            self._host.tell(Note(notes.of_unused(unused)))
         if self._spec.chunk_size and self._shaper.shape not in (None, Shape.TEXT):
             self._host.tell(Note("Only rows of text are cut; --chunk-size changed nothing."))
 

@@ -19,6 +19,7 @@ from smolorad.domain import Shape
 
 _SAME = "has the same answer in 'chosen' and 'rejected'; remove the row"
 _PAIR = 2
+_SYSTEM = ("system", "developer")
 # The prompt that Alpaca's authors trained with, without and with an input.
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -160,9 +161,9 @@ def _with_system(fields: Fields, turns: Turns) -> Turns:
     system = fields.optional("system")
     if not system:
         return turns
-    if turns[0].role == "system":
-        if turns[0].content.strip() == system.strip():
-            return turns
+    if turns[0].role in _SYSTEM and turns[0].content.strip() == system.strip():
+        return turns
+    if any(turn.role in _SYSTEM for turn in turns):
         raise Unfit(
             f"has two system prompts, one in {fields.spelled('system')!r} and one among its turns; keep one", text=system
         )
@@ -203,7 +204,14 @@ def _preferred_turns(fields: Fields) -> tuple[Value, ...]:
         asked = _with_system(fields, asked)
     else:
         asked = _asked(fields, asks) if given is not None else ()
+        repeated = next((start for start in (asked, asked[1:]) if _begins(better, start) and _begins(worse, start)), ())
+        common = len(repeated)
     return _differing(asked, _pair(better[common:]), _pair(worse[common:]))
+
+
+def _begins(answer: Turns, start: Turns) -> bool:
+    """Whether an answer has these turns before it, as some files repeat the prompt there."""
+    return [turn[:2] for turn in answer[: len(start)]] == [turn[:2] for turn in start]
 
 
 def _asked(fields: Fields, name: str) -> Turns:

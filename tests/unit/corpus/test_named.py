@@ -55,6 +55,7 @@ def taken(*files: str) -> dict[str, str]:
         (("train.jsonl", "more.jsonl", "test_clean.jsonl", "test_other.jsonl"), (TRAIN, "", TEST, TEST)),
         (("train.txt", "test.txt"), (TRAIN, TEST)),
         (("training_data.csv", "evaluation.jsonl"), (TRAIN, VALIDATION)),
+        (("trainset.csv", "devset.csv", "testSet.csv"), (TRAIN, VALIDATION, TEST)),
         # No splits
         (("rows.jsonl", "my-test-data.jsonl"), ("", "")),
         (("train.txt", "test_results.txt", "devices.txt"), (TRAIN, "", "")),

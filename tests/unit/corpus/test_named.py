@@ -164,6 +164,22 @@ def test_a_field_of_the_rows_may_say_their_split(tmp_path: Path) -> None:
         made(tmp_path, {"a.csv": "text,split\na,test\nb,test\n"})
 
 
+@pytest.mark.parametrize("order", ["train,dev,test", "test,dev,train", "dev,test,train"])
+def test_no_row_of_a_test_split_is_trained_on_wherever_it_stands(tmp_path: Path, order: str) -> None:
+    rows = "".join(f"a,{split}\n{split},{split}\n" for split in order.split(","))
+    prepared = made(tmp_path, {"a.csv": "text,split\n" + rows})
+    assert held(tmp_path) == {"train": ["train"], "validation": ["dev"]}
+    report = prepared.report
+    (found,) = [finding for finding in report.findings if finding.kind is ProblemKind.IN_TWO_SPLITS]
+    assert (report.rows_kept, found.rows) == (2, 2)
+
+
+def test_where_only_rows_of_a_test_split_are_left_there_is_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="1 more of a test split were left out"):
+        made(tmp_path, {"a.csv": "text,split\na,train\na,test\n"})
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_of_parquet_are_splits(tmp_path: Path) -> None:
     (tmp_path / "in" / "data").mkdir(parents=True)
     for split, texts in (("train", ["a", "b"]), ("validation", ["c"]), ("test", ["d", "e"])):

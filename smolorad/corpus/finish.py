@@ -57,7 +57,7 @@ class Finisher:
         meter = None if model is None else Meter(model, shape, self._spec.max_length, parse_special=self._spec.parse_special)
         sides = self._sides
         splits = _SPLITS if sides.wanted else _SPLITS[:1]
-        done = 0
+        done, drafted = 0, tally.kept
         with ExitStack() as stack:
             writers = [stack.enter_context(split_writer(output, split, described(schema))) for split in splits]
             tokens = [stack.enter_context(token_writer(output, split)) for split in splits] if meter else []
@@ -74,7 +74,7 @@ class Finisher:
                 self._look_at_largest(rows, places, done)
                 _write(batch, measured, taken, writers, tokens)
                 done += len(rows)
-                self._host.tell(PhaseProgress("write", done, tally.kept, "rows"))
+                self._host.tell(PhaseProgress("write", done, drafted, "rows"))
         train, held = writers[0].rows, writers[1].rows if len(writers) > 1 else 0
         if not train and ProblemKind.TEMPLATE in tally.found:
             raise tally.nothing_shown()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from smolorad.corpus.named import TEST, TRAIN, VALIDATION, named_files, split_named
 from smolorad.corpus.prepare import prepare
-from smolorad.domain import OnError, Prepared, PrepareSpec, ProblemKind, Splits
+from smolorad.domain import OnError, PhaseProgress, Prepared, PrepareSpec, ProblemKind, Splits
 from smolorad.errors import BadData
 from tests.unit.corpus.kit import Recorder, fill
 
@@ -167,11 +167,14 @@ def test_a_field_of_the_rows_may_say_their_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["train,dev,test", "test,dev,train", "dev,test,train"])
 def test_no_row_of_a_test_split_is_trained_on_wherever_it_stands(tmp_path: Path, order: str) -> None:
     rows = "".join(f"a,{split}\n{split},{split}\n" for split in order.split(","))
-    prepared = made(tmp_path, {"a.csv": "text,split\n" + rows})
+    host = Recorder()
+    prepared = made(tmp_path, {"a.csv": "text,split\n" + rows}, host)
     assert held(tmp_path) == {"train": ["train"], "validation": ["dev"]}
     report = prepared.report
     (found,) = [finding for finding in report.findings if finding.kind is ProblemKind.IN_TWO_SPLITS]
     assert (report.rows_kept, found.rows) == (2, 2)
+    (told,) = [event for event in host.events if isinstance(event, PhaseProgress) and event.phase == "write"]
+    assert told.done == told.total
 
 
 def test_where_only_rows_of_a_test_split_are_left_there_is_nothing_to_train_on(tmp_path: Path) -> None:

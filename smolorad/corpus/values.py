@@ -96,7 +96,7 @@ def _prompt_completion(fields: Fields) -> tuple[Value, ...]:
     asked = _as_context(fields.turns("prompt")) if _is_talk(given) else (Turn("user", fields.string("prompt")),)
     asked = _with_system(fields, asked)
     if _is_talk(learned):
-        return asked, _learnable(fields.turns("completion"), _said(asked))
+        return asked, _learnable(_behind(asked, fields.turns("completion")), _said(asked))
     return asked, (Turn("assistant", fields.answer("completion", _said(asked))),)
 
 
@@ -204,14 +204,17 @@ def _preferred_turns(fields: Fields) -> tuple[Value, ...]:
         asked = _with_system(fields, asked)
     else:
         asked = _asked(fields, asks) if given is not None else ()
-        repeated = next((start for start in (asked, asked[1:]) if _begins(better, start) and _begins(worse, start)), ())
-        common = len(repeated)
+        better, worse = _behind(asked, better), _behind(asked, worse)
     return _differing(asked, _pair(better[common:]), _pair(worse[common:]))
 
 
-def _begins(answer: Turns, start: Turns) -> bool:
-    """Whether an answer has these turns before it, as some files repeat the prompt there."""
-    return [turn[:2] for turn in answer[: len(start)]] == [turn[:2] for turn in start]
+def _behind(asked: Turns, answer: Turns) -> Turns:
+    """An answer without the prompt that some files repeat before it, with or without its system prompt."""
+    without_system = asked[1:] if asked and asked[0].role in _SYSTEM else ()
+    for start in (asked, without_system):
+        if start and [turn[:2] for turn in answer[: len(start)]] == [turn[:2] for turn in start]:
+            return answer[len(start) :]
+    return answer
 
 
 def _asked(fields: Fields, name: str) -> Turns:

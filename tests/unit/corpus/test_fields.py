@@ -446,12 +446,18 @@ def test_what_refuses_a_turn_refuses_it_within_a_part_as_well(name: str) -> None
     row_of({"messages": [{"role": "user", "content": [part | {name: None}]}, ANSWERED]})
 
 
-def test_a_prompt_of_turns_that_both_answers_repeat_stands_once() -> None:
+def test_a_prompt_of_turns_that_answers_repeat_stands_once() -> None:
     bad = {"role": "assistant", "content": "5"}
     values = ((USER,), (ASSISTANT,), (Turn("assistant", "5"),))
     row = {"prompt": [ASKED], "chosen": [ASKED, ANSWERED], "rejected": [ASKED, bad]}
     assert row_of(row).values == values
     assert row_of(row | {"chosen": [ANSWERED], "rejected": [bad]}).values == values
+    assert row_of(row | {"chosen": [ANSWERED]}).values == values
+    assert row_of({"prompt": "2+2?", "completion": [ASKED, ANSWERED]}).values == values[:2]
+    assert "nothing to learn" in why_not({"prompt": [ASKED], "completion": [ASKED]})
+    begun = {"role": "assistant", "content": "The answer:"}
+    kept = row_of({"prompt": [ASKED, begun], "completion": [begun, ANSWERED]}).values[1]
+    assert kept == (Turn("assistant", "The answer:"), ASSISTANT)
     told = row_of(row | {"system": "Be brief."}).values
     assert told == ((Turn("system", "Be brief."), USER), *values[1:])
 

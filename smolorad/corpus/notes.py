@@ -40,15 +40,20 @@ def of_rows_by_split(rows: Mapping[str, int]) -> str | None:
     return f"Rows by their field 'split': {parts}. --splits ignore reads all of them alike."
 
 
-def of_named_files(named: NamedFiles, test_rows: Mapping[str, int]) -> Iterator[str]:
-    """How each file that is named as a split was taken."""
+def of_named_files(named: NamedFiles, test_rows: Mapping[str, int], held_rows: int) -> Iterator[str]:
+    """How each file that is named as a split was taken; `held_rows` are the rows in those that are held out."""
     if named.all_ignored:
         yield f"Trained on, though named as another split, as there is nothing else to train on: {listed(named.not_counted)}."
         return
     by_split = {split: [file for file, said in named.splits.items() if said == split] for split in (TRAIN, VALIDATION, TEST)}
     parts = []
     if held := by_split[VALIDATION]:
-        parts.append(f"{listed(held)} held out, so that --validation draws no others")
+        why = (
+            "so that --validation draws no others"
+            if held_rows
+            else "but it has no row to hold out, so that --validation draws some"
+        )
+        parts.append(f"{listed(held)} held out, {why}")
     if tests := by_split[TEST]:
         rows = sum(test_rows[file] for file in tests)
         parts.append(f"{listed(tests)} left out ({rows_spoken(rows)})")

@@ -111,6 +111,13 @@ def test_test_rows_are_left_out_and_validation_is_held_out_whole(tmp_path: Path)
     assert {finding.kind: finding.rows for finding in report.findings} == {ProblemKind.IN_TWO_SPLITS: 2}
 
 
+def test_a_validation_file_without_rows_holds_nothing_out(tmp_path: Path) -> None:
+    host = Recorder()
+    made(tmp_path, {"train.jsonl": lines(*"abcdefghij"), "valid.jsonl": ""}, host, validation=0.2)
+    assert {split: len(texts) for split, texts in held(tmp_path).items()} == {"train": 8, "validation": 2}
+    assert "valid.jsonl held out, but it has no row to hold out, so that --validation draws some." in host.notes[0]
+
+
 def test_names_can_be_ignored(tmp_path: Path) -> None:
     host = Recorder()
     files = {"train.jsonl": lines("a", "b"), "test.jsonl": lines("c", "b"), "dev.jsonl": lines("d")}

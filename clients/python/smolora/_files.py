@@ -33,7 +33,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
 
     Folders are searched recursively; what begins with a dot is left out, unless it is itself given. The files of a folder that
     is given alone are named from that folder down; of several paths each is named from the folder down that holds them all, as
-    the name of a folder may say a split.
+    the name of a folder may say a split. A file that is given twice is sent once.
     Raises NotFound for a path that is not there, InvalidRequest for one that is neither file nor folder or cannot be read, for
     no files at all, for two files of one name, and for a name that is not UTF-8, as the contract knows no other.
     """
@@ -44,7 +44,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
         for file in _expand(path, _name_below(common, path) if common else None):
             if not _is_utf8(file.name):
                 raise InvalidRequest(f"The name {file.name!r} is not UTF-8, so it cannot be sent; rename the file.")
-            if file.name in found:
+            if file.name in found and _absolute(file.path) != _absolute(found[file.name].path):
                 raise InvalidRequest(
                     f"{file.path} and {found[file.name].path} would both be uploaded as {file.name}; "
                     "rename one, or give a folder that holds both."

@@ -168,6 +168,9 @@ async def test_files_of_several_folders_keep_what_their_folders_say(
         await client.upload(paths)
         assert uploads == expected
         uploads.clear()
+    await client.upload([train.parent, train, "test/a.txt"])
+    assert uploads == expected
+    uploads.clear()
     await client.upload([train, "../b.txt"])
     assert set(uploads) == {"data/train/a.txt", "b.txt"}
 

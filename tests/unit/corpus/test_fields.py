@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def made(tmp_path: Path, *rows: dict[str, Any], host: Recorder | None = None, **
 
 
 @pytest.mark.parametrize("mark", list(MARKS))
-@pytest.mark.parametrize("off", [0, False, 0.0])
+@pytest.mark.parametrize("off", [0, False, 0.0, Decimal(0)])
 def test_a_turn_that_is_marked_so_is_not_trained(mark: str, off: object) -> None:
     says_no = off if MARKS[mark] else not off
     says_yes = not off if MARKS[mark] else off
@@ -431,10 +432,10 @@ def test_what_is_nested_too_deeply_is_its_rows_problem(depth: int) -> None:
         assert why_not(row) == "is nested too deeply to be read; flatten it"
 
 
-@pytest.mark.parametrize("weight", ["0", "0.5", " 2 ", 0, 0.0, 3])
+@pytest.mark.parametrize("weight", ["0", "0.5", " 2 ", 0, 0.0, 3, 10**400, math.inf, Decimal("0.5")])
 def test_a_weight_of_a_row_is_refused_also_as_a_tables_text(weight: object) -> None:
     assert "has a 'weight' of its own" in why_not(PAIR | {"weight": weight})
-    for other in ("1", "1.0", 1, "70 kg", "", None):
+    for other in ("1", "1.0", 1, Decimal(1), "70 kg", "nan", "", None, math.nan):
         assert row_of(PAIR | {"weight": other}).values == ("2+2?", "4")
 
 

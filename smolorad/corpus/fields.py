@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from smolorad.domain import Shape
@@ -137,16 +138,27 @@ def refusal(name: str, value: Any, shape: Shape) -> str | None:
             isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
         ):
             return None  # a class, as datasets of other tasks have
-        case "weight" if not isinstance(value, int | float) or value == 1:
+        case "weight" if _number(value) in (None, 1):
             return None
         case "mask" if isinstance(value, str) and value.strip().lower() in ("user", "human"):
             return None
     return REFUSED[name]
 
 
+def _number(value: Any) -> float | None:
+    """The number that a field has, also as a table's text; None where it has none."""
+    try:
+        number = float(value) if isinstance(value, int | float | str | Decimal) else math.nan
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
+
+
 def switch(value: Any) -> bool | None:
     """What a mark says: 1 and true are True, 0 and false False; None for any other value."""
-    return bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
+    return bool(value) if isinstance(value, bool | int | float | Decimal) and value in (0, 1) else None
 
 
 def fitting(fields: Collection[str], shape: Shape | None, named: Collection[str]) -> Form | None:

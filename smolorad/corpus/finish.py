@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 
 from smolora._text.chunk import count_words
+from smolora._text.dedup import Seen
 from smolora._text.rows import excerpt
 from smolorad.chat.turns import Value
 from smolorad.corpus.arrow import FILE, LINE, described, numbered, read_batches, rows_of, shape_of
 from smolorad.corpus.measure import Measured, Meter
 from smolorad.corpus.quality import SHORTEST, Edges, damage, is_sound
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.shapes import COLUMNS, texts_of
+from smolorad.corpus.shapes import COLUMNS, key_of, texts_of
 from smolorad.corpus.sides import Place, Sides, Taken
 from smolorad.corpus.tokens import ModelText
 from smolorad.corpus.write import (
@@ -32,6 +33,7 @@ from smolorad.corpus.write import (
 from smolorad.domain import Note, OnError, PhaseProgress, PrepareSpec, ProblemKind, RowProblem, Shape
 
 _SPLITS = (TRAIN, VALIDATION)
+_ALSO_A_TEST = "stands also, word for word, among rows of a test split, and was left out; remove it from one of them"
 
 # Where Alpaca's prompt begins to differ from row to row, and within how many characters.
 _ALPACA_ASKS, _ALPACA_HEADER = "### Instruction:\n", 250
@@ -40,12 +42,13 @@ _ALPACA_ASKS, _ALPACA_HEADER = "### Instruction:\n", 250
 class Finisher:
     """Writes a draft as a dataset, and tells what is in it."""
 
-    def __init__(self, spec: PrepareSpec, tally: Tally, host: Host, files: list[str], sides: Sides) -> None:
+    def __init__(self, spec: PrepareSpec, tally: Tally, host: Host, files: list[str], sides: Sides, tests: Seen) -> None:
         self._spec = spec
         self._tally = tally
         self._host = host
         self._files = files
         self._sides = sides
+        self._tests = tests  # rows of a test split that are in the draft
         self._edges = Edges()
 
     def write(self, draft: Path, schema: pa.Schema, model: ModelText | None, output: Path) -> tuple[int, int]:
@@ -54,7 +57,7 @@ class Finisher:
         meter = None if model is None else Meter(model, shape, self._spec.max_length, parse_special=self._spec.parse_special)
         sides = self._sides
         splits = _SPLITS if sides.wanted else _SPLITS[:1]
-        done = 0
+        done, drafted = 0, tally.kept
         with ExitStack() as stack:
             writers = [stack.enter_context(split_writer(output, split, described(schema))) for split in splits]
             tokens = [stack.enter_context(token_writer(output, split)) for split in splits] if meter else []
@@ -63,16 +66,20 @@ class Finisher:
                 rows, places = rows_of(batch, COLUMNS[shape]), _places(batch)
                 measured = meter.measure(rows) if meter else None
                 taken = sides.place(places)
+                if self._tests:
+                    taken = self._without_tests(taken, rows, places)
                 if measured is not None and self._spec.on_error is OnError.DROP:
                     taken = self._without_refused(taken, rows, measured, places)
                 self._look(shape, rows, measured, places, sorted(taken[0] + taken[1]))
                 self._look_at_largest(rows, places, done)
                 _write(batch, measured, taken, writers, tokens)
                 done += len(rows)
-                self._host.tell(PhaseProgress("write", done, tally.kept, "rows"))
+                self._host.tell(PhaseProgress("write", done, drafted, "rows"))
         train, held = writers[0].rows, writers[1].rows if len(writers) > 1 else 0
         if not train and ProblemKind.TEMPLATE in tally.found:
             raise tally.nothing_shown()
+        if not train and self._tests:
+            raise tally.nothing_left()
         self._tell_of_the_split(train, held)
         if not held:
             remove_split(output, VALIDATION)
@@ -90,8 +97,18 @@ class Finisher:
             self._find(kind, f"{why}; it was left out", texts_of(rows[at])[0], *places[at])
         if not refused:
             return taken
-        self._tally.kept -= len(refused)
-        train, held = (array("q", [at for at in side if at not in refused]) for side in taken)
+        return self._without(taken, refused)
+
+    def _without_tests(self, taken: Taken, rows: list[tuple[Value, ...]], places: list[Place]) -> Taken:
+        """Leaves out the rows that turned out to be rows of a test split as well."""
+        also = [at for at in sorted(taken[0] + taken[1]) if key_of(rows[at]) in self._tests]
+        for at in also:
+            self._find(ProblemKind.IN_TWO_SPLITS, _ALSO_A_TEST, texts_of(rows[at])[0], *places[at])
+        return self._without(taken, also)
+
+    def _without(self, taken: Taken, left_out: Collection[int]) -> Taken:
+        self._tally.kept -= len(left_out)
+        train, held = (array("q", [at for at in side if at not in left_out]) for side in taken)
         return train, held
 
     def _look_at_largest(self, rows: list[tuple[Value, ...]], places: list[Place], before: int) -> None:

@@ -42,6 +42,7 @@ class Gatherer:
         self._cut = cut
         self._least, self._most = spec.min_characters, spec.max_characters
         self._seen: dict[str, Seen] = {}  # by the split that rows are named as
+        self.late = Seen()  # rows of a test split that stood before in another one
         self.prompts = Prompts() if spec.validation else None  # of the rows kept, where they are not text
         self._near = _near(spec.near_duplicates)
         self._since_check = 0
@@ -89,8 +90,12 @@ class Gatherer:
     def _leave_out(self, row: Sample) -> None:
         """Remembers a row of a test split, so that it is not trained on where it stands in another file as well."""
         self._tally.test_rows[row.file] += 1
+        tests = self._seen_in(TEST)
         for piece in self._pieces(row):
-            self._seen_in(TEST).add(key_of(piece.values))
+            key = key_of(piece.values)
+            if any(key in seen for seen in self._seen.values() if seen is not tests):
+                self.late.add(key)
+            tests.add(key)
 
     def _seen_in(self, split: str) -> Seen:
         if (seen := self._seen.get(split)) is None:

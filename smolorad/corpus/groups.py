@@ -63,7 +63,8 @@ def draw(prompts: Prompts, share: float, seed: int, *, strict: bool) -> Draw:
     if 2 * left > wanted and len(counts) > 1:
         smallest = min((group for group in range(len(counts)) if not taken[group]), key=counts.__getitem__)
         # No more than a half is ever held out, and unasked no more than twice the share.
-        if counts[smallest] <= (rows // 2 if strict else 2 * wanted):
+        half = max(rows // 2, wanted)
+        if wanted - left + counts[smallest] <= (half if strict else min(half, 2 * wanted)):
             taken[smallest] = True
             left -= counts[smallest]
     held = bytearray(taken[group] for group in group_of)

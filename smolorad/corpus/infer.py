@@ -65,7 +65,9 @@ def infer(place: Path, file_type: FileType | None = None) -> Sources:
         raise BadData("There is no file to read; files whose name begins with a dot are left out.")
     saved = _saved_roots(files)
     if file_type is FileType.SAVED_DATASET or (file_type is None and saved):
-        return Sources(root / _only(saved), saved=True)
+        only = _only(saved)
+        outside = [file for file in files if only != "." and not file.startswith(f"{only}/")]
+        return Sources(root / only, left_out=tuple(sorted(outside)), saved=True)
     known = {file: kind for file in files if (kind := _kind(file)) is not None}
     if file_type is not None:
         matching = [file for file, kind in known.items() if kind is file_type] or files

@@ -18,9 +18,10 @@ from smolora._text.compressed import bare_name
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _SPLITS: Mapping[str, str] = (
-    dict.fromkeys(("train", "training"), TRAIN)
+    dict.fromkeys(("train", "training", "trainset"), TRAIN)
     | dict.fromkeys(("valid", "validation", "val", "dev", "eval", "evaluation"), VALIDATION)
-    | dict.fromkeys(("test", "testing"), TEST)
+    | dict.fromkeys(("validset", "validationset", "valset", "devset", "evalset"), VALIDATION)
+    | dict.fromkeys(("test", "testing", "testset"), TEST)
 )
 _WORD = re.compile(r"[^\W\d_]+")
 _HASH = re.compile(r"(?<![^\W_])[0-9a-f]{16}(?![^\W_])")  # as the hub's files have it

@@ -7,13 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from smolorad.corpus.named import TEST, TRAIN, VALIDATION, NamedFiles
 
 _MOST_NAMES, _MOST_CHARACTERS = 12, 60
+_MOST_FIELDS = 200
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names with commas between them."""
-    shown = [name if len(name) <= _MOST_CHARACTERS else name[:_MOST_CHARACTERS] + "…" for name in names[:_MOST_NAMES]]
+def of_unused(fields: Sequence[str]) -> str:
+    """Which fields are not used: each is named, as one that is not might change what its row means."""
+    return f"Not used: {listed(fields, _MOST_FIELDS)}."
+
+
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Names with commas between them; in quotes those that would be misread, or cannot be written."""
+    shown = [_plainly(name if len(name) <= _MOST_CHARACTERS else name[:_MOST_CHARACTERS] + "…") for name in names[:most]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _plainly(name: str) -> str:
+    return name if name.isprintable() and name.strip() == name != "" and "," not in name else repr(name)
 
 
 def rows_spoken(rows: int) -> str:
@@ -30,15 +40,20 @@ def of_rows_by_split(rows: Mapping[str, int]) -> str | None:
     return f"Rows by their field 'split': {parts}. --splits ignore reads all of them alike."
 
 
-def of_named_files(named: NamedFiles, test_rows: Mapping[str, int]) -> Iterator[str]:
-    """How each file that is named as a split was taken."""
+def of_named_files(named: NamedFiles, test_rows: Mapping[str, int], held_rows: int) -> Iterator[str]:
+    """How each file that is named as a split was taken; `held_rows` are the rows in those that are held out."""
     if named.all_ignored:
         yield f"Trained on, though named as another split, as there is nothing else to train on: {listed(named.not_counted)}."
         return
     by_split = {split: [file for file, said in named.splits.items() if said == split] for split in (TRAIN, VALIDATION, TEST)}
     parts = []
     if held := by_split[VALIDATION]:
-        parts.append(f"{listed(held)} held out, so that --validation draws no others")
+        why = (
+            "so that --validation draws no others"
+            if held_rows
+            else "but it has no row to hold out, so that --validation draws some"
+        )
+        parts.append(f"{listed(held)} held out, {why}")
     if tests := by_split[TEST]:
         rows = sum(test_rows[file] for file in tests)
         parts.append(f"{listed(tests)} left out ({rows_spoken(rows)})")

@@ -56,7 +56,7 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
         if writer.splits[VALIDATION] == tally.kept:
             raise tally.nothing_to_train_on()
         sides = sides_of(spec, tally.kept, gatherer.prompts, writer)
-        finisher = Finisher(spec, tally, host, [file for file, _ in writer.files], sides)
+        finisher = Finisher(spec, tally, host, [file for file, _ in writer.files], sides, gatherer.late)
         train, held = finisher.write(draft, writer.schema, model, output)
         draft.unlink()
         if tokenizer is not None:

@@ -9,7 +9,7 @@ from smolora._models import RowProblem
 from smolorad.corpus import notes
 from smolorad.corpus.files import FileReader, shaped
 from smolorad.corpus.infer import Source, infer
-from smolorad.corpus.named import TEST, NamedFiles, named_files
+from smolorad.corpus.named import TEST, VALIDATION, NamedFiles, named_files
 from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shaper import Shaper
 from smolorad.corpus.shapes import Sample
@@ -29,6 +29,7 @@ class Reader:
         self._scratch = scratch
         self._by_split = spec.splits is Splits.NAMED
         self._shaper = self._new_shaper()
+        self._held_rows = 0  # in files that are named as validation
 
     def _new_shaper(self) -> Shaper:
         spec = self._spec
@@ -49,7 +50,7 @@ class Reader:
         if (note := notes.of_rows_by_split(self._shaper.by_field)) is not None:
             self._host.tell(Note(note))
         if unused := list(self._shaper.unused):
-            self._host.tell(Note(f"Not used: {notes.listed(unused)}."))
+            self._host.tell(Note(notes.of_unused(unused)))
         if self._spec.chunk_size and self._shaper.shape not in (None, Shape.TEXT):
             self._host.tell(Note("Only rows of text are cut; --chunk-size changed nothing."))
 
@@ -70,10 +71,16 @@ class Reader:
             if source not in tests:
                 self._shaper.split = named.splits.get(source.file, "")
                 self._tally.files += 1
-                yield from reader.rows(sources.root / source.file, source)
+                rows = reader.rows(sources.root / source.file, source)
+                yield from self._counted(rows) if self._shaper.split == VALIDATION else rows
         self._shaper.split = ""
-        for note in notes.of_named_files(named, self._tally.test_rows):
+        for note in notes.of_named_files(named, self._tally.test_rows, self._held_rows):
             self._host.tell(Note(note))
+
+    def _counted(self, rows: Iterator[Sample | RowProblem]) -> Iterator[Sample | RowProblem]:
+        for row in rows:
+            self._held_rows += isinstance(row, Sample)
+            yield row
 
     def _test_rows(self, path: Path, source: Source) -> Iterator[Sample]:
         """The rows of a file that is left out; they are then known, so that none of them is trained on."""

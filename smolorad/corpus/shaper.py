@@ -28,7 +28,7 @@ class _Plan(NamedTuple):
 
     form: Form | None
     refused: tuple[str, ...]  # fields that refuse a row unless they are empty
-    others: list[str]  # fields that are not used, and have said nothing so far
+    others: list[str]  # fields, as the file calls them, that are not used and have said nothing so far
 
 
 class Shaper:
@@ -117,18 +117,20 @@ class Shaper:
             return self._convert(record)
         except Unfit as unfit:
             return RowProblem(record.file, record.line, str(unfit), unfit.kind, excerpt(unfit.text))
+        except RecursionError:
+            return RowProblem(record.file, record.line, "is nested too deeply to be read; flatten it")
 
     def _convert(self, record: Record) -> Sample:
         self._seen(record.fields)
         if (lost := self._lost(record.fields)) is not None:
             raise Unfit(lost, text=str(record.fields))
         fields = self._renamed(record.fields)
-        plan = self._plan(fields)
+        plan = self._plan(fields, record.fields)
         form = plan.form
         if form is not None and any(fields[name] is None for name in form.needed):
             there = [name for name, value in fields.items() if not is_empty(value)]
             form = fitting(there, self.shape, self._named) or form
-            plan = self._new_plan(form, fields)
+            plan = self._new_plan(form, fields, record.fields)
         if form is None:
             raise self._unfit_shape(record.fields, fields)
         for name in plan.refused:
@@ -136,7 +138,7 @@ class Shaper:
                 raise Unfit(why.format(self._names.get(name, name)), text=str(record.fields))
         row = Fields(form, fields, self._names, self._not_used, self._as_turns)
         sample = Sample(form.shape, self._checked(form, row, record), record.file, record.line, self._split_of(fields))
-        self._note_others(plan, fields)
+        self._note_others(plan, record.fields)
         if form.shape is Shape.TEXT and not (plan.others or self._missing_ones or SPLIT in fields):
             self._plain.add(tuple(record.fields))
         return sample
@@ -169,19 +171,20 @@ class Shaper:
             self.by_field[split] += 1
         return split or self.split
 
-    def _plan(self, fields: Mapping[str, Any]) -> _Plan:
-        names = tuple(fields)
+    def _plan(self, fields: Mapping[str, Any], theirs: Mapping[str, Any]) -> _Plan:
+        names = tuple(theirs)
         if (known := self._plans.get(names)) is not None:
             return known
-        plan = self._new_plan(fitting(names, self.shape, self._named), names)
+        plan = self._new_plan(fitting(fields, self.shape, self._named), fields, theirs)
         if len(self._plans) < _MOST_PLANS:
             self._plans[names] = plan
         return plan
 
-    def _new_plan(self, form: Form | None, names: Collection[str]) -> _Plan:
+    def _new_plan(self, form: Form | None, names: Collection[str], theirs: Collection[str]) -> _Plan:
         used = () if form is None else form.used
         refused = tuple(name for name in names if name in REFUSED and name not in used)
-        return _Plan(form, refused, [name for name in names if name not in used and name not in self.unused])
+        spelled = {self._names.get(name, name) for name in used}
+        return _Plan(form, refused, [name for name in theirs if name not in spelled and name not in self.unused])
 
     def _note_others(self, plan: _Plan, fields: Mapping[str, Any]) -> None:
         """Notes the fields that say something, and are not used."""

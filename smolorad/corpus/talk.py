@@ -115,6 +115,9 @@ def _part(part: Any, place: str, not_used: NotUsed) -> str:
     if not isinstance(text, str):
         raise Unfit(f"has {kind_of(text)} as the text of a part of {place}; write text, or remove the row")
     for name, value in part.items():
-        if name not in _TEXT_PART and not is_empty(value):
-            not_used(f"{name} of parts")
+        if name in _TEXT_PART or is_empty(value):
+            continue
+        if name in REFUSED_OF_TURNS:
+            raise Unfit(REFUSED_OF_TURNS[name].format(name, f"a part of {place}"))
+        not_used(f"{name} of parts")
     return text

@@ -19,6 +19,7 @@ from smolorad.domain import Shape
 
 _SAME = "has the same answer in 'chosen' and 'rejected'; remove the row"
 _PAIR = 2
+_SYSTEM = ("system", "developer")
 # The prompt that Alpaca's authors trained with, without and with an input.
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -95,7 +96,7 @@ def _prompt_completion(fields: Fields) -> tuple[Value, ...]:
     asked = _as_context(fields.turns("prompt")) if _is_talk(given) else (Turn("user", fields.string("prompt")),)
     asked = _with_system(fields, asked)
     if _is_talk(learned):
-        return asked, _learnable(fields.turns("completion"), _said(asked))
+        return asked, _learnable(_behind(asked, fields.turns("completion")), _said(asked))
     return asked, (Turn("assistant", fields.answer("completion", _said(asked))),)
 
 
@@ -160,9 +161,9 @@ def _with_system(fields: Fields, turns: Turns) -> Turns:
     system = fields.optional("system")
     if not system:
         return turns
-    if turns[0].role == "system":
-        if turns[0].content.strip() == system.strip():
-            return turns
+    if turns[0].role in _SYSTEM and turns[0].content.strip() == system.strip():
+        return turns
+    if any(turn.role in _SYSTEM for turn in turns):
         raise Unfit(
             f"has two system prompts, one in {fields.spelled('system')!r} and one among its turns; keep one", text=system
         )
@@ -203,7 +204,17 @@ def _preferred_turns(fields: Fields) -> tuple[Value, ...]:
         asked = _with_system(fields, asked)
     else:
         asked = _asked(fields, asks) if given is not None else ()
+        better, worse = _behind(asked, better), _behind(asked, worse)
     return _differing(asked, _pair(better[common:]), _pair(worse[common:]))
+
+
+def _behind(asked: Turns, answer: Turns) -> Turns:
+    """An answer without the prompt that some files repeat before it, with or without its system prompt."""
+    without_system = asked[1:] if asked and asked[0].role in _SYSTEM else ()
+    for start in (asked, without_system):
+        if start and [turn[:2] for turn in answer[: len(start)]] == [turn[:2] for turn in start]:
+            return answer[len(start) :]
+    return answer
 
 
 def _asked(fields: Fields, name: str) -> Turns:

@@ -32,17 +32,19 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
     """Every file of these files and folders, in sorted order; `*`, `?`, `[...]` and `**` in a path stand for what they match.
 
     Folders are searched recursively; what begins with a dot is left out, unless it is itself given. The files of a folder that
-    is given alone are named from that folder down; where there are several paths the folder's own name comes before.
+    is given alone are named from that folder down; of several paths each is named from the folder down that holds them all, as
+    the name of a folder may say a split. A file that is given twice is sent once.
     Raises NotFound for a path that is not there, InvalidRequest for one that is neither file nor folder or cannot be read, for
     no files at all, for two files of one name, and for a name that is not UTF-8, as the contract knows no other.
     """
     given = [path for pattern in paths for path in _matching(Path(pattern).expanduser())]
+    common = os.path.commonpath([_absolute(path).parent for path in given]) if len(given) > 1 else ""
     found: dict[str, LocalFile] = {}
     for path in given:
-        for file in _expand(path, alone=len(given) == 1):
+        for file in _expand(path, _name_below(common, path) if common else None):
             if not _is_utf8(file.name):
                 raise InvalidRequest(f"The name {file.name!r} is not UTF-8, so it cannot be sent; rename the file.")
-            if file.name in found:
+            if file.name in found and _absolute(file.path) != _absolute(found[file.name].path):
                 raise InvalidRequest(
                     f"{file.path} and {found[file.name].path} would both be uploaded as {file.name}; "
                     "rename one, or give a folder that holds both."
@@ -91,17 +93,26 @@ def fingerprint(files: Iterable[LocalFile]) -> str:
     return digest.hexdigest()
 
 
-def _expand(path: Path, *, alone: bool) -> Iterator[LocalFile]:
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _name_below(folder: str, path: Path) -> str:
+    return "/".join(map(_shown, _absolute(path).relative_to(folder).parts))
+
+
+def _expand(path: Path, name: str | None) -> Iterator[LocalFile]:
+    """A file, or those of a folder; by this name, or else by the file's own, or from the folder down."""
     with _readable(path):
         about = path.stat()
     if stat.S_ISREG(about.st_mode):
-        yield LocalFile(path, _shown(path.name), about.st_size)
+        yield LocalFile(path, name or _shown(path.name), about.st_size)
     elif stat.S_ISDIR(about.st_mode):
-        before = "" if alone else f"{_shown(path.absolute().name)}/"
-        for name in visible_files(path):
-            with _readable(path / name):
-                size = (path / name).stat().st_size
-            yield LocalFile(path / name, before + name, size)
+        before = f"{name}/" if name else ""
+        for file in visible_files(path):
+            with _readable(path / file):
+                size = (path / file).stat().st_size
+            yield LocalFile(path / file, before + file, size)
     else:
         raise InvalidRequest(f"{path} is neither a file nor a folder; only those can be uploaded.")
 

@@ -149,11 +149,30 @@ async def test_paths_that_cannot_be_uploaded_are_named(client: Any, tmp_path: Pa
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(smolora.InvalidRequest, match="neither a file nor a folder"):
         await client.upload(tmp_path / "pipe")
-    for name in ("x", "y"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.txt").write_text("a")
+    for name in (".a.txt", "a.txt"):
+        (tmp_path / name).write_text("a")
     with pytest.raises(smolora.InvalidRequest, match=r"both be uploaded as a\.txt"):
-        await client.upload([tmp_path / "x" / "a.txt", tmp_path / "y" / "a.txt"])
+        await client.upload([tmp_path / ".a.txt", tmp_path / "a.txt"])
+
+
+async def test_files_of_several_folders_keep_what_their_folders_say(
+    client: Any, uploads: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("data/train/a.txt", "data/test/a.txt", "b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    train, test = tmp_path / "data" / "train" / "a.txt", tmp_path / "data" / "test" / "a.txt"
+    expected = {"train/a.txt": b"data/train/a.txt", "test/a.txt": b"data/test/a.txt"}
+    monkeypatch.chdir(tmp_path / "data")
+    for paths in ([train, test], ["*/*.txt"], ["train/a.txt", "../data/test"]):
+        await client.upload(paths)
+        assert uploads == expected
+        uploads.clear()
+    await client.upload([train.parent, train, "test/a.txt"])
+    assert uploads == expected
+    uploads.clear()
+    await client.upload([train, "../b.txt"])
+    assert set(uploads) == {"data/train/a.txt", "b.txt"}
 
 
 async def test_what_begins_with_a_dot_is_sent_where_it_is_itself_given(

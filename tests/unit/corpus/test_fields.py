@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from smolorad.chat.turns import Turn
 from smolorad.corpus.arrow import read_batches, rows_of
 from smolorad.corpus.diff import diff
 from smolorad.corpus.fields import FORMS, MARKS, NAMES, REFUSED, REFUSED_OF_TURNS
+from smolorad.corpus.notes import of_unused
 from smolorad.corpus.prepare import prepare
 from smolorad.corpus.shaper import Shaper
 from smolorad.corpus.shapes import Sample
@@ -72,7 +74,7 @@ def made(tmp_path: Path, *rows: dict[str, Any], host: Recorder | None = None, **
 
 
 @pytest.mark.parametrize("mark", list(MARKS))
-@pytest.mark.parametrize("off", [0, False, 0.0])
+@pytest.mark.parametrize("off", [0, False, 0.0, Decimal(0)])
 def test_a_turn_that_is_marked_so_is_not_trained(mark: str, off: object) -> None:
     says_no = off if MARKS[mark] else not off
     says_yes = not off if MARKS[mark] else off
@@ -328,7 +330,7 @@ def test_one_note_names_what_is_not_used(tmp_path: Path) -> None:
     made(tmp_path, {"text": "a"} | {f"column{n}": n for n in range(1, 40)}, {"text": "b", "late": 1}, host=host)
     (note,) = host.notes
     assert note.startswith("Not used: column1, column2, ")
-    assert note.endswith("column12 and 28 more.")
+    assert note.endswith("column39, late.")
 
 
 def test_a_prompt_that_the_answers_do_not_repeat_is_named() -> None:
@@ -407,3 +409,63 @@ def test_rows_that_are_refused_are_left_out_where_that_is_asked_for(tmp_path: Pa
         made(tmp_path, PAIR, PAIR | {"completion": "5", "label": False})
     report = made(tmp_path, PAIR, PAIR | {"completion": "5", "label": False}, on_error=OnError.DROP).report
     assert (report.rows_kept, report.rows_malformed) == (1, 1)
+
+
+def test_what_a_field_of_the_users_choice_stands_for_is_named_as_in_the_file() -> None:
+    row = {"question": "2+2?", "answer": "4", "prompt": "another", "completion": "5"}
+    assert unused(row, prompt="question", completion="answer") == ["prompt", "completion"]
+    assert unused({"body": "a", "text": "b"}, {"body": "c", "text": "d"}, text="body") == ["text"]
+    assert unused({"text": "a", "sys": "b"}, system="sys") == ["sys"]
+
+
+def test_names_that_cannot_be_written_plainly_are_quoted_and_each_is_named() -> None:
+    assert of_unused(["", "a b", "c,d", "e\nf", "\ud800"]) == r"Not used: '', a b, 'c,d', 'e\nf', '\ud800'."
+    assert of_unused([f"f{number}" for number in range(60)]).endswith(" f58, f59.")
+
+
+@pytest.mark.parametrize("depth", [700, 2000])
+def test_what_is_nested_too_deeply_is_its_rows_problem(depth: int) -> None:
+    deep: Any = 1
+    for _ in range(depth):
+        deep = [deep]
+    for row in ({"text": "a", "id": deep}, {"messages": [ASKED, ANSWERED | {"id": deep}]}, PAIR | {"tools": deep}):
+        assert why_not(row) == "is nested too deeply to be read; flatten it"
+
+
+@pytest.mark.parametrize("weight", ["0", "0.5", " 2 ", 0, 0.0, 3, 10**400, math.inf, Decimal("0.5")])
+def test_a_weight_of_a_row_is_refused_also_as_a_tables_text(weight: object) -> None:
+    assert "has a 'weight' of its own" in why_not(PAIR | {"weight": weight})
+    for other in ("1", "1.0", 1, Decimal(1), "70 kg", "nan", "", None, math.nan):
+        assert row_of(PAIR | {"weight": other}).values == ("2+2?", "4")
+
+
+@pytest.mark.parametrize("name", REFUSED_OF_TURNS)
+def test_what_refuses_a_turn_refuses_it_within_a_part_as_well(name: str) -> None:
+    part = {"type": "text", "text": "2+2?"}
+    why = why_not({"messages": [{"role": "user", "content": [part | {name: "a"}]}, ANSWERED]})
+    assert "a part of turn 1 of 'messages'" in why
+    row_of({"messages": [{"role": "user", "content": [part | {name: None}]}, ANSWERED]})
+
+
+def test_a_prompt_of_turns_that_answers_repeat_stands_once() -> None:
+    bad = {"role": "assistant", "content": "5"}
+    values = ((USER,), (ASSISTANT,), (Turn("assistant", "5"),))
+    row = {"prompt": [ASKED], "chosen": [ASKED, ANSWERED], "rejected": [ASKED, bad]}
+    assert row_of(row).values == values
+    assert row_of(row | {"chosen": [ANSWERED], "rejected": [bad]}).values == values
+    assert row_of(row | {"chosen": [ANSWERED]}).values == values
+    assert row_of({"prompt": "2+2?", "completion": [ASKED, ANSWERED]}).values == values[:2]
+    assert "nothing to learn" in why_not({"prompt": [ASKED], "completion": [ASKED]})
+    begun = {"role": "assistant", "content": "The answer:"}
+    kept = row_of({"prompt": [ASKED, begun], "completion": [begun, ANSWERED]}).values[1]
+    assert kept == (Turn("assistant", "The answer:"), ASSISTANT)
+    told = row_of(row | {"system": "Be brief."}).values
+    assert told == ((Turn("system", "Be brief."), USER), *values[1:])
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_prompt_beside_another_among_the_turns_is_refused_wherever_it_stands(role: str) -> None:
+    other = {"role": role, "content": "Be long."}
+    for turns in ([other, ASKED, ANSWERED], [ASKED, ANSWERED, other, ASKED, ANSWERED]):
+        assert "two system prompts" in why_not({"messages": turns, "system": "Be brief."})
+        row_of({"messages": turns, "system": ""})

@@ -81,6 +81,11 @@ def test_a_saved_dataset_is_recognised(tmp_path: Path, files: list[str], below: 
     assert infer(tmp_path) == Sources(tmp_path / below, saved=True)
 
 
+def test_what_stands_beside_a_saved_dataset_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, {f"saved/{name}": "" for name in ("state.json", "dataset_info.json", "a.arrow")} | {"more/a.jsonl": ""})
+    assert infer(tmp_path) == Sources(tmp_path / "saved", left_out=("more/a.jsonl",), saved=True)
+
+
 def test_a_saved_dataset_that_is_none_and_several_at_once_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, {"a.arrow": ""})
     with pytest.raises(InvalidRequest, match="no saved dataset"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from smolorad.corpus.named import TEST, TRAIN, VALIDATION, named_files, split_named
 from smolorad.corpus.prepare import prepare
-from smolorad.domain import OnError, Prepared, PrepareSpec, ProblemKind, Splits
+from smolorad.domain import OnError, PhaseProgress, Prepared, PrepareSpec, ProblemKind, Splits
 from smolorad.errors import BadData
 from tests.unit.corpus.kit import Recorder, fill
 
@@ -55,6 +55,7 @@ def taken(*files: str) -> dict[str, str]:
         (("train.jsonl", "more.jsonl", "test_clean.jsonl", "test_other.jsonl"), (TRAIN, "", TEST, TEST)),
         (("train.txt", "test.txt"), (TRAIN, TEST)),
         (("training_data.csv", "evaluation.jsonl"), (TRAIN, VALIDATION)),
+        (("trainset.csv", "devset.csv", "testSet.csv"), (TRAIN, VALIDATION, TEST)),
         # No splits
         (("rows.jsonl", "my-test-data.jsonl"), ("", "")),
         (("train.txt", "test_results.txt", "devices.txt"), (TRAIN, "", "")),
@@ -110,6 +111,13 @@ def test_test_rows_are_left_out_and_validation_is_held_out_whole(tmp_path: Path)
     assert {finding.kind: finding.rows for finding in report.findings} == {ProblemKind.IN_TWO_SPLITS: 2}
 
 
+def test_a_validation_file_without_rows_holds_nothing_out(tmp_path: Path) -> None:
+    host = Recorder()
+    made(tmp_path, {"train.jsonl": lines(*"abcdefghij"), "valid.jsonl": ""}, host, validation=0.2)
+    assert {split: len(texts) for split, texts in held(tmp_path).items()} == {"train": 8, "validation": 2}
+    assert "valid.jsonl held out, but it has no row to hold out, so that --validation draws some." in host.notes[0]
+
+
 def test_names_can_be_ignored(tmp_path: Path) -> None:
     host = Recorder()
     files = {"train.jsonl": lines("a", "b"), "test.jsonl": lines("c", "b"), "dev.jsonl": lines("d")}
@@ -161,6 +169,25 @@ def test_a_field_of_the_rows_may_say_their_split(tmp_path: Path) -> None:
     assert (held(tmp_path), host.notes) == ({"train": ["a", "b"]}, ["Not used: split."])
     with pytest.raises(BadData, match="2 more of a test split were left out"):
         made(tmp_path, {"a.csv": "text,split\na,test\nb,test\n"})
+
+
+@pytest.mark.parametrize("order", ["train,dev,test", "test,dev,train", "dev,test,train"])
+def test_no_row_of_a_test_split_is_trained_on_wherever_it_stands(tmp_path: Path, order: str) -> None:
+    rows = "".join(f"a,{split}\n{split},{split}\n" for split in order.split(","))
+    host = Recorder()
+    prepared = made(tmp_path, {"a.csv": "text,split\n" + rows}, host)
+    assert held(tmp_path) == {"train": ["train"], "validation": ["dev"]}
+    report = prepared.report
+    (found,) = [finding for finding in report.findings if finding.kind is ProblemKind.IN_TWO_SPLITS]
+    assert (report.rows_kept, found.rows) == (2, 2)
+    (told,) = [event for event in host.events if isinstance(event, PhaseProgress) and event.phase == "write"]
+    assert told.done == told.total
+
+
+def test_where_only_rows_of_a_test_split_are_left_there_is_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="1 more of a test split were left out"):
+        made(tmp_path, {"a.csv": "text,split\na,train\na,test\n"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_shards_of_parquet_are_splits(tmp_path: Path) -> None:

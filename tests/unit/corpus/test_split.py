@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from smolorad.corpus.groups import Prompts, draw
 from smolorad.corpus.split import OverlappingPieces, held_out, held_out_rows, reach
 
 SHARES = st.floats(0, 0.5)
@@ -87,3 +88,19 @@ def test_of_many_texts_whole_ones_are_held_out(seed: int) -> None:
 @pytest.mark.parametrize(("size", "overlap", "near"), [(512, 0, 0), (512, 64, 1), (512, 256, 2), (8, 6, 4), (8, 7, 8)])
 def test_how_far_a_piece_reaches(size: int, overlap: int, near: int) -> None:
     assert reach(size, overlap) == near
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=60),
+    st.sampled_from([0.01, 0.05, 0.3, 0.5]),
+    st.integers(0, 3),
+    st.booleans(),
+)
+@example([0] * 2 + [1] * 11, 0.5, 0, False)
+def test_of_groups_of_any_size_no_more_than_half_is_held_out(groups: list[int], share: float, seed: int, strict: bool) -> None:
+    prompts = Prompts()
+    for group in groups:
+        prompts.add(str(group))
+    rows, held = len(groups), sum(draw(prompts, share, seed, strict=strict).held)
+    assert held <= max(rows // 2, held_out_rows(rows, share)) < rows
+    assert strict or held >= 1

@@ -351,7 +351,10 @@ def test_clean_data_raises_nothing(tmp_path: Path, tokenizer: Path, name: str) -
     files = fill(tmp_path / "in", given.pop("files"))
     found = kinds(made(files, tmp_path / "out", tokenizer, max_length=4096, **given))
     # The same paragraph twice is dropped wherever it stands, and a tiny model's context is short.
-    assert set(found) <= {ProblemKind.DUPLICATE, ProblemKind.BEYOND_CONTEXT}
+    sound = {ProblemKind.DUPLICATE, ProblemKind.BEYOND_CONTEXT}
+    if name == "pages":  # which spell control tokens, where they say what becomes of them
+        sound.add(ProblemKind.CONTROL_TOKENS)
+    assert set(found) <= sound
 
 
 TALKS = [

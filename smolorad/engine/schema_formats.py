@@ -60,13 +60,14 @@ def says_nothing(node: Node, form: Any) -> bool:
 def set_format(node: Node) -> None:
     """Puts a pattern, or a narrower format, in the place of one that llguidance does not know as validators do."""
     form = node.get("format")
-    if not isinstance(form, str) or "string" not in types(node):
+    also = node.get("allOf", [])
+    if not isinstance(form, str) or "string" not in types(node) or not isinstance(also, list):
         return
     if form in _WIDER:
         node["format"] = _WIDER[form]
     if form in _FORMATS:
         wanted = _FORMATS[node.pop("format")]
         if "pattern" in node:
-            node["allOf"] = [*node.get("allOf", []), {"type": "string", "pattern": wanted}]
+            node["allOf"] = [*also, {"type": "string", "pattern": wanted}]
         else:
             node["pattern"] = wanted

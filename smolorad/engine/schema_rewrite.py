@@ -111,8 +111,11 @@ def _set_dependent(node: Node, keyword: str) -> None:
         return
     if len(wanted) > _MOST_DEPENDENT or not all({name, *needed} <= own.keys() for name, needed in wanted.items()):
         return
+    also = node.get("allOf", [])
+    if not isinstance(also, list):
+        return
     ways = [{"anyOf": [{"properties": {name: False}}, {"required": needed}]} for name, needed in wanted.items() if needed]
-    node["allOf"] = [*node.get("allOf", []), *ways]
+    node["allOf"] = [*also, *ways]
     del node[keyword]
 
 

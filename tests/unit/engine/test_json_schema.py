@@ -147,6 +147,8 @@ def test_numbers_beside_multiples_are_no_infinity() -> None:
         {"type": "object", "propertyNames": {"minLength": "x"}},
         {"oneOf": [{"type": 5}, {"type": "object"}]},
         {"type": "object", "dependentRequired": {"a": "b"}},
+        {"type": "object", "properties": {"a": True}, "dependentRequired": {"a": ["a"]}, "allOf": 5},
+        {"type": "string", "format": "date", "pattern": "^2", "allOf": 5},
     ],
 )
 def test_a_value_of_another_kind_is_refused(schema: dict[str, Any]) -> None:

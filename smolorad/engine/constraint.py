@@ -186,7 +186,7 @@ def _trouble(matcher: LLMatcher, end_ids: Sequence[int]) -> str:
 def _reason(matcher: LLMatcher) -> str:
     """llguidance's own words, fit for a sentence."""
     told = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", matcher.get_error())  # a place in our own text
-    if told.startswith("NoExtension"):
+    if told.startswith("NoExtension") or "anyOf is empty" in told:
         return "no text fulfils it"
     if _TOO_COMPLEX.search(told):
         return "it is too complex"

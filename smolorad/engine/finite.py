@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import re
 from typing import Any
 
 from smolorad.engine.schema_document import Document, Node
@@ -70,8 +71,21 @@ def _type_ends(node: Node, name: str, ends: set[int]) -> bool:
 
 def _property(node: Node, name: str) -> Any:
     properties = node.get("properties", {})
-    known = isinstance(properties, dict) and name in properties
-    return properties[name] if known or node.get("patternProperties") else node.get("additionalProperties", True)
+    if isinstance(properties, dict) and name in properties:
+        return properties[name]
+    by_pattern = node.get("patternProperties")
+    if isinstance(by_pattern, dict) and (
+        fitting := [schema for pattern, schema in by_pattern.items() if _matches(pattern, name)]
+    ):
+        return fitting[0]  # llguidance refuses patterns that overlap
+    return node.get("additionalProperties", True)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:  # it is refused by name later on
+        return False
 
 
 def _item(node: Node, place: int) -> Any:

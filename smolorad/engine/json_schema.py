@@ -17,7 +17,9 @@ from typing import Any
 
 from smolorad.engine.finite import has_finite_answer, refers_to_itself
 from smolorad.engine.patterns import NotGuaranteed, translate
-from smolorad.engine.schema_document import Document, Node
+from smolorad.engine.schema_document import Document, Node, types
+from smolorad.engine.schema_formats import says_nothing, set_format
+from smolorad.engine.schema_rewrite import constants, inlined, rewrite, spelled, tagged
 
 _MOST_CONST = 32_768  # characters; a longer text takes seconds a token
 _MOST_MULTIPLE = 100_000  # the parser of the multiples of n has n states
@@ -28,14 +30,6 @@ _RARE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 _RARE_CODE = re.compile(r"\\x\{([0-7bef]|1[0-9a-f]|7f)\}")
 _SETS = re.compile(r"\[[^\]]*\]")
 _ESCAPES, _ALL_ESCAPES = 'nrbtf\\"', 'nrbtf\\"u'
-
-_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-_LEAP_YEAR = r"([0-9][0-9](0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
-_YEAR = r"([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
-_DAY = r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
-_DATE = f"({_YEAR}-{_DAY}|{_LEAP_YEAR}-02-29)"
-# llguidance knows neither leap years nor that there is no year 0.
-_FORMATS = {"date": f"^{_DATE}$", "time": f"^{_CLOCK}$", "date-time": f"^{_DATE}T{_CLOCK}$"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +51,15 @@ def prepare(text: str) -> Prepared:
         raise NotGuaranteed("nothing fulfils it, or nothing that comes to an end")
     for node in document.nodes:
         _leave_out_idle(node)
+        rewrite(node, document)
+    for node in document.nodes:
         _check_draft(node, document.old)
         _check_count(node)
         _set_bounds(node)
         _set_multiple(node)
         _set_strings(node)
     _check_multiples(document.nodes)
+    _set_finite(document.nodes)
     for node in document.nodes:
         _set_alternatives(node, document)
     document.root.pop("x-guidance", None)
@@ -105,7 +102,7 @@ def _idle(node: Node, keyword: str, value: Any) -> bool:
         case "allOf":
             return bool(value == [])
         case "format":
-            return "type" in node and "string" not in _types(node)
+            return says_nothing(node, value)
     return False
 
 
@@ -135,17 +132,10 @@ def _check_draft(node: Node, old: bool) -> None:
 def _check_count(node: Node) -> None:
     """Names that are not listed may come twice, and count once."""
     least, required = node.get("minProperties"), node.get("required", [])
-    if not isinstance(least, int) or not isinstance(required, list) or "object" not in _types(node):
+    if not isinstance(least, int) or not isinstance(required, list) or "object" not in types(node):
         return
     if least > len(set(map(str, required))) + 1:
         raise NotGuaranteed(f"`minProperties` {least} with fewer `required` names")
-
-
-def _types(node: Node) -> set[str]:
-    given = node.get("type")
-    if given is None:
-        return {"null", "boolean", "number", "integer", "string", "array", "object"}
-    return {given} if isinstance(given, str) else {one for one in given if isinstance(one, str)}
 
 
 # Numbers: validators read them as doubles, llguidance compares digits.
@@ -201,6 +191,16 @@ def _check_multiples(nodes: list[Node]) -> None:
             raise NotGuaranteed(f"several `multipleOf` whose least common multiple is above {_MOST_MULTIPLE:,}")
 
 
+def _set_finite(nodes: list[Node]) -> None:
+    """1e999 is no multiple of anything: validators divide by a step before they see that another option fits."""
+    if not any("multipleOf" in node for node in nodes):
+        return
+    for node in nodes:
+        if "number" in types(node) and not _applies_others(node):
+            node.setdefault("minimum", -_LARGEST)
+            node.setdefault("maximum", _LARGEST)
+
+
 def _digits(step: float) -> int:
     """The number without its decimal point."""
     exact = Decimal(repr(step)).normalize()
@@ -215,27 +215,15 @@ def _is_number(value: Any) -> bool:
 
 
 def _set_strings(node: Node) -> None:
-    for value in _constants(node):
+    for value in constants(node):
         _check_constant(value)
     if isinstance(node.get("pattern"), str):
         node["pattern"] = translate(node["pattern"])
-    if node.get("format") in _FORMATS and "string" in _types(node):
-        wanted = _FORMATS[node.pop("format")]
-        if "pattern" in node:
-            node["allOf"] = [*node.get("allOf", []), {"type": "string", "pattern": wanted}]
-        else:
-            node["pattern"] = wanted
     if isinstance(named := node.get("patternProperties"), dict):
         node["patternProperties"] = {translate(pattern): schema for pattern, schema in named.items()}
         if len(node["patternProperties"]) < len(named):
             raise NotGuaranteed("two `patternProperties` that mean the same")
-
-
-def _constants(node: Node) -> Iterator[Any]:
-    if "const" in node:
-        yield node["const"]
-    if isinstance(node.get("enum"), list):
-        yield from node["enum"]
+    set_format(node)
 
 
 def _check_constant(value: Any) -> None:
@@ -274,10 +262,13 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _escapes(nodes: list[Node]) -> str:
     """With `\\u` a name has two spellings, which llguidance takes for two names; it is allowed where it has to be."""
-    texts = [text for node in nodes for value in _constants(node) for text in _leaves(value) if isinstance(text, str)]
+    texts = [text for node in nodes for value in constants(node) for text in _leaves(value) if isinstance(text, str)]
     texts += [name for node in nodes for name in (*_names(node, "properties"), *_names(node, "required"))]
     patterns = [
-        _SETS.sub("", text) for node in nodes for text in (node.get("pattern"), *_names(node, "patternProperties")) if text
+        _SETS.sub("", text)
+        for node in nodes
+        for text in (node.get("pattern"), *_names(node, "patternProperties"))
+        if isinstance(text, str)
     ]
     if not any(map(_RARE.search, texts)) and not any(map(_RARE_CODE.search, patterns)):
         return _ESCAPES
@@ -300,29 +291,10 @@ def _set_alternatives(node: Node, document: Document) -> None:
     options = node.get("oneOf")
     if not isinstance(options, list) or document.relocated:
         return
-    node["oneOf"] = options = [_inlined(option, document) for option in options]
-    values = [list(_constants(option)) if isinstance(option, dict) else [] for option in options]
-    spelled = [json.dumps(_plain(value), sort_keys=True) for several in values for value in several]
-    if all(values) and len(set(spelled)) == len(spelled) and "anyOf" not in node:
-        node["anyOf"] = node.pop("oneOf")
-
-
-def _inlined(option: Any, document: Document) -> Any:
-    """What the reference leads to, where there is nothing beside it."""
-    for _ in range(8):
-        if not isinstance(option, dict) or option.keys() - {"title", "description"} != {"$ref"}:
-            break
-        target = document.target(option["$ref"]) if isinstance(option["$ref"], str) else None
-        if not isinstance(target, dict):
-            break
-        option = {key: value for key, value in target.items() if key not in ("$anchor", "$id", "$defs", "definitions")}
-    return option
-
-
-def _plain(value: Any) -> Any:
-    """1.0 and 1 are one value."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return {name: _plain(one) for name, one in value.items()} if isinstance(value, dict) else value
+    node["oneOf"] = options = [inlined(option, document) for option in options]
+    values = [constants(option) for option in options]
+    texts = [spelled(value) for several in values for value in several]
+    apart = options if all(values) and len(set(texts)) == len(texts) else tagged(node, options, document)
+    if apart is not None and "anyOf" not in node:
+        node["anyOf"] = apart
+        del node["oneOf"]

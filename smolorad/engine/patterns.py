@@ -135,7 +135,7 @@ class _Translator:
         if letter in _COMMON or letter in ("p", "P"):
             return self._class(_COMMON)
         self._at += 2
-        return "\\" + letter
+        return "\\" + ("z" if letter == "Z" else letter)  # Python's name for the end, before 3.14 its only one
 
     def _character(self) -> str | None:
         """The single character that stands here, escaped or not; None, and no step taken, for an escape of another kind."""

@@ -102,6 +102,14 @@ def children(node: Node) -> Iterator[Any]:
             yield from node[keyword].values()
 
 
+def types(node: Node) -> set[str]:
+    """The types that a value may have, as far as `type` says."""
+    given = node.get("type")
+    if given is None:
+        return {"null", "boolean", "number", "integer", "string", "array", "object"}
+    return {one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)}
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> Node:
     members = dict(pairs)
     if len(members) < len(pairs):

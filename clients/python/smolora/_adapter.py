@@ -210,7 +210,7 @@ SHAPE = frozenset(_FIELDS) - {"init_lora_weights", "base_model_name_or_path", "r
 # Beginnings that leave the base as it is. The others (`pissa`, `olora`, `loftq` ...) move a part of it into the adapter.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
 # What says something about an adapter and changes nothing.
-ABOUT = frozenset({"peft_type", "peft_version", "auto_mapping"})
+ABOUT = frozenset({"peft_type", "peft_version", "auto_mapping", "eva_config"})
 # Fields of other kinds of LoRA, with the values that mean nothing; so does whatever is empty.
 HARMLESS: Mapping[str, Sequence[Any]] = {
     "megatron_core": ("megatron.core",),

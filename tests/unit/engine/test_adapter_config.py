@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from smolora._adapter import CONFIG, WEIGHTS
@@ -233,6 +233,18 @@ def test_weight_tying_answers_and_merges_as_with_peft(lora: dict[str, Any], arch
     theirs = PeftModel.from_pretrained(plain_model(model), adapter).eval()
     with torch.inference_mode():
         torch.testing.assert_close(plain_model(tmp_path / "merged")(**ids).logits, theirs(**ids).logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_adapter_that_began_with_eva_is_a_plain_one(tmp_path: Path) -> None:
+    """PEFT saves how the beginning was computed, and the ranks that came of it."""
+    model = tiny_model(tmp_path / "model")
+    base = fp32_base(model)
+    adapter = make_adapter(model, tmp_path / "adapter", rank_pattern={"q_proj": 2})
+    begun = LoraConfig(init_lora_weights="eva", eva_config=EvaConfig()).to_dict()
+    changed(adapter, init_lora_weights="eva", eva_config=begun["eva_config"])
+    assert by_us(base, adapter) == by_peft(model, adapter, base)
+    assert check_adapter(model, "tiny", adapter) > 0
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::peft.utils.warning.PeftWarning")

@@ -202,7 +202,10 @@ def test_settings_that_forbid_what_the_form_needs_give_way(babbler: Babbler) -> 
         (ResponseFormat(json_schema="[]"), "json_schema: is not a JSON Schema ("),
         (by_schema({"type": "strng"}), "json_schema: cannot be guaranteed (Invalid type: strng); simplify it"),
         (by_schema({"minimum": "x"}), "json_schema: cannot be guaranteed (Expected f64 for 'minimum', got \"x\"); simplify it"),
-        (by_schema({"not": {}}), 'json_schema: cannot be guaranteed ("not" cannot be checked token by token); simplify it'),
+        (
+            by_schema({"not": {"type": "null"}}),
+            'json_schema: cannot be guaranteed ("not" cannot be checked token by token); simplify it',
+        ),
         (
             by_schema({"type": "array", "uniqueItems": True}),
             '("uniqueItems" cannot be checked token by token)',
@@ -215,7 +218,10 @@ def test_settings_that_forbid_what_the_form_needs_give_way(babbler: Babbler) -> 
         (by_schema({"$ref": "https://example.org/schema"}), "cannot be guaranteed (Resource 'https://example.org/schema'"),
         (by_schema({"type": "string", "pattern": "("}), "cannot be guaranteed (unclosed group)"),
         (by_schema({"type": "integer", "minimum": 5, "maximum": 3}), "cannot be guaranteed (Unsatisfiable schema: minimum (5)"),
-        (by_schema({"x-guidance": {"lenient": True, "coerce_one_of": True}, "not": {}}), '"not" cannot be checked'),
+        (
+            by_schema({"x-guidance": {"lenient": True, "coerce_one_of": True}, "not": {"type": "null"}}),
+            '"not" cannot be checked',
+        ),
         (ResponseFormat(regex="("), "response_format.regex: cannot be guaranteed (unclosed group); simplify it"),
         (ResponseFormat(regex="a(?=b)"), "regex: cannot be guaranteed (look-around, including look-ahead"),
         (ResponseFormat(regex=r"[^\x00-\U0010ffff]"), "regex: cannot be guaranteed (no text fulfils it); simplify it"),

@@ -102,3 +102,55 @@ def test_levels_are_counted_through_references() -> None:
     chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(6000)} | {"d6000": True}
     with pytest.raises(NotGuaranteed, match="more than 400 levels"):
         prepare(json.dumps({"$ref": "#/$defs/d0", "$defs": chain}))
+
+
+def test_a_tag_that_tells_options_apart_is_required() -> None:
+    """pydantic gives it a default, so its schema does not: without it both options might fit."""
+    options = [{"type": "object", "properties": {"t": {"const": tag, "default": tag}}} for tag in ("a", "b")]
+    assert allows({"oneOf": options}, '{"t": "b"}')
+    assert not allows({"oneOf": options}, "{}")
+    assert not VALIDATOR({"oneOf": options}).is_valid({})
+
+
+def test_names_that_depend_come_together() -> None:
+    schema = {
+        "properties": {"a": {"const": 1}, "b": {"const": 2}},
+        "additionalProperties": False,
+        "dependentRequired": {"a": ["b"]},
+    }
+    said = {text: allows({"type": "object", **schema}, text) for text in ("{}", '{"a": 1}', '{"b": 2}', '{"a": 1, "b": 2}')}
+    assert said == {text: VALIDATOR(schema).is_valid(json.loads(text)) for text in said}
+
+
+@pytest.mark.parametrize(
+    "names", [{"enum": ["ab", "a"]}, {"const": "ab"}, {"pattern": "^ab?$"}, {"minLength": 2, "maxLength": 2}]
+)
+def test_names_are_those_that_may_be(names: dict[str, Any]) -> None:
+    schema = {"type": "object", "propertyNames": names, "additionalProperties": {"type": "null"}}
+    for text in ('{"ab": null}', '{"a": null}', '{"abc": null}', '{"ab": 1}', "{}"):
+        assert allows(schema, text) == VALIDATOR(schema).is_valid(json.loads(text)), text
+
+
+def test_numbers_beside_multiples_are_no_infinity() -> None:
+    """A validator divides 1e999 by the step before it looks at the other option."""
+    schema = {"anyOf": [{"type": "number", "multipleOf": 0.25}, {"minLength": 1}], "type": "number"}
+    assert allows(schema, "12.5")
+    assert not allows(schema, "1e999")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "format": ["email"]},
+        {"type": 5, "multipleOf": 2},
+        {"pattern": True},
+        {"type": "object", "propertyNames": {"minLength": "x"}},
+        {"oneOf": [{"type": 5}, {"type": "object"}]},
+        {"type": "object", "dependentRequired": {"a": "b"}},
+        {"type": "object", "properties": {"a": True}, "dependentRequired": {"a": ["a"]}, "allOf": 5},
+        {"type": "string", "format": "date", "pattern": "^2", "allOf": 5},
+    ],
+)
+def test_a_value_of_another_kind_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        BABBLER.constraints.of(ResponseFormat(json_schema=json.dumps(schema)))

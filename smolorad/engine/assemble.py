@@ -69,7 +69,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
         raise UnsupportedModel(f"The tokenizer of {base.name} is not one of the tokenizers library; train another model.")
     rows = read_rows(run.dataset, base.text, settings, max_length, lambda: run.host.breathe(run.call))
     _check(run, rows, start)
-    for text in _notes(run, rows):
+    for text in _notes(run, rows, max_length):
         run.note(text)
     stage = run.stage / "trainer"
     shutil.rmtree(stage, ignore_errors=True)
@@ -204,14 +204,14 @@ def _check(run: Run, rows: Rows, start: _Start) -> None:
         )
 
 
-def _notes(run: Run, rows: Rows) -> Iterator[str]:
+def _notes(run: Run, rows: Rows, max_length: int) -> Iterator[str]:
     if rows.scored_share is not None:
         yield f"Learns the {rows.shape.unit}: {rows.scored_share:.0%} of the tokens; the rest is context."
     for why, left_out in rows.left_out.items():
         yield f"{left_out:,} rows are left out, as nothing of them would be learned: {why}."
     if rows.cut:
         how_many = f"{rows.cut:,} {'row is' if rows.cut == 1 else 'rows are'}"
-        yield f"{how_many if rows.cut_is_exact else f'At least {how_many}'} longer than trainer.max_length, and cut there."
+        yield f"{how_many if rows.cut_is_exact else f'At least {how_many}'} longer than {max_length:,} tokens, and cut there."
     settings, steps = run.settings, _steps(run.settings, rows)
     if settings.warmup_steps >= 1 and steps <= settings.warmup_steps and settings.lr_scheduler_type != "constant":
         highest = settings.learning_rate * (steps - 1) / settings.warmup_steps

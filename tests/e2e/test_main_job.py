@@ -42,20 +42,22 @@ PROMPTS = [
 ]
 
 
-def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_tokens: int = NEW_TOKENS) -> list[list[int]]:
+def reference(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], new_tokens: int = NEW_TOKENS
+) -> list[list[int]]:
     """What plain `transformers.generate` answers, greedily: ids up to and with the end of text."""
     tokenizer.padding_side = "left"
-    batch = tokenizer(PROMPTS, return_tensors="pt", padding=True)
+    batch = tokenizer(prompts, return_tensors="pt", padding=True)
     out = model.generate(**batch, do_sample=False, max_new_tokens=new_tokens, pad_token_id=tokenizer.pad_token_id)
     rows = out[:, batch["input_ids"].shape[1] :].tolist()
     end = tokenizer.eos_token_id
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
-def answered(client: smolora.Client, adapter: str = "") -> list[list[int]]:
+def answered(client: smolora.Client, prompts: list[str], adapter: str = "") -> list[list[int]]:
     """What the daemon answers, greedily."""
     answers = []
-    for prompt in PROMPTS:
+    for prompt in prompts:
         generation = client.generate(prompt, adapter=adapter, max_tokens=NEW_TOKENS, temperature=0)
         generation.text()
         assert generation.outcome is not None
@@ -93,20 +95,21 @@ def test_the_model_answers_while_it_trains_as_it_does_at_rest(job: Job) -> None:
     assert job.while_training == [resting]
 
 
-def test_greedy_answers_equal_transformers(job: Job, starter_model: Path) -> None:
-    """20 prompts x 64 tokens, for the base, the adapter and the merged model, in float32."""
+@pytest.mark.parametrize("prompts", [PROMPTS[::5], pytest.param(PROMPTS, marks=pytest.mark.long)], ids=["4", "20"])
+def test_greedy_answers_equal_transformers(job: Job, starter_model: Path, prompts: list[str]) -> None:
+    """Prompts x 64 tokens, for the base, the adapter and the merged model, in float32."""
     tokenizer = AutoTokenizer.from_pretrained(starter_model)
     base = AutoModelForCausalLM.from_pretrained(starter_model, dtype=torch.float32)
-    expected = reference(base, tokenizer)
-    tuned = reference(PeftModel.from_pretrained(base, job.adapter.path), tokenizer)
+    expected = reference(base, tokenizer, prompts)
+    tuned = reference(PeftModel.from_pretrained(base, job.adapter.path), tokenizer, prompts)
     assert tuned != expected, "the adapter changes nothing, so this would prove nothing"
-    merged = reference(AutoModelForCausalLM.from_pretrained(job.merged.path, dtype=torch.float32), tokenizer)
+    merged = reference(AutoModelForCausalLM.from_pretrained(job.merged.path, dtype=torch.float32), tokenizer, prompts)
 
-    assert answered(job.client) == expected
-    assert answered(job.client, "keeper@1") == tuned
+    assert answered(job.client, prompts) == expected
+    assert answered(job.client, prompts, "keeper@1") == tuned
     job.client.load("keeper-merged", dtype="float32").result()
     try:
-        assert answered(job.client) == merged
+        assert answered(job.client, prompts) == merged
     finally:
         job.client.load("starter", dtype="float32").result()
     assert merged == tuned, "in float32 the merged model answers as the adapter does"

@@ -45,7 +45,7 @@ class Made:
         return json.loads((self.folders[name] / "adapter_config.json").read_text())
 
 
-@pytest.fixture(scope="module", params=["/tmp", "/var/tmp"])
+@pytest.fixture(scope="module", params=["/tmp", pytest.param("/var/tmp", marks=pytest.mark.long)])
 def made(request: pytest.FixtureRequest) -> Iterator[Made]:
     root = Path(tempfile.mkdtemp(prefix="s é-", dir=request.param))
     user = root / USER

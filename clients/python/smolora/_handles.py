@@ -59,11 +59,11 @@ class TokenizerHandle:
     residence: Residence = field(repr=False)
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of a text, with the special tokens that the tokenizer adds."""
+        """The token ids of a text, with the special tokens that it spells and those that the tokenizer adds."""
         if not text:
             return []
         self.residence.ensure()
-        return list(self.residence.client.count_tokens(text).token_ids)
+        return list(self.residence.client.count_tokens(text, parse_special=True).token_ids)
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of token ids."""

@@ -181,10 +181,11 @@ class SmoLoRA:
             raise InvalidRequest("The prompt is empty; give at least one character to go on from.")
         with _phase("Inference"):
             choice = {"temperature": temperature, "top_k": _TOP_K} if do_sample else {"temperature": 0}
-            generation = self.model.generate(prompt, max_new_tokens=max_new_tokens, **choice)
+            # As the original, which gives the prompt to transformers' tokenizer.
+            generation = self.model.generate(prompt, max_new_tokens=max_new_tokens, parse_special=True, **choice)
             generation.text()
             assert generation.outcome is not None  # text() ends with it, or raises
-            token_ids = [*self._client.count_tokens(prompt).token_ids, *generation.outcome.token_ids]
+            token_ids = [*self._client.count_tokens(prompt, parse_special=True).token_ids, *generation.outcome.token_ids]
             return self._client.decode_tokens(token_ids, skip_special_tokens=True)
 
     def _load(self, model: AnyPath) -> tuple[ModelHandle, TokenizerHandle]:

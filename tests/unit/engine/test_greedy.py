@@ -130,6 +130,7 @@ class Truth:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.model
 @pytest.mark.timeout(1200)  # two minutes where nothing else runs
 def test_greedy_equals_transformers(starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,10 @@ class TestEvents:
     def test_rows_longer_than_the_context_are_cut_and_said_so(self, job: Job, base: Base) -> None:
         host = RecordingHost()
         dataclasses.replace(job, trainer=SHORT).run(dataclasses.replace(base, context_length=16), host)
-        assert [note.text for note in host.of("note")] == ["Rows are cut to 16 tokens, which is all that tiny can see."]
+        assert [note.text for note in host.of("note")] == [
+            "Rows are cut to 16 tokens, which is all that tiny can see.",
+            "8 rows are longer than 16 tokens, and cut there.",
+        ]
 
 
 class TestOutput:

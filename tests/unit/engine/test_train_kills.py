@@ -38,7 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set")
 
 
-@pytest.fixture(scope="module", params=["fast", "plain"])
+@pytest.fixture(scope="module", params=["fast", pytest.param("plain", marks=pytest.mark.long)])
 def forker(tmp_path_factory: pytest.TempPathFactory, dataset: Path, request: pytest.FixtureRequest) -> Iterator[Forker]:
     model = tiny_model(tmp_path_factory.mktemp("model"))
     command = [sys.executable, "-m", "tests.unit.engine.train_forker", str(model), str(dataset), request.param]

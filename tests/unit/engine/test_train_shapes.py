@@ -124,7 +124,7 @@ def test_how_many_rows_are_cut_is_said(base: Base, tmp_path: Path, chat: bool, m
     host = RecordingHost()
     settings = dataclasses.replace(SETTINGS, max_length=max_length, max_steps=1)
     Job(tmp_path / "job", write_columns(tmp_path / "set", **columns), LORA, settings).run(base, host)
-    assert ("longer than trainer.max_length, and cut there" in notes(host)) == bool(cut)
+    assert (f"longer than {max_length} tokens, and cut there" in notes(host)) == bool(cut)
     assert cut in notes(host)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from smolorad.chat.folder import PARSE_SPECIAL, SPLITS_FILE
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.base import Base
 from smolorad.engine.fast import breaths
@@ -207,6 +209,8 @@ def test_a_step_and_a_part_of_an_evaluation_without_a_scored_token(
 ) -> None:
     texts = [END, "sun moon", "river stone", END, "bread"]  # the end of a text alone has nothing to be predicted from
     dataset = write_columns(tmp_path / "set", 2, text=texts)
+    splits = dataset / SPLITS_FILE
+    splits.write_text(json.dumps(json.loads(splits.read_text()) | {PARSE_SPECIAL: True}))
     one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 1}
     settings = TrainerSettings(trainer=trainer, max_steps=3, logging_steps=1, save_seconds=0, **one)
     host = RecordingHost()

@@ -82,6 +82,7 @@ def test_every_known_architecture(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(by_steps(native_of(model), TOKENS), by_transformers(model, TOKENS), rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.long
 @pytest.mark.model
 def test_quality_of_each_precision_on_the_starter(starter_model: Path) -> None:
     text = "\n".join(Path("README.md").read_text(encoding="utf-8").split("\n")[:60])

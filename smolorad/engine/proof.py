@@ -22,8 +22,9 @@ PROMPTS = (
 MAX_TOKENS = 64
 _TOGETHER = 8  # prompts in one pass over the weights
 # The bound on the difference of logits, as a share of the largest logit. Merging only changes the order of the sums. Measured
-# on five architectures: up to 1.2e-5 for adapters that move logits by 0.1 to 40, and 1.4e-4 for one that drowns its base.
-RELATIVE_BOUND = 2e-4
+# on five architectures: up to 1.2e-5 for adapters that move logits by 0.1 to 40; for one that drowns its base 1.4e-4 with
+# AVX-512, 2.2e-4 without.
+RELATIVE_BOUND = 5e-4
 # Rounding weights to bfloat16 leaves 0.9 to 1 of the greedy tokens as they were; less than this is another model.
 LEAST_AGREEMENT = 0.5
 

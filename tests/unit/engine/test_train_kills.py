@@ -38,7 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set")
 
 
-@pytest.fixture(scope="module", params=["fast", pytest.param("plain", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["fast", "plain"])
 def forker(tmp_path_factory: pytest.TempPathFactory, dataset: Path, request: pytest.FixtureRequest) -> Iterator[Forker]:
     model = tiny_model(tmp_path_factory.mktemp("model"))
     command = [sys.executable, "-m", "tests.unit.engine.train_forker", str(model), str(dataset), request.param]
@@ -54,6 +54,7 @@ def adapter(job: Job) -> bytes:
     return (job.output / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_at_random_moments(forker: Forker, dataset: Path, tmp_path: Path) -> None:
     whole = Job(tmp_path / "whole", dataset)

@@ -1,7 +1,7 @@
 """Text that knows which turn of a conversation each of its characters comes from, whatever a chat template does with it.
 
 A chat template strips, splits, joins and concatenates what it is given. `Tracked` is a `str` that does the same and carries the
-origin of each character along. So nobody has to search for an answer's words in the rendered text, and what a user wrote is
+origin of each character along. So an answer's words need not be searched for in the rendered text, and what a user wrote is
 never taken for what the template wrote.
 """
 

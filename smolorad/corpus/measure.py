@@ -53,8 +53,8 @@ class Meter:
 
     def _of_row(self, row: EncodedRow) -> Iterator[Problem]:
         if row.refused:
-            mend = "" if self._model.template is None else "; mend the turns, or choose another model"
-            yield ProblemKind.TEMPLATE, f"cannot be shown to the model: {row.refused}{mend}"
+            change = "" if self._model.template is None else "; change the turns, or choose another model"
+            yield ProblemKind.TEMPLATE, f"cannot be shown to the model: {row.refused}{change}"
             return
         if row.shown is not None:
             for change in row.shown.changes:
@@ -84,7 +84,7 @@ class Meter:
     def _unended(self) -> str:
         if self._shape is Shape.TEXT or self._model.template is None:
             return "has no end, as the model names no end-of-text token; set its eos_token"
-        return "has an answer that the chat template does not end with an end-of-text token; mend the template"
+        return "has an answer that the chat template does not end with an end-of-text token; choose another template"
 
     def _too_long(self, row: EncodedRow) -> Iterator[Problem]:
         context, tokens = self._model.context, row.tokens

@@ -22,7 +22,7 @@ _NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "prop
 
 
 class Document:
-    """The parsed text of a schema. Whoever reads it may change its nodes in place."""
+    """The parsed text of a schema. Its nodes may be changed in place."""
 
     def __init__(self, text: str) -> None:
         """Raises ValueError for what is no schema, and NotGuaranteed for one that is nested too deep."""

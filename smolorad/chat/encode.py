@@ -68,7 +68,10 @@ class TextEncoder:
         mixed = {at for at, text in enumerate(texts) if self._mixed(text)}
         rest = [str.__str__(text) for at, text in enumerate(texts) if at not in mixed]
         plain = iter(self.tokenizer.encode_batch(rest, add_special_tokens=False))
-        return [self._literally(text, origins_of(text)) if at in mixed else _told(next(plain)) for at, text in enumerate(texts)]
+        return [
+            self._literally(text, without_marks(origins_of(text))) if at in mixed else _told(next(plain))
+            for at, text in enumerate(texts)
+        ]
 
     def is_literal(self, text: str) -> bool:
         """Whether a user's text has the spelling of a control token, and is not to be read as one."""
@@ -91,7 +94,7 @@ class TextEncoder:
             return False
         origins = without_marks(origins_of(text))
         found = [one.span() for one in self.control.found_in(str.__str__(text))]
-        if any(origins[begin:end].strip(TEMPLATE) for begin, end in found):
+        if not all(_by_template(origins, *span) for span in found):
             return True
         if self._normaliser is None:
             return False
@@ -164,7 +167,7 @@ class _LiteralTokenizer:
 
 
 def _by_template(origins: str, begin: int, end: int) -> bool:
-    return not without_marks(origins[begin:end]).strip(TEMPLATE)
+    return not origins[begin:end].strip(TEMPLATE)
 
 
 def _told(found: Encoding) -> tuple[list[int], list[tuple[int, int]]]:

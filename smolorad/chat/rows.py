@@ -24,8 +24,8 @@ from smolorad.domain import Shape
 class EncodedRow:
     """A row as training reads it.
 
-    `ids` are 32-bit numbers. `spans` say from which to which token it is trained. `text` and `places` are there for what was
-    rendered: the text, and where in it each token stands.
+    `ids` are 32-bit numbers. `spans` say from which to which token it is trained. Of what a chat template rendered, `shown` is
+    the conversation, and `places` say where in its text each token stands.
     """
 
     ids: bytes = b""
@@ -33,7 +33,7 @@ class EncodedRow:
     added: int = 0  # tokens of it that training adds
     refused: str = ""  # why the model cannot read it; the rest is empty then
     unended: bool = False  # whether something that is trained has no token that stops the generation
-    shown: Rendered | None = None  # the conversation it was
+    shown: Rendered | None = None
     places: tuple[Span, ...] = ()
 
     @property

@@ -61,7 +61,6 @@ class _Learned:
     cut: int = 0  # rows longer than max_length
     cut_is_exact: bool = True  # or else there may be more
     why_not: Counter[str] = field(default_factory=Counter)  # why nothing is learned of rows, and of how many
-    refused: list[tuple[int, str]] = field(default_factory=list)  # rows that the model cannot be shown, from 1, and why
 
 
 def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_length: int, between: Callable[[], None]) -> Rows:
@@ -189,6 +188,7 @@ def _longest_texts(rows: Any, tokenise: Tokeniser, max_length: int, between: Cal
 def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> _Learned:
     """Looks at every row; raises BadData where the model cannot be shown one."""
     found, places = _Learned(), []
+    refused: list[tuple[int, str]] = []  # rows that the model cannot be shown, from 1, and why
     for begin in range(0, len(rows), _AT_ONCE):
         between()
         batch = rows[begin : begin + _AT_ONCE]
@@ -198,7 +198,7 @@ def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[
             counted = [_count(row, max_length, tokenise.shape) for row in tokenise.uncut(batch)]
         for place, one in enumerate(counted, begin):
             if one.refused:
-                found.refused.append((place + 1, one.refused))
+                refused.append((place + 1, one.refused))
             elif one.why_not:
                 found.why_not[one.why_not] += 1
             else:
@@ -207,9 +207,8 @@ def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[
                 found.tokens += one.tokens
                 found.scored += one.scored
                 found.cut += one.cut
-    if found.refused:
-        row, why = found.refused[0]
-        more = len(found.refused) - 1
+    if refused:
+        (row, why), more = refused[0], len(refused) - 1
         others = f", as {more:,} other {'row' if more == 1 else 'rows'} cannot" if more else ""
         raise BadData(
             f"Row {row:,} of the dataset cannot be shown to the model{others}: {why}; prepare the dataset again with "

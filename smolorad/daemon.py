@@ -24,9 +24,9 @@ from grpc_reflection.v1alpha import reflection
 from smolora import _paths
 from smolorad import log as logs
 from smolorad.config import Settings
-from smolorad.errors import BadState, InvalidRequest
+from smolorad.errors import BadState, InvalidRequest, of_system
 from smolorad.log import Log
-from smolorad.paths import check_socket_path, private_folder
+from smolorad.paths import check_own_file, check_socket_path, socket_folder
 from smolorad.rooms import SERVICES, Rooms, Seams, real_seams
 from smolorad.services.wire import Unreadable
 from smolorad.store.database import Database
@@ -58,7 +58,7 @@ def run(settings: Settings, seams: Seams | None = None) -> int:
     logs.setup(settings.log_level, settings.log_format, settings.log_file)
     check_socket_path(settings.socket)
     settings.places.create()
-    private_folder(settings.socket.parent)
+    socket_folder(settings.socket.parent)
     try:
         with _locked(settings.places.lock, settings.home), _locked(_beside(settings.socket), settings.socket):
             return asyncio.run(serve(settings, seams or real_seams(settings)))
@@ -150,8 +150,12 @@ def _inode(path: Path) -> int | None:
 @contextlib.contextmanager
 def _locked(lock: Path, what: Path) -> Iterator[None]:
     """Holds a lock file for life. A second server on one socket would take it from the first without a word: grpc#17122."""
-    # os.open sets close-on-exec, so children do not keep the lock.
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    check_own_file(lock)
+    try:
+        # os.open sets close-on-exec, so children do not keep the lock.
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise of_system(error) or InvalidRequest(f"{lock} cannot be opened ({error.strerror}).") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

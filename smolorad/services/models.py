@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 
 from smolora.v1 import models_pb2 as pb
 from smolora.v1 import models_pb2_grpc
@@ -14,6 +13,7 @@ from smolorad.jobs.import_adapter import AdapterImport
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.shelf import Shelf
 from smolorad.link.convert import from_message, to_message
+from smolorad.paths import user_path
 from smolorad.residency import Residency, Wish
 from smolorad.services.pages import page
 from smolorad.services.requests import check_duration, check_request_id
@@ -111,7 +111,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     @wire
     async def ExportAdapter(self, request: pb.ExportAdapterRequest, context: Context) -> pb.ExportAdapterResponse:
         adapter = await self._library.adapter(Ref.parse(request.name))
-        await self._shelf.export_adapter(adapter, Path(request.path))
+        await self._shelf.export_adapter(adapter, user_path(request.path, "path"))
         return pb.ExportAdapterResponse(path=request.path)
 
     @wire

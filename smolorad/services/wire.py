@@ -19,7 +19,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from smolorad.errors import Internal, InvalidRequest, NoSpace, SmoloraError, Violation, is_disk_full
+from smolorad.errors import Internal, InvalidRequest, SmoloraError, Violation, of_system
 from smolorad.log import Log
 
 log = Log(__name__)
@@ -44,6 +44,7 @@ CODE: Mapping[str, grpc.StatusCode] = {
     "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "OUT_OF_MEMORY": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "NO_SPACE": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "NO_ACCESS": grpc.StatusCode.PERMISSION_DENIED,
     "ENGINE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
     "DAMAGED": grpc.StatusCode.DATA_LOSS,
@@ -118,8 +119,9 @@ async def _errors_to_status(context: Context, method: str) -> AsyncIterator[None
         log.debug("call refused", method=method, reason=error.reason, why=error.message)
         await _abort(context, error)
     except Exception as error:
-        if is_disk_full(error):
-            await _abort(context, NoSpace("The disk is full; free some space and try again."))
+        if (known := of_system(error)) is not None:
+            log.info("call refused", method=method, reason=known.reason, why=error)
+            await _abort(context, known)
         log.exception("call failed", method=method)
         await _abort(context, Internal("Something went wrong inside the daemon; please report it with its log."))
 

@@ -28,7 +28,7 @@ from smolorad.errors import BadState, InvalidRequest, of_system
 from smolorad.log import Log
 from smolorad.paths import check_own_file, check_socket_path, socket_folder
 from smolorad.rooms import SERVICES, Rooms, Seams, real_seams
-from smolorad.services.wire import Unreadable
+from smolorad.services.wire import MESSAGE_LIMIT_BYTES, Unreadable
 from smolorad.store.database import Database
 
 log = Log(__name__)
@@ -38,13 +38,14 @@ EXIT_DONE, EXIT_SOCKET_LOST, EXIT_ALREADY_RUNNING = 0, 1, 3
 _FILES_LIMIT = 8192
 _SOCKET_CHECK_S = 10.0
 _STOP_GRACE_S = 2.0
-_MESSAGE_LIMIT_BYTES = 4 * 2**20
+# Above the contract's limit, so that a request between the two is refused with a reason.
+_RECEIVE_LIMIT_BYTES = 64 * 2**20
 # No limit on a connection's streams: gRPC resets what is above it, so a client would lose calls, status and cancel among them.
 # `max_generations` and `max_queue` are the limits, and they are refused with a reason.
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
-    ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
+    ("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
 )
 
 

@@ -24,11 +24,11 @@ from grpc_reflection.v1alpha import reflection
 from smolora import _paths
 from smolorad import log as logs
 from smolorad.config import Settings
-from smolorad.errors import BadState, InvalidRequest
+from smolorad.errors import BadState, InvalidRequest, of_system
 from smolorad.log import Log
-from smolorad.paths import check_socket_path, private_folder
+from smolorad.paths import check_own_file, check_socket_path, socket_folder
 from smolorad.rooms import SERVICES, Rooms, Seams, real_seams
-from smolorad.services.wire import Unreadable
+from smolorad.services.wire import MESSAGE_LIMIT_BYTES, Unreadable
 from smolorad.store.database import Database
 
 log = Log(__name__)
@@ -38,13 +38,14 @@ EXIT_DONE, EXIT_SOCKET_LOST, EXIT_ALREADY_RUNNING = 0, 1, 3
 _FILES_LIMIT = 8192
 _SOCKET_CHECK_S = 10.0
 _STOP_GRACE_S = 2.0
-_MESSAGE_LIMIT_BYTES = 4 * 2**20
+# Above the contract's limit, so that a request between the two is refused with a reason.
+_RECEIVE_LIMIT_BYTES = 64 * 2**20
 # No limit on a connection's streams: gRPC resets what is above it, so a client would lose calls, status and cancel among them.
 # `max_generations` and `max_queue` are the limits, and they are refused with a reason.
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
-    ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
+    ("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
 )
 
 
@@ -58,7 +59,7 @@ def run(settings: Settings, seams: Seams | None = None) -> int:
     logs.setup(settings.log_level, settings.log_format, settings.log_file)
     check_socket_path(settings.socket)
     settings.places.create()
-    private_folder(settings.socket.parent)
+    socket_folder(settings.socket.parent)
     try:
         with _locked(settings.places.lock, settings.home), _locked(_beside(settings.socket), settings.socket):
             return asyncio.run(serve(settings, seams or real_seams(settings)))
@@ -150,8 +151,12 @@ def _inode(path: Path) -> int | None:
 @contextlib.contextmanager
 def _locked(lock: Path, what: Path) -> Iterator[None]:
     """Holds a lock file for life. A second server on one socket would take it from the first without a word: grpc#17122."""
-    # os.open sets close-on-exec, so children do not keep the lock.
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    check_own_file(lock)
+    try:
+        # os.open sets close-on-exec, so children do not keep the lock.
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise of_system(error) or InvalidRequest(f"{lock} cannot be opened ({error.strerror}).") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

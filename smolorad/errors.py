@@ -16,6 +16,7 @@ SmoloraError
 ├── QueueFull
 ├── OutOfMemory
 ├── NoSpace
+├── NoAccess                a file the daemon's user may not read or write
 ├── EngineUnavailable
 ├── ShuttingDown
 ├── Damaged
@@ -29,6 +30,8 @@ SmoloraError
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -130,6 +133,12 @@ class NoSpace(SmoloraError):
     reason = "NO_SPACE"
 
 
+class NoAccess(SmoloraError):
+    """The system does not let the daemon's user read or write a file."""
+
+    reason = "NO_ACCESS"
+
+
 class EngineUnavailable(SmoloraError):
     """The engine died or is restarting."""
 
@@ -189,12 +198,66 @@ def by_reason(reason: str) -> type[SmoloraError]:
     return next((cls for cls in _leaves(SmoloraError) if cls.reason == reason), Internal)
 
 
+_PATH_SHOWN = 200  # characters; a path may have thousands
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
+_BROKEN = (errno.EIO, errno.ESTALE, errno.EBADMSG)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of any library means that the disk is full.
 
     Only `open` and `write` say so with OSError; safetensors, torch.save and sqlite3 each have a wording of their own.
     """
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return error.errno in _DISK_FULL
     text = str(error).lower()
     return "no space left" in text or "disk is full" in text or "file too large" in text or "unexpected pos" in text
+
+
+def of_system(error: BaseException, platform: str = sys.platform) -> SmoloraError | None:
+    """What the operating system refused, in one sentence that names the file; None where it is something else."""
+    if is_disk_full(error):
+        return NoSpace("The disk is full; free some space and try again.")
+    if not isinstance(error, OSError):
+        return None
+    error = _in_full(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return BadState(f"Too many files are open ({error.strerror}); end some calls and try again.")
+    if error.filename is None:
+        return None
+    file = str(error.filename)
+    file = file if len(file) <= _PATH_SHOWN else f"{file[:_PATH_SHOWN]}…"
+    if error.errno in _NO_ACCESS:
+        return NoAccess(f"{file} may not be used by the daemon ({error.strerror}); {_access_advice(platform)}.")
+    if error.errno in _NO_PATH:
+        return InvalidRequest(f"{file!r} is not a path that this system can use ({error.strerror}); give another one.")
+    if error.errno in _BROKEN:
+        return Damaged(f"{file} cannot be read or written ({error.strerror}); its disk may be failing.")
+    if error.errno == errno.ENOENT:
+        return NotFound(f"{file} does not exist; check the path.")
+    return None
+
+
+def _in_full(error: OSError) -> OSError:
+    """The error itself, or the one that safetensors hides: whatever keeps it from opening a file, it says "No such file"."""
+    if error.errno is not None or not isinstance(error, FileNotFoundError):
+        return error
+    try:
+        os.close(os.open(str(error).rpartition(": ")[2], os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except OSError as real:
+        return real
+    except ValueError:  # no path
+        pass
+    return error
+
+
+def _access_advice(platform: str) -> str:
+    advice = "let this user read it, or copy it to a folder of yours"
+    if platform != "darwin":
+        return advice
+    return (
+        f"{advice}; macOS keeps background services out of Documents, Desktop and Downloads unless their program has Full Disk "
+        "Access (System Settings, Privacy & Security)"
+    )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import stat
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from smolorad.domain import Ref
-from smolorad.errors import InvalidRequest
+from smolorad.errors import InvalidRequest, of_system
 
 # sun_path holds 104 bytes on macOS, its closing zero included; Linux has 108. One limit for both keeps configurations portable.
 SOCKET_PATH_LIMIT_BYTES = 103
+# Linux' PATH_MAX, its closing zero included, and NAME_MAX of every usual file system; macOS allows 1,024, and says so itself.
+_PATH_LIMIT_BYTES, _NAME_LIMIT_BYTES = 4096, 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +111,124 @@ class Home:
     def create(self) -> None:
         """Makes the folders that are not there, for their owner alone.
 
-        Raises InvalidRequest where the root is a link, is somebody else's, or lets others in.
+        Raises InvalidRequest where one is a link or a file, belongs to another user, or is shared and not smolora's.
         """
-        private_folder(self.root)
+        private_folder(self.root, ours=lambda: self.database.is_file())
         for folder in (self.datasets, self.adapters, self.models, self.uploads, self.jobs):
             private_folder(folder)
+        for file in (self.database, self.lock):
+            check_own_file(file)
 
 
-def private_folder(path: Path) -> None:
-    """Makes a folder that its owner alone may enter, or makes sure that it is one; access control rests on it.
+def private_folder(path: Path, ours: Callable[[], bool] = lambda: True) -> None:
+    """Makes a folder that its owner alone may enter, or makes sure that it is one.
 
-    A folder of ours that lets others in is closed (0700). Raises InvalidRequest for a link, a file, or somebody else's folder.
+    One that lets others in is closed (0700) if it is `ours` or empty. Any other stays untouched: a shared folder such as /tmp
+    would stop working for everyone. Raises InvalidRequest for a link, a file, another user's folder, and a shared one.
     """
+    found = _folder(path, "SMOLORA_HOME")
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & 0o077:
+        return
+    with _typed():
+        if mode & stat.S_ISVTX or not (ours() or not any(path.iterdir())):
+            raise InvalidRequest(
+                f"{path} lets other users in and smolora did not make it, so it stays as it is; "
+                f"name a folder of its own with SMOLORA_HOME, or type `chmod 700 {shlex.quote(str(path))}`."
+            )
+        path.chmod(0o700)
+
+
+def socket_folder(path: Path) -> None:
+    """Makes the socket's folder for its owner alone; one that is there stays as it is.
+
+    The socket itself lets its owner alone in (0600). A folder in which other users may write is refused: one of them could put
+    a socket of theirs in its place. Raises InvalidRequest for that, for a link or a file, and for another user's folder.
+    """
+    found = _folder(path, "SMOLORA_SOCKET")
+    if stat.S_IMODE(found.st_mode) & 0o022:
+        raise InvalidRequest(
+            f"Other users may write in {path}, so one of them could put a socket there in this one's place; "
+            "name a folder of your own with SMOLORA_SOCKET."
+        )
+
+
+def _folder(path: Path, variable: str) -> os.stat_result:
+    """A folder of this user's, made for its owner alone where it is not there."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
         pass  # a file: refused below
     except OSError as error:
         raise InvalidRequest(
-            f"The folder {path} cannot be made ({error.strerror}); choose another place with SMOLORA_HOME."
+            f"The folder {path} cannot be made ({error.strerror}); choose another place with {variable}."
         ) from error
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
-        raise InvalidRequest(f"{path} is a link or a file, not a folder; remove it, or choose another place with SMOLORA_HOME.")
+        raise InvalidRequest(f"{path} is a link or a file, not a folder; remove it, or choose another place with {variable}.")
+    if found.st_uid != os.getuid():
+        raise InvalidRequest(f"{path} belongs to another user (uid {found.st_uid}); choose another place with {variable}.")
+    return found
+
+
+def check_own_file(path: Path) -> None:
+    """Raises InvalidRequest where something else than a file of this user's stands at a path that smolora writes.
+
+    A link is refused, also one that leads nowhere: what it leads to would be written.
+    """
+    with _typed():
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise InvalidRequest(f"{path} is {kind}, and must be a file of smolora's; move it away and start again.")
     if found.st_uid != os.getuid():
         raise InvalidRequest(f"{path} belongs to another user (uid {found.st_uid}); choose another place with SMOLORA_HOME.")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        path.chmod(0o700)
+
+
+def user_path(raw: str, field: str) -> Path:
+    """A path that a request names; raises InvalidRequest where it is not absolute or no system could have it."""
+    if not raw.startswith("/"):
+        raise InvalidRequest.field(field, f"{raw[:200]!r} is not absolute; give the whole path")
+    if "\0" in raw:
+        raise InvalidRequest.field(field, f"{raw[:200]!r} has a NUL character; give a path without one")
+    if len(os.fsencode(raw)) >= _PATH_LIMIT_BYTES or any(len(os.fsencode(part)) > _NAME_LIMIT_BYTES for part in raw.split("/")):
+        raise InvalidRequest.field(
+            field,
+            f"{raw[:200]!r}… is too long; a path has at most {_PATH_LIMIT_BYTES - 1:,} bytes, a name in it {_NAME_LIMIT_BYTES}",
+        )
+    return Path(raw)
+
+
+def check_readable(folder: Path, suffixes: Collection[str]) -> None:
+    """Raises where the folder cannot be listed, or a file directly in it with one of these suffixes cannot be read.
+
+    Each file is opened: macOS lets a background service list what it then may not open. Raises NoAccess, InvalidRequest,
+    NotFound.
+    """
+    with _typed(), os.scandir(folder) as entries:
+        for entry in entries:
+            if os.path.splitext(entry.name)[1] not in suffixes or entry.is_dir():
+                continue
+            # Without O_NONBLOCK a pipe would be waited for.
+            fd = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise InvalidRequest(f"{entry.path} is no regular file; replace it by one.")
+            finally:
+                os.close(fd)
+
+
+@contextlib.contextmanager
+def _typed() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if (known := of_system(error)) is None:
+            raise
+        raise known from error
 
 
 def check_socket_path(path: Path) -> Path:

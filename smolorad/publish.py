@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from smolorad.errors import AlreadyExists, Damaged
+from smolorad.errors import AlreadyExists, Damaged, of_system
 
 MANIFEST = "manifest.json"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -64,7 +64,9 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     """The manifest of a published folder; raises Damaged where there is none that can be read."""
     try:
         manifest: Mapping[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except PermissionError as error:
+        raise of_system(error) or error from error
+    except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{folder} has no readable {MANIFEST}; delete it and make it again.") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise Damaged(f"{folder / MANIFEST} is not a manifest; delete the folder and make it again.")

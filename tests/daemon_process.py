@@ -10,21 +10,25 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 START_TIMEOUT_S = 60.0
 
 
 class DaemonProcess:
-    """`smolorad serve` over a home of its own. `start` returns when it says READY on its notify socket."""
+    """`smolorad serve` over a home of its own. `start` returns when it says READY on its notify socket.
 
-    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+    `prefix` is what the command begins with.
+    """
+
+    def __init__(self, root: Path, environ: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
         self.root = root
         self.home = root / "home"
         self.socket = root / "d.sock"
         self.log = root / "daemon.log"
         self._environ = dict(environ)
+        self._prefix = tuple(prefix)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -46,7 +50,7 @@ class DaemonProcess:
             notify.bind(str(notify_path))
             notify.settimeout(START_TIMEOUT_S)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "smolorad.cli", "serve"],
+                [*self._prefix, sys.executable, "-m", "smolorad.cli", "serve"],
                 env={**self.environ, "NOTIFY_SOCKET": str(notify_path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -78,10 +82,12 @@ class DaemonProcess:
 
 
 @contextlib.contextmanager
-def daemon_process(fill: Callable[[Path], object] | None = None, /, **environ: str) -> Iterator[DaemonProcess]:
+def daemon_process(
+    fill: Callable[[Path], object] | None = None, /, *, prefix: Sequence[str] = (), **environ: str
+) -> Iterator[DaemonProcess]:
     """A started daemon in a folder with a short path, removed afterwards; `fill` writes its home before it starts."""
     root = Path(tempfile.mkdtemp(prefix="smolora-", dir="/tmp"))
-    daemon = DaemonProcess(root, environ)
+    daemon = DaemonProcess(root, environ, prefix)
     try:
         if fill is not None:
             fill(daemon.home)

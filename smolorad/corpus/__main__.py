@@ -12,7 +12,7 @@ from pathlib import Path
 from smolora.v1 import datasets_pb2, jobs_pb2
 from smolorad.corpus.foreign import first_line
 from smolorad.domain import Note, PhaseProgress, PrepareSpec
-from smolorad.errors import Cancelled, Internal, NoSpace, OutOfMemory, ShuttingDown, SmoloraError, is_disk_full
+from smolorad.errors import Cancelled, Internal, OutOfMemory, ShuttingDown, SmoloraError, of_system
 from smolorad.link.child import Inbox, open_inbox
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
@@ -113,8 +113,8 @@ def _diff(command: pb.Diff, call: _Call) -> datasets_pb2.DiffDatasetsResponse:
 def _explained(error: Exception) -> SmoloraError:
     if isinstance(error, MemoryError):
         return OutOfMemory("Memory does not suffice to read this; break long rows into shorter ones.")
-    if is_disk_full(error):
-        return NoSpace("The disk is full; free some space and try again.")
+    if (known := of_system(error)) is not None:
+        return known
     return Internal(f"This is a bug of smolora, told in full in its log: {type(error).__name__}: {first_line(error)}")
 
 

@@ -17,8 +17,10 @@ from smolora._text.jsonl import read_objects
 from smolora._text.rows import BadFile, Records, Row, Rows
 from smolora._text.txt import LINE, PARAGRAPH, read_markdown, read_txt
 from smolorad.corpus.infer import Source
+from smolorad.corpus.report import Host
 from smolorad.corpus.shaper import Shaper
 from smolorad.corpus.shapes import Sample
+from smolorad.corpus.watched import WatchedFile
 from smolorad.domain import FileType, PrepareSpec
 from smolorad.errors import BadData
 
@@ -33,7 +35,8 @@ def shaped(shaper: Shaper, records: Records) -> Iterator[Sample | RowProblem]:
 class FileReader:
     """Reads files as a spec says; `scratch` is a folder for what must be unpacked before it is read."""
 
-    def __init__(self, spec: PrepareSpec, shaper: Shaper, scratch: Path) -> None:
+    def __init__(self, spec: PrepareSpec, shaper: Shaper, scratch: Path, host: Host) -> None:
+        self._host = host
         self._spec = spec
         self._shaper = shaper
         self._scratch = scratch
@@ -62,9 +65,9 @@ class FileReader:
         return shaped(self._shaper, self._records(path, file, kind))
 
     def _texts(self, path: Path, file: str, kind: FileType) -> Iterator[Sample | RowProblem]:
-        unit = self._spec.text_unit
+        unit, watched = self._spec.text_unit, self._watched(path)
         rows: Rows = (
-            read_txt(path, file, unit or LINE) if kind is FileType.TXT else read_markdown(path, file, unit or PARAGRAPH)
+            read_txt(watched, file, unit or LINE) if kind is FileType.TXT else read_markdown(watched, file, unit or PARAGRAPH)
         )
         for row in rows:
             yield self._shaper.text(row) if isinstance(row, Row) else row
@@ -73,13 +76,13 @@ class FileReader:
         shaper = self._shaper
         match kind:
             case FileType.JSONL:
-                yield from read_objects(path, file)
+                yield from read_objects(self._watched(path), file)
             case FileType.JSON:
-                yield from read_json(path, file)
+                yield from read_json(self._watched(path), file)
             case FileType.CSV:
-                yield from read_table(path, file, shaper.wanted(), self._spec.delimiter, shaper.unfit_columns)
+                yield from read_table(self._watched(path), file, shaper.wanted(), self._spec.delimiter, shaper.unfit_columns)
             case FileType.TSV:
-                yield from read_table(path, file, shaper.wanted(), TAB, shaper.unfit_columns)
+                yield from read_table(self._watched(path), file, shaper.wanted(), TAB, shaper.unfit_columns)
             case _:
                 # Imported where it is used: see the package's rule about heavy imports.
                 from smolorad.corpus.readers.tables import read_arrow, read_parquet
@@ -87,6 +90,9 @@ class FileReader:
                 with self._unpacked(path, file) as plain:
                     read = read_parquet if kind is FileType.PARQUET else read_arrow
                     yield from read(plain, file, shaper.select)
+
+    def _watched(self, path: Path) -> WatchedFile:
+        return WatchedFile(path, self._host)
 
     @contextmanager
     def _unpacked(self, path: Path, file: str) -> Iterator[Path]:
@@ -96,7 +102,7 @@ class FileReader:
             return
         plain = self._scratch / f"unpacked-{os.getpid()}"
         try:
-            with open_binary(path, file) as packed, plain.open("wb") as target:
+            with open_binary(self._watched(path), file) as packed, plain.open("wb") as target:
                 shutil.copyfileobj(packed, target)
             yield plain
         finally:

@@ -64,7 +64,7 @@ class Reader:
         prose = {source.file: source.is_prose for source in sources.files}
         named = named_files(prose) if self._by_split else NamedFiles()
         tests = [source for source in sources.files if named.splits.get(source.file) == TEST]
-        reader = FileReader(self._spec, self._shaper, self._scratch)
+        reader = FileReader(self._spec, self._shaper, self._scratch, self._host)
         for source in tests:
             yield from self._test_rows(sources.root / source.file, source)
         for source in sources.files:
@@ -84,7 +84,7 @@ class Reader:
 
     def _test_rows(self, path: Path, source: Source) -> Iterator[Sample]:
         """The rows of a file that is left out; they are then known, so that none of them is trained on."""
-        for row in FileReader(self._spec, self._new_shaper(), self._scratch).rows(path, source):
+        for row in FileReader(self._spec, self._new_shaper(), self._scratch, self._host).rows(path, source):
             if isinstance(row, Sample):
                 yield row._replace(split=TEST)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from smolorad.errors import Internal, NoSpace, OutOfMemory, SmoloraError, UnsupportedModel, is_disk_full
+from smolorad.errors import Internal, OutOfMemory, SmoloraError, UnsupportedModel, is_disk_full, of_system
 
 # On the CPU and on MPS torch says so with a plain RuntimeError.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -48,8 +48,8 @@ def explain(error: Exception) -> SmoloraError:
         return error
     if is_out_of_memory(error):
         return OutOfMemory("Memory does not suffice for this; use a smaller model, a shorter text or smaller batches.")
-    if is_disk_full(error):
-        return NoSpace("The disk is full; free some space and try again.")
+    if (known := of_system(error)) is not None:
+        return known
     return Internal(f"This is a bug of smolora, told in full in its log: {type(error).__name__}: {first_line(error)}")
 
 

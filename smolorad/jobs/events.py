@@ -38,12 +38,12 @@ class Events:
         try:
             while True:
                 bell.clear()  # before reading: what is stored from here on rings again
+                job = await self._store.get(job_id)  # before the events: a job that has ended has all of them by then
                 while found := await self._store.events(job_id, after):
                     for event in found:
                         yield event
                     after = found[-1].sequence
-                job = await self._store.get(job_id)
-                if job.state in TERMINAL and after >= job.last_sequence:
+                if job.state in TERMINAL:
                     return
                 await bell.wait()
         finally:

@@ -223,13 +223,8 @@ class Shelf:
 
     async def export_adapter(self, adapter: Adapter, path: Path) -> None:
         """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all."""
-        if not path.is_absolute():
-            raise InvalidRequest.field("path", f"{str(path)!r} is not absolute; give the whole path of the new folder")
-        try:
-            base = self._home.model(adapter.base_model) if "/" not in adapter.base_model else None
-            await asyncio.to_thread(_export, Path(adapter.path), path, source_of(adapter.base_model, base))
-        except PermissionError as error:
-            raise InvalidRequest.field("path", f"{path} cannot be written by the daemon; choose another place") from error
+        base = self._home.model(adapter.base_model) if "/" not in adapter.base_model else None
+        await asyncio.to_thread(_export, Path(adapter.path), path, source_of(adapter.base_model, base))
 
     async def _put_adapter(self, stage: Path, adapter: Adapter) -> None:
         await asyncio.to_thread(publish.publish, stage, Path(adapter.path), _about(adapter))
@@ -256,13 +251,23 @@ def _export(source: Path, path: Path, base: Source) -> None:
         raise NotFound(f"There is no folder {path.parent}; make it first.")
     stage = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        shutil.copytree(source, stage, ignore=shutil.ignore_patterns(publish.MANIFEST))
+        _copy(source, stage)
         name_base(stage, base)  # an earlier version named it by a path
         remove_paths(stage)
         publish.flush_tree(stage)
         stage.rename(path)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Copies a published folder without its manifest; copytree would hide which file the system refuses, and why."""
+    to.mkdir(mode=0o700)
+    for path in sorted(source.rglob("*")):
+        if path.is_dir():
+            (to / path.relative_to(source)).mkdir(mode=0o700)
+        elif path.name != publish.MANIFEST:
+            shutil.copyfile(path, to / path.relative_to(source))
 
 
 async def _remove_folders(folders: list[Path]) -> None:

@@ -16,6 +16,7 @@ from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
 from smolorad.errors import HubUnreachable, NotFound, UnsupportedModel
 from smolorad.log import Log
+from smolorad.paths import check_readable, user_path
 from smolorad.portable import STARTER, STARTER_ID
 from smolorad.store.library import Library
 
@@ -23,6 +24,8 @@ log = Log(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
+# What a model is read from.
+_READ = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt", ".py"})
 _WHOLE = publish.MANIFEST  # a folder that has it is whole
 
 Tell = Callable[[LoadProgress], None]
@@ -56,7 +59,7 @@ class Resolver:
         if reference == STARTER or _HUB_ID.fullmatch(reference):
             return
         if reference.startswith("/"):
-            await asyncio.to_thread(_check_folder, Path(reference))
+            await asyncio.to_thread(_check_folder, user_path(reference, "model"))
         else:
             await self._registered(reference)
 
@@ -80,7 +83,7 @@ class Resolver:
         if reference == STARTER:
             return await self._fetched(reference, reference, tell)
         if reference.startswith("/"):
-            path = Path(reference)
+            path = user_path(reference, "model")
             await asyncio.to_thread(_check_folder, path)
             stamp = await asyncio.to_thread(_stamp, path)
             return Base(reference, path, trust_remote_code=self.trusts(reference), stamp=stamp)
@@ -123,6 +126,9 @@ class Resolver:
 
 
 def _check_folder(path: Path) -> None:
+    if os.path.isfile(path):
+        raise NotFound(f"{path} is a file, not a model folder; name the folder that has it.")
+    check_readable(path, _READ)
     if not (path / "config.json").is_file() and is_adapter(path):
         raise UnsupportedModel(adapter_instead(str(path)))
     if not (path / "config.json").is_file():

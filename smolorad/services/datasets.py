@@ -74,8 +74,8 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
 
     @wire
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
-        rows, token = await page(request, self._library.datasets, lambda d: str(d.ref))
-        return pb.ListDatasetsResponse(datasets=map(_message, rows), next_page_token=token)
+        rows, token = await page(request, self._library.datasets, lambda d: str(d.ref), _message)
+        return pb.ListDatasetsResponse(datasets=rows, next_page_token=token)
 
     @wire
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:

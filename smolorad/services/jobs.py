@@ -25,8 +25,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
     @wire
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        rows, token = await page(request, self._store.newest, lambda job: job.id)
-        return pb.ListJobsResponse(jobs=[self._views.job(job) for job in rows], next_page_token=token)
+        rows, token = await page(request, self._store.newest, lambda job: job.id, self._views.job)
+        return pb.ListJobsResponse(jobs=rows, next_page_token=token)
 
     @wire
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:

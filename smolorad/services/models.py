@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 
 from smolora.v1 import models_pb2 as pb
 from smolora.v1 import models_pb2_grpc
-from smolorad.domain import Adapter, ImportSpec, JobKind, Ref, ResidentModel, check_name
+from smolorad.domain import Adapter, ImportSpec, JobKind, Model, Ref, ResidentModel, check_name
 from smolorad.jobs.import_ import Import
 from smolorad.jobs.import_adapter import AdapterImport
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.shelf import Shelf
 from smolorad.link.convert import from_message, to_message
+from smolorad.paths import user_path
 from smolorad.residency import Residency, Wish
 from smolorad.services.pages import page
 from smolorad.services.requests import check_duration, check_request_id
@@ -62,8 +62,8 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
 
     @wire
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        rows, token = await page(request, self._library.models, lambda model: model.name)
-        return pb.ListModelsResponse(models=[model_message(m, self._resident) for m in rows], next_page_token=token)
+        rows, token = await page(request, self._library.models, lambda model: model.name, self._message)
+        return pb.ListModelsResponse(models=rows, next_page_token=token)
 
     @wire
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -94,8 +94,8 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         async def fetch(limit: int, before: str | None) -> list[Adapter]:
             return await self._library.adapters(limit, before, name=name)
 
-        rows, token = await page(request, fetch, lambda adapter: str(adapter.ref))
-        return pb.ListAdaptersResponse(adapters=map(_message, rows), next_page_token=token)
+        rows, token = await page(request, fetch, lambda adapter: str(adapter.ref), _message)
+        return pb.ListAdaptersResponse(adapters=rows, next_page_token=token)
 
     @wire
     async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.GetAdapterResponse:
@@ -111,7 +111,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     @wire
     async def ExportAdapter(self, request: pb.ExportAdapterRequest, context: Context) -> pb.ExportAdapterResponse:
         adapter = await self._library.adapter(Ref.parse(request.name))
-        await self._shelf.export_adapter(adapter, Path(request.path))
+        await self._shelf.export_adapter(adapter, user_path(request.path, "path"))
         return pb.ExportAdapterResponse(path=request.path)
 
     @wire
@@ -120,6 +120,9 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         removed = await self._shelf.remove_adapter(ref)
         await self._residency.detach(removed)
         return pb.DeleteAdapterResponse(revisions=len(removed))
+
+    def _message(self, model: Model) -> pb.Model:
+        return model_message(model, self._resident)
 
     @property
     def _resident(self) -> str:

@@ -7,11 +7,16 @@ import binascii
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+from google.protobuf.message import Message
+
 from smolorad.errors import InvalidRequest
 
 DEFAULT_SIZE, LARGEST_SIZE = 100, 1000
 
+_PAGE_BYTES = 3 * 2**20
+
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 
 class PageRequest(Protocol):
@@ -22,17 +27,30 @@ class PageRequest(Protocol):
 
 
 async def page(
-    request: PageRequest, fetch: Callable[[int, str | None], Awaitable[list[T]]], key: Callable[[T], str]
-) -> tuple[list[T], str]:
-    """One page, newest first, and the token of the next one; empty on the last.
+    request: PageRequest,
+    fetch: Callable[[int, str | None], Awaitable[list[T]]],
+    key: Callable[[T], str],
+    message: Callable[[T], M],
+) -> tuple[list[M], str]:
+    """One page of messages, newest first, and the token of the next one; empty on the last.
 
-    `fetch(limit, before)` reads rows older than the one with that key. Raises InvalidRequest.
+    `fetch(limit, before)` reads rows older than the one with that key. A page of large messages has fewer of them than was
+    asked for, as they must fit into one answer. Raises InvalidRequest.
     """
     size = request.page_size or DEFAULT_SIZE
     if not 1 <= size <= LARGEST_SIZE:
         raise InvalidRequest.field("page_size", f"is {size}, but must be at least 1 and at most {LARGEST_SIZE:,}")
     rows = await fetch(size + 1, _open(request.page_token) if request.page_token else None)
-    return rows[:size], _seal(key(rows[size - 1])) if len(rows) > size else ""
+    messages: list[M] = []
+    room = _PAGE_BYTES
+    for row in rows[:size]:
+        one = message(row)
+        room -= one.ByteSize()
+        if messages and room < 0:
+            break
+        messages.append(one)
+    shown = len(messages)
+    return messages, _seal(key(rows[shown - 1])) if len(rows) > shown else ""
 
 
 def _seal(key: str) -> str:

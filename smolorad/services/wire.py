@@ -19,13 +19,15 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from smolorad.errors import Internal, InvalidRequest, NoSpace, SmoloraError, Violation, is_disk_full
+from smolorad.errors import Internal, InvalidRequest, SmoloraError, Violation, of_system
 from smolorad.log import Log
 
 log = Log(__name__)
 
 DOMAIN = "smolora"
 _OURS = "/smolora.v1."
+# What gRPC's clients take if they are not told otherwise.
+MESSAGE_LIMIT_BYTES = 4 * 2**20
 _DETAILS_KEY = "grpc-status-details-bin"
 # gRPC begins to refuse metadata above 8 KiB. The details travel there in base64, and the message a second time beside them.
 _MESSAGE_LIMIT_BYTES = 1000
@@ -44,6 +46,7 @@ CODE: Mapping[str, grpc.StatusCode] = {
     "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "OUT_OF_MEMORY": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "NO_SPACE": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "NO_ACCESS": grpc.StatusCode.PERMISSION_DENIED,
     "ENGINE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
     "DAMAGED": grpc.StatusCode.DATA_LOSS,
@@ -70,7 +73,7 @@ def wire(handler: F) -> F:
             async with _errors_to_status(context, handler.__name__), contextlib.aclosing(handler(self, request, context)) as it:
                 _refuse_unreadable(request)
                 async for message in it:
-                    yield message
+                    yield _sendable(message)
 
         return stream  # type: ignore[return-value]
 
@@ -78,13 +81,13 @@ def wire(handler: F) -> F:
     async def single(self: Any, request: Any, context: Context) -> Any:
         async with _errors_to_status(context, handler.__name__):
             _refuse_unreadable(request)
-            return await handler(self, request, context)
+            return _sendable(await handler(self, request, context))
 
     return single  # type: ignore[return-value]
 
 
 class Unreadable(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets `@wire` refuse a request that is no message of its type: gRPC's own answer would have no ErrorInfo."""
+    """Lets `@wire` refuse a request that is no message of its type, or too large: gRPC's own answer would have no ErrorInfo."""
 
     async def intercept_service(self, continuation: Callable[..., Any], call: grpc.HandlerCallDetails) -> Any:
         """The method's handler, with a reader of requests that leaves those of ours to `@wire`."""
@@ -94,15 +97,28 @@ class Unreadable(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         parse, streams = handler.request_deserializer, handler.request_streaming
 
         def read(data: bytes) -> Any:
-            try:
-                return parse(data)
-            except DecodeError:
-                error = InvalidRequest("The request is no message of the contract smolora.v1; make it with its stubs.")
-                if streams:  # read inside the handler, so that it can be raised
-                    raise error from None
-                return error
+            error = InvalidRequest("The request is no message of the contract smolora.v1; make it with its stubs.")
+            if len(data) > MESSAGE_LIMIT_BYTES:
+                error = InvalidRequest(f"The request has {_too_large(len(data))}; send less in one call.")
+            else:
+                with contextlib.suppress(DecodeError):
+                    return parse(data)
+            if streams:  # read inside the handler, so that it can be raised
+                raise error
+            return error
 
         return handler._replace(request_deserializer=read)
+
+
+def _sendable(message: Any) -> Any:
+    """The message, if every gRPC client takes one of its size; their own refusal would have no ErrorInfo."""
+    if (size := message.ByteSize()) > MESSAGE_LIMIT_BYTES:
+        raise InvalidRequest(f"The answer has {_too_large(size)}; ask for less, with a smaller limit or page_size.")
+    return message
+
+
+def _too_large(size: int) -> str:
+    return f"{size:,} bytes, and a message may have {MESSAGE_LIMIT_BYTES:,}"
 
 
 def _refuse_unreadable(request: Any) -> None:
@@ -118,8 +134,9 @@ async def _errors_to_status(context: Context, method: str) -> AsyncIterator[None
         log.debug("call refused", method=method, reason=error.reason, why=error.message)
         await _abort(context, error)
     except Exception as error:
-        if is_disk_full(error):
-            await _abort(context, NoSpace("The disk is full; free some space and try again."))
+        if (known := of_system(error)) is not None:
+            log.info("call refused", method=method, reason=known.reason, why=error)
+            await _abort(context, known)
         log.exception("call failed", method=method)
         await _abort(context, Internal("Something went wrong inside the daemon; please report it with its log."))
 

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from smolorad.errors import BadState, Damaged, Internal, NoSpace, is_disk_full
+from smolorad.errors import BadState, Damaged, Internal, NoAccess, NoSpace, OutOfMemory, is_disk_full
 from smolorad.log import Log
-from smolorad.store.schema import MIGRATIONS
+from smolorad.paths import check_own_file
+from smolorad.store.schema import MIGRATIONS, repair, version_of
 
 log = Log(__name__)
 
@@ -39,7 +40,8 @@ class Database:
         """The database at a path, made or migrated as needed.
 
         A damaged file is put aside as `NAME.damaged-N` and a fresh one begun. Raises BadState where a newer version of
-        smolorad wrote it, NoSpace where the disk is full.
+        smolorad wrote it, NoSpace where the disk is full, NoAccess where it cannot be opened, and InvalidRequest where it is
+        no file of this user's.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         loop = asyncio.get_running_loop()
@@ -74,21 +76,55 @@ class Database:
 
 
 def _explained(error: sqlite3.DatabaseError) -> Exception:
-    if is_disk_full(error):
-        return NoSpace("The disk is full, so nothing was changed; make room and try again.")
-    if isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError):
-        return Internal(f"The daemon's database refused a statement ({error}); please report it with the daemon's log.")
-    return Damaged("The daemon's database is damaged; restart the daemon, which puts it aside and rebuilds the lists.")
+    match _code(error):
+        case _ if is_disk_full(error):
+            return NoSpace("The disk is full, so nothing was changed; make room and try again.")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
+            return NoAccess(
+                f"The daemon's database cannot be written ({error}), so nothing was changed; see to its permissions."
+            )
+        case sqlite3.SQLITE_IOERR:
+            return Damaged(f"The disk refuses the daemon's database ({error}), so nothing was changed; it may be failing.")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return BadState("Another program holds the daemon's database, so nothing was changed; end that one and try again.")
+        case sqlite3.SQLITE_NOMEM:
+            return OutOfMemory("Memory does not suffice for the daemon's database; end other programs and try again.")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return Damaged("The daemon's database is damaged; restart the daemon, which puts it aside and rebuilds the lists.")
+    return Internal(f"The daemon's database refused a statement ({error}); please report it with the daemon's log.")
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary code, without what its extended codes add; that of a plain error where Python itself refused."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
+# What says nothing about the file's contents, so that it must not be put aside.
+_OUTSIDE = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+)
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    check_own_file(path)
+    if path.exists() and not path.stat().st_size:
+        log.error("the database was empty: the jobs in it are lost; the lists are rebuilt from the folders", database=path)
     try:
         return _connect(path)
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         if is_disk_full(error):
             raise NoSpace(f"The disk is full, so {path} cannot be opened; make room and start again.") from error
-        raise
-    except sqlite3.DatabaseError as error:
+        if _code(error) in _OUTSIDE:
+            raise NoAccess(
+                f"{path} cannot be opened ({error}); see to its permissions, and to {path.name}-wal and -shm beside it."
+            ) from error
         aside = _put_aside(path)
         log.error("the database was damaged and is put aside; the lists are rebuilt from the folders", aside=aside, why=error)
         return _connect(path)
@@ -97,6 +133,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
+    connection.text_factory = _text
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -114,17 +151,26 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Brings the schema up to date, in one transaction."""
+    """Brings the schema up to date, and repairs it where it can; raises sqlite3.DatabaseError where it cannot."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise BadState(
             f"{path} was written by a newer smolorad (schema {version}, and this one knows {len(MIGRATIONS)}); "
             "install that version again, or choose another place with SMOLORA_HOME."
         )
-    if version == len(MIGRATIONS):
-        return
-    steps = "\n".join(MIGRATIONS[version:])
-    connection.executescript(f"BEGIN IMMEDIATE;\n{steps}\nPRAGMA user_version = {len(MIGRATIONS)};\nCOMMIT;")
+    if version < 1 and (version := version_of(connection)):
+        log.error("the database had lost the number of its schema", database=path, schema=version)
+        connection.execute(f"PRAGMA user_version = {version}")
+    if version < len(MIGRATIONS):
+        steps = "\n".join(MIGRATIONS[max(version, 0) :])
+        connection.executescript(f"BEGIN IMMEDIATE;\n{steps}\nPRAGMA user_version = {len(MIGRATIONS)};\nCOMMIT;")
+    for name in repair(connection):
+        log.error("a table of the database was lost and is empty now", database=path, table=name)
+
+
+def _text(data: bytes) -> str:
+    """A damaged text is shown as one, so that it spoils its own row alone."""
+    return data.decode(errors="replace")
 
 
 def _put_aside(path: Path) -> Path:

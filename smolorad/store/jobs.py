@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import sqlite3
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,12 +20,16 @@ from smolorad.domain import (
     JobKind,
     JobSpec,
     JobState,
+    Note,
     StateChange,
     TrainProgress,
 )
-from smolorad.errors import AlreadyExists, NotFound
+from smolorad.errors import AlreadyExists, Damaged, NotFound
+from smolorad.log import Log
 from smolorad.store.database import Database
-from smolorad.store.queries import SQL, from_json, to_json
+from smolorad.store.queries import SQL, from_json, readable, to_json
+
+log = Log(__name__)
 
 _KIND_OF = {cls: kind for kind, cls in EVENT_KINDS.items()}
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without l, o, 0 and 1: ids are read aloud and typed
@@ -81,13 +86,12 @@ class JobStore:
         return await self._database.run(work)
 
     async def newest(self, limit: int, before: str | None = None) -> list[Job]:
-        """Newest first; those created before the job `before`, or all."""
-        values = {"limit": limit, "before": before}
-        return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["jobs"], values)])
+        """Newest first; those created before the job `before`, or all. A row that cannot be read is left out."""
+        return await self._database.run(lambda db: readable(db.execute(SQL["jobs"], {"before": before}), _job, limit))
 
     async def unfinished(self) -> list[Job]:
-        """Queued, running, interrupted and paused jobs, oldest first."""
-        return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["unfinished_jobs"])])
+        """Queued, running, interrupted and paused jobs, oldest first. A row that cannot be read is left out."""
+        return await self._database.run(lambda db: readable(db.execute(SQL["unfinished_jobs"]), _job, sys.maxsize))
 
     async def move(
         self, job_id: str, to: JobState, why: str = "", *, error: JobError | None = None, result: str = ""
@@ -177,6 +181,15 @@ def _columns(job: Job) -> dict[str, Any]:
 
 
 def _job(row: sqlite3.Row) -> Job:
+    try:
+        return _read_job(row)
+    except (Damaged, ValueError, TypeError, LookupError) as error:
+        raise Damaged(
+            f"The record of job {row['id']} in the daemon's database cannot be read ({error}); start its work again."
+        ) from error
+
+
+def _read_job(row: sqlite3.Row) -> Job:
     kind = JobKind(row["kind"])
     return Job(
         id=row["id"],
@@ -201,5 +214,10 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _event(row: sqlite3.Row) -> JobEvent:
-    body: EventBody = from_json(EVENT_KINDS[row["kind"]], row["body"])
-    return JobEvent(row["job_id"], row["sequence"], datetime.fromisoformat(row["time"]), body)
+    try:
+        body: EventBody = from_json(EVENT_KINDS[row["kind"]], row["body"])
+        return JobEvent(row["job_id"], row["sequence"], datetime.fromisoformat(row["time"]), body)
+    except (Damaged, ValueError, TypeError, LookupError) as error:
+        # Its number stays, so that whoever follows the job goes on behind it.
+        log.warning("an event of a job cannot be read", job=row["job_id"], sequence=row["sequence"], why=error)
+        return JobEvent(row["job_id"], row["sequence"], _now(), Note("An event of this job cannot be read any more."))

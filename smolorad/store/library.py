@@ -13,7 +13,7 @@ from smolorad.errors import AlreadyExists, Damaged, NotFound
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.store.database import Database
-from smolorad.store.queries import SQL, from_json, to_json
+from smolorad.store.queries import SQL, from_json, readable, to_json
 
 log = Log(__name__)
 
@@ -55,8 +55,8 @@ class _Shelf(Generic[T]):
 
     def newest(self, db: sqlite3.Connection, limit: int, before: Ref | None, *, name: str = "", each: bool = True) -> list[T]:
         statement = "items" if each else "newest_items"
-        values = {"kind": self.kind, "name": name, "limit": limit, "before": self._number(db, before)}
-        return [self.read(row) for row in db.execute(SQL[statement], values)]
+        values = {"kind": self.kind, "name": name, "before": self._number(db, before)}
+        return readable(db.execute(SQL[statement], values), self.read, limit)
 
     def remove(self, db: sqlite3.Connection, ref: Ref) -> list[T]:
         if ref.revision is None:
@@ -180,7 +180,7 @@ class Library:
     async def relocate(self, home: Home) -> int:
         """Makes every record name its folder in this home, which may have been moved or copied; returns how many changed.
 
-        A record that cannot be read is left alone; a call that asks for it gets the error.
+        A record that cannot be read is forgotten: `adopt` reads it again from its folder's manifest.
         """
 
         def work(db: sqlite3.Connection) -> int:
@@ -206,9 +206,10 @@ def _relocate(db: sqlite3.Connection, row: sqlite3.Row, home: Home) -> bool:
     """Whether a record named another folder than its own in this home; then it is changed."""
     try:
         item = _SHELVES[row["kind"]].read(row)
-    except Damaged as error:
-        log.warning("a record of the library cannot be read", kind=row["kind"], name=row["name"], why=error)
-        return False
+    except (Damaged, LookupError) as error:
+        log.warning("a record of the library cannot be read, and is forgotten", kind=row["kind"], name=row["name"], why=error)
+        db.execute(SQL["forget_item"], {"number": row["number"]})
+        return True
     path = str(_folder(item, home))
     if item.path == path:
         return False

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any, TypeVar
 
 import msgspec
 
 from smolorad.errors import Damaged
+from smolorad.log import Log
+
+log = Log(__name__)
 
 T = TypeVar("T")
 
@@ -33,7 +38,21 @@ def from_json(kind: type[T], text: str) -> T:
     """A domain value from JSON; raises Damaged where it is not one."""
     try:
         return msgspec.json.decode(text, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise Damaged(
-            f"A {kind.__name__} in the daemon's database cannot be read ({error}); restart the daemon, then make it again."
+            f"A record ({kind.__name__}) of the daemon's database cannot be read ({error}); "
+            "restart the daemon, which reads it from its folder again."
         ) from error
+
+
+def readable(rows: Iterable[sqlite3.Row], read: Callable[[sqlite3.Row], T], limit: int) -> list[T]:
+    """The first `limit` values of rows that can be read; one damaged row does not hide the others of a list."""
+    return list(itertools.islice(_readable(rows, read), limit))
+
+
+def _readable(rows: Iterable[sqlite3.Row], read: Callable[[sqlite3.Row], T]) -> Iterator[T]:
+    for row in rows:
+        try:
+            yield read(row)
+        except Damaged as error:
+            log.warning("a row of the database is left out of a list", why=error.message)

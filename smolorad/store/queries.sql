@@ -13,7 +13,7 @@ SELECT * FROM jobs WHERE request_id = :request_id AND request_id <> '';
 -- jobs: newest first, those before a job, or all
 SELECT * FROM jobs
 WHERE :before IS NULL OR number < (SELECT number FROM jobs WHERE id = :before)
-ORDER BY number DESC LIMIT :limit;
+ORDER BY number DESC;
 
 -- unfinished_jobs: those that wait, run or are held, oldest first
 SELECT * FROM jobs WHERE state IN ('queued', 'running', 'interrupted', 'paused') ORDER BY number;
@@ -50,13 +50,13 @@ SELECT * FROM library WHERE kind = :kind AND name = :name ORDER BY revision;
 -- items: newest first, of a name or of all, those before an item, or all
 SELECT * FROM library
 WHERE kind = :kind AND (:name = '' OR name = :name) AND (:before IS NULL OR number < :before)
-ORDER BY number DESC LIMIT :limit;
+ORDER BY number DESC;
 
 -- newest_items: newest first, of each name its newest revision
 SELECT * FROM library AS one
 WHERE kind = :kind AND (:before IS NULL OR number < :before)
   AND revision = (SELECT max(revision) FROM library WHERE kind = one.kind AND name = one.name)
-ORDER BY number DESC LIMIT :limit;
+ORDER BY number DESC;
 
 -- item_by_job: what a job made
 SELECT * FROM library WHERE job_id = :job_id AND job_id <> '' ORDER BY number DESC LIMIT 1;
@@ -72,6 +72,9 @@ UPDATE library SET record = :record WHERE number = :number;
 
 -- remove_item: one revision
 DELETE FROM library WHERE kind = :kind AND name = :name AND revision = :revision;
+
+-- forget_item: one row that cannot be read
+DELETE FROM library WHERE number = :number;
 
 -- last_revision: the highest number ever given to a name
 SELECT last FROM revisions WHERE kind = :kind AND name = :name;

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import Mapping
+
 MIGRATIONS = (
     """
     CREATE TABLE jobs (
@@ -54,3 +58,56 @@ MIGRATIONS = (
     CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """,
 )
+
+# Tables before their indexes; without SQLite's own.
+_STATEMENTS = """
+    SELECT type, name, sql FROM sqlite_master
+    WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY type DESC
+"""
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The number of the newest step whose tables and columns are all there; 0 where there are none."""
+    there = _columns(connection)
+    for version in range(len(MIGRATIONS), 0, -1):
+        with _made(version) as expected:
+            if all(columns <= there.get(table, frozenset()) for table, columns in _columns(expected).items()):
+                return version
+    # Some of them are there: the newest, of which `repair` makes the rest.
+    with _made(len(MIGRATIONS)) as expected:
+        return len(MIGRATIONS) if there.keys() & _columns(expected).keys() else 0
+
+
+def repair(connection: sqlite3.Connection) -> list[str]:
+    """Makes the tables and indexes that are lost, empty; returns the tables' names.
+
+    Raises sqlite3.DatabaseError where one has not the columns that it should have.
+    """
+    lost = []
+    with _made(len(MIGRATIONS)) as expected:
+        there, wanted = _columns(connection), _columns(expected)
+        rows = expected.execute(_STATEMENTS).fetchall()
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    for kind, name, statement in rows:
+        if kind == "table" and name in there and not wanted[name] <= there[name]:
+            raise sqlite3.DatabaseError(f"the table {name} has not its columns")
+        if name not in (there if kind == "table" else names):
+            connection.execute(statement)
+            lost += [name] if kind == "table" else []
+    return lost
+
+
+def _made(version: int) -> contextlib.closing[sqlite3.Connection]:
+    """A database in memory with the first steps."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript("\n".join(MIGRATIONS[:version]))
+    return contextlib.closing(connection)
+
+
+def _columns(connection: sqlite3.Connection) -> Mapping[str, frozenset[str]]:
+    """The columns of every table of ours, by its name."""
+    names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    ours = [name for name in names if not name.startswith("sqlite_")]
+    return {
+        name: frozenset(row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (name,))) for name in ours
+    }

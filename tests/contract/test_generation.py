@@ -318,3 +318,16 @@ async def test_an_adapter_is_asked_while_it_is_trained(house: House, script: Scr
     assert (wrong.code, wrong.reason) == (PRECONDITION, "WRONG_BASE")
     nobody = await refused(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter="nosuch@latest")))
     assert (nobody.code, nobody.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("megabytes", [5, 20])
+async def test_a_message_that_is_too_large_is_refused_with_a_reason(house: House, megabytes: int) -> None:
+    prompt = "x" * (megabytes * 2**20)
+    for call in (
+        house.generation.Generate(pb.GenerateRequest(prompt=prompt)),
+        house.generation.CountTokens(pb.CountTokensRequest(prompt=prompt)),
+    ):
+        failure = await refused(call)
+        assert (failure.code, failure.reason) == (INVALID, "INVALID_REQUEST")
+        assert "4,194,304" in failure.message
+    assert (await house.system.GetStatus(system_pb2.GetStatusRequest())).pid

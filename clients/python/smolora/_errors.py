@@ -130,6 +130,12 @@ class NoSpace(SmoloraError):
     reason = "NO_SPACE"
 
 
+class NoAccess(SmoloraError):
+    """The system does not let the daemon's user read or write a file; the message names it."""
+
+    reason = "NO_ACCESS"
+
+
 class EngineUnavailable(SmoloraError):
     """The engine died or is restarting; try again after `retry_after` seconds."""
 

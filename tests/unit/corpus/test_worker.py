@@ -13,7 +13,7 @@ import pytest
 from smolora.v1 import datasets_pb2
 from smolorad.children.worker import WorkerProcesses
 from smolorad.domain import Dataset, DatasetReport, Note, PhaseProgress, Prepared, PrepareSpec, Shape
-from smolorad.errors import BadData, EngineUnavailable, NotFound, SmoloraError
+from smolorad.errors import BadData, EngineUnavailable, InvalidRequest, NotFound, SmoloraError
 from smolorad.link.v1 import link_pb2 as pb
 from tests.unit.corpus.kit import fill
 from tests.worker import running_worker
@@ -108,8 +108,18 @@ def test_a_cancelled_preparation_leaves_nothing(tmp_path: Path, long: Path) -> N
 
 def test_an_error_of_no_class_is_ours(tmp_path: Path) -> None:
     files = fill(tmp_path / "in", {"a.txt": "one"})
+    request = datasets_pb2.PrepareDatasetRequest(name="d")
+    with running_worker({}, "smolorad.corpus") as worker:
+        nowhere = pb.Prepare(files_path=str(files), request=request, output_path="a\0b")
+        assert worker.call(prepare=nowhere)[-1].failure.reason == SmoloraError.reason
+
+
+def test_what_the_system_refuses_is_no_bug(tmp_path: Path) -> None:
+    files = fill(tmp_path / "in", {"a.txt": "one"})
     (tmp_path / "file").touch()
     request = datasets_pb2.PrepareDatasetRequest(name="d")
     with running_worker({}, "smolorad.corpus") as worker:
         nowhere = pb.Prepare(files_path=str(files), request=request, output_path=str(tmp_path / "file" / "out"))
-        assert worker.call(prepare=nowhere)[-1].failure.reason == SmoloraError.reason
+        failure = worker.call(prepare=nowhere)[-1].failure
+        assert failure.reason == InvalidRequest.reason
+        assert "Not a directory" in failure.message

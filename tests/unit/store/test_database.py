@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -97,6 +98,64 @@ async def test_each_damaged_file_is_put_aside(tmp_path: Path) -> None:
         async with Database.open(path) as database:
             await database.run(lambda db: remember(db, "fresh"))
         assert path.with_name(f"x.db.damaged-{number}").exists()
+
+
+async def test_an_empty_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "x.db"
+    path.touch()
+    async with Database.open(path) as database:
+        await database.run(lambda db: remember(db, "fresh"))
+    assert "the jobs in it are lost" in caplog.text
+
+
+async def made(path: Path) -> None:
+    """A database with one row."""
+    async with Database.open(path) as database:
+        await database.run(lambda db: remember(db, "kept"))
+
+
+def changed(path: Path, *statements: str) -> None:
+    """Does something to it that smolora would not do."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        for statement in statements:
+            raw.execute(statement)
+
+
+@pytest.mark.parametrize("version", [0, -3])
+async def test_a_lost_schema_number_loses_nothing(tmp_path: Path, version: int) -> None:
+    await made(path := tmp_path / "x.db")
+    changed(path, f"PRAGMA user_version = {version}")
+    async with Database.open(path) as database:
+        assert await database.run(recall) == "kept"
+    assert list(tmp_path.glob("*damaged*")) == []
+
+
+@pytest.mark.parametrize("table", ["jobs", "events", "library", "revisions"])
+async def test_a_lost_table_is_made_anew_and_the_others_stay(
+    tmp_path: Path, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await made(path := tmp_path / "x.db")
+    changed(path, "PRAGMA foreign_keys = OFF", f"DROP TABLE {table}", "PRAGMA user_version = 0")
+    async with Database.open(path) as database:
+        assert await database.run(recall) == "kept"
+        assert await database.run(lambda db: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) == 0
+    assert "a table of the database was lost" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("ALTER TABLE jobs DROP COLUMN result",),
+        ("DROP TABLE memory", "CREATE TABLE memory (other)"),
+        ("DROP TABLE memory", "CREATE VIEW memory AS SELECT 1"),
+    ],
+)
+async def test_tables_of_another_shape_are_put_aside(tmp_path: Path, statements: tuple[str, ...]) -> None:
+    await made(path := tmp_path / "x.db")
+    changed(path, *statements)
+    async with Database.open(path) as database:
+        assert await database.run(recall) is None
+    assert (tmp_path / "x.db.damaged-1").exists()
 
 
 def test_every_statement_compiles() -> None:

@@ -160,3 +160,44 @@ async def test_a_row_that_cannot_be_read_is_damaged(database: Database, jobs: Jo
     await database.run(lambda db: db.execute("UPDATE jobs SET spec = '{'"))
     with pytest.raises(Damaged, match="TrainSpec"):
         await jobs.get(job.id)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("state", "asleep"),
+        ("kind", "dream"),
+        ("spec", "{"),
+        ("spec", "[]"),
+        ("create_time", "yesterday"),
+        ("error", "{"),
+        ("progress", "[" * 50_000),
+        ("attempts", "many"),
+        ("target", b"\xff"),
+    ],
+)
+async def test_one_row_that_cannot_be_read_hides_no_other_job(
+    database: Database, jobs: JobStore, column: str, value: object
+) -> None:
+    ids = [(await jobs.create(JobKind.TRAIN, "t", SPEC))[0].id for _ in range(3)]
+    await database.run(lambda db: db.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (value, ids[1])))
+    assert {ids[0], ids[2]} <= {job.id for job in await jobs.newest(9)}
+    assert {ids[0], ids[2]} <= {job.id for job in await jobs.unfinished()}
+    assert [job.id for job in await jobs.newest(2, ids[2])][-1] == ids[0]
+    if column not in ("attempts", "target"):  # SQLite keeps any value in any column, and these are shown as they are
+        with pytest.raises(Damaged, match=f"job {ids[1]} .* start its work again"):
+            await jobs.get(ids[1])
+
+
+@pytest.mark.parametrize(("column", "value"), [("kind", "dream"), ("body", "{"), ("time", "noon")])
+async def test_an_event_that_cannot_be_read_keeps_its_number(
+    database: Database, jobs: JobStore, column: str, value: str
+) -> None:
+    job, _ = await jobs.create(JobKind.TRAIN, "t", SPEC)
+    await jobs.append(job.id, Note("second"))
+    await jobs.append(job.id, Note("third"))
+    await database.run(lambda db: db.execute(f"UPDATE events SET {column} = ? WHERE sequence = 2", (value,)))
+    found = await jobs.events(job.id)
+    assert [event.sequence for event in found] == [1, 2, 3]
+    assert found[1].body == Note("An event of this job cannot be read any more.")
+    assert found[2].body == Note("third")

@@ -154,13 +154,45 @@ async def test_a_moved_home_names_its_own_folders(library: Library, database: Da
     await database.run(
         lambda db: db.execute("INSERT INTO library VALUES (99, 'model', 'strange', 0, '', '{\"of\": \"a later version\"}')")
     )
-    assert await library.relocate(after) == 3
+    assert await library.relocate(after) == 4  # the one that cannot be read is forgotten
     assert await library.relocate(after) == 0
     assert await library.dataset(Ref("verses")) == dataset("verses", 3, "j1", str(after.dataset(Ref("verses", 3))))
     assert (await library.adapter(Ref("style"))).path == str(after.adapter(Ref("style", 2)))
     assert (await library.model("merged")).path == str(after.model("merged"))
-    with pytest.raises(Damaged):
+    with pytest.raises(NotFound):
         await library.model("strange")
+
+
+async def damage(database: Database, name: str, record: object) -> None:
+    """Writes something else into the row of an item."""
+    await database.run(lambda db: db.execute("UPDATE library SET record = ? WHERE name = ?", (record, name)))
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", "null", "[" * 100_000, 7, b"\xff\xfe", '{"name": 3}'])
+async def test_one_row_that_cannot_be_read_hides_no_other(library: Library, database: Database, record: object) -> None:
+    for name in ("a", "b", "c"):
+        await library.add_adapter(adapter(name, 1))
+        await library.add_dataset(dataset(name, 1))
+    await damage(database, "b", record)
+    assert [one.name for one in await library.adapters(9)] == ["c", "a"]
+    assert [one.name for one in await library.adapters(1, "c@1")] == ["a"]
+    assert [one.name for one in await library.datasets(9)] == ["c", "a"]
+    with pytest.raises(Damaged, match="restart the daemon"):
+        await library.adapter(Ref("b"))
+
+
+async def test_a_row_that_cannot_be_read_is_read_from_its_folder_at_the_next_start(
+    library: Library, database: Database, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    item = dataset("verses", 1, "j1", str(home.dataset(Ref("verses", 1))))
+    published(home, home.jobs / "stage", item, home.dataset(item.ref))
+    await library.add_dataset(item)
+    await damage(database, "verses", "{")
+    await library.relocate(home)
+    assert await adopt(home, library) == 1
+    assert await library.dataset(Ref("verses")) == item
 
 
 def published(home: Home, stage: Path, item: Dataset | Model, final: Path) -> None:

@@ -8,8 +8,8 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePath
-from typing import Any, BinaryIO, cast
+from pathlib import PurePath
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
 from smolora._text.rows import BadFile
 
@@ -19,6 +19,17 @@ _BUFFER_BYTES = 2**18
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
+class Openable(Protocol):
+    """What a reader asks of a file: a `Path`, or one that is watched while it is read."""
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, with its dot."""
+
+    def open(self, mode: Literal["rb"], /) -> BinaryIO:
+        """Its bytes from the beginning."""
+
+
 def bare_name(name: str) -> str:
     """The name without the ending of its compression: `a.jsonl` of `a.jsonl.gz`."""
     path = PurePath(name)
@@ -26,7 +37,7 @@ def bare_name(name: str) -> str:
 
 
 @contextmanager
-def open_binary(path: Path, file: str, line: Callable[[], int] = lambda: 1) -> Iterator[BinaryIO]:
+def open_binary(path: Openable, file: str, line: Callable[[], int] = lambda: 1) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked as they are read; `file` names it in errors, `line` tells how far its reader is.
 
     Raises BadFile for one that is not what its ending says, and where Zstandard cannot be read for want of pyarrow.

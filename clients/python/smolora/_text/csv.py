@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from smolora._models import ProblemKind, RowProblem
+from smolora._text.compressed import Openable
 from smolora._text.csv_form import Form, form_of
 from smolora._text.lines import MAX_LINE_BYTES, Line, read_lines
 from smolora._text.rows import BadFile, Record, Records, Rows, excerpt, quoted, row
@@ -23,7 +23,7 @@ _DELIMITERS = ",;\t|"
 _EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
-def read_csv(path: Path, file: str, text_field: str = "text", delimiter: str = "") -> Rows:
+def read_csv(path: Openable, file: str, text_field: str = "text", delimiter: str = "") -> Rows:
     """The stripped values of one column; empty lines are no rows. `file` names the file in rows and problems.
 
     A row is placed at the line where it begins. Raises BadFile where the header is missing, malformed, or has no such column.
@@ -39,7 +39,7 @@ def read_csv(path: Path, file: str, text_field: str = "text", delimiter: str = "
 
 
 def read_table(
-    path: Path,
+    path: Openable,
     file: str,
     wanted: Sequence[str] = (),
     delimiter: str = "",

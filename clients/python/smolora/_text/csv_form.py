@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import dropwhile
-from pathlib import Path
 from typing import Any, Literal
 
-from smolora._text.compressed import open_binary
+from smolora._text.compressed import Openable, open_binary
 from smolora._text.lines import Line, read_lines
 from smolora._text.rows import BadFile
 
@@ -47,7 +46,7 @@ class Form:
 _PLAIN = Form()
 
 
-def form_of(path: Path, file: str, header: Line, delimiter: str) -> Form:
+def form_of(path: Openable, file: str, header: Line, delimiter: str) -> Form:
     """How the values are quoted of a file whose lines begin with `header`."""
     hints = _hints(path, file, delimiter)
     others = [Form(spaced=True)] if b'"' in hints and _spaced(delimiter) in hints else []
@@ -69,7 +68,7 @@ def _spaced(delimiter: str) -> bytes:
     return f'{delimiter} "'.encode()
 
 
-def _hints(path: Path, file: str, delimiter: str) -> set[bytes]:
+def _hints(path: Openable, file: str, delimiter: str) -> set[bytes]:
     """Which of the marks there are that another way of quoting has; files that have none are read once."""
     marks = {b'"', b'\\"', _spaced(delimiter)}
     found: set[bytes] = set()
@@ -82,7 +81,7 @@ def _hints(path: Path, file: str, delimiter: str) -> set[bytes]:
     return found
 
 
-def _texts(path: Path, file: str, header: Line) -> Iterator[str]:
+def _texts(path: Openable, file: str, header: Line) -> Iterator[str]:
     """The lines of a file from its header on, as far as it can be read."""
     with suppress(BadFile), closing(read_lines(path, file)) as lines:
         yield from (line.text for line in dropwhile(lambda line: line.number < header.number, lines))

@@ -10,11 +10,10 @@ import json
 import re
 from contextlib import closing, suppress
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO
 
 from smolora._models import ProblemKind, RowProblem
-from smolora._text.compressed import open_binary
+from smolora._text.compressed import Openable, open_binary
 from smolora._text.jsonl import DECODER, kind_of, malformed, read_objects
 from smolora._text.lines import MAX_LINE_BYTES, read_lines
 from smolora._text.rows import BadFile, Record, Records, excerpt
@@ -24,7 +23,7 @@ _CUT_OFF = "Unterminated string starting at"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def read_json(path: Path, file: str) -> Records:
+def read_json(path: Openable, file: str) -> Records:
     """The objects of an array, or one after another, each at the line where it begins.
 
     Raises BadFile where the file is not UTF-8 or not JSON, unless it has one object a line: behind a fault it is not known
@@ -59,7 +58,7 @@ def read_json(path: Path, file: str) -> Records:
         _end(text, file)
 
 
-def _is_lines(path: Path, file: str) -> bool:
+def _is_lines(path: Openable, file: str) -> bool:
     """Whether both of the first two lines that are not empty begin an object, as those of no single one do."""
     with suppress(BadFile), closing(read_lines(path, file)) as lines:
         begins = (line.text.lstrip()[:1] for line in lines if line.text.strip())

@@ -6,10 +6,10 @@ import json
 from collections import Counter
 from contextlib import closing
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 from smolora._models import ProblemKind, RowProblem
+from smolora._text.compressed import Openable
 from smolora._text.lines import Block, read_blocks
 from smolora._text.rows import Record, Records, Row, Rows, excerpt, quoted, row
 
@@ -35,13 +35,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def read_jsonl(path: Path, file: str, text_field: str = "text") -> Rows:
+def read_jsonl(path: Openable, file: str, text_field: str = "text") -> Rows:
     """The stripped values of one field; empty lines are no rows. `file` names the file in rows and problems."""
     for record in read_objects(path, file):
         yield text_of(record, text_field) if isinstance(record, Record) else record
 
 
-def read_objects(path: Path, file: str) -> Records:
+def read_objects(path: Openable, file: str) -> Records:
     """The objects of a file; empty lines are none."""
     with closing(read_blocks(path, file)) as blocks:
         for block in blocks:

@@ -6,11 +6,10 @@ import codecs
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from smolora._models import ProblemKind, RowProblem
-from smolora._text.compressed import open_binary
+from smolora._text.compressed import Openable, open_binary
 from smolora._text.rows import BadFile, excerpt, fault
 
 # A whole book fits. What is longer is no line of text, and would be held several times over.
@@ -39,7 +38,7 @@ class Block(NamedTuple):
     texts: list[str]
 
 
-def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[Line, None, None]:
+def read_lines(path: Openable, file: str, most: int = MAX_LINE_BYTES) -> Generator[Line, None, None]:
     """The lines of a file; they end in LF, CRLF or CR, as in Python's text files. A byte order mark is left out.
 
     A line that is not UTF-8, holds NUL or is longer than `most` bytes has a fault.
@@ -51,7 +50,7 @@ def read_lines(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[L
             yield _line(number, raw, most)
 
 
-def read_blocks(path: Path, file: str, most: int = MAX_LINE_BYTES) -> Generator[Block | Line, None, None]:
+def read_blocks(path: Openable, file: str, most: int = MAX_LINE_BYTES) -> Generator[Block | Line, None, None]:
     """As `read_lines`, many lines at a time where none has a fault: decoded at once, they take a third of the time."""
     number = 0
     with open_binary(path, file, lambda: number + 1) as stream:

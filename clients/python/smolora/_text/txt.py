@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 from smolora._models import ProblemKind, RowProblem
+from smolora._text.compressed import Openable
 from smolora._text.lines import MAX_LINE_BYTES, Line, read_lines
 from smolora._text.rows import Row, Rows, excerpt
 
@@ -17,13 +17,13 @@ _FENCE = re.compile(r"\s*(?:(`{3,})[^`]*|(~{3,}).*)")
 _FRONT_MATTER = "---"
 
 
-def read_txt(path: Path, file: str, unit: str = LINE) -> Rows:
+def read_txt(path: Openable, file: str, unit: str = LINE) -> Rows:
     """The stripped lines, paragraphs or whole text of a file, empty ones left out; `file` names it in rows and problems."""
     with closing(read_lines(path, file)) as lines:
         yield from _read(lines, file, unit)
 
 
-def read_markdown(path: Path, file: str, unit: str = PARAGRAPH) -> Rows:
+def read_markdown(path: Openable, file: str, unit: str = PARAGRAPH) -> Rows:
     """As `read_txt`, but without the front matter, and with each fenced block of code in one piece."""
     with closing(read_lines(path, file)) as lines:
         yield from _read(_without_front_matter(lines), file, unit, fenced=True)

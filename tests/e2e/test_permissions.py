@@ -1,0 +1,208 @@
+"""Files that may not be read or written: one sentence that names the file, from a real daemon that the system refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import smolora
+from tests.daemon_process import DaemonProcess, daemon_process
+from tests.powerless import closed, powerless
+from tests.tiny import tiny_model
+from tests.unit.engine.kit import make_adapter
+
+pytestmark = pytest.mark.timeout(300)
+
+ROWS = [f"row {number} with a few words" for number in range(20)]
+CONFIG_EXIT = 78
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("permissions") / "model")
+
+
+@pytest.fixture(scope="module")
+def daemon(model: Path) -> Iterator[DaemonProcess]:
+    """A daemon that permissions bind, with the model `mine`, the adapter `style` and the dataset `rows`."""
+    with daemon_process(prefix=powerless(), SMOLORA_DTYPE="float32") as running, smolora.Client(running.socket) as client:
+        texts = model.parent / "rows.txt"
+        texts.write_text("\n".join(ROWS))
+        client.import_model(model, "mine").result()
+        client.prepare("rows", texts).result()
+        peft = make_adapter(model, model.parent / "peft")
+        client.import_adapter(peft, "style", base_model="mine")
+        yield running
+
+
+@pytest.fixture
+def client(daemon: DaemonProcess) -> Iterator[smolora.Client]:
+    with smolora.Client(daemon.socket) as connected:
+        yield connected
+        connected.unload()
+
+
+def refused(work: Callable[[], object], *names: str) -> None:
+    """The work fails with a sentence that names the file and what to do."""
+    with pytest.raises(smolora.NoAccess) as caught:
+        work()
+    for name in (*names, "Permission denied", "let this user read it"):
+        assert name in caught.value.message
+    assert caught.value.message.count("\n") == 0
+
+
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "model.safetensors",
+        "",
+        pytest.param("tokenizer.json", marks=LONG),
+        pytest.param("tokenizer_config.json", marks=LONG),
+    ],
+)
+def test_a_model_that_may_not_be_read(client: smolora.Client, model: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    with closed(folder / name):
+        refused(lambda: client.load(folder).result(), str(folder / name))
+        refused(lambda: client.import_model(folder, "other").result(), str(folder / name))
+        refused(lambda: client.prepare("more", tmp_path.parent, model=str(folder)).result(), str(folder / name))
+    assert client.load(folder).result().name == str(folder)
+    assert [one.name for one in client.models()] == ["mine"]
+
+
+def test_a_model_in_a_folder_that_may_not_be_entered(client: smolora.Client, model: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "locked"
+    folder = shutil.copytree(model, parent / "model")
+    for mode in (0o000, 0o600):
+        with closed(parent, mode):
+            refused(lambda: client.load(folder).result(), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "merges"),
+    [
+        ("manifest.json", False),
+        ("model.safetensors", False),
+        pytest.param("manifest.json", True, marks=LONG),
+        pytest.param("config.json", True, marks=LONG),
+        pytest.param("model.safetensors", True, marks=LONG),
+        pytest.param("tokenizer.json", False, marks=LONG),
+    ],
+)
+def test_a_published_model_that_may_not_be_read(client: smolora.Client, daemon: DaemonProcess, name: str, merges: bool) -> None:
+    with closed(daemon.home / "models" / "mine" / name):
+        refused(lambda: client.load("mine").result(), name)
+        if merges:
+            refused(lambda: client.merge("style", "merged").result(), name)
+    assert client.generate("row", model="mine", max_tokens=2).text() is not None
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_that_may_not_be_read(client: smolora.Client, daemon: DaemonProcess, tmp_path: Path, name: str) -> None:
+    client.load("mine").result()
+    with closed(daemon.home / "adapters" / "style" / "1" / name):
+        refused(lambda: client.generate("row", adapter="style", max_tokens=2).text(), name)
+        refused(lambda: client.merge("style", "merged").result(), name)
+        refused(lambda: client.export_adapter("style", tmp_path / "exported"), name)
+    assert not list(tmp_path.iterdir())
+    assert client.generate("row", adapter="style", max_tokens=2).text() is not None
+
+
+def test_a_dataset_that_may_not_be_read(client: smolora.Client, daemon: DaemonProcess) -> None:
+    folder = daemon.home / "datasets" / "rows" / "1"
+    for path in (folder / "train", folder):
+        with closed(path):
+            refused(lambda: client.preview("rows"), str(path))
+            refused(lambda: client.train("rows", "never", model="mine", max_steps=1).result(), str(path))
+    assert client.preview("rows").rows
+
+
+def test_an_export_to_where_nothing_may_be_written(client: smolora.Client, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    for mode in (0o500, 0o000):
+        with closed(locked, mode), pytest.raises(smolora.NoAccess, match="locked"):
+            client.export_adapter("style", locked / "exported")
+    for path in (tmp_path / ("n" * 256), Path(f"{tmp_path}{'/a' * 2500}"), Path(f"{tmp_path}/a\0b")):
+        with pytest.raises(smolora.InvalidRequest, match="path"):
+            client.export_adapter("style", path)
+        with pytest.raises(smolora.InvalidRequest, match="model"):
+            client.load(path).result()
+    assert not list(locked.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["locked"]
+
+
+def test_a_file_of_the_client_that_may_not_be_read(daemon: DaemonProcess, tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("one\n")
+    with closed(path):
+        command = [*powerless(), sys.executable, "-m", "smolora.cli.main", "prepare", str(path), "--name", "more"]
+        done = subprocess.run(command, env=daemon.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def started(root: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`smolorad serve` where it cannot start."""
+    places = {"SMOLORA_HOME": str(root / "home"), "SMOLORA_SOCKET": str(root / "d.sock")}
+    return subprocess.run(
+        [*powerless(), sys.executable, "-m", "smolorad.cli", "serve"],
+        env={**os.environ, **places, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def _unwritable(home: Path) -> None:
+    home.chmod(0o500)
+
+
+def _unreadable_database(home: Path) -> None:
+    (home / "smolora.db").write_bytes(b"x")
+    (home / "smolora.db").chmod(0)
+
+
+HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a home that cannot be made": (lambda home: (home.rmdir(), home.parent.chmod(0o500)), "home"),
+    "a home that cannot be written": (_unwritable, "home/datasets"),
+    "a database that may not be read": (_unreadable_database, "smolora.db"),
+    "a lock that may not be read": (lambda home: (home / "lock").touch(0o000), "lock"),
+    "a lock that is a folder": (lambda home: (home / "lock").mkdir(), "lock"),
+    "a database that is a folder": (lambda home: (home / "smolora.db").mkdir(), "smolora.db"),
+    "a database that is a link to nowhere": (lambda home: (home / "smolora.db").symlink_to(home / "gone"), "smolora.db"),
+    "a folder beside the database": (lambda home: (home / "smolora.db-wal").mkdir(), "smolora.db"),
+    "a lock of the socket that is a link": (
+        lambda home: (home.parent / "d.sock.lock").symlink_to(home / "gone"),
+        "d.sock.lock",
+    ),
+    "a socket that is a folder": (lambda home: (home.parent / "d.sock").mkdir(), "d.sock"),
+}
+
+
+@pytest.mark.parametrize("case", HOPELESS)
+def test_a_home_that_cannot_work(short_path: Path, case: str) -> None:
+    make, name = HOPELESS[case]
+    (short_path / "home").mkdir(mode=0o700)
+    make(short_path / "home")
+    done = started(short_path)
+    short_path.chmod(0o700)
+    assert done.returncode == CONFIG_EXIT, done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("smolorad: ")
+    assert name in said
+    assert "Traceback" not in done.stderr
+    assert not (short_path / "home" / "gone").exists()

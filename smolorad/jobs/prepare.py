@@ -69,6 +69,7 @@ class Prepare:
     async def plan(self, spec: PrepareSpec) -> PrepareSpec:
         """The request, if it can be carried out; raises InvalidRequest or NotFound."""
         _check(spec)
+        self._shelf.check_place("dataset", spec.name)
         if bool(spec.upload_id) == (spec.hub is not None):
             raise InvalidRequest.field("upload_id", "give exactly one of upload_id and hub")
         if spec.upload_id and not (self._home.uploads / check_name(spec.upload_id, "upload_id")).is_dir():

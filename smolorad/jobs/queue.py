@@ -11,6 +11,7 @@ from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState, PrepareSp
 from smolorad.errors import AlreadyExists, BadState, QueueFull, ShuttingDown
 from smolorad.jobs.events import Events
 from smolorad.jobs.machine import Machine
+from smolorad.jobs.units import Units, unit
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.store.jobs import JobStore
@@ -75,8 +76,9 @@ class Lane:
 class Queue:
     """Takes jobs, and has them run."""
 
-    def __init__(self, home: Home, store: JobStore, events: Events, machine: Machine, max_queue: int) -> None:
+    def __init__(self, home: Home, store: JobStore, events: Events, machine: Machine, units: Units, max_queue: int) -> None:
         self._home = home
+        self._units = units
         self._store = store
         self._events = events
         self._machine = machine
@@ -122,6 +124,7 @@ class Queue:
             )
         return job
 
+    @unit
     async def submit(self, kind: JobKind, target: str, spec: JobSpec, request_id: str = "") -> Job:
         """Writes a job down and lines it up; the same request id gives the earlier job.
 
@@ -137,6 +140,7 @@ class Queue:
             log.info("job queued", job=job.id, kind=kind, target=target)
         return job
 
+    @unit
     async def cancel(self, job_id: str) -> Job:
         """Ends a job: at once while it waits, within a micro-step while it runs; one that has ended stays as it is."""
         while (job := await self._store.get(job_id)).state not in TERMINAL:
@@ -152,6 +156,7 @@ class Queue:
             return job
         return job
 
+    @unit
     async def pause(self, job_id: str) -> Job:
         """Holds a job: at once while it waits, at its next step while it trains. Raises BadState if it has ended."""
         while (job := await self._store.get(job_id)).state is not JobState.PAUSED:
@@ -168,6 +173,7 @@ class Queue:
             return job
         return job
 
+    @unit
     async def resume(self, job_id: str) -> Job:
         """Lines a paused, failed or cancelled job up again, now or once it is so; one that waits or runs stays as it is.
 

@@ -67,6 +67,9 @@ SELECT name FROM library WHERE kind = :kind GROUP BY name ORDER BY max(number) D
 -- every_item: all that is published, of every kind
 SELECT * FROM library;
 
+-- places: which revisions are published, of every kind
+SELECT kind, name, revision FROM library;
+
 -- replace_record: what is known of one item, written anew
 UPDATE library SET record = :record WHERE number = :number;
 

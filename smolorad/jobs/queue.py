@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
 from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState, PrepareSpec
-from smolorad.errors import AlreadyExists, BadState, QueueFull, ShuttingDown
+from smolorad.errors import AlreadyExists, BadState, NoSpace, QueueFull, ShuttingDown
 from smolorad.jobs.events import Events
 from smolorad.jobs.machine import Machine
 from smolorad.jobs.units import Units, unit
 from smolorad.log import Log
 from smolorad.paths import Home
+from smolorad.store.database import CannotWrite
 from smolorad.store.jobs import JobStore
 
 log = Log(__name__)
@@ -67,8 +68,8 @@ class Lane:
                 if job.state is JobState.QUEUED:
                     self.waiting.appendleft(job.id)
             except Exception:
-                # The run could not even be written down; the daemon's next start takes the job up again.
-                log.exception("job lost until the daemon's next start", job=self.running)
+                # A bug, or a row that cannot be read. The others run on; `jobs resume` puts this one into the line again.
+                log.exception("job does not run until it is resumed, or the daemon starts again", job=self.running)
             finally:
                 self.running = ""
 
@@ -95,10 +96,10 @@ class Queue:
         for job in unfinished:
             if job.state is JobState.PAUSED:
                 continue
-            if job.state is JobState.RUNNING:
-                await self._events.move(job.id, JobState.INTERRUPTED, "the daemon ended while it ran")
-            if job.state is not JobState.QUEUED:
-                await self._events.move(job.id, JobState.QUEUED, "it goes on where it was")
+            try:
+                await self._machine.line_up(job)
+            except (NoSpace, CannotWrite) as error:
+                log.warning("a job is written down as queued once there is room", job=job.id, why=error.message)
             self._lane(job).put(job.id)
         await asyncio.to_thread(self._sweep, unfinished)
         self._tasks = [asyncio.create_task(lane.work(), name=f"lane-{name}") for name, lane in self._lanes.items()]
@@ -144,13 +145,16 @@ class Queue:
     async def cancel(self, job_id: str) -> Job:
         """Ends a job: at once while it waits, within a micro-step while it runs; one that has ended stays as it is."""
         while (job := await self._store.get(job_id)).state not in TERMINAL:
-            if job.state is JobState.RUNNING:
-                self._machine.stop(job_id, JobState.CANCELLED, "somebody asked")
+            if job.state is JobState.RUNNING and self._machine.stop(job_id, JobState.CANCELLED, "somebody asked"):
                 return job
             try:
                 job = await self._events.move(job_id, JobState.CANCELLED, "somebody asked")
             except BadState:
                 continue  # it has just begun to run, or ended
+            except (NoSpace, CannotWrite):
+                if not self._machine.stop(job_id, JobState.CANCELLED, "somebody asked"):
+                    raise
+                return job  # it waits for room already, and becomes cancelled instead
             self._unline(job)
             await self._machine.discard(job)
             return job
@@ -160,8 +164,7 @@ class Queue:
     async def pause(self, job_id: str) -> Job:
         """Holds a job: at once while it waits, at its next step while it trains. Raises BadState if it has ended."""
         while (job := await self._store.get(job_id)).state is not JobState.PAUSED:
-            if job.state is JobState.RUNNING:
-                await self._machine.pause(job_id)
+            if job.state is JobState.RUNNING and await self._machine.pause(job_id):
                 return job
             if job.state in TERMINAL:
                 raise BadState(f"Job {job_id} has ended ({job.state}), so it cannot be paused.")
@@ -169,6 +172,10 @@ class Queue:
                 job = await self._events.move(job_id, JobState.PAUSED, "somebody asked")
             except BadState:
                 continue  # it has just begun to run, or ended
+            except (NoSpace, CannotWrite):
+                if not await self._machine.pause(job_id):
+                    raise
+                return job  # it waits for room already, and becomes paused instead
             self._unline(job)
             return job
         return job
@@ -181,7 +188,9 @@ class Queue:
         """
         job = await self._store.get(job_id)
         if job.state not in TERMINAL | {JobState.PAUSED}:
-            self._machine.resume(job_id)
+            if not self._machine.resume(job_id) and job_id not in self._lane(job).waiting:
+                self._admit()
+                self._lane(job).put(job_id)
             return job
         if job.state is JobState.SUCCEEDED:
             raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
@@ -228,6 +237,7 @@ class Queue:
         lane = self._lane(job)
         if job.id in lane.waiting:
             lane.waiting.remove(job.id)
+        self._machine.stir(job.id)
 
     def _sweep(self, unfinished: list[Job]) -> None:
         """Removes stages, which nobody writes now, and uploads that no waiting job reads."""

@@ -22,6 +22,10 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 5.0
 
 
+class CannotWrite(Internal):
+    """SQLite refuses for now: another process has the file, or the disk fails. Trying again may help."""
+
+
 class Database:
     """The daemon's SQLite file.
 
@@ -76,7 +80,9 @@ class Database:
 def _explained(error: sqlite3.DatabaseError) -> Exception:
     if is_disk_full(error):
         return NoSpace("The disk is full, so nothing was changed; make room and try again.")
-    if isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError):
+    if isinstance(error, sqlite3.OperationalError):
+        return CannotWrite(f"The daemon's database refused a statement ({error}); please report it with the daemon's log.")
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
         return Internal(f"The daemon's database refused a statement ({error}); please report it with the daemon's log.")
     return Damaged("The daemon's database is damaged; restart the daemon, which puts it aside and rebuilds the lists.")
 

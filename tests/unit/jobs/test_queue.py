@@ -126,14 +126,6 @@ async def test_an_unexpected_error_fails_the_job_and_not_the_lane(desk: Desk) ->
     assert (await desk.ended(two.id)).state is S
 
 
-async def test_a_full_disk_is_told_as_such(desk: Desk) -> None:
-    desk.train.script = [[OSError(28, "No space left on device")]]
-    job = await desk.ended((await desk.train_job()).id)
-    assert job.error is not None
-    assert job.error.reason == "NO_SPACE"
-    assert f"jobs resume {job.id}" in job.error.message
-
-
 async def test_a_job_whose_process_died_goes_on_before_the_others(desk: Desk) -> None:
     desk.train.script = [[Checkpoint(5), DIED]]
     one, two = await desk.train_job("one"), await desk.train_job("two")

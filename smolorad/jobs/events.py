@@ -24,9 +24,21 @@ class Events:
         self._ring(job_id)
         return event
 
-    async def move(self, job_id: str, to: JobState, why: str = "", *, error: JobError | None = None, result: str = "") -> Job:
-        """Moves a job to its next state, with the event of it; raises BadState where the table of moves forbids it."""
-        job, _ = await self._store.move(job_id, to, why, error=error, result=result)
+    async def move(
+        self,
+        job_id: str,
+        to: JobState,
+        why: str = "",
+        *,
+        error: JobError | None = None,
+        result: str = "",
+        expected: JobState | None = None,
+    ) -> Job:
+        """Moves a job to its next state, with the event of it.
+
+        Raises BadState where the table of moves forbids it, or where the job is not in the state that was expected.
+        """
+        job, _ = await self._store.move(job_id, to, why, error=error, result=result, expected=expected)
         self._ring(job_id)
         return job
 

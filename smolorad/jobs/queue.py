@@ -148,7 +148,7 @@ class Queue:
             if job.state is JobState.RUNNING and self._machine.stop(job_id, JobState.CANCELLED, "somebody asked"):
                 return job
             try:
-                job = await self._events.move(job_id, JobState.CANCELLED, "somebody asked")
+                job = await self._events.move(job_id, JobState.CANCELLED, "somebody asked", expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
             except (NoSpace, CannotWrite):
@@ -169,7 +169,7 @@ class Queue:
             if job.state in TERMINAL:
                 raise BadState(f"Job {job_id} has ended ({job.state}), so it cannot be paused.")
             try:
-                job = await self._events.move(job_id, JobState.PAUSED, "somebody asked")
+                job = await self._events.move(job_id, JobState.PAUSED, "somebody asked", expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
             except (NoSpace, CannotWrite):
@@ -186,17 +186,19 @@ class Queue:
 
         Raises BadState if it succeeded.
         """
-        job = await self._store.get(job_id)
-        if job.state not in TERMINAL | {JobState.PAUSED}:
-            if not self._machine.resume(job_id) and job_id not in self._lane(job).waiting:
-                self._admit()
-                self._lane(job).put(job_id)
+        while (job := await self._store.get(job_id)).state in TERMINAL | {JobState.PAUSED}:
+            if job.state is JobState.SUCCEEDED:
+                raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
+            self._admit()
+            try:
+                job = await self._events.move(job_id, JobState.QUEUED, "somebody asked", expected=job.state)
+            except BadState:
+                continue  # another call has just moved it
+            self._lane(job).put(job_id)
             return job
-        if job.state is JobState.SUCCEEDED:
-            raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
-        self._admit()
-        job = await self._events.move(job_id, JobState.QUEUED, "somebody asked")
-        self._lane(job).put(job_id)
+        if not self._machine.resume(job_id) and job_id not in self._lane(job).waiting:
+            self._admit()
+            self._lane(job).put(job_id)
         return job
 
     def position(self, job_id: str) -> int:

@@ -22,7 +22,7 @@ from smolorad.domain import (
     StateChange,
     TrainProgress,
 )
-from smolorad.errors import AlreadyExists, NotFound
+from smolorad.errors import AlreadyExists, BadState, NotFound
 from smolorad.store.database import Database
 from smolorad.store.queries import SQL, from_json, to_json
 
@@ -90,16 +90,25 @@ class JobStore:
         return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["unfinished_jobs"])])
 
     async def move(
-        self, job_id: str, to: JobState, why: str = "", *, error: JobError | None = None, result: str = ""
+        self,
+        job_id: str,
+        to: JobState,
+        why: str = "",
+        *,
+        error: JobError | None = None,
+        result: str = "",
+        expected: JobState | None = None,
     ) -> tuple[Job, JobEvent]:
         """Moves a job to its next state, and tells so in an event.
 
         Running counts an attempt, and begins the job's time at the first. Raises NotFound, and BadState where the table of
-        moves does not allow it.
+        moves does not allow it, or where the job is not in the state that was expected.
         """
 
         def work(db: sqlite3.Connection) -> tuple[Job, JobEvent]:
             before = _get(db, job_id)
+            if expected not in (None, before.state):
+                raise BadState(f"Job {job_id} has become {before.state} meanwhile; try again.")
             now = _now()
             running = to is JobState.RUNNING
             job = dataclasses.replace(

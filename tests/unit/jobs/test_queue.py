@@ -359,3 +359,26 @@ async def _reached(desk: Desk, job_id: str, state: JobState) -> None:
         async for event in desk.events.follow(job_id):
             if getattr(event.body, "state", None) is state and (await desk.store.get(job_id)).state is state:
                 return
+
+
+@pytest.mark.parametrize(("asked", "ends"), [("cancel", C), ("pause", P)])
+async def test_a_job_that_begins_to_run_as_it_is_ended_is_ended_by_its_run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, asked: str, ends: JobState
+) -> None:
+    get, stale = desk.store.get, []
+    desk.train.script = [[asyncio.Event()]]
+    job = await desk.train_job()
+    await desk.train.running.wait()
+
+    async def as_it_was(job_id: str) -> Job:
+        if stale:
+            return await get(job_id)
+        stale.append(job_id)
+        return job  # queued, as it was read a moment ago
+
+    monkeypatch.setattr(desk.store, "get", as_it_was)
+    await getattr(desk.queue, asked)(job.id)
+    await _reached(desk, job.id, ends)
+    assert await desk.states(job.id) == [Q, R, ends]
+    other = await desk.train_job("other")
+    assert (await desk.ended(other.id)).state is S

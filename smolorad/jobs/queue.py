@@ -7,10 +7,11 @@ import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
-from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState, PrepareSpec
+from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState
 from smolorad.errors import AlreadyExists, BadState, NoSpace, QueueFull, ShuttingDown
 from smolorad.jobs.events import Events
 from smolorad.jobs.machine import Machine
+from smolorad.jobs.prepare import uploads_of
 from smolorad.jobs.units import Units, unit
 from smolorad.log import Log
 from smolorad.paths import Home
@@ -101,7 +102,8 @@ class Queue:
             except (NoSpace, CannotWrite) as error:
                 log.warning("a job is written down as queued once there is room", job=job.id, why=error.message)
             self._lane(job).put(job.id)
-        await asyncio.to_thread(self._sweep, unfinished)
+        failed = await self._store.failed_preparations()
+        await asyncio.to_thread(self._sweep, uploads_of([*unfinished, *failed]))
         self._tasks = [asyncio.create_task(lane.work(), name=f"lane-{name}") for name, lane in self._lanes.items()]
 
     def shut(self) -> None:
@@ -241,9 +243,8 @@ class Queue:
             lane.waiting.remove(job.id)
         self._machine.stir(job.id)
 
-    def _sweep(self, unfinished: list[Job]) -> None:
-        """Removes stages, which nobody writes now, and uploads that no waiting job reads."""
-        needed = {job.spec.upload_id for job in unfinished if isinstance(job.spec, PrepareSpec)}
+    def _sweep(self, needed: set[str]) -> None:
+        """Removes stages, which no process writes now, and uploads that are not needed."""
         for path in self._leftovers:
             if path.parent == self._home.jobs:
                 shutil.rmtree(self._home.job(path.name).stage, ignore_errors=True)

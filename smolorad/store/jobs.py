@@ -89,6 +89,14 @@ class JobStore:
         """Queued, running, interrupted and paused jobs, oldest first."""
         return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["unfinished_jobs"])])
 
+    async def failed_preparations(self) -> list[Job]:
+        """Of each dataset the last preparation that has ended, where it has failed."""
+        return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["failed_preparations"])])
+
+    async def failures_of(self, dataset: str) -> list[Job]:
+        """Every preparation of a dataset that has failed."""
+        return await self._database.run(lambda db: [_job(row) for row in db.execute(SQL["failures_of"], {"target": dataset})])
+
     async def move(
         self,
         job_id: str,

@@ -18,6 +18,16 @@ ORDER BY number DESC LIMIT :limit;
 -- unfinished_jobs: those that wait, run or are held, oldest first
 SELECT * FROM jobs WHERE state IN ('queued', 'running', 'interrupted', 'paused') ORDER BY number;
 
+-- failed_preparations: of each dataset the last preparation that has ended, where it has failed
+SELECT * FROM jobs AS one
+WHERE kind = 'prepare' AND state = 'failed' AND NOT EXISTS (
+  SELECT 1 FROM jobs
+  WHERE kind = 'prepare' AND target = one.target AND number > one.number AND state IN ('succeeded', 'failed', 'cancelled')
+);
+
+-- failures_of: every preparation of a dataset that has failed
+SELECT * FROM jobs WHERE kind = 'prepare' AND state = 'failed' AND target = :target;
+
 -- update_job: the next state of a job
 UPDATE jobs
 SET state = :state, start_time = :start_time, end_time = :end_time, attempts = :attempts, error = :error, result = :result

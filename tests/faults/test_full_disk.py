@@ -32,12 +32,10 @@ def mounted(home: Path) -> None:
 
 @pytest.fixture
 def daemon() -> Iterator[DaemonProcess]:
-    """A daemon whose home, its log among it, is on a small file system."""
+    """A daemon whose home is on a small file system."""
     root = None
     try:
-        with daemon_process(
-            mounted, SMOLORA_DTYPE="float32", SMOLORA_DEVICE="cpu", SMOLORA_LOG_FILE="home/daemon.log"
-        ) as running:
+        with daemon_process(mounted, SMOLORA_DTYPE="float32", SMOLORA_DEVICE="cpu") as running:
             root = running.root
             yield running
     finally:

@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 LOOK_S = 5.0  # how often one that waits looks whether there is room
 _MORE_BYTES = 2**20  # what must be free besides what was free when it did not suffice
-_AGAIN_S = 600.0  # when it tries all the same: the disk that was full may be another than the home's
+# When it tries all the same, first and at most: the room may have come before it was measured, or on another disk.
+FIRST_AGAIN_S, _LAST_AGAIN_S = 5.0, 600.0
 FULL = "the disk is full; it continues when there is room"
 _REFUSED = "the daemon's database cannot be written; it continues when it can"
 
@@ -46,6 +47,7 @@ class Run:
     why: str = ""
     again: bool = False  # it was resumed before the wish came true, so it is lined up again after that
     last: bool = False  # the daemon ends: nothing is waited for
+    rooms: int = 0  # how often its work has waited for room
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, to: JobState, why: str) -> None:
@@ -94,15 +96,17 @@ class Run:
     async def room(self, home: Path) -> None:
         """Returns once there is more room than there was, or the job was asked to end or to try now.
 
-        What failed is much work to try again, so that a few bytes are no reason for it.
+        What failed is much work to try again, so that a few bytes are no reason for it. It is tried after a while all the
+        same, which is twice as long each time.
         """
         self._stirred.clear()
+        loop = asyncio.get_running_loop()
+        again = loop.time() + min(FIRST_AGAIN_S * 2 ** min(self.rooms, 10), _LAST_AGAIN_S)
+        self.rooms += 1
         wanted = await asyncio.to_thread(_free_bytes, home) + _MORE_BYTES
         self.events.set_wait(self.job_id, FULL)
-        for _ in range(round(_AGAIN_S / LOOK_S)):
-            if self.wish is not None or await self._stir_within(LOOK_S):
-                break
-            if await asyncio.to_thread(_free_bytes, home) >= wanted:
+        while self.wish is None and not await self._stir_within(LOOK_S):
+            if loop.time() >= again or await asyncio.to_thread(_free_bytes, home) >= wanted:
                 break
         self.close()
 

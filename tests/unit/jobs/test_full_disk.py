@@ -168,6 +168,7 @@ async def test_work_begins_again_when_there_is_more_room(
     desk: Desk, error: Exception, monkeypatch: pytest.MonkeyPatch, job_home: Home
 ) -> None:
     free = [10 * 2**20]
+    monkeypatch.setattr(run, "FIRST_AGAIN_S", 1000.0)
     monkeypatch.setattr(run, "_free_bytes", lambda home: free[0])
     desk.train.script = [[Checkpoint(1), error], [Checkpoint(2)]]
     job = await desk.train_job()
@@ -181,6 +182,17 @@ async def test_work_begins_again_when_there_is_more_room(
     assert (await desk.ended(job.id)).state is S
     assert await desk.states(job.id) == [Q, R, S]
     assert desk.train.started == [job.id, job.id]
+
+
+async def test_work_is_tried_again_though_the_room_came_before_it_was_measured(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_free_bytes", lambda home: 10 * 2**20)
+    monkeypatch.setattr(run, "FIRST_AGAIN_S", 0.001)
+    desk.train.script = [[NoSpace("The disk is full.")], [NoSpace("The disk is full.")]]
+    job = await desk.train_job()
+    assert (await desk.ended(job.id)).state is S
+    assert len(desk.train.started) == 3
 
 
 @pytest.mark.parametrize(("what", "states"), [("cancel", [Q, R, C]), ("pause", [Q, R, P]), ("resume", [Q, R, S])])

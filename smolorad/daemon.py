@@ -108,6 +108,7 @@ async def serve(settings: Settings, seams: Seams, ending: Ending | None = None) 
             await pulse.enter_graceful_shutdown()
             await rooms.drain(grace_s)
             await server.stop(_STOP_GRACE_S)
+            await rooms.close()
     log.info("ended", status=ending.status)
     return ending.status
 

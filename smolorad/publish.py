@@ -21,6 +21,7 @@ from typing import Any
 from smolorad.errors import AlreadyExists, Damaged, of_system
 
 MANIFEST = "manifest.json"
+HIDDEN = ".removing-"  # before the name of a folder whose removal has begun
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -28,7 +29,7 @@ def publish(stage: Path, final: Path, about: Mapping[str, Any], sums: Mapping[st
     """Makes `stage` visible as `final`, with `about` in its manifest; returns the manifest.
 
     `sums` are as in `describe`. Both must be on one file system. Raises AlreadyExists if `final` is there, OSError if the disk
-    fails; then `stage` is left.
+    fails; then `stage` is left, and nothing is at `final`.
     """
     if final.exists():
         raise AlreadyExists(f"{final} exists already.")
@@ -38,9 +39,18 @@ def publish(stage: Path, final: Path, about: Mapping[str, Any], sums: Mapping[st
     flush_tree(stage)
     final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     stage.rename(final)
-    flush_folder(final.parent)
-    flush_folder(final.parent.parent)
+    try:
+        flush_folder(final.parent)
+        flush_folder(final.parent.parent)
+    except OSError:
+        withdraw(final, stage)
+        raise
     return manifest
+
+
+def withdraw(final: Path, stage: Path) -> None:
+    """Takes back what `publish` made visible: it is a stage again."""
+    final.rename(stage)
 
 
 def describe(folder: Path, sums: Mapping[str, str] = _NONE) -> dict[str, dict[str, Any]]:
@@ -151,6 +161,37 @@ def remove(folder: Path) -> None:
     folder.rename(grave)
     flush_folder(grave.parent)
     shutil.rmtree(grave, ignore_errors=True)
+
+
+def hide(folder: Path) -> Path:
+    """Takes a published folder out of sight with one rename; returns where it lies, until `put_back` or its removal."""
+    hidden = folder.with_name(f"{HIDDEN}{folder.name}")
+    if folder.exists():
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+        try:
+            flush_folder(hidden.parent)
+        except OSError:
+            hidden.rename(folder)
+            raise
+    return hidden
+
+
+def put_back(hidden: Path) -> None:
+    """Makes a folder visible again that `hide` took out of sight, unless its files are gone."""
+    if (hidden / MANIFEST).is_file():
+        hidden.rename(hidden.with_name(hidden.name.removeprefix(HIDDEN)))
+        flush_folder(hidden.parent)
+
+
+def empty(hidden: Path) -> None:
+    """Removes the files of a folder out of sight, its manifest first: from then on it is not put back."""
+    (hidden / MANIFEST).unlink(missing_ok=True)
+    for path in hidden.iterdir() if hidden.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def size_of(folder: Path) -> int:

@@ -37,6 +37,7 @@ from smolorad.jobs.prepare import Prepare
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.shelf import Shelf
 from smolorad.jobs.train import Train
+from smolorad.jobs.units import Units
 from smolorad.residency import Residency, Resolver
 from smolorad.services.datasets import DatasetService
 from smolorad.services.generation import GenerationService
@@ -84,10 +85,11 @@ class Rooms:
     ) -> None:
         home, workers = settings.places, seams.workers
         store, library = JobStore(database), Library(database)
+        self._units = units = Units()
         self._home, self._library, self._workers = home, library, workers
         resolver = Resolver(library, workers, _paths.cache_path(), settings.allow_remote_code)
         self._residency = residency = Residency(settings, library, resolver, seams.engines)
-        shelf = Shelf(home, store, library)
+        shelf = Shelf(home, store, library, units)
         train = Train(home, library, shelf, residency, resolver, workers)
         merge = Merge(home, library, shelf, workers, resolver)
         prepare = Prepare(home, workers, store, library, shelf, residency, resolver)
@@ -100,15 +102,15 @@ class Rooms:
             JobKind.IMPORT: import_,
         }
         machine = Machine(home, store, library, events, kinds)
-        self._queue = queue = Queue(home, store, events, machine, settings.max_queue)
+        self._queue = queue = Queue(home, store, events, machine, units, settings.max_queue)
         views = JobViews(store, events, queue, lambda: residency.resident.name if residency.resident else "")
-        uploads = Uploads(home)
+        uploads = Uploads(home, units)
         generation = GenerationService(residency, library, LiveAdapters(home, store), settings.max_generations)
         self._datasets = DatasetService(uploads, library, shelf, workers, queue, views, prepare)
         self._training = TrainingService(library, queue, views, train, merge)
         self._jobs = JobService(store, queue, views)
         import_adapter = AdapterImport(library, shelf, residency, resolver, workers)
-        self._models = ModelService(residency, library, shelf, uploads, queue, views, import_, import_adapter)
+        self._models = ModelService(residency, library, shelf, uploads, queue, views, import_, import_adapter, units)
         self._generation = generation
         self._system = SystemService(settings, residency, queue, generation, end)
 
@@ -122,12 +124,16 @@ class Rooms:
         system_pb2_grpc.add_SystemServiceServicer_to_server(self._system, server)
 
     async def settle(self) -> None:
-        """Before the first call is answered: a record of a copied home must not lead a removal to the original's folder."""
+        """Before the first call is answered: folders and rows agree.
+
+        A record of a copied home must not lead a removal to the original's folder, and no call may come between a folder that
+        an earlier daemon did not record and its row.
+        """
         await self._library.relocate(self._home)
+        await adopt(self._home, self._library)
 
     async def start(self) -> None:
-        """Takes up what an earlier daemon left: folders nobody recorded, the model that was resident, jobs."""
-        await adopt(self._home, self._library)
+        """Takes up what an earlier daemon left: the model that was resident, jobs."""
         self._residency.start_preload()
         await self._queue.start()
 
@@ -137,6 +143,10 @@ class Rooms:
         await self._residency.close(grace_s)
         await self._queue.close()
         await self._workers.close()
+
+    async def close(self) -> None:
+        """Returns once what calls have begun to change is changed; called when the server takes no more calls."""
+        await self._units.close()
 
 
 def real_seams(settings: Settings) -> Seams:

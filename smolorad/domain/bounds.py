@@ -75,6 +75,7 @@ def check(value: Any, prefix: str = "") -> None:
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+REVISION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def check_name(name: str, field_name: str = "name") -> str:
@@ -100,7 +101,7 @@ class Ref:
         check_name(name, field_name)
         if not at:
             return cls(name)
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", revision):
+        if not REVISION.fullmatch(revision):
             raise InvalidRequest.field(
                 field_name, f"{text!r} does not end in a revision; write {name}@1, or {name} for the newest"
             )

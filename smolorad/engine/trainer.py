@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class HostedTrainer(Trainer):
         loss: Tensor = super().training_step(model, inputs, *args, **more)
         self._step_scored += self._scored_tokens(inputs)
         # TRL divides by the scored tokens of the whole step, so the losses of its micro-steps add up to the step's.
-        self._step_loss += self._finite(loss.item(), "loss")
+        self._step_loss += self._finite(loss.item(), self._of_step("loss"))
         return loss
 
     def settle(self) -> None:
@@ -234,13 +234,18 @@ class HostedTrainer(Trainer):
         sums = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.args.device), "sum")
         return [float(value) for value in sums]
 
+    def _of_step(self, what: str) -> str:
+        return f"{what} of step {self.state.global_step + 1}"
+
     def _finite(self, value: float, what: str) -> float:
-        if not math.isfinite(value):
+        if math.isfinite(value):
+            return value
+        if self.state.global_step == 0:
             raise NotFinite(
-                f"The {what} of step {self.state.global_step + 1} is {value}; "
-                "train again with a lower trainer.learning_rate, or with the base in float32."
+                f"The {what} is {value}, before anything was trained; load the base in float32, "
+                "or get it again, as its own weights may not be finite."
             )
-        return value
+        raise NotFinite(f"The {what} is {value}; train again with a lower trainer.learning_rate, or with the base in float32.")
 
     def _tell_progress(self, logs: dict[str, float]) -> None:
         state, run = self.state, self.run
@@ -295,7 +300,27 @@ class HostedTrainer(Trainer):
 
 
 class LoraTrainer(HostedTrainer, SFTTrainer):
-    """SFTTrainer for one call of one host."""
+    """SFTTrainer for one call of one host; its loss is the mean over the tokens that are predicted and scored, of every model.
+
+    Trainer would count the first token of each row, too, which nothing predicts, for classes such as GPT2LMHeadModel; and
+    none at all, so that each micro-step counts alike, for classes whose own loss takes no count.
+    """
+
+    data_collator: Callable[[Any], Any]
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.data_collator = _without_firsts(self.data_collator)
+        self.model_accepts_loss_kwargs = True
+
+
+def _without_firsts(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def collated(rows: Any) -> Any:
+        batch = collate(rows)
+        batch["labels"][:, 0] = UNSCORED  # of a flat row of several texts, TRL leaves the others' out
+        return batch
+
+    return collated
 
 
 class PreferenceTrainer(HostedTrainer, DPOTrainer):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 
-from smolorad.domain import TERMINAL, Checkpoint, EventBody, Job, JobError, JobEvent, JobState, StateChange
+from smolorad.domain import TERMINAL, Checkpoint, EventBody, Job, JobError, JobEvent, JobState, Note, StateChange
 from smolorad.store.jobs import JobStore
 
 
@@ -15,6 +16,7 @@ class Events:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._bells: dict[str, set[asyncio.Event]] = {}
+        self._waits: dict[str, str] = {}
 
     async def append(self, job_id: str, body: EventBody) -> JobEvent:
         """Stores an event of a job, then wakes its followers."""
@@ -22,18 +24,44 @@ class Events:
         self._ring(job_id)
         return event
 
-    async def move(self, job_id: str, to: JobState, why: str = "", *, error: JobError | None = None, result: str = "") -> Job:
-        """Moves a job to its next state, with the event of it; raises BadState where the table of moves forbids it."""
-        job, _ = await self._store.move(job_id, to, why, error=error, result=result)
+    async def move(
+        self,
+        job_id: str,
+        to: JobState,
+        why: str = "",
+        *,
+        error: JobError | None = None,
+        result: str = "",
+        expected: JobState | None = None,
+    ) -> Job:
+        """Moves a job to its next state, with the event of it.
+
+        Raises BadState where the table of moves forbids it, or where the job is not in the state that was expected.
+        """
+        job, _ = await self._store.move(job_id, to, why, error=error, result=result, expected=expected)
         self._ring(job_id)
         return job
+
+    def set_wait(self, job_id: str, why: str) -> None:
+        """Says why a job waits, or with an empty reason that it does no more. Kept in memory: a full disk takes no event."""
+        if why == self.wait_of(job_id):
+            return
+        if why:
+            self._waits[job_id] = why
+        else:
+            del self._waits[job_id]
+        self._ring(job_id)
+
+    def wait_of(self, job_id: str) -> str:
+        """Why a job waits; empty where it does not, or where it waits in the line."""
+        return self._waits.get(job_id, "")
 
     async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """The job's events after a number, past and future, none lost and none repeated; ends when the job has ended.
 
-        Raises NotFound.
+        A note that cannot be stored repeats the last number. Raises NotFound.
         """
-        bell = asyncio.Event()
+        bell, said = asyncio.Event(), ""
         self._bells.setdefault(job_id, set()).add(bell)
         try:
             while True:
@@ -45,6 +73,9 @@ class Events:
                     after = found[-1].sequence
                 if job.state in TERMINAL:
                     return
+                if (why := self.wait_of(job_id)) and why != said:
+                    yield JobEvent(job_id, after, datetime.now(UTC), Note(f"{why[0].upper()}{why[1:]}."))
+                said = why
                 await bell.wait()
         finally:
             self._bells[job_id].discard(bell)

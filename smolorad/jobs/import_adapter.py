@@ -30,8 +30,11 @@ class AdapterImport:
     async def run(self, folder: Path, name: str, base_model: str) -> Adapter:
         """Publishes a copy of an uploaded folder's adapter, for `base_model`, or for the loaded model where that is empty.
 
+        What is published needs its upload no more: that is removed.
+
         Raises InvalidRequest, NotFound, NoModel, Damaged, UnsupportedModel, NotFinite, WrongBase.
         """
+        self._shelf.check_place("adapter", name)
         with _of_upload(folder):
             lora, parameters = await asyncio.to_thread(read_lora, folder)
         resident = self._residency.resident

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from contextlib import aclosing
 from pathlib import Path
 
 from smolorad.children.worker import Workers
 from smolorad.domain import Job, LoadProgress, Merged, MergeSpec, Origin, Ref, check_name
-from smolorad.errors import WrongBase
+from smolorad.errors import NoSpace, WrongBase
 from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
 from smolorad.log import Log
@@ -63,7 +64,8 @@ class Merge:
         """Publishes the model."""
         spec = _spec(job)
         model = await self._shelf.put_model(job, spec.name, Origin.MERGE, spec.adapter, made.facts, made.proof, made.sums)
-        await self._library.remember(MERGED_KEY, model.name)
+        with contextlib.suppress(NoSpace):  # it makes the next merge faster, and no more
+            await self._library.remember(MERGED_KEY, model.name)
         return model.name
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,11 +65,11 @@ class Prepare:
         self._shelf = shelf
         self._residency = residency
         self._resolver = resolver
-        self._failed: dict[str, str] = {}  # the upload of the last failure, by dataset; the daemon's start throws them away
 
     async def plan(self, spec: PrepareSpec) -> PrepareSpec:
         """The request, if it can be carried out; raises InvalidRequest or NotFound."""
         _check(spec)
+        self._shelf.check_place("dataset", spec.name)
         if bool(spec.upload_id) == (spec.hub is not None):
             raise InvalidRequest.field("upload_id", "give exactly one of upload_id and hub")
         if spec.upload_id and not (self._home.uploads / check_name(spec.upload_id, "upload_id")).is_dir():
@@ -101,28 +102,22 @@ class Prepare:
     async def publish(self, job: Job, made: Prepared) -> str:
         """Publishes the revision, and throws the uploaded files away."""
         dataset = await self._shelf.put_dataset(job, _spec(job).name, made, _source_fingerprint(_spec(job)))
-        await self._throw_away(job, _spec(job).upload_id, self._failed.pop(job.target, ""))
+        await self._throw_away(job)
         return str(dataset.ref)
 
     async def discard(self, job: Job) -> None:
         """Throws the uploaded files away, but those of a failure only once another preparation of that dataset has ended.
 
-        Until then the caller may prepare them in another way, without the malformed rows for instance.
+        Until then the caller may prepare them in another way, without the malformed rows for instance, or resume the job.
         """
-        upload_id, earlier = _spec(job).upload_id, self._failed.pop(job.target, "")
-        if job.state is JobState.FAILED:
-            self._failed[job.target] = upload_id
-            upload_id = ""
-        await self._throw_away(job, upload_id, earlier)
+        await self._throw_away(job)
 
-    async def _throw_away(self, job: Job, *upload_ids: str) -> None:
-        """Removes uploads that no other job and no failure still needs."""
-        needed = {
-            other.spec.upload_id
-            for other in await self._store.unfinished()
-            if isinstance(other.spec, PrepareSpec) and other.id != job.id
-        }
-        for upload_id in {*upload_ids} - needed - {*self._failed.values()} - {""}:
+    async def _throw_away(self, job: Job) -> None:
+        """Removes a job's upload, and those of earlier failures of its dataset, unless another job or failure needs them."""
+        unfinished = [other for other in await self._store.unfinished() if other.id != job.id]
+        failed = [other for other in await self._store.failed_preparations() if other.target != job.target]
+        needed = uploads_of([*unfinished, *failed, *([job] if job.state is JobState.FAILED else [])])
+        for upload_id in uploads_of([job, *await self._store.failures_of(job.target)]) - needed:
             await asyncio.to_thread(shutil.rmtree, self._home.uploads / upload_id, ignore_errors=True)
 
     async def known(self, spec: PrepareSpec) -> Dataset:
@@ -158,6 +153,11 @@ class Prepare:
             except SmoloraError as error:
                 log.info("tokens are not counted", why=error.message)
         return base
+
+
+def uploads_of(jobs: Iterable[Job]) -> set[str]:
+    """The uploads that preparations among these jobs read."""
+    return {job.spec.upload_id for job in jobs if isinstance(job.spec, PrepareSpec)} - {""}
 
 
 def _check(spec: PrepareSpec) -> None:

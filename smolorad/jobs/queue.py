@@ -7,12 +7,15 @@ import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
-from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState, PrepareSpec
-from smolorad.errors import AlreadyExists, BadState, QueueFull, ShuttingDown
+from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState
+from smolorad.errors import AlreadyExists, BadState, NoSpace, QueueFull, ShuttingDown
 from smolorad.jobs.events import Events
 from smolorad.jobs.machine import Machine
+from smolorad.jobs.prepare import uploads_of
+from smolorad.jobs.units import Units, unit
 from smolorad.log import Log
 from smolorad.paths import Home
+from smolorad.store.database import CannotWrite
 from smolorad.store.jobs import JobStore
 
 log = Log(__name__)
@@ -66,8 +69,8 @@ class Lane:
                 if job.state is JobState.QUEUED:
                     self.waiting.appendleft(job.id)
             except Exception:
-                # The run could not even be written down; the daemon's next start takes the job up again.
-                log.exception("job lost until the daemon's next start", job=self.running)
+                # A bug, or a row that cannot be read. The others run on; `jobs resume` puts this one into the line again.
+                log.exception("job does not run until it is resumed, or the daemon starts again", job=self.running)
             finally:
                 self.running = ""
 
@@ -75,8 +78,9 @@ class Lane:
 class Queue:
     """Takes jobs, and has them run."""
 
-    def __init__(self, home: Home, store: JobStore, events: Events, machine: Machine, max_queue: int) -> None:
+    def __init__(self, home: Home, store: JobStore, events: Events, machine: Machine, units: Units, max_queue: int) -> None:
         self._home = home
+        self._units = units
         self._store = store
         self._events = events
         self._machine = machine
@@ -93,12 +97,13 @@ class Queue:
         for job in unfinished:
             if job.state is JobState.PAUSED:
                 continue
-            if job.state is JobState.RUNNING:
-                await self._events.move(job.id, JobState.INTERRUPTED, "the daemon ended while it ran")
-            if job.state is not JobState.QUEUED:
-                await self._events.move(job.id, JobState.QUEUED, "it goes on where it was")
+            try:
+                await self._machine.line_up(job)
+            except (NoSpace, CannotWrite) as error:
+                log.warning("a job is written down as queued once there is room", job=job.id, why=error.message)
             self._lane(job).put(job.id)
-        await asyncio.to_thread(self._sweep, unfinished)
+        failed = await self._store.failed_preparations()
+        await asyncio.to_thread(self._sweep, uploads_of([*unfinished, *failed]))
         self._tasks = [asyncio.create_task(lane.work(), name=f"lane-{name}") for name, lane in self._lanes.items()]
 
     def shut(self) -> None:
@@ -122,6 +127,7 @@ class Queue:
             )
         return job
 
+    @unit
     async def submit(self, kind: JobKind, target: str, spec: JobSpec, request_id: str = "") -> Job:
         """Writes a job down and lines it up; the same request id gives the earlier job.
 
@@ -137,51 +143,64 @@ class Queue:
             log.info("job queued", job=job.id, kind=kind, target=target)
         return job
 
+    @unit
     async def cancel(self, job_id: str) -> Job:
         """Ends a job: at once while it waits, within a micro-step while it runs; one that has ended stays as it is."""
         while (job := await self._store.get(job_id)).state not in TERMINAL:
-            if job.state is JobState.RUNNING:
-                self._machine.stop(job_id, JobState.CANCELLED, "somebody asked")
+            if job.state is JobState.RUNNING and self._machine.stop(job_id, JobState.CANCELLED, "somebody asked"):
                 return job
             try:
-                job = await self._events.move(job_id, JobState.CANCELLED, "somebody asked")
+                job = await self._events.move(job_id, JobState.CANCELLED, "somebody asked", expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
+            except (NoSpace, CannotWrite):
+                if not self._machine.stop(job_id, JobState.CANCELLED, "somebody asked"):
+                    raise
+                return job  # it waits for room already, and becomes cancelled instead
             self._unline(job)
             await self._machine.discard(job)
             return job
         return job
 
+    @unit
     async def pause(self, job_id: str) -> Job:
         """Holds a job: at once while it waits, at its next step while it trains. Raises BadState if it has ended."""
         while (job := await self._store.get(job_id)).state is not JobState.PAUSED:
-            if job.state is JobState.RUNNING:
-                await self._machine.pause(job_id)
+            if job.state is JobState.RUNNING and await self._machine.pause(job_id):
                 return job
             if job.state in TERMINAL:
                 raise BadState(f"Job {job_id} has ended ({job.state}), so it cannot be paused.")
             try:
-                job = await self._events.move(job_id, JobState.PAUSED, "somebody asked")
+                job = await self._events.move(job_id, JobState.PAUSED, "somebody asked", expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
+            except (NoSpace, CannotWrite):
+                if not await self._machine.pause(job_id):
+                    raise
+                return job  # it waits for room already, and becomes paused instead
             self._unline(job)
             return job
         return job
 
+    @unit
     async def resume(self, job_id: str) -> Job:
         """Lines a paused, failed or cancelled job up again, now or once it is so; one that waits or runs stays as it is.
 
         Raises BadState if it succeeded.
         """
-        job = await self._store.get(job_id)
-        if job.state not in TERMINAL | {JobState.PAUSED}:
-            self._machine.resume(job_id)
+        while (job := await self._store.get(job_id)).state in TERMINAL | {JobState.PAUSED}:
+            if job.state is JobState.SUCCEEDED:
+                raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
+            self._admit()
+            try:
+                job = await self._events.move(job_id, JobState.QUEUED, "somebody asked", expected=job.state)
+            except BadState:
+                continue  # another call has just moved it
+            self._lane(job).put(job_id)
             return job
-        if job.state is JobState.SUCCEEDED:
-            raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
-        self._admit()
-        job = await self._events.move(job_id, JobState.QUEUED, "somebody asked")
-        self._lane(job).put(job_id)
+        if not self._machine.resume(job_id) and job_id not in self._lane(job).waiting:
+            self._admit()
+            self._lane(job).put(job_id)
         return job
 
     def position(self, job_id: str) -> int:
@@ -222,10 +241,10 @@ class Queue:
         lane = self._lane(job)
         if job.id in lane.waiting:
             lane.waiting.remove(job.id)
+        self._machine.stir(job.id)
 
-    def _sweep(self, unfinished: list[Job]) -> None:
-        """Removes stages, which nobody writes now, and uploads that no waiting job reads."""
-        needed = {job.spec.upload_id for job in unfinished if isinstance(job.spec, PrepareSpec)}
+    def _sweep(self, needed: set[str]) -> None:
+        """Removes stages, which no process writes now, and uploads that are not needed."""
         for path in self._leftovers:
             if path.parent == self._home.jobs:
                 shutil.rmtree(self._home.job(path.name).stage, ignore_errors=True)

@@ -1,4 +1,8 @@
-"""The library's folders: what is made is published and recorded here, and taken away here, one thing at a time."""
+"""The library's folders: what is made is published and recorded here, and taken away here, one thing at a time.
+
+Folder and row are one unit: a caller that goes away does not come between them, and where one cannot be written the other is
+undone. A daemon that is killed in between finds out at its next start, see `store/recover.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import msgspec
 
 from smolorad import publish
 from smolorad.domain import (
@@ -33,27 +34,31 @@ from smolorad.domain import (
     TrainSpec,
 )
 from smolorad.errors import AlreadyExists, BadState, InvalidRequest, NotFound
+from smolorad.jobs.folder_and_row import highest_revision, put, remove
 from smolorad.jobs.peft_folder import copy_adapter, name_base
+from smolorad.jobs.units import Units, unit
 from smolorad.paths import Home
 from smolorad.portable import Source, remove_paths, source_of
 from smolorad.residency import STARTER
 from smolorad.store.jobs import JobStore
-from smolorad.store.library import Library
+from smolorad.store.library import Library, Revisioned
 
 
 class Shelf:
     """Puts artefacts on the shelf and takes them down."""
 
-    def __init__(self, home: Home, store: JobStore, library: Library) -> None:
+    def __init__(self, home: Home, store: JobStore, library: Library, units: Units) -> None:
         self._home = home
         self._store = store
         self._library = library
+        self._units = units
         self._one_at_a_time = asyncio.Lock()  # two revisions of one name must not get one number
 
+    @unit
     async def put_dataset(self, job: Job, name: str, made: Prepared, source_fingerprint: str = "") -> Dataset:
         """Publishes what a prepare job wrote, as the name's next revision."""
         async with self._one_at_a_time:
-            ref = Ref(name, await self._library.next_revision("dataset", name))
+            ref = await self._next("dataset", name)
             stage, final = self._home.job(job.id).output, self._home.dataset(ref)
             dataset = Dataset(
                 name=name,
@@ -68,15 +73,15 @@ class Shelf:
                 shape=made.shape,
                 source_fingerprint=source_fingerprint,
             )
-            await asyncio.to_thread(publish.publish, stage, final, _about(dataset))
-            await self._library.add_dataset(dataset)
+            await put(stage, dataset, self._library.add_dataset)
         return dataset
 
+    @unit
     async def put_adapter(self, job: Job, spec: TrainSpec, made: Trained, base: ResidentModel) -> Adapter:
         """Publishes what a training wrote, as the name's next revision."""
         stage = self._home.job(job.id).output
         async with self._one_at_a_time:
-            ref = Ref(spec.adapter, await self._library.next_revision("adapter", spec.adapter))
+            ref = await self._next("adapter", spec.adapter)
             adapter = Adapter(
                 name=spec.adapter,
                 revision=ref.revision or 0,
@@ -99,9 +104,10 @@ class Shelf:
                 parent=spec.parent,
                 scored_share=made.scored_share,
             )
-            await self._put_adapter(stage, adapter)
+            await put(stage, adapter, self._library.add_adapter)
         return adapter
 
+    @unit
     async def import_adapter(
         self,
         folder: Path,
@@ -112,12 +118,15 @@ class Shelf:
         base_fingerprint: str,
         source: Source,
     ) -> Adapter:
-        """Publishes a copy of an uploaded PEFT folder that was checked; `source` is what its base is called elsewhere."""
+        """Publishes a copy of an uploaded PEFT folder that was checked, and throws the upload away.
+
+        `source` is what its base is called elsewhere.
+        """
         stage = self._home.uploads / f".import-{secrets.token_hex(8)}"
         try:
             await asyncio.to_thread(copy_adapter, folder, stage, source)
             async with self._one_at_a_time:
-                ref = Ref(name, await self._library.next_revision("adapter", name))
+                ref = await self._next("adapter", name)
                 adapter = Adapter(
                     name=name,
                     revision=ref.revision or 0,
@@ -137,11 +146,13 @@ class Shelf:
                     size_bytes=publish.size_of(stage),
                     path=str(self._home.adapter(ref)),
                 )
-                await self._put_adapter(stage, adapter)
+                await put(stage, adapter, self._library.add_adapter)
         finally:
             await asyncio.to_thread(shutil.rmtree, stage, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return adapter
 
+    @unit
     async def put_model(
         self,
         job: Job,
@@ -171,12 +182,11 @@ class Shelf:
                 merge_proof=proof,
                 job_id=job.id,
             )
-            await asyncio.to_thread(publish.publish, stage, final, _about(model), sums)
-            await self._library.add_model(model)
+            await put(stage, model, self._library.add_model, sums)
         return model
 
     async def check_free(self, name: str) -> None:
-        """Raises AlreadyExists if a model has this name, or a job is about to give it to one."""
+        """Raises AlreadyExists if a model has this name, a job is about to give it to one, or its place is taken."""
         with contextlib.suppress(NotFound):
             await self._library.model(name)
             raise AlreadyExists(
@@ -187,17 +197,26 @@ class Shelf:
         for job in await self._store.unfinished():
             if isinstance(job.spec, (MergeSpec, ImportSpec)) and job.spec.name == name:
                 raise AlreadyExists(f"Job {job.id} is about to make a model {name}; choose another name.")
+        await asyncio.to_thread(_check_place, self._home.model(name))
 
+    def check_place(self, kind: Revisioned, name: str) -> None:
+        """Raises AlreadyExists where what is not a folder lies in the place of a name's revisions."""
+        folder = self._folder(kind, name)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise AlreadyExists(f"{folder} is not a folder of the daemon's; move it away, or choose another name.")
+
+    @unit
     async def remove_dataset(self, ref: Ref) -> int:
         """Takes a revision, or all, of a dataset away; returns how many. Raises NotFound; BadState where a job needs one."""
         for job in await self._store.unfinished():
             if isinstance(job.spec, TrainSpec) and _covers(ref, Ref.parse(job.spec.dataset)):
                 raise BadState(_needed(job))
         async with self._one_at_a_time:
-            removed = await self._library.remove_dataset(ref)
-            await _remove_folders([Path(dataset.path) for dataset in removed])
+            removed = await self._library.dataset_revisions(ref)
+            await remove([dataset.path for dataset in removed], lambda: self._library.remove_dataset(ref))
         return len(removed)
 
+    @unit
     async def remove_adapter(self, ref: Ref) -> list[str]:
         """Takes a revision, or all, of an adapter away; returns which. Raises NotFound; BadState where a job needs one."""
         for job in await self._store.unfinished():
@@ -205,10 +224,11 @@ class Shelf:
             if needed and _covers(ref, Ref.parse(needed)):
                 raise BadState(_needed(job))
         async with self._one_at_a_time:
-            removed = await self._library.remove_adapter(ref)
-            await _remove_folders([Path(adapter.path) for adapter in removed])
+            removed = await self._library.adapter_revisions(ref)
+            await remove([adapter.path for adapter in removed], lambda: self._library.remove_adapter(ref))
         return [str(adapter.ref) for adapter in removed]
 
+    @unit
     async def remove_model(self, name: str, resident: str) -> None:
         """Takes a model away. Raises NotFound, and BadState where it is resident or a job needs it."""
         model = await self._library.model(name)
@@ -218,22 +238,29 @@ class Shelf:
             if isinstance(job.spec, TrainSpec) and job.spec.model == name:
                 raise BadState(_needed(job))
         async with self._one_at_a_time:
-            await self._library.remove_model(name)
-            await _remove_folders([Path(model.path)])
+            await remove([model.path], lambda: self._library.remove_model(name))
 
     async def export_adapter(self, adapter: Adapter, path: Path) -> None:
         """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all."""
         base = self._home.model(adapter.base_model) if "/" not in adapter.base_model else None
         await asyncio.to_thread(_export, Path(adapter.path), path, source_of(adapter.base_model, base))
 
-    async def _put_adapter(self, stage: Path, adapter: Adapter) -> None:
-        await asyncio.to_thread(publish.publish, stage, Path(adapter.path), _about(adapter))
-        await self._library.add_adapter(adapter)
+    async def _next(self, kind: Revisioned, name: str) -> Ref:
+        """The name's next revision: above every one that was ever given, and above what lies there without a row."""
+        given = await self._library.next_revision(kind, name)
+        lying = await asyncio.to_thread(highest_revision, self._folder(kind, name))
+        return Ref(name, max(given, lying + 1))
+
+    def _folder(self, kind: Revisioned, name: str) -> Path:
+        return (self._home.datasets if kind == "dataset" else self._home.adapters) / name
 
 
-def _about(item: Dataset | Adapter | Model) -> Mapping[str, Any]:
-    """The record as the manifest has it: without the folder's own place, which is where the manifest lies."""
-    return {name: value for name, value in msgspec.to_builtins(item).items() if name != "path"}
+def _check_place(folder: Path) -> None:
+    """Whether a model may be published here; what is there without a row would fail that after minutes of work."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # an empty one that an earlier version left
+    if folder.exists() or folder.is_symlink():
+        raise AlreadyExists(f"{folder} is there, and no model of this list; move it away, or choose another name.")
 
 
 def _covers(wanted: Ref, used: Ref) -> bool:
@@ -268,8 +295,3 @@ def _copy(source: Path, to: Path) -> None:
             (to / path.relative_to(source)).mkdir(mode=0o700)
         elif path.name != publish.MANIFEST:
             shutil.copyfile(path, to / path.relative_to(source))
-
-
-async def _remove_folders(folders: list[Path]) -> None:
-    for folder in folders:
-        await asyncio.to_thread(publish.remove, folder)

@@ -69,6 +69,7 @@ class Train:
         `given` are the settings of `lora` that were asked for, also where they are the defaults.
         """
         check_name(spec.adapter, "adapter")
+        self._shelf.check_place("adapter", spec.adapter)
         check(spec.trainer, "trainer.")
         _check_lora(spec.lora)
         if spec.trainer.early_stopping_patience and not spec.trainer.eval_steps:

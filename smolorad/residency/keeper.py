@@ -16,12 +16,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from smolorad.children.engine import Engine, EngineFactory
 from smolorad.config import Settings
 from smolorad.domain import Adapter, Device, Dtype, LoadProgress, Placing, Precision, ResidentModel
-from smolorad.errors import BadState, Damaged, EngineUnavailable, NoModel, ShuttingDown, SmoloraError, WrongBase
+from smolorad.errors import BadState, Damaged, EngineUnavailable, NoModel, NoSpace, ShuttingDown, SmoloraError, WrongBase
 from smolorad.log import Log
 from smolorad.residency.keep_alive import KeepAlive
 from smolorad.residency.resolve import Base, Resolver, Tell
@@ -29,6 +29,8 @@ from smolorad.residency.supervisor import Supervisor
 from smolorad.store.library import Library
 
 log = Log(__name__)
+
+T = TypeVar("T")
 
 WAIT_S = 20.0  # how long a generation waits for a model that is on its way
 _UNLOAD_WAIT_S = 10.0  # how long an unloading waits for the generations under way
@@ -200,9 +202,7 @@ class Residency:
                 await self._idle.wait()
         except TimeoutError:
             raise BadState("Generations are still under way; try again when they have ended, or cancel them.") from None
-        async with self._changing:
-            self._refuse_while_training("unload the model")
-            return await self._unload()
+        return await _result(self._spawn(self._unload_unless_training()))
 
     async def close(self, grace_s: float) -> None:
         """Ends everything: the engine checkpoints what trains within the grace."""
@@ -357,8 +357,8 @@ class Residency:
             raise
         self._loaded = _Loaded(engine, model, base, wish)
         self._ready_at = time.monotonic()
-        await self._library.remember(_RESIDENT_KEY, _write_wish(wish))
-        await self._library.remember(_LAST_KEY, _write_wish(dataclasses.replace(wish, model=model.name)))
+        await self._remember(_RESIDENT_KEY, _write_wish(wish))
+        await self._remember(_LAST_KEY, _write_wish(dataclasses.replace(wish, model=model.name)))
         self._count_down()
         return model
 
@@ -385,7 +385,7 @@ class Residency:
     async def _refreshed(self, loaded: _Loaded, wish: Wish) -> ResidentModel:
         if wish.keep_alive is not None:
             self._loaded = dataclasses.replace(loaded, wish=dataclasses.replace(loaded.wish, keep_alive=wish.keep_alive))
-            await self._library.remember(_RESIDENT_KEY, _write_wish(self._loaded.wish))
+            await self._remember(_RESIDENT_KEY, _write_wish(self._loaded.wish))
         self._count_down()
         return loaded.model
 
@@ -414,13 +414,25 @@ class Residency:
                 log.info("nobody asked for the model; it goes")
                 await self._unload()
 
+    async def _unload_unless_training(self) -> str:
+        async with self._changing:
+            self._refuse_while_training("unload the model")
+            return await self._unload()
+
     async def _unload(self) -> str:
         name = self._loaded.model.name if self._loaded else ""
         self._loaded = None
         self._keep_alive.stop()
         await self._supervisor.end()
-        await self._library.remember(_RESIDENT_KEY, "")
+        await self._remember(_RESIDENT_KEY, "")
         return name
+
+    async def _remember(self, key: str, value: str) -> None:
+        """For the next start. What has been done to the engine is done, also where a full disk does not take the note of it."""
+        try:
+            await self._library.remember(key, value)
+        except NoSpace as error:
+            log.warning("what is loaded cannot be written down", key=key, why=error.message)
 
     def _engine_lost(self) -> None:
         lost, self._loaded = self._loaded, None
@@ -465,7 +477,7 @@ class Residency:
             log.error("background work failed", error=repr(error))
 
 
-async def _result(task: asyncio.Task[ResidentModel]) -> ResidentModel:
+async def _result(task: asyncio.Task[T]) -> T:
     """The task's result; the caller may go away without ending it, and it may be ended by the daemon's end."""
     await asyncio.wait({task})
     if task.cancelled():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from smolora.v1 import models_pb2 as pb
 from smolora.v1 import models_pb2_grpc
 from smolorad.domain import Adapter, ImportSpec, JobKind, Model, Ref, ResidentModel, check_name
+from smolorad.errors import EngineUnavailable
 from smolorad.jobs.import_ import Import
 from smolorad.jobs.import_adapter import AdapterImport
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.shelf import Shelf
+from smolorad.jobs.units import Units, unit
 from smolorad.link.convert import from_message, to_message
 from smolorad.paths import user_path
 from smolorad.residency import Residency, Wish
@@ -36,6 +39,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         views: JobViews,
         import_: Import,
         import_adapter: AdapterImport,
+        units: Units,
     ) -> None:
         self._residency = residency
         self._library = library
@@ -45,6 +49,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         self._views = views
         self._import = import_
         self._import_adapter = import_adapter
+        self._units = units
 
     @wire
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> AsyncIterator[pb.LoadModelResponse]:
@@ -105,7 +110,6 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     async def ImportAdapter(self, request: pb.ImportAdapterRequest, context: Context) -> pb.ImportAdapterResponse:
         name = check_name(request.name)
         adapter = await self._import_adapter.run(self._uploads.folder(request.upload_id), name, request.base_model)
-        self._uploads.remove(request.upload_id)
         return pb.ImportAdapterResponse(adapter=_message(adapter))
 
     @wire
@@ -116,10 +120,14 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
 
     @wire
     async def DeleteAdapter(self, request: pb.DeleteAdapterRequest, context: Context) -> pb.DeleteAdapterResponse:
-        ref = Ref.parse(request.name)
+        return pb.DeleteAdapterResponse(revisions=await self._delete_adapter(Ref.parse(request.name)))
+
+    @unit
+    async def _delete_adapter(self, ref: Ref) -> int:
         removed = await self._shelf.remove_adapter(ref)
-        await self._residency.detach(removed)
-        return pb.DeleteAdapterResponse(revisions=len(removed))
+        with contextlib.suppress(EngineUnavailable):  # an engine that has died has nothing in memory
+            await self._residency.detach(removed)
+        return len(removed)
 
     def _message(self, model: Model) -> pb.Model:
         return model_message(model, self._resident)

@@ -9,10 +9,11 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from smolora.v1 import datasets_pb2 as pb
 from smolorad.errors import AlreadyExists, InvalidRequest, NotFound
+from smolorad.jobs.units import Units, unit
 from smolorad.paths import Home
 
 CHUNK_LIMIT_BYTES = 2**20
@@ -45,8 +46,9 @@ def check_path(path: str) -> PurePosixPath:
 class Uploads:
     """The folders of uploaded files, by id."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, units: Units) -> None:
         self._home = home
+        self._units = units
 
     def folder(self, upload_id: str) -> Path:
         """The folder of an upload; raises NotFound."""
@@ -61,20 +63,28 @@ class Uploads:
         path = check_path(header.path)
         if header.upload_id:
             self.folder(header.upload_id)
-        upload_id = header.upload_id or secrets.token_hex(8)
         incoming = self._home.uploads / f".incoming-{secrets.token_hex(8)}"
         try:
             with incoming.open("xb") as f:
                 sha256 = await _write(f, parts, header.size_bytes)
-            await asyncio.to_thread(_place, incoming, self._home.uploads / upload_id, path)
-        finally:
+        except BaseException:
             incoming.unlink(missing_ok=True)
+            raise
+        upload_id = await self._place(incoming, header.upload_id, path, asyncio.current_task())
         return pb.UploadFileResponse(upload_id=upload_id, sha256=sha256)
 
-    def remove(self, upload_id: str) -> None:
-        """Throws an upload away, if it is there."""
-        if _ID.fullmatch(upload_id):
-            shutil.rmtree(self._home.uploads / upload_id, ignore_errors=True)
+    @unit
+    async def _place(self, incoming: Path, upload_id: str, path: PurePosixPath, caller: asyncio.Task[Any] | None) -> str:
+        """Puts a file that has come into its upload, or into a new one; the upload's id."""
+        folder = self._home.uploads / (upload_id or secrets.token_hex(8))
+        placed = False
+        try:
+            await asyncio.to_thread(_place, incoming, folder, path)
+            placed = caller is None or not caller.cancelling()
+        finally:
+            if not placed and not upload_id:  # no client knows its id
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return folder.name
 
 
 async def _header(parts: AsyncIterator[pb.UploadFileRequest]) -> pb.UploadHeader:
@@ -109,6 +119,13 @@ async def _write(f: BinaryIO, parts: AsyncIterator[pb.UploadFileRequest], size: 
 
 
 def _place(incoming: Path, folder: Path, path: PurePosixPath) -> None:
+    try:
+        _rename(incoming, folder, path)
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+def _rename(incoming: Path, folder: Path, path: PurePosixPath) -> None:
     final = folder / path
     try:
         final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -120,4 +137,8 @@ def _place(incoming: Path, folder: Path, path: PurePosixPath) -> None:
         final.touch(exist_ok=False)  # takes the name: a rename alone would replace a file
     except FileExistsError:
         raise AlreadyExists(f"The upload has a file {path} already; send each file once.") from None
-    incoming.replace(final)
+    try:
+        incoming.replace(final)
+    except OSError:
+        final.unlink()
+        raise

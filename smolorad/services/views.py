@@ -31,8 +31,8 @@ class JobViews:
 
     def job(self, job: Job) -> jobs_pb2.Job:
         """The job as it stands."""
-        if job.state is not JobState.QUEUED:
-            return to_message(jobs_pb2.Job, job)
+        if job.state is not JobState.QUEUED or self._events.wait_of(job.id):
+            return to_message(jobs_pb2.Job, job, waiting_for=self._events.wait_of(job.id))
         waiting_for, resident = self._queue.waiting_for(job.id), self._resident()
         if isinstance(job.spec, TrainSpec) and resident and job.spec.model != resident:
             waiting_for += f"; then {job.spec.model} is loaded in place of {resident}"

@@ -23,6 +23,10 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 5.0
 
 
+class CannotWrite(NoAccess):
+    """SQLite refuses for now: permissions, another process that has the file, a failing disk. Trying again may help."""
+
+
 class Database:
     """The daemon's SQLite file.
 
@@ -75,18 +79,27 @@ class Database:
         return result
 
 
+# What says nothing about the file's contents, so that it must not be put aside.
+_REFUSED = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+)
+
+
 def _explained(error: sqlite3.DatabaseError) -> Exception:
     match _code(error):
         case _ if is_disk_full(error):
             return NoSpace("The disk is full, so nothing was changed; make room and try again.")
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
-            return NoAccess(
-                f"The daemon's database cannot be written ({error}), so nothing was changed; see to its permissions."
+        case code if code in _REFUSED:
+            return CannotWrite(
+                f"The daemon's database cannot be written ({error}), so nothing was changed; see to its permissions, its disk, "
+                "and other programs that hold it."
             )
-        case sqlite3.SQLITE_IOERR:
-            return Damaged(f"The disk refuses the daemon's database ({error}), so nothing was changed; it may be failing.")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return BadState("Another program holds the daemon's database, so nothing was changed; end that one and try again.")
         case sqlite3.SQLITE_NOMEM:
             return OutOfMemory("Memory does not suffice for the daemon's database; end other programs and try again.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
@@ -99,19 +112,6 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
-# What says nothing about the file's contents, so that it must not be put aside.
-_OUTSIDE = (
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_AUTH,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-)
-
-
 def _open(path: Path) -> sqlite3.Connection:
     check_own_file(path)
     if path.exists() and not path.stat().st_size:
@@ -121,7 +121,7 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if is_disk_full(error):
             raise NoSpace(f"The disk is full, so {path} cannot be opened; make room and start again.") from error
-        if _code(error) in _OUTSIDE:
+        if _code(error) in (*_REFUSED, sqlite3.SQLITE_NOMEM):
             raise NoAccess(
                 f"{path} cannot be opened ({error}); see to its permissions, and to {path.name}-wal and -shm beside it."
             ) from error

@@ -24,7 +24,7 @@ from smolorad.domain import (
     StateChange,
     TrainProgress,
 )
-from smolorad.errors import AlreadyExists, Damaged, NotFound
+from smolorad.errors import AlreadyExists, BadState, Damaged, NotFound
 from smolorad.log import Log
 from smolorad.store.database import Database
 from smolorad.store.queries import SQL, from_json, readable, to_json
@@ -93,17 +93,36 @@ class JobStore:
         """Queued, running, interrupted and paused jobs, oldest first. A row that cannot be read is left out."""
         return await self._database.run(lambda db: readable(db.execute(SQL["unfinished_jobs"]), _job, sys.maxsize))
 
+    async def failed_preparations(self) -> list[Job]:
+        """Of each dataset the last preparation that has ended, where it has failed."""
+        return await self._database.run(lambda db: readable(db.execute(SQL["failed_preparations"]), _job, sys.maxsize))
+
+    async def failures_of(self, dataset: str) -> list[Job]:
+        """Every preparation of a dataset that has failed."""
+        return await self._database.run(
+            lambda db: readable(db.execute(SQL["failures_of"], {"target": dataset}), _job, sys.maxsize)
+        )
+
     async def move(
-        self, job_id: str, to: JobState, why: str = "", *, error: JobError | None = None, result: str = ""
+        self,
+        job_id: str,
+        to: JobState,
+        why: str = "",
+        *,
+        error: JobError | None = None,
+        result: str = "",
+        expected: JobState | None = None,
     ) -> tuple[Job, JobEvent]:
         """Moves a job to its next state, and tells so in an event.
 
         Running counts an attempt, and begins the job's time at the first. Raises NotFound, and BadState where the table of
-        moves does not allow it.
+        moves does not allow it, or where the job is not in the state that was expected.
         """
 
         def work(db: sqlite3.Connection) -> tuple[Job, JobEvent]:
             before = _get(db, job_id)
+            if expected not in (None, before.state):
+                raise BadState(f"Job {job_id} has become {before.state} meanwhile; try again.")
             now = _now()
             running = to is JobState.RUNNING
             job = dataclasses.replace(

@@ -58,13 +58,16 @@ class _Shelf(Generic[T]):
         values = {"kind": self.kind, "name": name, "before": self._number(db, before)}
         return readable(db.execute(SQL[statement], values), self.read, limit)
 
-    def remove(self, db: sqlite3.Connection, ref: Ref) -> list[T]:
-        if ref.revision is None:
-            removed = [self.read(row) for row in db.execute(SQL["revisions_of"], {"kind": self.kind, "name": ref.name})]
-        else:
-            removed = [self.get(db, ref)]
-        if not removed:
+    def revisions(self, db: sqlite3.Connection, ref: Ref) -> list[T]:
+        if ref.revision is not None:
+            return [self.get(db, ref)]
+        found = [self.read(row) for row in db.execute(SQL["revisions_of"], {"kind": self.kind, "name": ref.name})]
+        if not found:
             raise self._missing(db, ref)
+        return found
+
+    def remove(self, db: sqlite3.Connection, ref: Ref) -> list[T]:
+        removed = self.revisions(db, ref)
         for item in removed:
             db.execute(SQL["remove_item"], {"kind": self.kind, "name": item.name, "revision": _revision(item)})
         return removed
@@ -140,6 +143,14 @@ class Library:
         """One revision, or the newest; raises NotFound, which names those there are."""
         return await self._database.run(lambda db: _ADAPTERS.get(db, ref))
 
+    async def dataset_revisions(self, ref: Ref) -> list[Dataset]:
+        """One revision, or all of a name, oldest first; raises NotFound."""
+        return await self._database.run(lambda db: _DATASETS.revisions(db, ref))
+
+    async def adapter_revisions(self, ref: Ref) -> list[Adapter]:
+        """One revision, or all of a name, oldest first; raises NotFound."""
+        return await self._database.run(lambda db: _ADAPTERS.revisions(db, ref))
+
     async def model(self, name: str) -> Model:
         """One model; raises NotFound, which names those there are."""
         return await self._database.run(lambda db: _MODELS.get(db, Ref(name)))
@@ -176,6 +187,18 @@ class Library:
             return None if row is None else _SHELVES[row["kind"]].read(row)
 
         return await self._database.run(work)
+
+    async def places(self) -> set[tuple[str, str, int]]:
+        """Kind, name and revision, 0 for a model, of everything that is recorded; also where a record cannot be read."""
+
+        def work(db: sqlite3.Connection) -> set[tuple[str, str, int]]:
+            return {(row["kind"], row["name"], int(row["revision"])) for row in db.execute(SQL["places"])}
+
+        return await self._database.run(work)
+
+    async def forget(self, kind: str, name: str, revision: int) -> None:
+        """Removes a row without reading its record."""
+        await self._run(lambda db: db.execute(SQL["remove_item"], {"kind": kind, "name": name, "revision": revision}))
 
     async def relocate(self, home: Home) -> int:
         """Makes every record name its folder in this home, which may have been moved or copied; returns how many changed.

@@ -18,6 +18,16 @@ ORDER BY number DESC;
 -- unfinished_jobs: those that wait, run or are held, oldest first
 SELECT * FROM jobs WHERE state IN ('queued', 'running', 'interrupted', 'paused') ORDER BY number;
 
+-- failed_preparations: of each dataset the last preparation that has ended, where it has failed
+SELECT * FROM jobs AS one
+WHERE kind = 'prepare' AND state = 'failed' AND NOT EXISTS (
+  SELECT 1 FROM jobs
+  WHERE kind = 'prepare' AND target = one.target AND number > one.number AND state IN ('succeeded', 'failed', 'cancelled')
+);
+
+-- failures_of: every preparation of a dataset that has failed
+SELECT * FROM jobs WHERE kind = 'prepare' AND state = 'failed' AND target = :target;
+
 -- update_job: the next state of a job
 UPDATE jobs
 SET state = :state, start_time = :start_time, end_time = :end_time, attempts = :attempts, error = :error, result = :result
@@ -66,6 +76,9 @@ SELECT name FROM library WHERE kind = :kind GROUP BY name ORDER BY max(number) D
 
 -- every_item: all that is published, of every kind
 SELECT * FROM library;
+
+-- places: which revisions are published, of every kind
+SELECT kind, name, revision FROM library;
 
 -- replace_record: what is known of one item, written anew
 UPDATE library SET record = :record WHERE number = :number;

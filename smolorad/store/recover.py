@@ -1,4 +1,8 @@
-"""After a crash: what was published but not recorded is recorded, and what nobody will finish is swept away."""
+"""After a crash: folders and rows are made to agree again.
+
+A published folder without a row is recorded. A removal whose row is gone is finished, and one whose row is there is undone.
+What is empty is swept away; all else that lies there is left alone, and the next revision passes over it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ import msgspec
 
 from smolorad import publish
 from smolorad.domain import Adapter, Dataset, Model
-from smolorad.errors import AlreadyExists, Damaged
+from smolorad.domain.bounds import REVISION
+from smolorad.errors import AlreadyExists, Damaged, NoSpace
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.store.library import Library
@@ -25,53 +30,142 @@ log = Log(__name__)
 class _Kind:
     """One kind of published folder."""
 
-    folders: Iterator[Path]
+    name: str
     cls: type[Any]
     add: Callable[[Any], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder that lies where published ones do, and what its path says that it is."""
+
+    folder: Path
+    kind: _Kind
+    name: str
+    revision: int  # 0 for a model
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """As the library names it."""
+        return self.kind.name, self.name, self.revision
+
+
 async def adopt(home: Home, library: Library) -> int:
-    """Records every published folder that the library does not know; returns how many.
+    """Makes folders and rows agree; returns how many folders were recorded.
 
     A folder's manifest has its record but for its place, so the lists can be rebuilt when the database is lost. Called before
-    any job runs.
+    any call is answered and any job runs.
     """
-    kinds = (
-        _Kind(_nested(home.datasets), Dataset, library.add_dataset),
-        _Kind(_nested(home.adapters), Adapter, library.add_adapter),
-        _Kind(_flat(home.models), Model, library.add_model),
-    )
     adopted = 0
-    for kind in kinds:
-        for folder in kind.folders:
-            if folder.name.startswith("."):  # a removal that did not come to its end
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-                continue
-            adopted += await _adopt(folder, kind)
+    try:
+        for place in await asyncio.to_thread(_hidden, home, library):
+            await _end_removal(place, library)
+        known = await library.places()
+        for place in await asyncio.to_thread(_visible, home, library):
+            if place.key not in known:
+                adopted += await _adopt(place)
+    except NoSpace as error:
+        log.warning("folders are not recorded before the next start", why=error.message)
     return adopted
 
 
-async def _adopt(folder: Path, kind: _Kind) -> bool:
+async def _end_removal(place: _Place, library: Library) -> None:
+    """Puts a folder back whose row is there and whose files are; else both go."""
+    hidden = place.folder
+    if place.key in await library.places():
+        if await asyncio.to_thread(_is_whole, hidden) and not hidden.with_name(_shown(hidden)).exists():
+            await asyncio.to_thread(publish.put_back, hidden)
+            log.info("a removal that was cut short is undone", kind=place.kind.name, name=place.name)
+            return
+        if not hidden.with_name(_shown(hidden)).exists():
+            await library.forget(*place.key)
+    await asyncio.to_thread(shutil.rmtree, hidden, ignore_errors=True)
+
+
+async def _adopt(place: _Place) -> bool:
+    folder = place.folder
+    if await asyncio.to_thread(_sweep_empty, folder):
+        return False
     try:
         about = (await asyncio.to_thread(publish.read_manifest, folder)).get("about")
-        item = msgspec.convert({**(about if isinstance(about, dict) else {}), "path": str(folder)}, kind.cls, strict=False)
-    except (Damaged, msgspec.ValidationError) as error:
+        item = msgspec.convert(
+            {**(about if isinstance(about, dict) else {}), "path": str(folder)}, place.kind.cls, strict=False
+        )
+        if (item.name, getattr(item, "revision", 0)) != (place.name, place.revision):
+            raise Damaged(f"{folder} is a copy of another; remove it.")
+        await asyncio.to_thread(publish.verify, folder, sums=False)
+    except (Damaged, msgspec.ValidationError, OSError, LookupError, TypeError) as error:
         log.warning("a folder is not ours, or is damaged; it is left alone", folder=folder, why=error)
         return False
     try:
-        await kind.add(item)
+        await place.kind.add(item)
     except AlreadyExists:
         return False
     log.info("a published folder is recorded again", folder=folder)
     return True
 
 
-def _flat(root: Path) -> Iterator[Path]:
-    return iter(sorted(path for path in root.iterdir() if path.is_dir()))
+def _kinds(home: Home, library: Library) -> tuple[tuple[_Kind, Path], ...]:
+    return (
+        (_Kind("dataset", Dataset, library.add_dataset), home.datasets),
+        (_Kind("adapter", Adapter, library.add_adapter), home.adapters),
+        (_Kind("model", Model, library.add_model), home.models),
+    )
 
 
-def _nested(root: Path) -> Iterator[Path]:
-    """NAME/REVISION/, revisions of a name in their order."""
-    for name in _flat(root):
-        revisions = [path for path in name.iterdir() if path.is_dir()]
-        yield from sorted(revisions, key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0))
+def _visible(home: Home, library: Library) -> list[_Place]:
+    """NAME/REVISION/, revisions of a name in their order, and models' NAME/."""
+    found = []
+    for kind, root in _kinds(home, library):
+        for name in _folders(root):
+            if name.name.startswith("."):
+                continue
+            if kind.cls is Model:
+                found.append(_Place(name, kind, name.name, 0))
+            else:
+                revisions = [path for path in _folders(name) if REVISION.fullmatch(path.name)]
+                found += [_Place(path, kind, name.name, int(path.name)) for path in sorted(revisions, key=_number)]
+    return found
+
+
+def _hidden(home: Home, library: Library) -> list[_Place]:
+    """Removals that did not come to their end; those of earlier versions, whose rows went first, are swept away."""
+    found = []
+    for kind, root in _kinds(home, library):
+        for path in (*root.glob(".*"), *root.glob("*/.*")):
+            shown = _shown(path)
+            if path.parent == root and kind.cls is Model and path.name != shown:
+                found.append(_Place(path, kind, shown, 0))
+            elif path.parent != root and kind.cls is not Model and path.name != shown and REVISION.fullmatch(shown):
+                found.append(_Place(path, kind, path.parent.name, int(shown)))
+            elif path.name.startswith(".removed-"):
+                shutil.rmtree(path, ignore_errors=True)
+    return found
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    return iter(sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink()))
+
+
+def _number(path: Path) -> int:
+    return int(path.name)
+
+
+def _shown(hidden: Path) -> str:
+    return hidden.name.removeprefix(publish.HIDDEN)
+
+
+def _sweep_empty(folder: Path) -> bool:
+    """Whether nothing is in a folder but, at most, a manifest; then it is removed. Earlier versions left such ones."""
+    if any(path.is_symlink() or not path.is_dir() for path in folder.rglob("*") if path != folder / publish.MANIFEST):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        publish.verify(folder, sums=False)
+    except (Damaged, OSError, LookupError, TypeError):
+        return False
+    return True

@@ -161,6 +161,14 @@ async def test_files_of_a_failure_are_kept_until_that_dataset_is_prepared_again(
     assert left(house) == {second, other} - {first}
     await prepared(house, "d")
     assert left(house) == {other}
+    assert await house.stop() == 0
+    await house.start()  # which may be resumed still
+    assert left(house) == {other}
+    (job,) = [job for job in (await house.jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs if job.target == "e"]
+    await house.jobs.ResumeJob(jobs_pb2.ResumeJobRequest(id=job.id))
+    watch = house.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job.id, after_sequence=job.last_sequence))
+    assert (await everything(watch))[-1].job.result == "e@1"
+    await happened(lambda: left(house) == set())
 
 
 async def test_a_cancelled_preparation_leaves_nothing(house: House, script: Script) -> None:

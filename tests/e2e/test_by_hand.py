@@ -16,7 +16,7 @@ import pytest
 from tests.daemon_process import DaemonProcess, daemon_process
 from tests.tiny import CORPUS, tiny_model
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 STEPS = 300  # some seconds: the engine has to be killed before the end
 SETTINGS = ("--max-steps", str(STEPS), "--save-steps", "50", "--logging-steps", "10", "--learning-rate", "5e-3")

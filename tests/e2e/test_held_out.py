@@ -104,7 +104,8 @@ def alone(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [2, 3])
 def test_processes_together_have_the_held_out_losses_of_one(
     folder: Path, alone: dict[str, list[dict[str, Any]]], processes: int
 ) -> None:

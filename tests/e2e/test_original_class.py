@@ -231,6 +231,7 @@ def test_the_dataset_may_be_a_path_texts_or_rows(make: Callable[..., SmoLoRA], t
         assert trainer.dataset["text"][:] == ["saved"]
 
 
+@pytest.mark.long
 def test_a_second_run_takes_the_place_of_the_first_and_is_what_is_loaded_then(
     make: Callable[..., SmoLoRA], tmp_path: Path
 ) -> None:

@@ -60,7 +60,7 @@ def alone(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("trainer", ["fast", "plain"])
+@pytest.mark.parametrize("trainer", ["fast", pytest.param("plain", marks=pytest.mark.long)])
 def test_two_processes_have_the_losses_of_one(folder: Path, alone: subprocess.CompletedProcess[str], trainer: str) -> None:
     together = run(TOGETHER, file(folder, trainer, trainer=TRAINER | {"trainer": trainer}))
     assert not [note for note in told(together, "note") if "plain trainer" in note["text"]]
@@ -105,6 +105,7 @@ def test_nothing_of_the_users_is_taken_away(tmp_path: Path, folder: Path, output
     assert sorted(tmp_path.rglob("*")) == files
 
 
+@pytest.mark.long
 def test_a_run_that_fails_leaves_an_earlier_result(folder: Path) -> None:
     result = run([], file(folder, "kept", dataset="nowhere"))
     assert (result.returncode, (folder / "kept").exists()) == (1, False)

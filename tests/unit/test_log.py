@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import logging.handlers
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,3 +61,32 @@ def test_a_field_cannot_forge_a_line(tmp_path: Path) -> None:
     logs.setup("info", "text", file)
     logs.Log("smolorad.test").info("x", name="a\nb info forged")
     assert len(file.read_text().splitlines()) == 1
+
+
+def test_a_full_disk_ends_nothing_and_lines_come_again_when_there_is_room(tmp_path: Path) -> None:
+    class Disk(io.FileIO):
+        full = False
+
+        def write(self, data: Any) -> int:
+            if Disk.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    file = tmp_path / "d.log"
+    logs.setup("info", "text", file)
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.handlers.RotatingFileHandler)
+    handler.maxBytes = 2000
+    handler.stream.close()
+    handler.stream = io.TextIOWrapper(io.BufferedWriter(Disk(file, "ab")), encoding="utf-8")
+    log = logs.Log("smolorad.test")
+    log.info("before")
+    Disk.full = True
+    for number in range(100):  # beyond the size at which the file is rotated
+        log.info("while it lasts", number=number)
+    Disk.full = False
+    log.info("after")
+    handler.flush()
+    lines = "".join(path.read_text() for path in tmp_path.glob("d.log*"))
+    assert "before" in lines
+    assert "after" in lines

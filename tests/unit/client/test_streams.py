@@ -295,6 +295,19 @@ async def test_training_streams_events_and_ends_with_the_adapter(daemon: FakeDae
     assert (await run.result()).eval_loss_after == 2.0
 
 
+async def test_a_note_that_is_not_stored_is_seen(daemon: FakeDaemon, aio: smolora.AsyncClient) -> None:
+    """As on a full disk: it repeats the last number, and the next event has the number after that."""
+
+    async def watch(request: Any, context: Any) -> Any:
+        for number, text in ((1, "a"), (2, "b"), (2, "The disk is full."), (2, "The disk is full."), (3, "c")):
+            yield jobs_pb2.WatchJobResponse(job_event=event(number, note=jobs_pb2.Note(text=text)))
+        yield jobs_pb2.WatchJobResponse(job_event=event(3, train=jobs_pb2.TrainProgress(step=1)))  # was seen before
+        yield jobs_pb2.WatchJobResponse(job=job(result="poet@1"))
+
+    daemon.script["WatchJob"] = watch
+    assert [one.sequence async for one in aio.watch("j1")] == [1, 2, 2, 3]
+
+
 async def test_a_refused_training_raises_where_it_is_asked_for(daemon: FakeDaemon, client: Any) -> None:
     async def train(request: Any, context: Any) -> Any:
         await fail(context, "NOT_FOUND", "There is no dataset verses.")

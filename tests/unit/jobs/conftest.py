@@ -14,6 +14,7 @@ from smolorad.domain import Job, JobKind, JobState, MergeSpec, TrainSpec
 from smolorad.jobs.events import Events
 from smolorad.jobs.machine import Machine, Tell
 from smolorad.jobs.queue import Queue
+from smolorad.jobs.units import Units
 from smolorad.paths import Home
 from smolorad.store.database import Database
 from smolorad.store.jobs import JobStore
@@ -85,7 +86,7 @@ def desk_over(database: Database, home: Home, max_queue: int = 512) -> Desk:
     store, library, train, merge = JobStore(database), Library(database), ScriptedKind(), ScriptedKind()
     events = Events(store)
     machine = Machine(home, store, library, events, {JobKind.TRAIN: train, JobKind.MERGE: merge})
-    return Desk(home, store, library, events, Queue(home, store, events, machine, max_queue), train, merge)
+    return Desk(home, store, library, events, Queue(home, store, events, machine, Units(), max_queue), train, merge)
 
 
 @pytest.fixture

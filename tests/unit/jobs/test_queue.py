@@ -126,14 +126,6 @@ async def test_an_unexpected_error_fails_the_job_and_not_the_lane(desk: Desk) ->
     assert (await desk.ended(two.id)).state is S
 
 
-async def test_a_full_disk_is_told_as_such(desk: Desk) -> None:
-    desk.train.script = [[OSError(28, "No space left on device")]]
-    job = await desk.ended((await desk.train_job()).id)
-    assert job.error is not None
-    assert job.error.reason == "NO_SPACE"
-    assert f"jobs resume {job.id}" in job.error.message
-
-
 async def test_a_job_whose_process_died_goes_on_before_the_others(desk: Desk) -> None:
     desk.train.script = [[Checkpoint(5), DIED]]
     one, two = await desk.train_job("one"), await desk.train_job("two")
@@ -367,3 +359,26 @@ async def _reached(desk: Desk, job_id: str, state: JobState) -> None:
         async for event in desk.events.follow(job_id):
             if getattr(event.body, "state", None) is state and (await desk.store.get(job_id)).state is state:
                 return
+
+
+@pytest.mark.parametrize(("asked", "ends"), [("cancel", C), ("pause", P)])
+async def test_a_job_that_begins_to_run_as_it_is_ended_is_ended_by_its_run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, asked: str, ends: JobState
+) -> None:
+    get, stale = desk.store.get, []
+    desk.train.script = [[asyncio.Event()]]
+    job = await desk.train_job()
+    await desk.train.running.wait()
+
+    async def as_it_was(job_id: str) -> Job:
+        if stale:
+            return await get(job_id)
+        stale.append(job_id)
+        return job  # queued, as it was read a moment ago
+
+    monkeypatch.setattr(desk.store, "get", as_it_was)
+    await getattr(desk.queue, asked)(job.id)
+    await _reached(desk, job.id, ends)
+    assert await desk.states(job.id) == [Q, R, ends]
+    other = await desk.train_job("other")
+    assert (await desk.ended(other.id)).state is S

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from smolora.v1.datasets_pb2 import UploadFileRequest, UploadHeader
 from smolorad.errors import AlreadyExists, InvalidRequest, NotFound
+from smolorad.jobs.units import Units
 from smolorad.paths import Home
 from smolorad.services.uploads import CHUNK_LIMIT_BYTES, Uploads, check_path
 
@@ -21,7 +22,7 @@ from smolorad.services.uploads import CHUNK_LIMIT_BYTES, Uploads, check_path
 def uploads(tmp_path: Path) -> Uploads:
     home = Home(tmp_path / "home")
     home.create()
-    return Uploads(home)
+    return Uploads(home, Units())
 
 
 async def parts(

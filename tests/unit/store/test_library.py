@@ -220,6 +220,7 @@ async def test_a_lost_database_is_rebuilt_from_the_folders(tmp_path: Path) -> No
     merged = model("merged", "j3", str(home.model("merged")))
     published(home, home.jobs / "stage", merged, home.model("merged"))
     (home.models / "strange").mkdir()
+    (home.models / "strange" / "notes.txt").touch()
     (home.models / ".removed-old-1").mkdir()
     home.database.write_bytes(b"this is no database at all, and never was one" * 100)
 
@@ -234,3 +235,72 @@ async def test_a_lost_database_is_rebuilt_from_the_folders(tmp_path: Path) -> No
     assert home.database.with_name("smolora.db.damaged-1").exists()
     assert (home.models / "strange").exists(), "what is not ours is left alone"
     assert not (home.models / ".removed-old-1").exists()
+
+
+def hidden(folder: Path) -> Path:
+    """Where a folder lies while it is removed."""
+    return folder.with_name(publish.HIDDEN + folder.name)
+
+
+async def test_what_lies_there_without_a_row_is_recorded_swept_or_left_alone(library: Library, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    whole, copied, cut = (dataset("verses", revision, f"j{revision}") for revision in (1, 2, 3))
+    for item in (whole, copied, cut):
+        published(home, home.jobs / "stage", item, home.dataset(item.ref))
+    elsewhere = home.dataset(Ref("psalms", 2))
+    elsewhere.parent.mkdir()
+    home.dataset(copied.ref).rename(elsewhere)  # its manifest names another place
+    (home.dataset(cut.ref) / "data").write_text("")
+    empty, only_manifest, peft = (home.adapter(Ref("style", revision)) for revision in (4, 5, 6))
+    for folder in (empty / "sub", only_manifest, peft, home.models / "merged"):
+        folder.mkdir(parents=True)
+    (only_manifest / publish.MANIFEST).write_text("{")
+    (peft / "adapter_config.json").write_text("{}")  # by the user's hand
+    (home.adapters / "style" / "²").mkdir()
+    assert await adopt(home, library) == 1
+    assert await library.places() == {("dataset", "verses", 1)}
+    for folder in (elsewhere, home.dataset(cut.ref), peft):
+        assert list(folder.iterdir())
+    for folder in (empty, only_manifest, home.models / "merged"):
+        assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "files", "stays"), [(True, "all", True), (True, "none", False), (True, "cut", False), (False, "all", False)]
+)
+async def test_a_removal_that_was_cut_short_is_undone_or_finished(
+    library: Library, tmp_path: Path, row: bool, files: str, stays: bool
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    items = (dataset("verses", 1), model("merged"))
+    for item in items:
+        folder = home.model(item.name) if isinstance(item, Model) else home.dataset(item.ref)
+        published(home, home.jobs / "stage", item, folder)
+        away = publish.hide(folder)
+        if files == "none":
+            publish.empty(away)
+        elif files == "cut":
+            (away / "data").write_text("")
+    if row:
+        await library.add_dataset(items[0])
+        await library.add_model(items[1])
+    await adopt(home, library)
+    assert await library.places() == ({("dataset", "verses", 1), ("model", "merged", 0)} if stays else set())
+    assert home.dataset(Ref("verses", 1)).exists() == home.model("merged").exists() == stays
+    assert not list(home.root.glob("*/.*"))
+    assert not list(home.root.glob("*/*/.*"))
+
+
+async def test_a_model_published_anew_is_not_replaced_by_an_earlier_removal(library: Library, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    item = model("merged")
+    published(home, home.jobs / "stage", item, home.model("merged"))
+    publish.hide(home.model("merged"))
+    published(home, home.jobs / "stage", item, home.model("merged"))
+    await library.add_model(item)
+    await adopt(home, library)
+    assert publish.verify(home.model("merged"))
+    assert not list(home.models.glob(".*"))

@@ -46,6 +46,7 @@ class AsyncJobRun(Generic[T]):
         """`begin` opens the stream that creates the job; `finish` makes the result of the last message's kind and body."""
         self.job_id = job_id
         self.last_sequence = after
+        self._last_body: values.EventBody | None = None
         self._transport = transport
         self._begin = begin
         self._finish = finish
@@ -74,8 +75,8 @@ class AsyncJobRun(Generic[T]):
                 body = getattr(message, kind)
                 if kind != "job_event":
                     self._result = await self._finish(kind, body)
-                elif (event := event_from(body)) is not None and event.sequence > self.last_sequence:
-                    self.last_sequence = event.sequence
+                elif (event := event_from(body)) is not None and self._is_new(event):
+                    self.last_sequence, self._last_body = event.sequence, event.body
                     yield event
         finally:
             self.close()
@@ -93,6 +94,12 @@ class AsyncJobRun(Generic[T]):
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
+
+    def _is_new(self, event: values.JobEvent) -> bool:
+        """Whether it was not seen yet; a note that is not stored, as on a full disk, repeats the last number."""
+        if event.sequence == self.last_sequence:
+            return event.kind == "note" and event.body != self._last_body
+        return event.sequence > self.last_sequence
 
     async def _read(self) -> Any:
         """The next message, over as many connections as it takes; None where somebody closed the view meanwhile."""

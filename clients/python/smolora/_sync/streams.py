@@ -47,6 +47,7 @@ class JobRun(Generic[T]):
         """`begin` opens the stream that creates the job; `finish` makes the result of the last message's kind and body."""
         self.job_id = job_id
         self.last_sequence = after
+        self._last_body: values.EventBody | None = None
         self._transport = transport
         self._begin = begin
         self._finish = finish
@@ -75,8 +76,8 @@ class JobRun(Generic[T]):
                 body = getattr(message, kind)
                 if kind != "job_event":
                     self._result = self._finish(kind, body)
-                elif (event := event_from(body)) is not None and event.sequence > self.last_sequence:
-                    self.last_sequence = event.sequence
+                elif (event := event_from(body)) is not None and self._is_new(event):
+                    self.last_sequence, self._last_body = event.sequence, event.body
                     yield event
         finally:
             self.close()
@@ -94,6 +95,12 @@ class JobRun(Generic[T]):
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
+
+    def _is_new(self, event: values.JobEvent) -> bool:
+        """Whether it was not seen yet; a note that is not stored, as on a full disk, repeats the last number."""
+        if event.sequence == self.last_sequence:
+            return event.kind == "note" and event.body != self._last_body
+        return event.sequence > self.last_sequence
 
     def _read(self) -> Any:
         """The next message, over as many connections as it takes; None where somebody closed the view meanwhile."""

@@ -30,7 +30,7 @@ log = logging.getLogger("smolorad.engine")
 # Those whose classes the native step may know; what they are in truth, `describe.py` finds out.
 FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 BLUEPRINT, TOKENIZER = "blueprint.json", "backend_tokenizer.json"
-_FORMAT = "1"  # of what is written; another one is made anew
+_FORMAT = "2"  # of what is written; another one is made anew
 _TIMEOUT_S = 120.0
 _TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
 

@@ -51,7 +51,6 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
         return None
     if any(stored[name][0] not in STORED for name in parameters) or (HEAD not in parameters and HEAD in stored):
         return None
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
     try:
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     except OSError:  # it has none, and then follows from the config

@@ -51,6 +51,8 @@ def load_light(
     if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
         return None
     blueprint, kept = found
+    if blueprint.shape.misfit(blueprint.parameters):  # it was not written like this
+        return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
         summing, reading = beside.submit(fingerprint, files), beside.submit(blueprint.tokenizer, kept)
         parked_below = cache_path() / "parked" if precision is not Precision.EXACT else None

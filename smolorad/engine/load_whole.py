@@ -20,7 +20,7 @@ from smolorad.engine.base import Base, LoadReport, Whole
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, Placement, ladder, place
 from smolorad.engine.facts import facts, weight_files
-from smolorad.engine.failure import first_line, is_out_of_memory
+from smolorad.engine.failure import first_line, is_out_of_memory, refused
 from smolorad.engine.forward import TorchSpeaker, steps_of
 from smolorad.engine.model_text import model_text
 from smolorad.engine.native.build import library
@@ -91,7 +91,8 @@ def load_whole(
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
-    steps = steps_of(model)
+    with refused(f"transformers cannot compute {name}, as its config.json does not go together"):
+        steps = steps_of(model)
     if steps is Steps.WHOLE:
         notes = (*notes, _SLOW.format(architecture=model.config.model_type))
         log.warning("%s: %s", name, notes[-1])

@@ -33,7 +33,9 @@ def read_model_config(folder: Path, name: str, trust_remote_code: bool = False) 
         raise UnsupportedModel(f"{name} is a {kind!r}, which is no causal language model; choose one that generates text.")
     if architectures and not any(known in architectures for known in ([causal] if isinstance(causal, str) else causal)):
         raise UnsupportedModel(f"{name} is a {architectures[0]}, which does not generate text; choose a causal language model.")
-    return _made(folder, lambda: CONFIG_MAPPING[kind].from_dict(_cleared(raw)))
+    # As transformers has it: a Mistral whose layers differ is a Ministral.
+    meant = "ministral" if kind == "mistral" and "layer_types" in raw and "ministral" in CONFIG_MAPPING else kind
+    return _made(folder, lambda: CONFIG_MAPPING[meant].from_dict(_cleared(raw) | {"model_type": meant}))
 
 
 def _made(folder: Path, make: Callable[[], Any]) -> Any:

@@ -44,7 +44,9 @@ class Matrix:
 
     @classmethod
     def of(cls, weight: NDArray[Any]) -> Matrix:
-        """A contiguous array in FP32 or BF16, where it is."""
+        """A contiguous array in FP32 or BF16, where it is; raises ValueError for another."""
+        if weight.dtype not in FORMAT_OF or weight.ndim != 2 or not weight.size or not weight.flags.c_contiguous:
+            raise ValueError(f"an array of {weight.shape} in {weight.dtype} is no matrix that the library reads")
         return cls(FORMAT_OF[weight.dtype], weight.shape[0], weight.shape[1], weight)
 
     @property
@@ -83,14 +85,21 @@ class Library:
         return int(self._many(format))
 
     def pack(self, weight: NDArray[Any], format: Format) -> Matrix:
-        """A packed copy (INT8 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP."""
+        """A packed copy (INT8 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP.
+
+        Raises ValueError for another.
+        """
         source = Matrix.of(weight)
+        if format not in (Format.INT8, Format.INT4) or source.cols % GROUP:
+            raise ValueError(f"{source.cols} columns cannot be packed as {format.name}")
         values = aligned(self._packed_bytes(format, source.rows, source.cols))
         self._pack(self.pool, ctypes.byref(source.struct()), format, values.ctypes.data)
         return Matrix(format, source.rows, source.cols, values)
 
     def multiply(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
-        """x (..., cols), contiguous, times the matrix's transpose: (..., rows)."""
+        """x (..., cols), contiguous, times the matrix's transpose: (..., rows); raises ValueError for another x."""
+        if x.dtype != np.float32 or x.ndim < 1 or x.shape[-1] != matrix.cols or not x.flags.c_contiguous:
+            raise ValueError(f"an array of {x.shape} in {x.dtype} does not go with {matrix.cols} columns")
         out = np.empty((*x.shape[:-1], matrix.rows), dtype=np.float32)
         room = np.empty(2 * x.size + 64 + 12 * (x.size // GROUP), dtype=np.uint8)
         struct = matrix.struct()

@@ -15,6 +15,7 @@
 #ifndef SMOLORA_MATRIX_H
 #define SMOLORA_MATRIX_H
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -52,12 +53,13 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint32_t u16 __attribute__((vector_size(64)));
 typedef uint16_t h16 __attribute__((vector_size(32)));
 typedef uint8_t b64 __attribute__((vector_size(64)));
-typedef int32_t quad __attribute__((may_alias));
+typedef int32_t quad __attribute__((may_alias, aligned(1))); /* wherever it begins */
 
 #define INLINE static inline __attribute__((always_inline))
 #define LINE __attribute__((aligned(64))) /* a load of 64 bytes that lies across two lines of the cache takes twice as long */
 
-#define NEAREST(value) ((value) + 12582912.0f - 12582912.0f) /* 1.5 * 2^23: a whole number, ties to even */
+#define WHOLE 12582912.0f /* 1.5 * 2^23: a sum with it is a whole number, ties to even, and has that in its lowest bits */
+#define NEAREST(value) ((value) + WHOLE - WHOLE)
 
 static inline float widen(uint16_t value) {
     union {
@@ -470,7 +472,8 @@ INLINE void block_int4(const uint8_t *w, int groups, const Vectors *v, int s, in
 DEFINE_ROWS(int8, INT8_GROUP)
 DEFINE_ROWS(int4, INT4_GROUP)
 
-/* Makes the vectors integers; NaN and infinity make a scale that is none, and so reach every sum. */
+/* Makes the vectors integers; NaN and infinity make a scale that is none, and so reach every sum. Numbers too small for a scale
+ * are 0. */
 static inline void quantise(Vectors *v, int n) {
     for (int s = 0; s < v->count; s++)
         for (int g = 0; g < n / GROUP; g++) {
@@ -484,11 +487,12 @@ static inline void quantise(Vectors *v, int n) {
                 most = size > most ? size : most;
                 spread += x[i] - x[i]; /* 0, but for NaN and infinity */
             }
-            float to = most > 0 && spread == 0 ? 127.0f / most : 0;
+            int some = most > 127.0f * FLT_MIN && spread == 0;
+            float to = some ? 127.0f / most : 0;
             int32_t sum = 0;
 #pragma omp simd reduction(+ : sum)
             for (int i = 0; i < GROUP; i++) {
-                float whole = x[i] * to, rounded = NEAREST(whole), rest = NEAREST((whole - rounded) * 256.0f);
+                float whole = some ? x[i] * to : 0, rounded = NEAREST(whole), rest = NEAREST((whole - rounded) * 256.0f);
                 rest = rest > 127.0f ? 127.0f : rest;
                 high[i] = (int8_t)(int32_t)rounded, low[i] = (int8_t)(int32_t)rest;
                 sum += 256 * (int32_t)rounded + (int32_t)rest;

@@ -22,7 +22,7 @@ enum { NUMBER = BF16, EACH_STEP = 2 };
 #if defined(TRAINS)
 
 /* 16 numbers, of which `there` are read or written. */
-INLINE __mmask16 first_of(int left) { return left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1); }
+INLINE __mmask16 first_of(int left) { return left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0; }
 INLINE __m512 set16(float value) { return _mm512_set1_ps(value); }
 
 #if defined(TRAIN_FP32)

@@ -2,8 +2,6 @@
 #ifndef SMOLORA_PACK_H
 #define SMOLORA_PACK_H
 
-#include <float.h>
-
 #include "matrix.h"
 
 static inline size_t packed_block_bytes(int format, int cols) {
@@ -15,23 +13,33 @@ static inline size_t packed_bytes(int format, int rows, int cols) {
     return (size_t)((rows + BLOCK - 1) / BLOCK) * packed_block_bytes(format, cols);
 }
 
-/* Rounds 32 weights to w = scale * q. */
+/* The largest size of 32 weights; NaN where one of them is NaN or infinity, which then is the scale, and reaches every sum. */
+static float largest(const float *x) {
+    float most = 0, spread = 0;
+    for (int i = 0; i < GROUP; i++) {
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        spread += x[i] - x[i]; /* 0, but for NaN and infinity */
+    }
+    return most + spread;
+}
+
+/* Rounds 32 weights to w = scale * q. Where they are too small for a scale, they are 0. */
 static void round_int8(const float *x, uint8_t *q, float *scale) {
-    float most = 0;
-    for (int i = 0; i < GROUP; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    float most = largest(x);
+    memset(q, 128, GROUP);
     *scale = widen(narrow_up(most / 127.0f));
-    float to = *scale > 0 ? 1.0f / *scale : 0;
+    if (!(*scale >= FLT_MIN)) return;
+    float to = 1.0f / *scale;
     for (int i = 0; i < GROUP; i++) q[i] = (uint8_t)(int)(nearbyintf(x[i] * to) + 128.0f);
 }
 
 /* Rounds 32 weights to w = scale * q + minimum. The numbers' own range is not the best one: a few others are tried, for each the
  * line through what is rounded with the least squares is drawn, and the one with the least error is kept. */
-static void round_int4(const float *x, uint8_t *q, float *scale, float *minimum) {
+static void fit_int4(const float *x, uint8_t *q, float *scale, float *minimum) {
     float low = x[0], high = x[0], best = FLT_MAX;
     for (int i = 1; i < GROUP; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
-    memset(q, 0, GROUP);
     *scale = 0, *minimum = widen(narrow(low));
-    if (!(high > low)) return;
+    if (!(high - low > FLT_MIN)) return;
     for (int tried = -4; tried <= 4; tried++) {
         float steps = (15.0f + 0.2f * (float)tried) / (high - low), rounded[GROUP];
         float sum_q = 0, sum_qq = 0, sum_x = 0, sum_qx = 0, error = 0;
@@ -53,6 +61,22 @@ static void round_int4(const float *x, uint8_t *q, float *scale, float *minimum)
         if (!(error < best)) continue;
         best = error, *scale = line, *minimum = begin;
         for (int i = 0; i < GROUP; i++) q[i] = (uint8_t)rounded[i];
+    }
+}
+
+/* The same for whatever 32 weights there are: squares of the largest numbers would be infinite, so those are made smaller first. */
+static void round_int4(const float *x, uint8_t *q, float *scale, float *minimum) {
+    const float unit = 0x1p-100f;
+    float most = largest(x), smaller[GROUP];
+    memset(q, 0, GROUP);
+    if (most != most) {
+        *scale = *minimum = most;
+    } else if (most > 1e15f) {
+        for (int i = 0; i < GROUP; i++) smaller[i] = x[i] * unit;
+        fit_int4(smaller, q, scale, minimum);
+        *scale /= unit, *minimum /= unit;
+    } else {
+        fit_int4(x, q, scale, minimum);
     }
 }
 

@@ -25,7 +25,7 @@ INLINE __m512 exp16(__m512 x) {
 
 #define EACH16(i, n) \
     __mmask16 there = first_of(n); \
-    for (int i = 0; i < (n); i += 16, there = first_of((n) - i))
+    for (int i = 0; i < (n); i += 16, there = first_of((n) - i)) /* after the last, none are left, or fewer than none */
 
 /* --- the loss ------------------------------------------------------------------------------------------------------------ */
 

@@ -13,6 +13,8 @@
 
 enum { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };
 enum { MAX_ROWS = 128 };
+enum { QUERIES = 8 };   /* that go over the keys together */
+enum { LORA_TERMS = 64 }; /* of a LoRA's rank, which a file decides and no stack has room for */
 
 typedef struct {
     Matrix weight[PROJECTIONS];
@@ -54,6 +56,8 @@ typedef struct {
     float *part;       /* MAX_ROWS x hidden */
     float *scores;     /* QUERIES x score_room, grown when needed */
     int score_room;
+    float *queries, *mixed; /* QUERIES x head_dim: queries that go over the keys together, and what they read */
+    uint16_t *rounded;      /* as queries, in bf16 */
     uint32_t *panel;
 } Worker;
 
@@ -77,11 +81,15 @@ typedef struct {
 
 /* e^x by 2^n times a polynomial, within 2 units in the last place (the coefficients are Cephes' expf's). Above 88 it stays what
  * it is there. Below -60 it is 0: nobody who adds it to 1 would see it, and products with numbers so small take the processor a
- * hundred times as long. */
+ * hundred times as long. NaN stays NaN. */
 static inline float exponential(float x) {
     int none = x < -60.0f;
     x = none ? -60.0f : x > 88.0f ? 88.0f : x;
-    float n = NEAREST(x * 1.44269504f);
+    union {
+        float number;
+        uint32_t bits;
+    } whole = {x * 1.44269504f + WHOLE};
+    float n = whole.number - WHOLE;
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -91,9 +99,9 @@ static inline float exponential(float x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     union {
-        int32_t bits;
+        uint32_t bits;
         float number;
-    } power = {((int32_t)n + 127) << 23};
+    } power = {(whole.bits + 127) << 23}; /* n stands in the lowest bits; a conversion of NaN to a whole number would mean nothing */
     return none ? 0 : p * power.number;
 }
 
@@ -138,14 +146,17 @@ static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int pr
             for (int i = first; i < last; i++) to[i] += bias[i];
         const Lora *lora = e->sequences[e->row[r].sequence].lora;
         if (!lora || !(lora += l * PROJECTIONS + projection)->rank) continue;
-        float middle[lora->rank];
-        for (int i = 0; i < lora->rank; i++)
-            middle[i] = lora->scale * dot_f32(lora->a + (size_t)i * cols, v->x + (size_t)r * v->stride, cols);
-        for (int k = 0; k < lora->rank; k++) {
-            const float *restrict b = lora->b + (size_t)k * layer->weight[projection].rows;
-            float weight = middle[k];
+        for (int begin = 0; begin < lora->rank; begin += LORA_TERMS) {
+            float middle[LORA_TERMS];
+            int terms = lora->rank - begin < LORA_TERMS ? lora->rank - begin : LORA_TERMS;
+            for (int k = 0; k < terms; k++)
+                middle[k] = lora->scale * dot_f32(lora->a + (size_t)(begin + k) * cols, v->x + (size_t)r * v->stride, cols);
+            for (int k = 0; k < terms; k++) {
+                const float *restrict b = lora->b + (size_t)(begin + k) * layer->weight[projection].rows;
+                float weight = middle[k];
 #pragma omp simd
-            for (int i = first; i < last; i++) to[i] += weight * b[i];
+                for (int i = first; i < last; i++) to[i] += weight * b[i];
+            }
         }
     }
 }
@@ -181,17 +192,14 @@ static void take_normed(Engine *e, int thread, const float *norm, const Matrix *
 
 /* --- attention ---------------------------------------------------------------------------------------------------------- */
 
-/* One row's key and value of one key-value head, into the cache. */
-static void remember(const Engine *e, const Layer *layer, int l, int r, int kv, float *qkv) {
+/* One row's key and value of one key-value head, into the cache; `room` is for head_dim numbers. */
+static void remember(const Engine *e, const Layer *layer, int l, int r, int kv, float *qkv, float *room) {
     const Model *m = e->model;
     const Sequence *s = &e->sequences[e->row[r].sequence];
     int d = m->head_dim;
     float *k = qkv + (size_t)(m->heads + kv) * d, *v = qkv + (size_t)(m->heads + m->kv_heads + kv) * d;
     size_t at = ((size_t)kv * s->capacity + e->row[r].position) * d;
-    if (layer->k_norm) {
-        float raw[d];
-        memcpy(raw, k, sizeof raw), rms_norm(raw, layer->k_norm, m->eps, d, k);
-    }
+    if (layer->k_norm) memcpy(room, k, sizeof(float) * d), rms_norm(room, layer->k_norm, m->eps, d, k);
     rotate(e->rope + (size_t)r * d, d / 2, k);
     store(m->format, s->keys[l], at, k, d);
     store(m->format, s->values[l], at, v, d);
@@ -251,8 +259,6 @@ static float soften(float *scores, int n) {
 DEFINE_MIX(f32, float, load_f32, AS_IS)
 DEFINE_MIX(bf16, uint16_t, widen16, widen)
 
-enum { QUERIES = 8 }; /* that go over the keys together */
-
 /* Some queries of one sequence that read the same key-value head: query i is head `heads[i]` of row `rows[i]`. */
 static void attend(const Engine *e, const Layer *layer, int l, int kv, const int *rows, const int *heads, int count, Worker *w) {
     const Model *m = e->model;
@@ -260,18 +266,17 @@ static void attend(const Engine *e, const Layer *layer, int l, int kv, const int
     int d = m->head_dim, q_rows = m->heads * d, width = q_rows + 2 * m->kv_heads * d, room = w->score_room;
     size_t base = (size_t)kv * s->capacity * d;
     int n = e->row[rows[count - 1]].position + 1; /* rows come in order */
-    float *scores = w->scores, q[QUERIES * d] LINE, out[QUERIES * d] LINE;
-    uint16_t rounded[QUERIES * d] LINE;
+    float *scores = w->scores, *q = w->queries, *out = w->mixed;
     for (int i = 0; i < count; i++) {
         const float *query = e->qkv + (size_t)rows[i] * width + (size_t)heads[i] * d;
         if (layer->q_norm)
-            rms_norm(query, layer->q_norm, m->eps, d, q + i * d);
+            rms_norm(query, layer->q_norm, m->eps, d, q + (size_t)i * d);
         else
-            memcpy(q + i * d, query, sizeof(float) * d);
-        rotate(e->rope + (size_t)rows[i] * d, d / 2, q + i * d);
-        for (int k = 0; k < d; k++) q[i * d + k] *= m->attention_scale;
+            memcpy(q + (size_t)i * d, query, sizeof(float) * d);
+        rotate(e->rope + (size_t)rows[i] * d, d / 2, q + (size_t)i * d);
+        for (int k = 0; k < d; k++) q[(size_t)i * d + k] *= m->attention_scale;
     }
-    Vectors queries = {.x = q, .stride = d, .count = count, .rounded = rounded};
+    Vectors queries = {.x = q, .stride = d, .count = count, .rounded = w->rounded};
     if (m->format == BF16) round_bf16(&queries, d), rows_bf16((const uint16_t *)s->keys[l] + base, d, 0, n, &queries, scores, room);
     else rows_f32((const float *)s->keys[l] + base, d, 0, n, &queries, scores, room);
     float totals[QUERIES];
@@ -284,7 +289,7 @@ static void attend(const Engine *e, const Layer *layer, int l, int kv, const int
     else mix_f32((const float *)s->values[l] + base, d, scores, room, n, count, out, d);
     for (int i = 0; i < count; i++) {
         float *to = e->attended + (size_t)rows[i] * q_rows + (size_t)heads[i] * d;
-        for (int k = 0; k < d; k++) to[k] = out[i * d + k] / totals[i];
+        for (int k = 0; k < d; k++) to[k] = out[(size_t)i * d + k] / totals[i];
     }
 }
 
@@ -321,7 +326,7 @@ static void attention(Engine *e, int thread, int l) {
     barrier(e->pool);
     for (int unit = thread; unit < e->rows * m->kv_heads; unit += e->pool->threads) {
         int r = unit / m->kv_heads;
-        remember(e, layer, l, r, unit % m->kv_heads, e->qkv + (size_t)r * width);
+        remember(e, layer, l, r, unit % m->kv_heads, e->qkv + (size_t)r * width, e->worker[thread].queries);
     }
     barrier(e->pool);
     attend_all(e, thread, l);
@@ -406,7 +411,7 @@ void smolora_close(Engine *e) {
     if (!e) return;
     for (int i = 0; i < e->workers; i++) {
         Worker *w = &e->worker[i];
-        free(w->normed), free(w->part), free(w->scores);
+        free(w->normed), free(w->part), free(w->scores), free(w->queries), free(w->mixed), free(w->rounded);
         free(w->vectors.rounded), free(w->vectors.high), free(w->vectors.low);
         free(w->vectors.scale), free(w->vectors.sum), free(w->vectors.surplus), free(w->panel);
     }
@@ -427,6 +432,9 @@ static int worker_open(Worker *w, const Model *m) {
     w->vectors.rounded = lines(groups * GROUP, sizeof(uint16_t));
     w->normed = lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
     w->part = lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    w->queries = lines((size_t)QUERIES * m->head_dim, sizeof(float));
+    w->mixed = lines((size_t)QUERIES * m->head_dim, sizeof(float));
+    w->rounded = lines((size_t)QUERIES * m->head_dim, sizeof(uint16_t));
     w->vectors.high = lines(groups, GROUP);
     w->vectors.low = lines(groups, GROUP);
     w->vectors.scale = lines(groups, sizeof(float));
@@ -434,7 +442,8 @@ static int worker_open(Worker *w, const Model *m) {
     w->vectors.surplus = lines(groups, sizeof(int32_t));
     w->panel = panel_open(widest);
     const Vectors *v = &w->vectors;
-    return w->normed && w->part && v->rounded && v->high && v->low && v->scale && v->sum && v->surplus && w->panel;
+    int vectors = v->rounded && v->high && v->low && v->scale && v->sum && v->surplus;
+    return vectors && w->normed && w->part && w->queries && w->mixed && w->rounded && w->panel;
 }
 
 /* `model` and `pool` must outlive what is returned; NULL where memory cannot be had. */

@@ -66,6 +66,7 @@ class Lora:
     """An adapter as the step reads it."""
 
     table: Any  # _Lora for each projection of each layer
+    projections: Mapping[str, tuple[int, int]]  # of the model that it is for
     kept: tuple[NDArray[np.float32], ...]  # what its pointers point at
 
 
@@ -85,7 +86,11 @@ class NativeModel:
     def __init__(
         self, library: Library, shape: Shape, weights: Mapping[str, NDArray[Any]], precision: Precision = Precision.EXACT
     ) -> None:
-        """`weights` by name, all matrices in one format of FORMAT_OF; raises MemoryError."""
+        """`weights` by name, all matrices in one format of FORMAT_OF, as `Shape.misfit` wants them.
+
+        Raises MemoryError, and ValueError for weights that the step would read beyond their end.
+        """
+        _check(shape, weights, precision)
         self._library = library
         self._weights = weights  # at which the pointers point
         self._reserve = Reserve()
@@ -94,9 +99,10 @@ class NativeModel:
         self._layers = (_Layer * shape.layers)()
         self.shape = shape
         self.dtype, self.vocabulary = weights[EMBEDDING].dtype, shape.vocabulary
+        self._readable = len(weights[EMBEDDING])
         self.precision = precision
         # (out, in) of each, in the order of the layers and of PROJECTIONS.
-        self.projections: dict[str, tuple[int, ...]] = {}
+        self.projections: dict[str, tuple[int, int]] = {}
         for number, target in enumerate(self._layers):
             self._fill(target, number)
         # Four bits are too few for the head: every logit is one of its products.
@@ -147,19 +153,26 @@ class NativeModel:
         """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""
         table = (_Lora * len(self.projections))()
         kept: list[NDArray[np.float32]] = []
-        for at, name in enumerate(self.projections):
+        for at, (name, (out, cols)) in enumerate(self.projections.items()):
             if name in products:
                 a, b, scale = products[name]
+                if a.ndim != 2 or a.shape[1] != cols or b.shape != (out, len(a)):
+                    raise ValueError(f"an adapter of {a.shape} and {b.shape} does not fit {name}, which is {(out, cols)}")
                 pair = (_copy(a), _copy(b.T))
                 kept += pair
                 table[at] = _Lora(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
-        return Lora(table, tuple(kept))
+        return Lora(table, self.projections, tuple(kept))
 
     def step(self, parts: Sequence[Part]) -> NDArray[np.float32]:
         """Computes at most MAX_ROWS tokens of some sequences; the ids are below `vocabulary`.
 
         The logits after each part's last token, or after every one where the part wants them, in order: (n, vocabulary).
+        Raises MemoryError, and ValueError for what is not so: C would read and write beyond its memory.
         """
+        if sum(len(part.tokens) for part in parts) > MAX_ROWS:
+            raise ValueError(f"a step takes at most {MAX_ROWS} tokens")
+        for part in parts:
+            self._check_part(part)
         logits = aligned_fp32(sum(len(part.tokens) if part.every else 1 for part in parts), self.vocabulary)
         table = (_Sequence * len(parts))()
         for at, part in enumerate(parts):
@@ -180,10 +193,22 @@ class NativeModel:
             part.cache.advance(len(part.tokens))
         return logits
 
+    def _check_part(self, part: Part) -> None:
+        shape, cache = self.shape, part.cache
+        if not part.tokens or min(part.tokens) < 0 or max(part.tokens) >= self._readable:
+            raise ValueError(f"the tokens are none, or not all from 0 to below {self._readable}")
+        known = (shape.layers, 2, shape.kv_heads, cache.capacity, shape.head_dim)
+        if cache.array.shape != known or cache.array.dtype != self.dtype:
+            raise ValueError(f"a cache of {cache.array.shape} is another model's")
+        if not 0 <= cache.length <= cache.capacity - len(part.tokens):
+            raise ValueError(f"a cache of {cache.length} tokens has no room for {len(part.tokens)} more")
+        if part.lora is not None and part.lora.projections is not self.projections:
+            raise ValueError("the adapter is another model's")
+
     def _fill(self, target: _Layer, number: int) -> None:
         for at, name in enumerate(self.shape.projections(number)):
             weight = self._weights[f"{name}.weight"]
-            self.projections[name] = weight.shape
+            self.projections[name] = weight.shape[0], weight.shape[1]
             target.weight[at] = self._matrix(weight, self.precision)
             target.bias[at] = self._small_of(f"{name}.bias")
         layer = self.shape.layer(number)
@@ -210,6 +235,17 @@ class NativeModel:
     def _small_of(self, name: str) -> int | None:
         """None where the model has no such weight."""
         return self._small(self._weights[name]) if name in self._weights else None
+
+
+def _check(shape: Shape, weights: Mapping[str, NDArray[Any]], precision: Precision) -> None:
+    if reason := shape.misfit({name: array.shape for name, array in weights.items()}):
+        raise ValueError(f"the native step does not know such a model: {reason}")
+    matrices = {name: array for name, array in weights.items() if array.ndim == 2}
+    dtype = weights[EMBEDDING].dtype
+    if dtype not in FORMAT_OF or not all(one.dtype == dtype and one.flags.c_contiguous for one in matrices.values()):
+        raise ValueError("the native step reads matrices of one format, row after row")
+    if precision is not Precision.EXACT and not packable({name: one.shape for name, one in matrices.items()}):
+        raise ValueError(f"the native step packs matrices whose columns are a multiple of {GROUP}")
 
 
 def _copy(array: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -203,7 +203,7 @@ def test_threads_and_company_change_no_bit(threads: int, tmp_path: Path) -> None
 
 def test_too_many_tokens_are_refused(tmp_path: Path) -> None:
     native = native_of(plain_model(tiny_model(tmp_path)))
-    with pytest.raises(MemoryError):
+    with pytest.raises(ValueError, match="at most 128 tokens"):
         step(native, [Part([1] * (MAX_ROWS + 1), native.cache(MAX_ROWS + 1))])
 
 

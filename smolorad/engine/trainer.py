@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +295,25 @@ class HostedTrainer(Trainer):
 
 
 class LoraTrainer(HostedTrainer, SFTTrainer):
-    """SFTTrainer for one call of one host."""
+    """SFTTrainer for one call of one host; its loss is the mean over the tokens that are predicted and scored, of every model.
+
+    Trainer would count the first token of each row, too, which nothing predicts, for classes such as GPT2LMHeadModel; and
+    none at all, so that each micro-step counts alike, for classes whose own loss takes no count.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.data_collator = _without_firsts(self.data_collator)
+        self.model_accepts_loss_kwargs = True
+
+
+def _without_firsts(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def collated(rows: Any) -> Any:
+        batch = collate(rows)
+        batch["labels"][:, 0] = UNSCORED  # of a flat row of several texts, TRL leaves the others' out
+        return batch
+
+    return collated
 
 
 class PreferenceTrainer(HostedTrainer, DPOTrainer):

@@ -33,12 +33,16 @@ def attend(
     dropout: float = 0.0,
     angles: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Attention of `query` (tokens, heads, width) to `key` and `value` (tokens, heads of keys, width); in `query`'s shape.
+    """Attention of `query` (tokens, heads, width) to `key` (tokens, heads of keys, width) and `value`, which may be of another
+    width: (tokens, heads, width of the values).
 
-    Query and key first turn by `angles`, if given: their cosines and sines, (tokens, width / 2) each.
+    Query and key first turn by `angles`, if given: their cosines and sines, (tokens, width / 2) each. Raises ValueError for
+    what does not go together.
     """
-    native = not dropout and kernels(query, key, value, *angles) is not None
-    if native and query.shape[-1] % 2 == 0:
+    if reason := _misfit(query, key, value, segments):
+        raise ValueError(reason)
+    native = None if dropout else kernels(query, key, value, *angles)
+    if native is not None and native.attends(query, key, value, angles):
         out: Tensor = _NativeAttention.apply(query, key, value, segments, scale, angles)
         return out
     if angles:
@@ -48,6 +52,13 @@ def attend(
         return _with_dropout(query, key, value, segments, scale, dropout)
     out = _Attention.apply(query, key, value, segments, scale)
     return out
+
+
+def _misfit(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> str:
+    tokens, heads, width = query.shape
+    if key.shape != (tokens, key.shape[1], width) or value.shape[:2] != key.shape[:2] or heads % key.shape[1]:
+        return f"queries {tuple(query.shape)} cannot attend to keys {tuple(key.shape)} and values {tuple(value.shape)}"
+    return "" if segments.tokens == tokens else f"texts of {segments.tokens} tokens do not fill a row of {tokens}"
 
 
 class _NativeAttention(torch.autograd.Function):
@@ -67,7 +78,7 @@ class _NativeAttention(torch.autograd.Function):
         ctx.save_for_backward(*given, *angles)
         ctx.segments, ctx.scale = segments, scale
         out = torch.empty_like(given[0])
-        _native(given[0]).attention(given, [out], segments.starts, segments.longest, angles, scale)
+        _native(given[0])
         return out
 
     @staticmethod
@@ -75,7 +86,7 @@ class _NativeAttention(torch.autograd.Function):
         query, key, value, *angles = ctx.saved_tensors
         made = [torch.empty_like(tensor) for tensor in (query, key, value)]
         given = (query, key, value, grads[0].contiguous())
-        _native(query).attention(given, made, ctx.segments.starts, ctx.segments.longest, angles, ctx.scale)
+        _native(query).attention(given, made, ctx.segments, angles, ctx.scale)
         return *made, None, None, None
 
 
@@ -93,10 +104,10 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.segments, ctx.scale = segments, scale
         shared = query.shape[1] // key.shape[1]
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        out = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in segments.groups:
             q, k, v = _rows(query, group, shared) * scale, _rows(key, group, 1), _rows(value, group, 1)
-            o = torch.empty_like(q)
+            o = q.new_empty(*q.shape[:2], v.shape[-1])
             for rows, end, p in _blocks(q, k, shared):
                 o[:, rows] = torch.bmm(p, v[:, :end])
             _put(out, o, group, shared)
@@ -176,7 +187,7 @@ def _with_dropout(query: Tensor, key: Tensor, value: Tensor, segments: Segments,
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, dropout_p=dropout, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
-        flat = out.transpose(1, 2).reshape(-1, *query.shape[1:])
+        flat = out.transpose(1, 2).reshape(-1, query.shape[1], value.shape[-1])
         parts.append(flat if group.valid is None else flat.index_select(0, group.valid))
     return torch.cat(parts)
 

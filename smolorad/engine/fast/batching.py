@@ -43,16 +43,20 @@ class Segments:
     groups: tuple[Group, ...]
     starts: Tensor  # (texts + 1,), int32, on the CPU: of each text its first token in the flat row, and where the row ends
     longest: int  # tokens
+    tokens: int  # of all texts
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Segments:
-        """The segments of rows of these lengths, the shortest first."""
+        """The segments of rows of these lengths, the shortest first; each has a token at least."""
+        if min(lengths, default=1) < 1:
+            raise ValueError("a text without a token cannot be attended to")
         groups, first, start = [], 0, 0
         for last in range(1, len(lengths) + 1):
             if last == len(lengths) or lengths[last] > max(_SHORT, _ALIKE * lengths[first]):
                 groups.append(_group(lengths[first:last], start, device))
                 first, start = last, groups[-1].end
-        return cls(tuple(groups), torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), max(lengths, default=0))
+        starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        return cls(tuple(groups), starts, max(lengths, default=0), sum(lengths))
 
 
 def _group(lengths: Sequence[int], start: int, device: torch.device | str) -> Group:

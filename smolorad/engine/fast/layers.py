@@ -35,7 +35,8 @@ class _RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
         if (native := kernels(x, weight)) is not None:
-            return native.norm_back(grads[0].contiguous(), x, weight, scale).view(grads[0].shape), None, None
+            grad = grads[0].reshape(x.shape).contiguous()
+            return native.norm_back(grad, x, weight, scale).view(grads[0].shape), None, None
         unit = x.float() * scale
         grad = (grads[0] * weight).float()
         along = torch.linalg.vecdot(grad, unit).div_(x.shape[-1]).neg_()

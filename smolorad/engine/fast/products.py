@@ -37,18 +37,12 @@ class Sum:
 def compute(sums: Sequence[Sum], outs: Sequence[Tensor] | None = None) -> list[Tensor]:
     """Each sum, (rows, columns); in `outs`, if they are given and none is exact."""
     native = kernels(*(factor for one in sums for term in one.terms for factor in term))
-    if native is None or not all(_fits(term) for one in sums for term in one.terms):
+    if native is None or not all(native.multiplies(one.terms, one.added) for one in sums):
         return [one.by_torch(None if outs is None else outs[place]) for place, one in enumerate(sums)]
     if outs is None:
         outs = [torch.empty(one.shape, dtype=torch.float32 if one.exact else native.dtype) for one in sums]
     native.products(outs, [one.terms for one in sums], [one.added for one in sums])
     return list(outs)
-
-
-def _fits(term: Term) -> bool:
-    """Whether the library can read it: it takes 32 bits at a time."""
-    x, w = term
-    return x.stride(1) == 1 and (w.stride(1) == 1 or (w.stride(0) == 1 and len(w) * w.element_size() % 4 == 0))
 
 
 def turned(x: Tensor) -> Tensor:

@@ -39,6 +39,35 @@ def test_as_one_by_one(lengths: tuple[int, ...], heads: int, key_heads: int) -> 
         assert torch.allclose(left, right, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("width", [(24, 16), (8, 12), (7, 7), (1, 3)], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])
+def test_values_of_another_width(dtype: torch.dtype, width: tuple[int, int], dropout: float) -> None:
+    torch.manual_seed(0)
+    lengths, heads = (13, 37, 200), 4
+    shapes = [(sum(lengths), heads, wide) for wide in (width[0], width[0], width[1])]
+    exact = [torch.randn(shape).to(dtype).double().requires_grad_() for shape in shapes]
+    inputs = [tensor.detach().to(dtype).requires_grad_() for tensor in exact]
+    got, expected = attend(*inputs, Segments.of(lengths), 0.2, dropout), one_by_one(*exact, lengths, 0.2)
+    weights = torch.randn(expected.shape, dtype=torch.float64).to(dtype)
+    found = torch.autograd.grad((got * weights).sum(), inputs)
+    near = 1e-5 if dtype is not torch.bfloat16 else 0.03
+    wanted = torch.autograd.grad((expected * weights).sum(), exact)
+    for left, right in zip((got, *found), (expected, *wanted), strict=True):
+        assert (left - right).abs().max() <= near * right.abs().max()
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    q, k, v = torch.randn(50, 4, 8), torch.randn(50, 2, 8), torch.randn(50, 2, 8)
+    segments = Segments.of([13, 37])
+    assert attend(q, k, v, segments, 0.2).shape == q.shape
+    for changed in ((q[:, :3], k, v), (q, k[:, :, :6], v), (q, k, v[:, :1]), (q, k[:49], v), (q[:49], k[:49], v[:49])):
+        with pytest.raises(ValueError, match=r"cannot attend|do not fill"):
+            attend(*changed, segments, 0.2)
+    with pytest.raises(ValueError, match="without a token"):
+        Segments.of([0, 3])
+
+
 def test_in_bf16_as_near_as_rounding_allows() -> None:
     torch.manual_seed(0)
     lengths = (17, 33, 200)

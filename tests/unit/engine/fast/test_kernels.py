@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 from smolorad.engine.fast import kernels
 from smolorad.engine.fast.attention import attend
 from smolorad.engine.fast.batching import Segments
+from smolorad.engine.fast.kernels import Term
 from smolorad.engine.fast.layers import rms_norm, swiglu
 from smolorad.engine.fast.lora import Projection, project
 from smolorad.engine.fast.loss import summed_cross_entropy
@@ -148,6 +149,109 @@ def test_projections(both_ways: BothWays, dtype: torch.dtype, targets: list[str]
         return *(out.detach() for out in outs), *torch.autograd.grad(sum(out.float().square().sum() for out in outs), wanted)
 
     check(both_ways, dtype, run, 0.03)
+
+
+def checked(dtype: torch.dtype) -> kernels.Kernels:
+    """What looks at tensors before it calls; there is nothing to be called, on whatever processor."""
+    made = object.__new__(kernels.Kernels)
+    made.dtype = dtype
+    return made
+
+
+def test_products_of_what_does_not_go_together_reach_no_pointer(dtype: torch.dtype) -> None:
+    native = checked(dtype)
+    x, w, out = randn(dtype, 6, 10), randn(dtype, 10, 7), randn(dtype, 6, 7)
+    assert native.multiplies([(x, w)], out)
+    wrong: list[tuple[Term, Tensor, Tensor | None]] = [
+        ((x, w[:9]), out, None),
+        ((x[:, :9], w), out, None),
+        ((x, w), out[:, :6], None),
+        ((x, w), out[:5], None),
+        ((x, w), out.t().contiguous().t(), None),
+        ((x, w), out[:1].expand(6, 7), None),
+        ((x, w), out.double(), None),
+        ((x, w), out, out[0, :6]),
+        ((x, w), out, out[:5]),
+        ((x, w), out, out.double()),
+        ((x, w), out, out[:, ::2]),
+        ((x.t().contiguous().t(), w), out, None),
+        ((x, w.double()), out, None),
+        ((x[:0], w), out[:0], None),
+        ((x[:, :0], w[:0]), out, None),
+    ]
+    for term, to, added in wrong:
+        with pytest.raises(ValueError, match="cannot compute"):
+            native.products([to], [[term]], [added])
+    with pytest.raises(ValueError, match="cannot compute"):
+        native.products([out], [[(x, w), (x[:5, :8], w[:8])]], [None])
+    with pytest.raises(RuntimeError):
+        compute([Sum([(x, w[:9])])])
+
+
+def test_a_loss_of_what_does_not_go_together_reaches_no_pointer(dtype: torch.dtype) -> None:
+    native, logits, targets = checked(dtype), randn(dtype, 4, 9), torch.tensor([0, 8, 3, 1])
+    for one, other in (
+        (logits, targets + 1),
+        (logits, targets - 1),
+        (logits, targets[:3]),
+        (logits, targets.int()),
+        (logits, targets.repeat(2)[::2]),
+        (logits.double(), targets),
+        (logits[:, ::2], targets.clamp(max=3)),
+        (logits[:1].expand(4, 9), targets),
+    ):
+        with pytest.raises(ValueError, match="cannot compute"):
+            native.loss(one, other, back=True)
+
+
+def test_norms_and_gates_of_what_does_not_go_together_reach_no_pointer(dtype: torch.dtype) -> None:
+    native, x, weight, scale = checked(dtype), randn(dtype, 5, 12), randn(dtype, 12), torch.ones(5)
+    turned, short = x.t().contiguous().t(), x[:4]
+    calls: list[Callable[[], object]] = [
+        lambda: native.norm(x, weight[:11], 1e-5),
+        lambda: native.norm(turned, weight, 1e-5),
+        lambda: native.norm(x.double(), weight, 1e-5),
+        lambda: native.norm(x[None], weight, 1e-5),
+        lambda: native.norm_back(short, x, weight, scale),
+        lambda: native.norm_back(turned, x, weight, scale),
+        lambda: native.norm_back(x, x, weight, scale[:4]),
+        lambda: native.norm_back(x, x, weight, scale.double()),
+        lambda: native.norm_back(x, x, weight, scale, short),
+        lambda: native.gates(x, short),
+        lambda: native.gates(x, turned),
+        lambda: native.gates_back(short, x, x),
+        lambda: native.gates_back(x, x, turned),
+        lambda: native.gates_back(x.double(), x, x),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="cannot compute"):
+            call()
+
+
+def test_attention_of_what_does_not_go_together_reaches_no_pointer(dtype: torch.dtype) -> None:
+    native, segments = checked(dtype), Segments.of([13, 37])
+    q, k, v = (randn(dtype, 50, heads, 8) for heads in (4, 2, 2))
+    angles = (randn(dtype, 50, 4), randn(dtype, 50, 4))
+    assert native.attends(q, k, v, angles)
+    wrong: list[tuple[Sequence[Tensor], Sequence[Tensor], Segments, Sequence[Tensor]]] = [
+        ((q, k, randn(dtype, 50, 2, 6)), (q,), segments, ()),
+        ((q[:, :3].contiguous(), k, v), (q[:, :3].contiguous(),), segments, ()),
+        ((q[..., :7].contiguous(), k[..., :7].contiguous(), v[..., :7].contiguous()), (q[..., :7].contiguous(),), segments, ()),
+        ((q, k[:49], v[:49]), (q,), segments, ()),
+        ((q, k, v), (q[:49],), segments, ()),
+        ((q, k, v), (q, k, v), segments, ()),
+        ((q, k, v, q[:49]), (q, k, v), segments, ()),
+        ((q, k, v, q), (q, k), segments, ()),
+        ((q, k, v), (q,), Segments.of([13, 38]), ()),
+        ((q, k, v), (q,), segments, angles[:1]),
+        ((q, k, v), (q,), segments, (angles[0], angles[1][:, :3])),
+        ((q, k, v), (q,), segments, (angles[0], torch.cat([angles[1], angles[1]], 1)[:, :4])),
+        ((q.transpose(0, 1).contiguous().transpose(0, 1), k, v), (q,), segments, ()),
+        ((q.double(), k, v), (q,), segments, ()),
+    ]
+    for given, made, texts, turning in wrong:
+        with pytest.raises(ValueError, match="cannot compute"):
+            native.attention(given, made, texts, turning, 0.2)
 
 
 def test_where_torch_has_no_threads_to_lend_it_computes_itself(monkeypatch: pytest.MonkeyPatch) -> None:

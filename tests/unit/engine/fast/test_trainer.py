@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,15 +64,11 @@ def both(
     return runs[0], runs[1]
 
 
-def check_same(
-    fast: tuple[Job, RecordingHost], plain: tuple[Job, RecordingHost], *, near: float = 1e-4, losses: bool = True
-) -> None:
+def check_same(fast: tuple[Job, RecordingHost], plain: tuple[Job, RecordingHost], *, near: float = 1e-4) -> None:
     """Losses, gradients and counts of every report, and the adapters."""
     assert not [note for note in fast[1].of("note") if "plain trainer" in note.text]
     for left, right in zip(fast[1].of("train"), plain[1].of("train"), strict=True):
         assert (left.step, left.tokens, left.learning_rate) == (right.step, right.tokens, right.learning_rate)
-        if not losses:
-            continue
         assert left.loss == pytest.approx(right.loss, rel=near)
         assert left.grad_norm == pytest.approx(right.grad_norm, rel=50 * near)
     for left, right in zip(fast[1].of("evaluation"), plain[1].of("evaluation"), strict=True):
@@ -89,8 +86,7 @@ def test_every_architecture(
     bases: dict[str, Base], dataset: Path, tmp_path: Path, architecture: str, targets: tuple[str, ...]
 ) -> None:
     lora = LoraSettings(r=4, lora_dropout=0.0, target_modules=targets)
-    # For GPT-2 alone Trainer divides by the first tokens of rows too, which nothing predicts: its losses are a little lower.
-    check_same(*both(tmp_path, dataset, bases[architecture], lora), losses=architecture != "gpt2")
+    check_same(*both(tmp_path, dataset, bases[architecture], lora))
 
 
 @pytest.mark.parametrize(
@@ -218,3 +214,53 @@ def test_a_step_and_a_part_of_an_evaluation_without_a_scored_token(
     assert sorted(report.loss > 0 for report in host.of("train")) == [False, True, True]
     assert 0 < trained.eval_loss_after < 100
     assert 0 < trained.eval_loss_before < 100
+
+
+# Whose class is no "ForCausalLM", for which Trainer counts the first tokens of rows too; those whose values are narrower than
+# their queries; and one of the usual kind.
+COUNTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("c_attn", WITHOUT_DROPOUT),
+    "openai-gpt": ("c_attn", WITHOUT_DROPOUT),
+    "ctrl": ("Wq", WITHOUT_DROPOUT),
+    "xlm": ("q_lin", {"causal": True, "dropout": 0.0, "attention_dropout": 0.0}),
+    "bert": ("query", {"is_decoder": True, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}),
+    "bert-generation": ("query", {"is_decoder": True, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}),
+    "deepseek_v3": ("o_proj", {}),
+    "minicpm3": ("o_proj", {}),
+    "llama": ("q_proj", {}),
+}
+
+
+@pytest.mark.parametrize("trainer", ["fast", "plain"])
+@pytest.mark.parametrize("architecture", COUNTED)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_first_step_has_the_held_out_loss_of_its_rows(tmp_path: Path, architecture: str, trainer: str) -> None:
+    target, changes = COUNTED[architecture]
+    base = read_base(tiny_model(tmp_path / "model", architecture, **changes))
+    rows = ["sun", "moon river", "stone bread water letter winter garden keeper", "light", "tower salt sun moon", "river"]
+    dataset = write_columns(tmp_path / "set", 6, text=rows * 2)
+    settings = TrainerSettings(
+        trainer=trainer,
+        max_steps=1,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=3,
+        per_device_eval_batch_size=2,
+        logging_steps=1,
+        max_length=256,
+    )
+    host = RecordingHost()
+    trained = Job(tmp_path / "job", dataset, LoraSettings(r=4, lora_dropout=0.0, target_modules=(target,)), settings).run(
+        base, host
+    )
+    (report,) = host.of("train")
+    assert report.loss == pytest.approx(trained.eval_loss_before, rel=1e-4)
+
+
+def test_a_model_whose_own_loss_takes_no_count_trains_alike(
+    bases: dict[str, Base], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = bases["llama"]
+    monkeypatch.setattr(type(base.model), "accepts_loss_kwargs", False, raising=False)
+    monkeypatch.setattr(fast_trainer, "BUDGET", 25)
+    fast, plain = both(tmp_path, dataset, base, LoraSettings(r=4, lora_dropout=0.0))
+    check_same(fast, plain)

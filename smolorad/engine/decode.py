@@ -130,7 +130,7 @@ class Sequence:
         """A token after each row of logits, as long as they are what was guessed."""
         chosen: list[int] = []
         for row, guess in zip(logits, [*guesses, None], strict=True):
-            if not np.isfinite(row.max()):  # NaN wins every max; a masked vocabulary's -inf does not
+            if not np.isfinite(row).all():  # -inf, too: an infinite weight makes it of a negative number
                 break
             token = self._sampler.choose(self._ids[: self._length], row)
             chosen.append(token)

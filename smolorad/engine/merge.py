@@ -159,6 +159,13 @@ def _write(model: Any, dtype: Dtype, base: Path, output: Path, *, code: bool) ->
     # The base's generation config is copied as it is: some that are published do not pass the checks of saving.
     model.generation_config = GenerationConfig()
     model.to(getattr(torch, dtype))
+    # Not every weight is read for the prompts: a token that none of them has, or what a narrow format makes infinite.
+    broken = [key for key, tensor in model.state_dict().items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise NotFinite(
+            f"As {dtype} the merged model would have {broken[0]} with numbers that are not finite; "
+            "merge to float32, and get the base again if it has them already."
+        )
     release(Device.CPU)  # the file gets the memory that the wider numbers had
     model.save_pretrained(output)
     for path in model_files(base, code=code):

@@ -122,7 +122,7 @@ class HostedTrainer(Trainer):
         loss: Tensor = super().training_step(model, inputs, *args, **more)
         self._step_scored += self._scored_tokens(inputs)
         # TRL divides by the scored tokens of the whole step, so the losses of its micro-steps add up to the step's.
-        self._step_loss += self._finite(loss.item(), "loss")
+        self._step_loss += self._finite(loss.item(), self._of_step("loss"))
         return loss
 
     def settle(self) -> None:
@@ -234,13 +234,18 @@ class HostedTrainer(Trainer):
         sums = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.args.device), "sum")
         return [float(value) for value in sums]
 
+    def _of_step(self, what: str) -> str:
+        return f"{what} of step {self.state.global_step + 1}"
+
     def _finite(self, value: float, what: str) -> float:
-        if not math.isfinite(value):
+        if math.isfinite(value):
+            return value
+        if self.state.global_step == 0:
             raise NotFinite(
-                f"The {what} of step {self.state.global_step + 1} is {value}; "
-                "train again with a lower trainer.learning_rate, or with the base in float32."
+                f"The {what} is {value}, before anything was trained; load the base in float32, "
+                "or get it again, as its own weights may not be finite."
             )
-        return value
+        raise NotFinite(f"The {what} is {value}; train again with a lower trainer.learning_rate, or with the base in float32.")
 
     def _tell_progress(self, logs: dict[str, float]) -> None:
         state, run = self.state, self.run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)  # Linux
 LIMIT_BYTES = 64 * 2**20
@@ -38,18 +39,21 @@ class Reserve:
         """So many bytes or a few more, their content anything; `whole` as in `take`."""
         step = max(1 << max(nbytes.bit_length() - 1, 0), mmap.PAGESIZE) // _PARTS
         wanted = -(-nbytes // step) * step
-        # A copy, for the collector may give something back at any time.
-        fitting = next((memory for memory in tuple(self._free) if wanted <= len(memory) <= wanted + 2 * step), None)
-        if fitting is None:
-            return take(wanted, whole=whole)
-        self._free.remove(fitting)
-        return fitting
+        # A copy, for the collector may give something back at any time, between any two lines: so may whoever gives it back
+        # find too much here, and let go of what was just found to fit.
+        for memory in tuple(self._free):
+            if wanted <= len(memory) <= wanted + 2 * step:
+                with suppress(ValueError):
+                    self._free.remove(memory)
+                    return memory
+        return take(wanted, whole=whole)
 
     def give_back(self, memory: mmap.mmap) -> None:
         """Nobody looks at this memory any more; where there is too much, the oldest goes back to the system."""
         self._free.append(memory)
         while self.nbytes > self._limit:
-            self._free.pop(0)
+            with suppress(IndexError):  # another one that was given back meanwhile has seen to it
+                self._free.pop(0)
 
     def clear(self) -> None:
         """Everything goes back to the system."""

@@ -306,6 +306,8 @@ class LoraTrainer(HostedTrainer, SFTTrainer):
     none at all, so that each micro-step counts alike, for classes whose own loss takes no count.
     """
 
+    data_collator: Callable[[Any], Any]
+
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.data_collator = _without_firsts(self.data_collator)

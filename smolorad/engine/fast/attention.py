@@ -78,7 +78,7 @@ class _NativeAttention(torch.autograd.Function):
         ctx.save_for_backward(*given, *angles)
         ctx.segments, ctx.scale = segments, scale
         out = torch.empty_like(given[0])
-        _native(given[0])
+        _native(given[0]).attention(given, [out], segments, angles, scale)
         return out
 
     @staticmethod

@@ -487,7 +487,7 @@ static inline void quantise(Vectors *v, int n) {
                 most = size > most ? size : most;
                 spread += x[i] - x[i]; /* 0, but for NaN and infinity */
             }
-            int some = most > 127.0f * FLT_MIN && spread == 0;
+            int some = most > 127.0f / FLT_MAX && spread == 0;
             float to = some ? 127.0f / most : 0;
             int32_t sum = 0;
 #pragma omp simd reduction(+ : sum)

@@ -28,7 +28,7 @@ static void round_int8(const float *x, uint8_t *q, float *scale) {
     float most = largest(x);
     memset(q, 128, GROUP);
     *scale = widen(narrow_up(most / 127.0f));
-    if (!(*scale >= FLT_MIN)) return;
+    if (!(*scale > 1.0f / FLT_MAX)) return;
     float to = 1.0f / *scale;
     for (int i = 0; i < GROUP; i++) q[i] = (uint8_t)(int)(nearbyintf(x[i] * to) + 128.0f);
 }
@@ -39,7 +39,7 @@ static void fit_int4(const float *x, uint8_t *q, float *scale, float *minimum) {
     float low = x[0], high = x[0], best = FLT_MAX;
     for (int i = 1; i < GROUP; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
     *scale = 0, *minimum = widen(narrow(low));
-    if (!(high - low > FLT_MIN)) return;
+    if (!(high - low > 16.0f / FLT_MAX)) return;
     for (int tried = -4; tried <= 4; tried++) {
         float steps = (15.0f + 0.2f * (float)tried) / (high - low), rounded[GROUP];
         float sum_q = 0, sum_qq = 0, sum_x = 0, sum_qx = 0, error = 0;

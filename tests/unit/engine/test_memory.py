@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import psutil
 import pytest
@@ -59,3 +63,52 @@ def test_a_reserve_is_bounded() -> None:
     assert reserve.nbytes == 8 * MIB
     reserve.give_back(reserve.take(20 * MIB, whole=False))
     assert reserve.nbytes == 0
+
+
+class Watched(mmap.mmap):
+    """Memory that does something when its size is asked for, as the collector may."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def __len__(self) -> int:
+        size = super().__len__()
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return size
+
+
+@pytest.mark.parametrize("meanwhile", ["clear", "a finaliser"])
+def test_what_goes_while_it_is_looked_at_is_not_taken(meanwhile: str) -> None:
+    reserve, found = Reserve(10 * MIB), Watched(-1, 4 * MIB)
+    reserve.give_back(found)
+    found.meanwhile = reserve.clear if meanwhile == "clear" else lambda: reserve.give_back(take(20 * MIB, whole=False))
+    taken = reserve.take(4 * MIB, whole=False)
+    assert taken is not found
+    assert len(taken) == 4 * MIB
+    assert reserve.nbytes == 0
+
+
+def test_what_is_given_back_while_something_is_given_back() -> None:
+    reserve, found = Reserve(10 * MIB), Watched(-1, 20 * MIB)
+    found.meanwhile = lambda: reserve.give_back(take(30 * MIB, whole=False))
+    reserve.give_back(found)
+    assert reserve.nbytes == 0
+
+
+def test_threads_that_take_and_give_back_share_nothing() -> None:
+    reserve, wrong = Reserve(4 * MIB), []
+
+    def work(number: int) -> None:
+        for _ in range(300):
+            memory = reserve.take(MIB, whole=False)
+            memory[:4] = number.to_bytes(4, "little")
+            if memory[:4] != number.to_bytes(4, "little"):
+                wrong.append(number)
+            reserve.give_back(memory)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(work, number) for number in range(8)]:
+            done.result()
+    assert wrong == []
+    assert reserve.nbytes <= 4 * MIB

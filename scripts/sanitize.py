@@ -1,6 +1,7 @@
 """Runs the tests of the native code under AddressSanitizer and UBSan: `make sanitize`, some minutes.
 
 First it plants an overrun and a conversion that means nothing, each in a copy of the C, and makes sure that each is caught.
+Where the processor has no AVX-512, the tests run a second time, with its instructions in plain C (`scripts/avx512`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ TESTS = (
 )
 # Undefined behaviour ends the process. A conversion of NaN to a whole number is in no group of gcc's.
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
+EMULATED = ("AVX512F", "AVX512BW", "AVX512VNNI", "AVX512BF16")
 MAC = sys.platform == "darwin"
 
 
@@ -126,13 +128,13 @@ def _preloading(preload: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _environment(work: Path, compiler: Compiler) -> dict[str, str]:
+def _environment(work: Path, compiler: Compiler, flags: str) -> dict[str, str]:
     """With a `cc` that sanitizes before all others, and caches of its own."""
     folder = work / "bin"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     more = " -shared-libasan" if _is_clang(compiler.path) else ""
     wrapper = folder / "cc"
-    wrapper.write_text(f'#!/bin/sh\nunset LD_PRELOAD DYLD_INSERT_LIBRARIES\nexec {compiler.path} "$@" {FLAGS}{more}\n')
+    wrapper.write_text(f'#!/bin/sh\nunset LD_PRELOAD DYLD_INSERT_LIBRARIES\nexec {compiler.path} "$@" {FLAGS}{more} {flags}\n')
     wrapper.chmod(0o755)
     own = {"PATH": f"{folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(work / "cache"), "PYTHONMALLOC": "malloc"}
     return os.environ | own | _preloading(compiler.preload)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolorad.domain import Dtype
+from smolorad.engine.facts import tensors_of
 from smolorad.engine.numbers import STORED, to_bf16, to_fp32
 from smolorad.engine.parked import ALIGNMENT, Parked, hold, park
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, UnsupportedModel
 
 # How each number format is kept; what is not here, torch alone has.
 KEPT: Mapping[Dtype, np.dtype[Any]] = {Dtype.BFLOAT16: np.dtype(np.uint16), Dtype.FLOAT32: np.dtype(np.float32)}
 _PIECE = 2**20  # numbers that are read at once
+# Of a number, by what the name of its format begins with: what is not read stands between what is.
+_BITS: Mapping[tuple[str, ...], int] = {
+    ("F4",): 4,
+    ("F6_",): 6,
+    ("BOOL", "U8", "I8", "F8"): 8,
+    ("U16", "I16", "F16", "BF16"): 16,
+    ("U32", "I32", "F32"): 32,
+    ("U64", "I64", "F64", "C64"): 64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +75,20 @@ def _stored(files: Sequence[Path]) -> dict[str, _Stored]:
     found = {}
     for path in files:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        for name, tensor in header.items():
-            if name != "__metadata__" and tensor["dtype"] in STORED:
-                begin = 8 + length + tensor["data_offsets"][0]
-                found[name] = _Stored(path, begin, STORED[tensor["dtype"]], math.prod(tensor["shape"]))
+            begin = 8 + int.from_bytes(file.read(8), "little")
+        for name, format, shape in tensors_of([path]):
+            count = math.prod(shape)
+            if format in STORED:
+                found[name] = _Stored(path, begin, STORED[format], count)
+            begin += _nbytes(format, count, path)
     return found
+
+
+def _nbytes(format: str, count: int, path: Path) -> int:
+    bits = next((bits for names, bits in _BITS.items() if format.startswith(names)), None)
+    if bits is None:
+        raise UnsupportedModel(f"{path} holds numbers in {format}, which smolora does not know; save it in float32.")
+    return count * bits // 8
 
 
 def _pieces(stored: _Stored, dtype: Dtype) -> Iterator[memoryview]:

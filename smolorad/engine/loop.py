@@ -54,6 +54,7 @@ from smolorad.link.v1 import link_pb2 as pb
 log = logging.getLogger("smolorad.engine")
 
 Snapshot = Callable[[], tuple[int, Adapter]]
+Parts = Sequence[tuple[Answer, Part]]
 
 _STOPPING = "The daemon is shutting down; ask again when it is back."
 
@@ -158,30 +159,37 @@ class Loop:
             self._pace.add((time.monotonic() - begin) / made)
         self._working()
 
-    def _step_together(self, native: NativeModel, company: list[Answer]) -> None:
-        logits: Sequence[NDArray[np.float32] | None]
+    def _step_together(self, native: NativeModel, company: Sequence[Answer]) -> None:
+        if not (parts := list(self._parts(company))):
+            return
+        # The first one's call fails with the step that all make together; the others are tried again without it.
+        with self._answering(parts[0][0].call, parts[0][0]):
+            for one, own in self._logits(native, parts):
+                self._schedule.went(one)
+                self._step(one, own)
+
+    def _logits(self, native: NativeModel, parts: Parts) -> list[tuple[Answer, NDArray[np.float32] | None]]:
+        """What the native step computes for each; where memory is short nothing, and for the first alone."""
+        ends = np.cumsum([len(part.tokens) if part.every else 1 for _, part in parts])
         try:
-            parts = list(self._parts(company))
-            ends = np.cumsum([len(part.tokens) if part.every else 1 for part in parts])
-            logits = np.split(native.step(parts), ends[:-1])
+            logits = np.split(native.step([part for _, part in parts]), ends[:-1])
         except MemoryError:
-            company, logits = company[:1], (None,)
-        for one, own in zip(company, logits, strict=True):
-            self._schedule.went(one)
-            self._step(one, own)
+            return [(parts[0][0], None)]
+        return [(one, own) for (one, _), own in zip(parts, logits, strict=True)]
 
     def _company(self, answer: Answer) -> list[Answer]:
         """The answer, and the others whose next step the same native step computes."""
         others = (one for one in self._schedule.all() if one is not answer and one.native is answer.native)
         return [answer, *(one for one in others if not self._inbox.cancelled(one.call))][:MAX_ROWS]
 
-    def _parts(self, company: Sequence[Answer]) -> Iterator[Part]:
-        """Their tokens for one step: each has one at least, and who comes first has the most."""
+    def _parts(self, company: Sequence[Answer]) -> Iterator[tuple[Answer, Part]]:
+        """Their tokens for one step: each has one at least, and who comes first has the most. One that fails has none."""
         room = MAX_ROWS
         for after, one in zip(reversed(range(len(company))), company, strict=True):
-            part = one.part(room - after)
-            room -= len(part.tokens)
-            yield part
+            with self._answering(one.call, one):
+                part = one.part(room - after)
+                room -= len(part.tokens)
+                yield one, part
 
     def _step(self, answer: Answer, logits: NDArray[np.float32] | None = None) -> None:
         with self._answering(answer.call, answer):

@@ -1,6 +1,4 @@
-"""THE thread that computes: takes commands, steps one thing, posts events.
-
-How a step goes:
+"""The engine loop: takes commands, steps one thing, posts events. How a step goes:
 
 1. Everything in the inbox is taken. With nothing to do, taking blocks: an idle engine sleeps in the kernel.
 2. A command is served at once (load, attach, detach, count, decode), or it becomes an `Answer` in the schedule (generate).
@@ -37,7 +35,7 @@ from smolorad.engine.adapters import Adapter, Adapters, read_adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.early import Early, ready_to_train
-from smolorad.engine.failure import explain
+from smolorad.engine.failure import explain, is_panic
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.load import load
 from smolorad.engine.lookup import Pace
@@ -102,7 +100,7 @@ class Loop:
 
         Raises Cancelled if somebody cancelled the training.
         """
-        self._working()
+        self._working(call)
         if not self.draining():
             self._take(block=False)
             for answer in self._schedule.slice():
@@ -111,6 +109,7 @@ class Loop:
                 if self.draining():
                     break
             self._outlet.flush()
+        self._working(call)
         if self._inbox.cancelled(call):
             raise Cancelled("The training was cancelled.")
 
@@ -139,12 +138,13 @@ class Loop:
             self._inbox.idle()
         while (command := self._inbox.take(block=block)) is not None and command.WhichOneof("body") != "drain":
             block = False
-            self._working()
+            self._working(command.call)
             with self._answering(command.call):
                 self._serve(command)
 
     def _turn(self, answer: Answer) -> None:
         """One step of an answer, and of those that the native step can compute with it: weights are read once for all."""
+        self._working(answer.call)
         if not answer.tokens:  # a prompt's step may take a while
             self._outlet.flush()
         native = answer.native
@@ -157,7 +157,7 @@ class Loop:
         made = sum(one.tokens for one in company) - sum(before)
         if made and all(before):  # a prompt's time is not a token's
             self._pace.add((time.monotonic() - begin) / made)
-        self._working()
+        self._working(answer.call)
 
     def _step_together(self, native: NativeModel, company: Sequence[Answer]) -> None:
         if not (parts := list(self._parts(company))):
@@ -206,7 +206,9 @@ class Loop:
         """Whatever goes wrong inside ends the call, and the call alone."""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             told = explain(error)
             if isinstance(told, Internal):
                 log.exception("call %d failed", call)
@@ -219,9 +221,9 @@ class Loop:
             self._inbox.fail(call, told)
             self._inbox.forget(call)
 
-    def _working(self) -> None:
+    def _working(self, call: int) -> None:
         adapters = self._adapters.keys() if self._adapters is not None else ()
-        self._inbox.working(adapters=adapters, tokens_per_second=1 / self._pace.seconds if self._pace.seconds else 0.0)
+        self._inbox.working(call, adapters=adapters, tokens_per_second=1 / self._pace.seconds if self._pace.seconds else 0.0)
 
     def _refuse_the_rest(self) -> None:
         for answer in self._schedule.all():
@@ -235,6 +237,8 @@ class Loop:
         if self.draining():
             raise ShuttingDown(_STOPPING)
         call = command.call
+        if self._inbox.cancelled(call):  # while it waited
+            raise Cancelled("The call was cancelled.")
         match command.WhichOneof("body"):
             case "generate":
                 self._schedule.add(self._answer(call, command.generate))
@@ -245,7 +249,7 @@ class Loop:
                 self._train(call, command.train)
             case "attach":
                 parameters = self._adapter(command.attach).parameters
-                self._working()  # whoever knows that it is there finds it in Pong
+                self._working(call)  # whoever knows that it is there finds it in Pong
                 self.emit(call, attached=pb.Attached(parameters=parameters))
             case "check_adapter":
                 checked = read_adapter(self._resident(), Path(command.check_adapter.adapter_path))
@@ -257,7 +261,7 @@ class Loop:
                 if self._adapters is not None:
                     self._adapters.detach(command.detach.key)
                     self._prefixes.forget(command.detach.key)
-                self._working()
+                self._working(call)
                 self.emit(call, done=pb.Done())
             case "count_tokens":
                 self._count_tokens(call, command.count_tokens)
@@ -283,7 +287,7 @@ class Loop:
         begin = time.monotonic()
 
         def report(progress: Any) -> None:
-            self._working()
+            self._working(call)
             if self._inbox.cancelled(call):
                 raise Cancelled("The loading was cancelled.")
             self.emit(call, load_progress=to_message(models_pb2.LoadProgress, progress))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -353,6 +355,19 @@ def test_what_fails_in_a_step_of_several_fails_alone(llama: Base, monkeypatch: p
     assert ends[failed].failure.reason == "INTERNAL"
     assert failing in (None, failed)
     assert all(tuple(event.outcome.token_ids) == expected for call, event in ends.items() if call != failed)
+
+
+def test_a_tokenizer_that_panics_fails_its_call_alone(llama_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama_folder, tmp_path / "model")
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    split = {"type": "Split", "pattern": {"Regex": "(?:a|a|aa)+$"}, "behavior": "Isolated", "invert": False}
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, described["pre_tokenizer"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        assert engine.load(folder, **FP32).WhichOneof("body") == "resident"
+        failed = engine.call(generate=generate("a" * 99 + "c")).failure
+        assert (failed.reason, "The model's tokenizer cannot read this" in failed.message) == ("UNSUPPORTED_MODEL", True)
+        assert answer(engine, generate("The quick", max_tokens=2))[1].usage.completion_tokens == 2
 
 
 def test_two_trainings_of_one_name_remember_nothing_of_each_other(llama: Base, llama_folder: Path, tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ class Settings:
     max_generations: int = _setting(64, "generations that may be under way or wait", least=1)
     drain_s: float = _setting(25.0, "seconds that work in progress gets to reach a checkpoint when the daemon ends", least=0)
     stall_s: float = _setting(
-        60.0, "seconds without a sign of life after which the engine is killed and started again", above=0
+        60.0,
+        "seconds without a sign of life, or on a call that was cancelled, after which the engine is killed and started again",
+        above=0,
     )
     preload: bool = _setting(True, "load the model that was resident before a restart again")
     allow_remote_code: tuple[str, ...] = _setting(

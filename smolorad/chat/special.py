@@ -13,6 +13,7 @@ from smolorad.chat.spans import in_common
 from smolorad.chat.template import ChatTemplate, TemplateRefuses
 from smolorad.chat.tracked import TEMPLATE
 from smolorad.chat.turns import Turn
+from smolorad.errors import UnsupportedModel
 
 _BRACKETED = re.compile(r"[<\[].+[>\]]", re.DOTALL)
 
@@ -68,7 +69,7 @@ def frame_tokens(template: ChatTemplate | None, added: Collection[str]) -> set[s
         return set()
     try:
         shown = template.render((Turn("user", "?"),), open_for_answer=True)
-    except TemplateRefuses:
+    except (TemplateRefuses, UnsupportedModel):
         return set()
     begin, end = shown.origins.find(chr(1)), shown.origins.rfind(chr(1)) + 1
     pattern = _pattern([token for token in added if _BRACKETED.fullmatch(token)])

@@ -23,9 +23,13 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from smolorad.chat.meter import Meter, refuse
+from smolorad.chat.metered import LOOKS, MeteredContext, insert_looks, look_at_call, metered_filter, metered_test
+from smolorad.chat.sizes import look_at_operator
 from smolorad.chat.tracked import TEMPLATE, Tracked, attributed, concatenated, formatted, join, keeping_origins, marked
 from smolorad.chat.turns import Turn, Turns
 
+_MOST_SOURCE = 2**18  # characters of a template; the longest that is known has a tenth of that
 _OF_JINJA = ("_loop_vars", "_block_vars")  # what jinja2 passes besides with a call: all that a loop has set
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -34,16 +38,27 @@ class TemplateRefuses(Exception):
     """The template cannot show this conversation; the message is its own."""
 
 
+# What a broken template raises, be it as it is compiled or as it is rendered.
+_BROKEN = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, SyntaxError)
+
+
 class ChatTemplate:
-    """Renders conversations. `special` holds `bos_token`, `eos_token` and the like. Raises TemplateRefuses for a broken one."""
+    """Renders conversations, within the bounds of `Meter`. `special` holds `bos_token`, `eos_token` and the like.
+
+    Raises TemplateRefuses for a broken one.
+    """
 
     def __init__(self, source: str, special: Mapping[str, str]) -> None:
         self.source = source
         self.special = special
         try:
+            if len(source) > _MOST_SOURCE:
+                raise TemplateRefuses(f"it has {len(source):,} characters, and {_MOST_SOURCE:,} is the limit")
             self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
+        except _BROKEN as error:
             raise TemplateRefuses(str(error)) from error
+        except (RecursionError, MemoryError) as error:  # so the compiler says that it is nested too deep
+            raise TemplateRefuses("it is nested too deep") from error
         self._globals = dict(self._template.globals)
         self._special = dict(special)
 
@@ -53,7 +68,10 @@ class ChatTemplate:
         return _MARKS.search(self.source) is not None
 
     def render(self, turns: Turns, *, open_for_answer: bool = False) -> Tracked:
-        """The text of a conversation, to its end or to where the assistant's next turn begins. Raises TemplateRefuses."""
+        """The text of a conversation, to its end or to where the assistant's next turn begins.
+
+        Raises TemplateRefuses, and UnsupportedModel where that takes more than any template needs.
+        """
         return self._rendered(turns, open_for_answer, as_parts=self.wants_parts)
 
     @cached_property
@@ -78,17 +96,21 @@ class ChatTemplate:
             # As Template.render does it, but for its error handling, which rewrites tracebacks.
             given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": open_for_answer}
             context = self._template.new_context(self._globals | given | self._special, shared=True)
+            assert isinstance(context, MeteredContext)
+            context.meter = Meter(len(turns), sum(len(turn.content) for turn in turns))
             return concatenated(self._template.root_render_func(context))
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except _BROKEN as error:
             raise TemplateRefuses(str(error)) from error
+        except RecursionError:
+            refuse("calls itself too often to show this conversation")
 
 
 def _environment() -> _Environment:
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters = {name: keeping_origins(one) for name, one in environment.filters.items()}
-    environment.filters["tojson"] = keeping_origins(_tojson)
-    environment.filters["join"] = _join
-    environment.filters |= {"format": _format, "replace": _replace, "indent": _indent}
+    filters = {name: keeping_origins(one) for name, one in environment.filters.items()}
+    filters |= {"tojson": keeping_origins(_tojson), "join": _join, "format": _format, "replace": _replace, "indent": _indent}
+    environment.filters = {**{name: metered_filter(name, one) for name, one in filters.items()}, **LOOKS}
+    environment.tests = {name: metered_test(name, one) for name, one in environment.tests.items()}
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
@@ -97,11 +119,11 @@ def _environment() -> _Environment:
 class _Concatenation(CodeGenerator):
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         """`a ~ b`, by the environment's own concatenation."""
-        self.write("environment.concat((")
+        self.write("environment.concat(context.meter.parts((")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
-        self.write("))")
+        self.write(")))")
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -109,7 +131,13 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     concat = staticmethod(concatenated)
     code_generator_class = _Concatenation
-    intercepted_binops = frozenset(["%"])
+    context_class = MeteredContext
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        """As jinja2 makes Python of a template, with looks in between. The hook is jinja2's, despite its name."""
+        insert_looks(source, self)
+        return super()._generate(source, *args, **kwargs)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As the sandbox does it, but faster for what every template reads of every turn."""
@@ -122,16 +150,21 @@ class _Environment(ImmutableSandboxedEnvironment):
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)  # the sandbox wraps `format`
         name = getattr(__obj, "__name__", "")
         given = {key: one for key, one in kwargs.items() if key not in _OF_JINJA}
+        assert isinstance(__context, MeteredContext)
+        meter = __context.meter
+        args = look_at_call(meter, __obj, owner, args, given)
         if type(owner) is str and name in ("join", "replace"):  # what they are given may be tracked
             return getattr(Tracked(owner), name)(*args, **given)
         if isinstance(owner, str) and name in ("format", "format_map"):
             return formatted(partial(super().call, __context, __obj), owner, args, given)
-        made = super().call(__context, __obj, *args, **kwargs)
+        made = meter.made(super().call(__context, __obj, *args, **kwargs))
         return attributed(made, owner, args, given) if isinstance(made, str) and not isinstance(made, Tracked) else made
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """`%`, which formats texts too."""
-        if not isinstance(left, str):
+        """An operator that may make something large; `%` formats texts too."""
+        assert isinstance(context, MeteredContext)
+        look_at_operator(context.meter, operator, left, right)
+        if operator != "%" or not isinstance(left, str):
             return super().call_binop(context, operator, left, right)
         return formatted(partial(mod, left), left, [right], {})
 

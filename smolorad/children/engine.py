@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -49,12 +51,17 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """A sign of life: seconds since the working thread finished a step, memory in bytes, adapters in memory, its late speed."""
+    """A sign of life: seconds since the working thread finished a step, memory in bytes, adapters in memory, its late speed.
+
+    `stuck_s` is for how long it has worked on a call that was cancelled, or that keeps a load waiting; 0 for any other.
+    """
 
     busy_s: float = 0.0
     rss_bytes: int = 0
     adapters: tuple[str, ...] = ()
     tokens_per_second: float = 0.0
+    busy_call: int = 0
+    stuck_s: float = 0.0
 
 
 class Engine(Protocol):
@@ -108,8 +115,8 @@ class Engine(Protocol):
     async def drain(self, grace_s: float) -> None:
         """Has it checkpoint and end by itself within the grace."""
 
-    async def kill(self) -> None:
-        """Ends it at once."""
+    async def kill(self, why: str = "") -> None:
+        """Ends it at once; `why` says to those who wait for it what it did, where it is not the daemon that ends."""
 
     async def wait(self) -> int:
         """Its exit status once it has ended."""
@@ -124,6 +131,7 @@ class EngineProcess:
     def __init__(self, child: Child) -> None:
         self._child = child
         self._training: int | None = None  # the call of the training under way
+        self._load: tuple[int, float] | None = None  # the call of a load, and when it was asked for, on the monotonic clock
 
     @classmethod
     async def start(cls, environ: Mapping[str, str]) -> EngineProcess:
@@ -142,12 +150,17 @@ class EngineProcess:
         """See Engine."""
         command = pb.Load(path=str(path), name=name, trust_remote_code=trust_remote_code)
         command.MergeFrom(to_message(pb.Load, placing))
-        async with aclosing(self._child.call(load=command)) as events:
-            async for event in events:
-                if event.WhichOneof("body") == "resident":
-                    yield from_message(ResidentModel, event.resident)
-                else:
-                    yield from_message(LoadProgress, event.load_progress)
+        number = self._child.next_number()
+        self._load = number, time.monotonic()
+        try:
+            async with aclosing(self._child.call(number, load=command)) as events:
+                async for event in events:
+                    if event.WhichOneof("body") == "resident":
+                        yield from_message(ResidentModel, event.resident)
+                    else:
+                        yield from_message(LoadProgress, event.load_progress)
+        finally:
+            self._load = None
 
     async def generate(
         self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
@@ -233,15 +246,23 @@ class EngineProcess:
 
     async def ping(self) -> Pong:
         """See Engine."""
-        return from_message(Pong, await self._child.ping())
+        pong: Pong = from_message(Pong, await self._child.ping())
+        return dataclasses.replace(pong, stuck_s=self._stuck_s(pong))
+
+    def _stuck_s(self, pong: Pong) -> float:
+        left_s = self._child.left_s(pong.busy_call)
+        if self._load is None or pong.busy_call in (0, self._load[0]):
+            return left_s
+        # A load is served between two steps: what keeps it waiting makes none.
+        return max(left_s, min(time.monotonic() - self._load[1], pong.busy_s))
 
     async def drain(self, grace_s: float) -> None:
         """See Engine."""
         await self._child.drain(grace_s)
 
-    async def kill(self) -> None:
+    async def kill(self, why: str = "") -> None:
         """See Engine."""
-        await self._child.kill()
+        await (self._child.kill(why) if why else self._child.kill())
 
     async def wait(self) -> int:
         """See Engine."""

@@ -216,7 +216,7 @@ class FakeEngine:
         self.script.calls.append(("drain", grace_s))
         self.die(0)
 
-    async def kill(self) -> None:
+    async def kill(self, why: str = "") -> None:
         """See Engine."""
         self.die(-9)
 

@@ -71,10 +71,11 @@ class Child:
         self.pid = pid
         self._patience_s = patience_s
         self.returncode: int | None = None
-        self._is_killed = False
+        self._killed = ""  # why
         self._frames = frames
         self._numbers = itertools.count(1)
         self._calls: dict[int, asyncio.Queue[pb.Event | None]] = {}
+        self._left: dict[int, float] = {}  # when a call was cancelled that has not ended yet, on the monotonic clock
         self._pongs: dict[int, asyncio.Future[pb.Pong]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
@@ -120,13 +121,17 @@ class Child:
         """Whether it has ended, or can be reached no more."""
         return self._gone.is_set()
 
-    async def call(self, **body: Any) -> AsyncGenerator[pb.Event, None]:
+    def next_number(self) -> int:
+        """A number for a call; by default each gets one of its own."""
+        return next(self._numbers)
+
+    async def call(self, number: int | None = None, **body: Any) -> AsyncGenerator[pb.Event, None]:
         """Sends one command, its body by name, and yields the call's events; the last one is its result.
 
         Leaving early cancels the call, and takes until the child has ended it: what is asked next finds it free. Raises what
         the child's Failure says, and EngineUnavailable where the child dies.
         """
-        number = next(self._numbers)
+        number = self.next_number() if number is None else number
         events = self._calls[number] = asyncio.Queue()
         ended = False
         try:
@@ -143,13 +148,19 @@ class Child:
                 yield event
         finally:
             if not ended and not self._gone.is_set():
+                self._left[number] = time.monotonic()
                 self._frames.post(pb.Command(call=number, cancel=pb.Cancel()))
                 try:
                     async with asyncio.timeout(self._patience_s):
                         await _settled(events)
                 except TimeoutError:
                     await self.kill()
+            self._left.pop(number, None)
             del self._calls[number]
+
+    def left_s(self, call: int) -> float:
+        """How many seconds ago a call was cancelled that has not ended yet; 0 for any other."""
+        return time.monotonic() - self._left[call] if call in self._left else 0.0
 
     async def ping(self) -> pb.Pong:
         """Asks for a sign of life; raises EngineUnavailable where there is none to come. The caller sets the time limit."""
@@ -172,10 +183,10 @@ class Child:
         except (TimeoutError, EngineUnavailable):
             log.info("child drained", child=self.name, pid=self.pid, seconds=round(time.monotonic() - began, 3))
 
-    async def kill(self) -> None:
-        """SIGKILL, unless it is gone; returns when it is reaped."""
+    async def kill(self, why: str = "gave no sign of life") -> None:
+        """SIGKILL, unless it is gone; returns when it is reaped. `why` is told to those whose calls end with it."""
         if not self._status.done():
-            self._is_killed = True
+            self._killed = self._killed or why
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         await self.wait()
@@ -239,8 +250,8 @@ class Child:
             return EngineUnavailable(f"The {self.name} closed its connection; try again.")
         if code >= 0:
             return EngineUnavailable(f"The {self.name} ended with status {code}; try again, and see the daemon's log.")
-        if self._is_killed:
-            return EngineUnavailable(f"The {self.name} gave no sign of life and was killed; try again.")
+        if self._killed:
+            return EngineUnavailable(f"The {self.name} {self._killed} and was killed; try again.")
         name = signal.Signals(-code).name
         hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
         return EngineUnavailable(f"The {self.name} was ended by {name}{hint}; try again.")

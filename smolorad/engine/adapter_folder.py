@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 
 from smolora._adapter import CONFIG, WEIGHTS, Fault, check_files
 from smolora._adapter import read_config as peft_config
 from smolorad import publish
 from smolorad.engine.numbers import STORED, to_fp32
+from smolorad.engine.pattern_time import is_slow
 from smolorad.errors import Damaged, NotFinite, UnsupportedModel, WrongBase, by_reason
 
 __all__ = ["CONFIG", "WEIGHTS", "check_promise", "read_config", "read_weights"]
@@ -23,9 +24,24 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     """What the config of a LoRA adapter says; raises NotFound, Damaged, UnsupportedModel."""
     try:
         check_files(folder)
-        return peft_config(folder)
+        config = peft_config(folder)
     except Fault as fault:
         raise by_reason(fault.reason)(fault.message) from fault
+    if is_slow(config, _names(folder / WEIGHTS)):
+        raise UnsupportedModel(
+            f"The adapter in {folder} has a pattern for module names that takes too long to match; write it without repeats of "
+            f"repeats in its {CONFIG}."
+        )
+    return config
+
+
+def _names(path: Path) -> list[str]:
+    """The tensors' names; none where the file is damaged, which whoever reads it finds out."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return list(file.keys())
+    except SafetensorError:
+        return []
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:

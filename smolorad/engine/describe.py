@@ -21,7 +21,7 @@ from smolorad.engine.native.shape import HEAD
 from smolorad.engine.numbers import STORED
 from smolorad.engine.tokenizer import ServingTokenizer
 from smolorad.engine.transformers_folder import context_length, end_ids, read_model_config, read_tokenizer
-from smolorad.errors import SmoloraError
+from smolorad.errors import SmoloraError, UnsupportedModel
 
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -104,13 +104,23 @@ def _agree(ours: ServingTokenizer, theirs: Any) -> bool:
     alike = len(ours) == len(theirs) and _special_ids(ours) == _special_ids(theirs)
     if not alike or ours.chat_template is None:
         return alike
-    return all(_rendered(ours, talk) == _rendered(theirs, talk) for talk in (_TALK, _TALK[:1]))
+    return all(_show_alike(ours, theirs, talk) for talk in (_TALK, _TALK[:1]))
+
+
+def _show_alike(ours: ServingTokenizer, theirs: Any, talk: Sequence[Any]) -> bool:
+    """Whether both make the same of a conversation. A template that ours finds to be without end is not given to theirs."""
+    try:
+        return _rendered(ours, talk) == _rendered(theirs, talk)
+    except UnsupportedModel:
+        return True
 
 
 def _rendered(tokenizer: Any, talk: Sequence[Any]) -> list[int] | None:
     """A conversation's ids, open for its answer; None where the template refuses it."""
     try:
         ids: list[int] = tokenizer.apply_chat_template(list(talk), add_generation_prompt=True, return_dict=True)["input_ids"]
+    except UnsupportedModel:
+        raise
     except Exception:  # noqa: BLE001  # whatever a template raises
         return None
     return ids

@@ -42,10 +42,17 @@ def refused(what: str, of_value: type[SmoloraError] = UnsupportedModel) -> Itera
         raise kind(f"{what}: {first_line(error)}") from error
 
 
-def explain(error: Exception) -> SmoloraError:
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust panicked. Python is given that as an error that is no Exception, and that has no name."""
+    return type(error).__name__ == "PanicException"
+
+
+def explain(error: BaseException) -> SmoloraError:
     """The error that a caller is told; Internal for what we did not foresee."""
     if isinstance(error, SmoloraError):
         return error
+    if is_panic(error):
+        return UnsupportedModel(f"The model's tokenizer cannot read this ({first_line(error)}); choose another model or text.")
     if is_out_of_memory(error):
         return OutOfMemory("Memory does not suffice for this; use a smaller model, a shorter text or smaller batches.")
     if (known := of_system(error)) is not None:

@@ -1,6 +1,4 @@
-"""THE thread that computes: takes commands, steps one thing, posts events.
-
-How a step goes:
+"""The engine loop: takes commands, steps one thing, posts events. How a step goes:
 
 1. Everything in the inbox is taken. With nothing to do, taking blocks: an idle engine sleeps in the kernel.
 2. A command is served at once (load, attach, detach, count, decode), or it becomes an `Answer` in the schedule (generate).
@@ -37,7 +35,7 @@ from smolorad.engine.adapters import Adapter, Adapters, read_adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.early import Early, ready_to_train
-from smolorad.engine.failure import explain
+from smolorad.engine.failure import explain, is_panic
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.load import load
 from smolorad.engine.lookup import Pace
@@ -54,6 +52,7 @@ from smolorad.link.v1 import link_pb2 as pb
 log = logging.getLogger("smolorad.engine")
 
 Snapshot = Callable[[], tuple[int, Adapter]]
+Parts = Sequence[tuple[Answer, Part]]
 
 _STOPPING = "The daemon is shutting down; ask again when it is back."
 
@@ -101,7 +100,7 @@ class Loop:
 
         Raises Cancelled if somebody cancelled the training.
         """
-        self._working()
+        self._working(call)
         if not self.draining():
             self._take(block=False)
             for answer in self._schedule.slice():
@@ -110,6 +109,7 @@ class Loop:
                 if self.draining():
                     break
             self._outlet.flush()
+        self._working(call)
         if self._inbox.cancelled(call):
             raise Cancelled("The training was cancelled.")
 
@@ -138,12 +138,13 @@ class Loop:
             self._inbox.idle()
         while (command := self._inbox.take(block=block)) is not None and command.WhichOneof("body") != "drain":
             block = False
-            self._working()
+            self._working(command.call)
             with self._answering(command.call):
                 self._serve(command)
 
     def _turn(self, answer: Answer) -> None:
         """One step of an answer, and of those that the native step can compute with it: weights are read once for all."""
+        self._working(answer.call)
         if not answer.tokens:  # a prompt's step may take a while
             self._outlet.flush()
         native = answer.native
@@ -156,32 +157,39 @@ class Loop:
         made = sum(one.tokens for one in company) - sum(before)
         if made and all(before):  # a prompt's time is not a token's
             self._pace.add((time.monotonic() - begin) / made)
-        self._working()
+        self._working(answer.call)
 
-    def _step_together(self, native: NativeModel, company: list[Answer]) -> None:
-        logits: Sequence[NDArray[np.float32] | None]
+    def _step_together(self, native: NativeModel, company: Sequence[Answer]) -> None:
+        if not (parts := list(self._parts(company))):
+            return
+        # The first one's call fails with the step that all make together; the others are tried again without it.
+        with self._answering(parts[0][0].call, parts[0][0]):
+            for one, own in self._logits(native, parts):
+                self._schedule.went(one)
+                self._step(one, own)
+
+    def _logits(self, native: NativeModel, parts: Parts) -> list[tuple[Answer, NDArray[np.float32] | None]]:
+        """What the native step computes for each; where memory is short nothing, and for the first alone."""
+        ends = np.cumsum([len(part.tokens) if part.every else 1 for _, part in parts])
         try:
-            parts = list(self._parts(company))
-            ends = np.cumsum([len(part.tokens) if part.every else 1 for part in parts])
-            logits = np.split(native.step(parts), ends[:-1])
+            logits = np.split(native.step([part for _, part in parts]), ends[:-1])
         except MemoryError:
-            company, logits = company[:1], (None,)
-        for one, own in zip(company, logits, strict=True):
-            self._schedule.went(one)
-            self._step(one, own)
+            return [(parts[0][0], None)]
+        return [(one, own) for (one, _), own in zip(parts, logits, strict=True)]
 
     def _company(self, answer: Answer) -> list[Answer]:
         """The answer, and the others whose next step the same native step computes."""
         others = (one for one in self._schedule.all() if one is not answer and one.native is answer.native)
         return [answer, *(one for one in others if not self._inbox.cancelled(one.call))][:MAX_ROWS]
 
-    def _parts(self, company: Sequence[Answer]) -> Iterator[Part]:
-        """Their tokens for one step: each has one at least, and who comes first has the most."""
+    def _parts(self, company: Sequence[Answer]) -> Iterator[tuple[Answer, Part]]:
+        """Their tokens for one step: each has one at least, and who comes first has the most. One that fails has none."""
         room = MAX_ROWS
         for after, one in zip(reversed(range(len(company))), company, strict=True):
-            part = one.part(room - after)
-            room -= len(part.tokens)
-            yield part
+            with self._answering(one.call, one):
+                part = one.part(room - after)
+                room -= len(part.tokens)
+                yield one, part
 
     def _step(self, answer: Answer, logits: NDArray[np.float32] | None = None) -> None:
         with self._answering(answer.call, answer):
@@ -198,7 +206,9 @@ class Loop:
         """Whatever goes wrong inside ends the call, and the call alone."""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             told = explain(error)
             if isinstance(told, Internal):
                 log.exception("call %d failed", call)
@@ -211,9 +221,9 @@ class Loop:
             self._inbox.fail(call, told)
             self._inbox.forget(call)
 
-    def _working(self) -> None:
+    def _working(self, call: int) -> None:
         adapters = self._adapters.keys() if self._adapters is not None else ()
-        self._inbox.working(adapters=adapters, tokens_per_second=1 / self._pace.seconds if self._pace.seconds else 0.0)
+        self._inbox.working(call, adapters=adapters, tokens_per_second=1 / self._pace.seconds if self._pace.seconds else 0.0)
 
     def _refuse_the_rest(self) -> None:
         for answer in self._schedule.all():
@@ -227,6 +237,8 @@ class Loop:
         if self.draining():
             raise ShuttingDown(_STOPPING)
         call = command.call
+        if self._inbox.cancelled(call):  # while it waited
+            raise Cancelled("The call was cancelled.")
         match command.WhichOneof("body"):
             case "generate":
                 self._schedule.add(self._answer(call, command.generate))
@@ -237,7 +249,7 @@ class Loop:
                 self._train(call, command.train)
             case "attach":
                 parameters = self._adapter(command.attach).parameters
-                self._working()  # whoever knows that it is there finds it in Pong
+                self._working(call)  # whoever knows that it is there finds it in Pong
                 self.emit(call, attached=pb.Attached(parameters=parameters))
             case "check_adapter":
                 checked = read_adapter(self._resident(), Path(command.check_adapter.adapter_path))
@@ -249,7 +261,7 @@ class Loop:
                 if self._adapters is not None:
                     self._adapters.detach(command.detach.key)
                     self._prefixes.forget(command.detach.key)
-                self._working()
+                self._working(call)
                 self.emit(call, done=pb.Done())
             case "count_tokens":
                 self._count_tokens(call, command.count_tokens)
@@ -275,7 +287,7 @@ class Loop:
         begin = time.monotonic()
 
         def report(progress: Any) -> None:
-            self._working()
+            self._working(call)
             if self._inbox.cancelled(call):
                 raise Cancelled("The loading was cancelled.")
             self.emit(call, load_progress=to_message(models_pb2.LoadProgress, progress))

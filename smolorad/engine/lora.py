@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from smolora._adapter import whole_alpha
 from smolorad.domain import LoraSettings
+from smolorad.engine.pattern_time import as_name, is_slow_name
 from smolorad.errors import InvalidRequest, NotFinite
 from smolorad.portable import Source
 
@@ -212,9 +213,11 @@ def _check_pattern(field: str, pattern: Mapping[str, int], adapted: Mapping[str,
         if value < 1:
             raise InvalidRequest.field(f"lora.{field}", f"is {value} for {key!r}, but must be at least 1")
         try:
-            expression = re.compile(rf"(.*\.)?({key})$")
+            expression = re.compile(as_name(key))
         except re.error as error:
             raise InvalidRequest.field(f"lora.{field}", f"{key!r} is not a name or a pattern: {error}") from error
+        if is_slow_name(key, adapted):
+            raise InvalidRequest.field(f"lora.{field}", f"{key!r} takes too long to match; write it without repeats of repeats")
         if not any(expression.match(name) for name in adapted):
             names = sorted({name.rpartition(".")[2] for name in adapted})
             raise InvalidRequest.field(f"lora.{field}", f"{key!r} matches no target module; they are {', '.join(names)}")

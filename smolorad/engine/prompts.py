@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jinja2 import TemplateError
-
 from smolorad.chat.model import ModelText
-from smolorad.chat.template import TemplateRefuses
+from smolorad.chat.template import ChatTemplate, TemplateRefuses, source_of
 from smolorad.chat.turns import Turn, Turns
 from smolorad.domain import ChatMessage
 from smolorad.engine.base import Base
@@ -70,7 +68,7 @@ def _conversation(base: Base, text: ModelText | _Foreign, messages: Sequence[Cha
         raise InvalidRequest.field("messages", "has the spelling of a control token as a role; name one, such as user")
     try:
         return text.conversation(turns, parse_special=parse_special)
-    except (TemplateError, TemplateRefuses) as error:
+    except TemplateRefuses as error:
         raise InvalidRequest.field("messages", f"the model's chat template refuses them: {error}") from error
 
 
@@ -90,13 +88,10 @@ class _Foreign:
         """As ModelText.conversation; raises InvalidRequest."""
         for turn in turns:
             self._check("messages", f"{turn.role}\n{turn.content}", parse_special)
-        rendered = self._tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": turn.content} for turn in turns],
-            add_generation_prompt=True,
-            return_dict=True,
-            tokenizer_kwargs={"verbose": False},
-        )
-        ids: list[int] = rendered["input_ids"]
+        special = {name: token for name, token in self._tokenizer.special_tokens_map.items() if isinstance(token, str)}
+        # Not by the tokenizer's own method, which has no bounds.
+        shown = ChatTemplate(source_of(self._tokenizer.chat_template) or "", special).render(turns, open_for_answer=True)
+        ids: list[int] = self._tokenizer(str.__str__(shown), add_special_tokens=False, verbose=False).input_ids
         return ids
 
     def _check(self, field: str, text: str, parse_special: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -11,6 +12,10 @@ from smolorad.engine.patterns import NotGuaranteed
 
 Node = dict[str, Any]
 
+# What is larger takes seconds to prepare, in which every other answer waits. Of patterns for names each pair is compared.
+_MOST_PARTS = 50_000  # names, options and constants
+_MOST_TEXT = 200_000  # characters of them
+_MOST_PATTERNS = 128
 # llguidance recurses into sub-schemas and references; a few thousand levels end the process.
 MOST_LEVELS = 400
 # The JSON parser of llguidance reads no deeper.
@@ -18,6 +23,7 @@ _MOST_NESTED = 120
 _ONE = ("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then")
 _LATER = ("unevaluatedItems", "unevaluatedProperties")
 _LIST = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
+_ABOUT = ("title", "description", "examples", "default", "$comment")
 _NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
 
 
@@ -36,6 +42,7 @@ class Document:
             raise ValueError("it is neither an object nor true")
         if _nested(root) > _MOST_NESTED:
             raise NotGuaranteed(f"it is nested deeper than {_MOST_NESTED} levels")
+        _check_size(root)
         self.root: Node = root if isinstance(root, dict) else {}
         draft = self.root.get("$schema", "")
         self.draft: str = draft if isinstance(draft, str) else ""
@@ -113,13 +120,36 @@ def types(node: Node) -> set[str]:
 def _unique(pairs: list[tuple[str, Any]]) -> Node:
     members = dict(pairs)
     if len(members) < len(pairs):
-        twice = next(name for at, (name, _) in enumerate(pairs) if name in [other for other, _ in pairs[:at]])
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"it has {json.dumps(twice)} twice in one object")
     return members
 
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _check_size(root: Any) -> None:
+    """Descriptions and the like do not count."""
+    parts = characters = patterns = 0
+    waiting: list[tuple[str, Any]] = [("", root)]
+    while waiting:
+        keyword, value = waiting.pop()
+        counted = keyword not in ("", *_ABOUT)
+        if isinstance(value, dict):
+            waiting += value.items() if keyword not in _NAMED else [("", one) for one in value.values()]
+            patterns += len(value) if keyword == "patternProperties" else 0
+        elif isinstance(value, list):
+            waiting += [(keyword if counted else "", one) for one in value]
+        characters += len(value) if counted and isinstance(value, str) else 0
+        if isinstance(value, dict | list) and keyword not in _ABOUT:
+            parts += len(value)
+            characters += sum(map(len, value)) if isinstance(value, dict) else 0
+    if parts > _MOST_PARTS or characters > _MOST_TEXT or patterns > _MOST_PATTERNS:
+        limits = (
+            f"{_MOST_PARTS:,} names and constants, {_MOST_TEXT:,} characters of them, or {_MOST_PATTERNS} patterns for names"
+        )
+        raise NotGuaranteed(f"it has more than {limits}")
 
 
 def _nested(value: Any) -> int:

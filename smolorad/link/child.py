@@ -36,6 +36,7 @@ class Inbox:
         self._arrived: dict[int, float] = {}
         self._process = psutil.Process()
         self._busy_since: float | None = None
+        self._busy_call = 0
         self._adapters: tuple[str, ...] = ()
         self._tokens_per_second = 0.0
         self.draining = threading.Event()
@@ -93,9 +94,9 @@ class Inbox:
         violations = [pb.Violation(field=v.field, description=v.description) for v in error.violations]
         self.emit(call, failure=pb.Failure(reason=error.reason, message=error.message, violations=violations))
 
-    def working(self, *, adapters: Sequence[str] | None = None, tokens_per_second: float | None = None) -> None:
-        """The working thread tells that it has just finished a step and begins another: what Pong reports."""
-        self._busy_since = time.monotonic()
+    def working(self, call: int = 0, *, adapters: Sequence[str] | None = None, tokens_per_second: float | None = None) -> None:
+        """The working thread has just finished a step and begins another, of this call: what Pong reports."""
+        self._busy_call, self._busy_since = call, time.monotonic()
         if adapters is not None:
             self._adapters = tuple(adapters)
         if tokens_per_second is not None:
@@ -103,7 +104,7 @@ class Inbox:
 
     def idle(self) -> None:
         """The working thread tells that it waits for commands."""
-        self._busy_since = None
+        self._busy_call, self._busy_since = 0, None
 
     def _read(self) -> None:
         while (command := self._frames.receive(pb.Command)) is not None:
@@ -128,6 +129,7 @@ class Inbox:
         return pb.Pong(
             nonce=nonce,
             busy_s=busy_s,
+            busy_call=self._busy_call,
             rss_bytes=self._process.memory_info().rss,
             adapters=self._adapters,
             tokens_per_second=self._tokens_per_second,

@@ -18,10 +18,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from smolorad.children.engine import Engine, EngineFactory
+from smolorad.children.engine import Engine, EngineFactory, Pong
 from smolorad.config import Settings
 from smolorad.domain import Adapter, Device, Dtype, LoadProgress, Placing, Precision, ResidentModel
-from smolorad.errors import BadState, Damaged, EngineUnavailable, NoModel, NoSpace, ShuttingDown, SmoloraError, WrongBase
+from smolorad.errors import (
+    BadState,
+    Cancelled,
+    Damaged,
+    EngineUnavailable,
+    NoModel,
+    NoSpace,
+    ShuttingDown,
+    SmoloraError,
+    WrongBase,
+)
 from smolorad.log import Log
 from smolorad.residency.keep_alive import KeepAlive
 from smolorad.residency.resolve import Base, Resolver, Tell
@@ -118,6 +128,7 @@ class Residency:
         self._loaded: _Loaded | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loads: set[asyncio.Task[ResidentModel]] = set()  # of these, those that load a model
         self._idle = asyncio.Event()
         self._idle.set()
         self._active = 0
@@ -178,11 +189,11 @@ class Residency:
         Raises BadState while a training runs, and what finding and loading a model raises.
         """
         told: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
-        task = self._spawn(self._load(wish, told.put_nowait))
+        task = self._start_load(wish, told.put_nowait)
         task.add_done_callback(lambda _: told.put_nowait(None))
         while (progress := await told.get()) is not None:
             yield progress
-        yield await _result(task)
+        yield await self._result(task)
 
     def start_preload(self) -> None:
         """Begins to load the model that was resident when the daemon ended; the log says what keeps it from that."""
@@ -192,17 +203,31 @@ class Residency:
     async def unload(self) -> str:
         """Ends the engine, once the generations under way have ended; returns the name of what was resident.
 
-        Raises BadState while a training runs, or where generations go on for long.
+        Loads under way are cancelled. Calls that were cancelled are not waited for, nor steps that take longer than `stall_s`.
+        Raises BadState while a training runs, or where generations take long.
         """
         self._refuse_while_training("unload the model")
+        pong = await self._supervisor.pong()
         if self._recovery is not None:
             self._recovery.cancel()
+        if loads := tuple(self._loads):
+            for load in loads:
+                load.cancel()
+            name: str = await _finished(self._spawn(self._unload()))  # they wait for the engine
+            await asyncio.wait(loads)
+            return name
         try:
-            async with asyncio.timeout(_UNLOAD_WAIT_S):
+            async with asyncio.timeout(0 if self._is_held_up(pong) else _UNLOAD_WAIT_S):
                 await self._idle.wait()
         except TimeoutError:
-            raise BadState("Generations are still under way; try again when they have ended, or cancel them.") from None
-        return await _result(self._spawn(self._unload_unless_training()))
+            if not self._is_held_up(await self._supervisor.pong()):
+                raise BadState("Generations are still under way; try again when they have ended, or cancel them.") from None
+            return await _finished(self._spawn(self._unload()))
+        return await _finished(self._spawn(self._unload_unless_training()))
+
+    def _is_held_up(self, pong: Pong | None) -> bool:
+        """Whether the engine does not come back from a cancelled call, or from one step, or does not answer at all."""
+        return pong is None or pong.stuck_s > 0 or pong.busy_s >= self._settings.stall_s
 
     async def close(self, grace_s: float) -> None:
         """Ends everything: the engine checkpoints what trains within the grace."""
@@ -210,9 +235,10 @@ class Residency:
         self._keep_alive.stop()
         for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._loaded = None
-        await self._supervisor.end(grace_s)
+        await self._supervisor.end(grace_s)  # first: a task may wait for an engine that is stuck
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._supervisor.end(grace_s)  # it may have been starting
 
     # --- use
 
@@ -276,7 +302,7 @@ class Residency:
         if not (remembered := await self._library.recall(_RESIDENT_KEY)):
             return
         try:
-            await self._load(_read_wish(remembered), _ignore)
+            await self._result(self._start_load(_read_wish(remembered), _ignore))
         except SmoloraError as error:
             log.warning("the model of before was not loaded", reason=error.reason, why=error.message)
 
@@ -300,7 +326,7 @@ class Residency:
                 wish = Wish(reference or (self._settings.default_model if training else ""))
             if not wish.model:
                 raise NoModel("No model is loaded. Type `smolora-client load starter`, or name another one.")
-            await _result(self._spawn(self._load(wish, _ignore)))
+            await self._result(self._start_load(wish, _ignore))
 
     def _is_busy(self) -> bool:
         return self._recovery is not None or self._loading.locked() or self._changing.locked()
@@ -334,13 +360,22 @@ class Residency:
             async with self._changing:
                 self._refuse_while_training(f"load {wish.model}")
                 self._tries = 0
-                model = await self._take(base, wish, tell)
+                model = await self._take_anew(base, wish, tell)
             took_s = round(time.monotonic() - began, 3)
             model = dataclasses.replace(model, load_s=took_s)
             if self._loaded is not None:
                 self._loaded = dataclasses.replace(self._loaded, model=model)
         log.info("model loaded", model=model.name, device=model.device, dtype=model.dtype, seconds=took_s)
         return model
+
+    async def _take_anew(self, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
+        """As `_take`; with another engine where the one before was killed over a call that it did not come back from."""
+        try:
+            return await self._take(base, wish, tell)
+        except EngineUnavailable:
+            if not self._supervisor.was_stuck:
+                raise
+        return await self._take(base, wish, tell)
 
     async def _take(self, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
         """Has the engine load a base, and remembers it. A failure leaves the old one, and ends an engine that holds nothing."""
@@ -465,6 +500,23 @@ class Residency:
         remembered = await self._library.recall(_LAST_KEY)
         return _read_wish(remembered) if remembered else Wish()
 
+    def _start_load(self, wish: Wish, tell: Tell) -> asyncio.Task[ResidentModel]:
+        task: asyncio.Task[ResidentModel] = self._spawn(self._load(wish, tell))
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
+        return task
+
+    async def _result(self, task: asyncio.Task[ResidentModel]) -> ResidentModel:
+        """A load's model; the caller may go away without ending it, and it may be ended by `unload`, or by the daemon's end."""
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise (
+                ShuttingDown(_CLOSING)
+                if self._closing
+                else Cancelled("The model was unloaded before it was loaded; load it again.")
+            )
+        return task.result()
+
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -477,7 +529,7 @@ class Residency:
             log.error("background work failed", error=repr(error))
 
 
-async def _result(task: asyncio.Task[T]) -> T:
+async def _finished(task: asyncio.Task[T]) -> T:
     """The task's result; the caller may go away without ending it, and it may be ended by the daemon's end."""
     await asyncio.wait({task})
     if task.cancelled():

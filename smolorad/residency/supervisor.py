@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from smolorad.children.engine import Engine, EngineFactory
+from smolorad.children.engine import Engine, EngineFactory, Pong
 from smolorad.errors import EngineUnavailable
 from smolorad.log import Log
 
@@ -13,6 +13,8 @@ log = Log(__name__)
 
 _PINGS_IN_STALL = 4
 _END_GRACE_S = 2.0
+_ANSWER_S = 2.0
+_STUCK = "did not come back from a call that had been cancelled"
 
 
 class Supervisor:
@@ -24,12 +26,14 @@ class Supervisor:
         self._lost = lost
         self._watch: asyncio.Task[None] | None = None
         self.engine: Engine | None = None
+        self.was_stuck = False  # the last one, which was killed for that
         self.restarts = 0
 
     async def started(self) -> Engine:
         """The engine, started if there is none. Not to be called twice at once."""
         if self.engine is None:
             self.engine = engine = await self._factory()
+            self.was_stuck = False
             self._watch = asyncio.create_task(self._watch_over(engine), name="engine-watch")
             log.info("engine started", pid=engine.pid)
         return self.engine
@@ -66,15 +70,30 @@ class Supervisor:
         await self.forget(engine)
 
     async def _pulse(self, engine: Engine) -> None:
-        """Pings, so that an engine that is stopped or stuck in its reading thread is found out."""
+        """Pings, so that an engine is found out that is stopped, or that does not come back from a call that was cancelled."""
         while True:
             await asyncio.sleep(self._stall_s / _PINGS_IN_STALL)
             try:
                 async with asyncio.timeout(self._stall_s):
-                    await engine.ping()
+                    pong = await engine.ping()
             except TimeoutError:
                 log.error("engine gives no sign of life; it is killed", pid=engine.pid, seconds=self._stall_s)
                 await engine.kill()
                 return
             except EngineUnavailable:
                 return
+            if pong.stuck_s >= self._stall_s:
+                log.error("engine does not come back from a cancelled call; it is killed", pid=engine.pid, seconds=pong.stuck_s)
+                self.was_stuck = True
+                await engine.kill(_STUCK)
+                return
+
+    async def pong(self) -> Pong | None:
+        """What the engine says of itself; None where it does not answer at once."""
+        if self.engine is None:
+            return Pong()
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await self.engine.ping()
+        except (TimeoutError, EngineUnavailable):
+            return None

@@ -267,18 +267,20 @@ class Ready(_message.Message):
     def __init__(self, pid: _Optional[int] = ...) -> None: ...
 
 class Pong(_message.Message):
-    __slots__ = ("nonce", "busy_s", "rss_bytes", "adapters", "tokens_per_second")
+    __slots__ = ("nonce", "busy_s", "rss_bytes", "adapters", "tokens_per_second", "busy_call")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     BUSY_S_FIELD_NUMBER: _ClassVar[int]
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BUSY_CALL_FIELD_NUMBER: _ClassVar[int]
     nonce: int
     busy_s: float
     rss_bytes: int
     adapters: _containers.RepeatedScalarFieldContainer[str]
     tokens_per_second: float
-    def __init__(self, nonce: _Optional[int] = ..., busy_s: _Optional[float] = ..., rss_bytes: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+    busy_call: int
+    def __init__(self, nonce: _Optional[int] = ..., busy_s: _Optional[float] = ..., rss_bytes: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ..., tokens_per_second: _Optional[float] = ..., busy_call: _Optional[int] = ...) -> None: ...
 
 class Attached(_message.Message):
     __slots__ = ("parameters",)

@@ -15,12 +15,15 @@ from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from smolora._adapter import CONFIG, WEIGHTS
+from smolorad.domain import LoraSettings
+from smolorad.engine import pattern_time
 from smolorad.engine.adapter_check import check_adapter
 from smolorad.engine.adapters import Adapters
 from smolorad.engine.base import Base
 from smolorad.engine.failure import explain
+from smolorad.engine.lora import lora_config
 from smolorad.engine.merge import merge
-from smolorad.errors import Internal, SmoloraError, UnsupportedModel
+from smolorad.errors import Internal, InvalidRequest, SmoloraError, UnsupportedModel
 from smolorad.jobs.peft_folder import read_lora
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
@@ -335,3 +338,32 @@ def test_a_base_that_is_not_in_memory_takes_what_the_loaded_one_takes(
     adapter = make_adapter(model, tmp_path / "adapter", **lora)
     attached = Adapters(fp32_base(model)).attach("a@1", adapter)
     assert check_adapter(model, "tiny", adapter) == attached.parameters
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": r"([\w.]+)+x"},
+        {"target_modules": r".*q_proj", "exclude_modules": r"(.*.*)*!"},
+        {"rank_pattern": {r"([\w.]+)*!": 4}},
+        {"alpha_pattern": {r"(([\w.]+)*)*!": 4}},
+        {"modules_to_save": [r"([\w.]*)+!"]},
+    ],
+    ids=str,
+)
+def test_a_pattern_that_takes_for_ever_is_refused(
+    changes: dict[str, Any], llama: Base, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.5)
+    adapter = changed(make_adapter(llama_folder, tmp_path / "a"), **changes)
+    with pytest.raises(UnsupportedModel, match="takes too long to match"):
+        Adapters(llama).attach("a@1", adapter)
+    with pytest.raises(UnsupportedModel, match="takes too long to match"):
+        check_adapter(llama_folder, "tiny", adapter)
+
+
+def test_a_training_s_pattern_that_takes_for_ever_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.5)
+    settings = LoraSettings(target_modules=("q_proj",), rank_pattern={r"([\w.]+)+!": 4})
+    with pytest.raises(InvalidRequest, match=r"lora\.rank_pattern: .* takes too long to match"):
+        lora_config(settings, plain_model(llama_folder))

@@ -154,3 +154,36 @@ def test_numbers_beside_multiples_are_no_infinity() -> None:
 def test_a_value_of_another_kind_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         BABBLER.constraints.of(ResponseFormat(json_schema=json.dumps(schema)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": list(range(100_000))},
+        {"enum": [f"value number {number} of many" for number in range(10_000)]},
+        {"type": "object", "properties": {f"name {number}": {"type": "string"} for number in range(25_000)}},
+        {"type": "object", "properties": {f"{number}" + "x" * 100: {} for number in range(3_000)}},
+        {"type": "object", "patternProperties": {f"^x{number}_": {} for number in range(300)}},
+        {"anyOf": [{"const": number} for number in range(30_000)]},
+    ],
+    ids=["numbers", "texts", "properties", "long names", "patterns", "options"],
+)
+def test_what_is_too_large_is_refused_before_it_is_compiled(schema: dict[str, Any]) -> None:
+    with pytest.raises(NotGuaranteed, match="more than 50,000 names and constants"):
+        prepare(json.dumps(schema))
+
+
+def test_a_large_schema_that_can_be_followed_is_taken() -> None:
+    described = {f"p{number}": {"type": "string", "description": "what it is for " * 100} for number in range(2_000)}
+    assert prepare(json.dumps({"type": "object", "properties": described})).root["properties"]
+    tagged = [
+        {"properties": {"k": {"const": f"c{at}"}, "v": {"type": "integer"}}, "required": ["k", "v"]} for at in range(2_000)
+    ]
+    assert prepare(json.dumps({"type": "object", "oneOf": tagged})).root["anyOf"]
+    assert prepare(json.dumps({"enum": [f"place number {number}" for number in range(8_000)]})).root["enum"]
+
+
+def test_a_name_that_comes_twice_among_many_is_found_at_once() -> None:
+    names = ",".join(f'"p{number}": {{}}' for number in range(100_000))
+    with pytest.raises(ValueError, match='has "p7" twice'):
+        prepare(f'{{"properties": {{{names}, "p7": {{}}}}}}')

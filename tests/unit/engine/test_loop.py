@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import shutil
 import signal
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ import pytest
 from smolora.v1 import common_pb2, generation_pb2, settings_pb2
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.adapters import Adapters
+from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.loop import Loop
+from smolorad.engine.native.step import NativeModel, Part
 from smolorad.link.child import Inbox
 from smolorad.link.convert import to_message
 from smolorad.link.frames import Frames
@@ -314,6 +318,56 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
     assert answered == 200
     assert notes[-1:] == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("broken", ["the first one's tokens", "another one's tokens", "the native step"])
+def test_what_fails_in_a_step_of_several_fails_alone(llama: Base, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    part, step, failing = Answer.part, NativeModel.step, {"the first one's tokens": 2, "another one's tokens": 3}.get(broken)
+
+    def broken_part(answer: Answer, most: int) -> Part:
+        if answer.call == failing:
+            raise ValueError("broken")
+        return part(answer, most)
+
+    def broken_step(native: NativeModel, parts: Sequence[Part]) -> Any:
+        if failing is None and len(parts) == 3:
+            raise ValueError("broken")
+        return step(native, parts)
+
+    expected = finish(begin(llama, spec("The quick", max_tokens=5)))[1].token_ids
+    monkeypatch.setattr(Answer, "part", broken_part)
+    monkeypatch.setattr(NativeModel, "step", broken_step)
+    ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
+    with ours as daemon, theirs as engine:
+        loop = Loop(inbox := Inbox(engine))
+        loop._base = llama
+        for call in (2, 3, 4):
+            inbox._queue.put(pb.Command(call=call, generate=generate("The quick", max_tokens=5)))
+        loop._take(block=False)
+        while loop._schedule:
+            loop._turn(loop._schedule.next())
+        ends = {}
+        while len(ends) < 3:
+            event = daemon.receive(pb.Event)
+            if event is not None and event.WhichOneof("body") in ("outcome", "failure"):
+                ends[event.call] = event
+    (failed,) = (call for call, event in ends.items() if event.HasField("failure"))
+    assert ends[failed].failure.reason == "INTERNAL"
+    assert failing in (None, failed)
+    assert all(tuple(event.outcome.token_ids) == expected for call, event in ends.items() if call != failed)
+
+
+def test_a_tokenizer_that_panics_fails_its_call_alone(llama_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama_folder, tmp_path / "model")
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    split = {"type": "Split", "pattern": {"Regex": "(?:a|a|aa)+$"}, "behavior": "Isolated", "invert": False}
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, described["pre_tokenizer"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        assert engine.load(folder, **FP32).WhichOneof("body") == "resident"
+        failed = engine.call(generate=generate("a" * 99 + "c")).failure
+        assert (failed.reason, "The model's tokenizer cannot read this" in failed.message) == ("UNSUPPORTED_MODEL", True)
+        assert answer(engine, generate("The quick", max_tokens=2))[1].usage.completion_tokens == 2
 
 
 def test_two_trainings_of_one_name_remember_nothing_of_each_other(llama: Base, llama_folder: Path, tmp_path: Path) -> None:

@@ -198,3 +198,8 @@ def is_disk_full(error: BaseException) -> bool:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     text = str(error).lower()
     return "no space left" in text or "disk is full" in text or "file too large" in text or "unexpected pos" in text
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust panicked: each has a class of its own for it, which is no Exception and not exported."""
+    return type(error).__name__ == "PanicException"

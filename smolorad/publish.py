@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from smolora._json_file import NotAnObject, read_object
 from smolorad.errors import AlreadyExists, Damaged
 
 MANIFEST = "manifest.json"
@@ -61,14 +62,30 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
-    """The manifest of a published folder; raises Damaged where there is none that can be read."""
+    """The manifest of a published folder, each file with `size` and `sha256`; raises Damaged where there is none to be read."""
     try:
-        manifest: Mapping[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = read_object(folder / MANIFEST)
+    except (OSError, NotAnObject) as error:
         raise Damaged(f"{folder} has no readable {MANIFEST}; delete it and make it again.") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(_is_entry(name, entry) for name, entry in files.items()):
         raise Damaged(f"{folder / MANIFEST} is not a manifest; delete the folder and make it again.")
     return manifest
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    """Whether it describes a file inside the folder."""
+    described = isinstance(entry, dict) and isinstance(entry.get("size"), int) and isinstance(entry.get("sha256"), str)
+    return described and all(map(is_file_name, name.split("/")))
+
+
+def is_file_name(name: str) -> bool:
+    """Whether it can be the name of a file on this machine."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:  # half of a character, which JSON can spell
+        return False
+    return 0 < length <= 255 and name not in (".", "..") and not {"\0", "/"} & set(name)
 
 
 def verify(folder: Path, *, sums: bool = True) -> Mapping[str, Any]:

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from smolorad.domain import Dtype
 from smolorad.engine.blueprint import BLUEPRINT, TOKENIZER, Blueprint, small_files
-from smolorad.engine.facts import tensors_of, weight_files
+from smolorad.engine.facts import CONFIG, tensors_of, weight_files
+from smolorad.engine.failure import reading
+from smolorad.engine.meta_model import meta_model
 from smolorad.engine.native.describe import knows, shape_of
 from smolorad.engine.native.shape import HEAD
 from smolorad.engine.numbers import STORED
+from smolorad.engine.sizes import left_out
 from smolorad.engine.tokenizer import ServingTokenizer
-from smolorad.engine.transformers_folder import context_length, end_ids, read_model_config, read_tokenizer
+from smolorad.engine.transformers_folder import context_length, end_ids, generation_config, read_model_config, read_tokenizer
 from smolorad.errors import SmoloraError
 
 _TEXTS = (
@@ -43,19 +45,18 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
     Raises what reading config and tokenizer does.
     """
     config = read_model_config(folder, str(folder))
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model = meta_model(folder, str(folder), config, dtype=dtype)
     stored = {name: (format, tuple(shape)) for name, format, shape in tensors_of(weight_files(folder, str(folder)))}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if not knows(model) or any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
         return None
     if any(stored[name][0] not in STORED for name in parameters) or (HEAD not in parameters and HEAD in stored):
         return None
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
-    try:
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    except OSError:  # it has none, and then follows from the config
-        model.generation_config = GenerationConfig.from_model_config(config)
+    with reading(folder / CONFIG, "get the model again"):
+        model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
+    if left_out([name for name in stored if name not in parameters], config, list(parameters)):
+        return None  # and `load_whole` says so
+    model.generation_config = generation_config(folder, config)
     theirs = read_tokenizer(folder)
     special = {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}
     blueprint = Blueprint(

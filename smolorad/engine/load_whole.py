@@ -19,9 +19,10 @@ from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.base import Base, LoadReport, Whole
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, Placement, ladder, place
-from smolorad.engine.facts import facts, weight_files
-from smolorad.engine.failure import first_line, is_out_of_memory
+from smolorad.engine.facts import CONFIG, check, facts, read_config
+from smolorad.engine.failure import first_line, is_out_of_memory, reading
 from smolorad.engine.forward import TorchSpeaker, steps_of
+from smolorad.engine.meta_model import meta_model
 from smolorad.engine.model_text import model_text
 from smolorad.engine.native.build import library
 from smolorad.engine.native.describe import knows, shape_of, weights_of
@@ -30,8 +31,9 @@ from smolorad.engine.native.step import NativeModel
 from smolorad.engine.parked import Parked, park
 from smolorad.engine.self_test import answer_fault, kernel_fault, product_notes, settle, trace
 from smolorad.engine.short_products import FAULTY, LONGEST, cut_long_products, generates_long_products, short_products
+from smolorad.engine.sizes import left_out
 from smolorad.engine.speaker import Steps
-from smolorad.engine.transformers_folder import context_length, end_ids, read_model_config, read_tokenizer
+from smolorad.engine.transformers_folder import context_length, end_ids, generation_config, read_model_config, read_tokenizer
 from smolorad.engine.views import share
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.errors import Damaged, InvalidRequest
@@ -56,16 +58,19 @@ def load_whole(
     report: LoadReport,
 ) -> Base:
     """Reads a model, brings it where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
+    files = check(folder, name=name, trust_remote_code=trust_remote_code)
     # A large tokenizer takes as long to read as the weights, and no torch.
     beside = ThreadPoolExecutor(1)
-    reading = beside.submit(read_tokenizer, folder, trust_remote_code)
+    reading_tokenizer = beside.submit(read_tokenizer, folder, trust_remote_code)
     beside.shutdown(wait=False)  # when that is done
     hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
-    found = facts(folder, name=name, trust_remote_code=trust_remote_code)
     config = read_model_config(folder, name, trust_remote_code)
+    if "auto_map" not in read_config(folder):
+        meta_model(folder, name, config)
+    found = facts(folder, name=name, trust_remote_code=trust_remote_code)
     first = place(device, dtype, found.parameters, hardware)
-    total = sum(path.stat().st_size for path in weight_files(folder, name))
+    total = sum(path.stat().st_size for path in files)
 
     def read(placement: Placement) -> Any:
         report(LoadProgress(LoadStage.READ, 0, total))
@@ -87,11 +92,12 @@ def load_whole(
     model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
     notes = (*notes, *product_notes(placement.device, placement.dtype))
     parked = _own_weights(model, placement, precision)
-    tokenizer = reading.result()
+    tokenizer = reading_tokenizer.result()
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
-    steps = steps_of(model)
+    with reading(folder / CONFIG, "get the model again"):  # of layers that can be built and do not go together
+        steps = steps_of(model)
     if steps is Steps.WHOLE:
         notes = (*notes, _SLOW.format(architecture=model.config.model_type))
         log.warning("%s: %s", name, notes[-1])
@@ -170,6 +176,7 @@ def _read(folder: Path, config: Any, placement: Placement, trust_remote_code: bo
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
+            generation_config=generation_config(folder, config),
             output_loading_info=True,
         )
     except SafetensorError as error:
@@ -180,6 +187,8 @@ def _read(folder: Path, config: Any, placement: Placement, trust_remote_code: bo
         raise Damaged(f"The weights in {folder} do not fit its config.json; get the model again.") from error
     if info["missing_keys"]:
         raise Damaged(f"The weights in {folder} lack {min(info['missing_keys'])}; get the model again.")
+    if extra := left_out(tuple(info["unexpected_keys"]), config, list(model.state_dict())):
+        raise Damaged(f"The weights in {folder} have {extra}, and {CONFIG} has no such layer; get the model again.")
     return model.eval().requires_grad_(False)
 
 

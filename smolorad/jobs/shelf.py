@@ -222,7 +222,10 @@ class Shelf:
             await _remove_folders([Path(model.path)])
 
     async def export_adapter(self, adapter: Adapter, path: Path) -> None:
-        """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all."""
+        """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all.
+
+        Raises Damaged where a file is not as it was published.
+        """
         if not path.is_absolute():
             raise InvalidRequest.field("path", f"{str(path)!r} is not absolute; give the whole path of the new folder")
         try:
@@ -254,6 +257,7 @@ def _export(source: Path, path: Path, base: Source) -> None:
         raise AlreadyExists(f"{path} exists already; name a folder that does not.")
     if not path.parent.is_dir():
         raise NotFound(f"There is no folder {path.parent}; make it first.")
+    publish.verify(source)  # others have no sums to find damage by
     stage = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         shutil.copytree(source, stage, ignore=shutil.ignore_patterns(publish.MANIFEST))

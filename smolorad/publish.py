@@ -158,14 +158,17 @@ def _flush(fd: int) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Takes a published folder away: out of sight with one rename, then its files."""
-    if not folder.exists():
+    """Takes a published folder away, or whatever is in its place: out of sight with one rename, then its files."""
+    if not os.path.lexists(folder):
         return
     grave = folder.with_name(f".removed-{folder.name}-{os.getpid()}")
     shutil.rmtree(grave, ignore_errors=True)
     folder.rename(grave)
     flush_folder(grave.parent)
-    shutil.rmtree(grave, ignore_errors=True)
+    if grave.is_dir() and not grave.is_symlink():
+        shutil.rmtree(grave, ignore_errors=True)
+    else:
+        grave.unlink()
 
 
 def size_of(folder: Path) -> int:

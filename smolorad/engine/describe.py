@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,19 +79,13 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
 
 
 def write(folder: Path, dtype: Dtype, output: Path) -> None:
-    """Makes the blueprint of a folder, or the note that there is none, and keeps it at `output` with the small files."""
+    """Writes the blueprint of a folder with the small files, or the note that there is none, into the empty folder `output`."""
     made = blueprint_of(folder, dtype)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as name:
-        new = Path(name, "new")
-        new.mkdir()
-        if made is not None:
-            for path in small_files(folder):
-                shutil.copyfile(path, new / path.name)
-            (new / TOKENIZER).write_text(made[1], encoding="utf-8")
-        (new / BLUEPRINT).write_bytes(msgspec.json.encode(made[0] if made is not None else None))
-        if not output.exists():  # or somebody else was faster
-            new.rename(output)
+    if made is not None:
+        for path in small_files(folder):
+            shutil.copyfile(path, output / path.name)
+        (output / TOKENIZER).write_text(made[1], encoding="utf-8")
+    (output / BLUEPRINT).write_bytes(msgspec.json.encode(made[0] if made is not None else None))
 
 
 def _agree(ours: ServingTokenizer, theirs: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -43,6 +44,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Saved by some models beside their parameters, and computed anew when they are loaded.
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # The same tensor as the input embeddings where these are tied; some models are saved with both.
 _OUTPUTS = ("lm_head.weight", "embed_out.weight")
 
@@ -124,14 +126,21 @@ def model_files(folder: Path, *, code: bool = False) -> list[Path]:
 def fingerprint(weights: Sequence[Path], known: Mapping[str, str] = MappingProxyType({})) -> str:
     """SHA-256 over the names and sums of weight files, in hexadecimal; `known` are sums by name that need no reckoning.
 
-    Raises Damaged if a file is not what the manifest of its published folder says.
+    Raises Damaged if a file is not what the manifest of its published folder says, or the hub's cache.
     """
     sums = {path.name: {"sha256": known.get(path.name) or publish.sha256_file(path)} for path in weights}
     for path in weights:
         promised = _manifest_of(path.parent).get(path.name)
-        if promised is not None and promised["sha256"] != sums[path.name]["sha256"]:
+        expected = promised["sha256"] if promised is not None else hub_sum(path)
+        if expected is not None and expected != sums[path.name]["sha256"]:
             raise Damaged(f"{path} is not as it was published; delete the model and make it again.")
     return publish.fingerprint({"files": sums})
+
+
+def hub_sum(path: Path) -> str | None:
+    """The SHA-256 by which the hub's cache calls a large file's content; None for any other file."""
+    name = path.resolve().name
+    return name if path.is_symlink() and path.resolve().parent.name == "blobs" and _SHA256.fullmatch(name) else None
 
 
 def _manifest_of(folder: Path) -> Mapping[str, Any]:

@@ -201,5 +201,5 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a library written in Rust panicked: each has a class of its own for it, which is no Exception and not exported."""
+    """Whether a library written in Rust panicked: each has a class of its own for it, no Exception and not exported."""
     return type(error).__name__ == "PanicException"

@@ -26,11 +26,11 @@ MUTATIONS = 200  # of each kind of folder
 DEEP = 100_000
 
 # Each of another type, or of a size that nobody means.
-_NUMBERS = (0, 1, -1, -5, 3, 255, 2**20, 100_000, 2**31 - 1, 2**31, 10**9, 2**63, 10**30, 0.0, 0.5, -2.5, 1e300, math.inf, math.nan)
+_WHOLE = (0, 1, -1, -5, 3, 255, 2**20, 100_000, 2**31 - 1, 2**31, 10**9, 2**63, 10**30)
+_NUMBERS = (*_WHOLE, 0.0, 0.5, -2.5, 1e300, math.inf, math.nan)
 _TEXTS = ("", "x", "4", "silu", "../x", "/etc/passwd", "\ud800", "\0", "a" * 5000, "((", "{{ messages[0]['content'] }}")
 _OTHERS = (None, True, False, [], [1, 2], ["x"], [None], [[1], [2]], {}, {"x": 1}, {"": None}, {"rope_type": ["x"]}, [0] * 2000)
 _VALUES: tuple[Any, ...] = (*_NUMBERS, *_TEXTS, *_OTHERS)
-_FLIPPED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ def _of_bytes(draw: st.DrawFn, name: str, content: bytes) -> Mutation:
             changed = b'{"a":' * DEEP + b"1" + b"}" * DEEP
         case "flipped":
             at = draw(st.integers(0, min(len(content), 4096) - 1)) if content else 0
-            how, changed = f"flipped at {at}", content[:at] + bytes(255 - one for one in content[at : at + 1]) + content[at + 1 :]
+            flipped = bytes(255 - one for one in content[at : at + 1])
+            how, changed = f"flipped at {at}", content[:at] + flipped + content[at + 1 :]
         case "no text":
             changed = bytes(range(256))
         case "spaces":
@@ -155,22 +156,22 @@ def copied(folder: Path, to: Path) -> Iterator[Path]:
 
 def contained(work: Callable[[], object]) -> SmoloraError | None:
     """Whether it works, or what it is refused with: a sentence in our words, and in time."""
-    begin = time.monotonic()
+    begin, refused = time.monotonic(), None
     try:
         work()
     except SmoloraError as error:
-        assert not isinstance(error, Internal), error
-        assert error.message.endswith((".", "`")), error.message
-        assert "\n" not in error.message, error.message
-        assert len(error.message) < 2000, error.message
-        refused: SmoloraError | None = error
-    else:
-        refused = None
+        refused = error
     assert time.monotonic() - begin < LIMIT_S, "it took too long"
+    if refused is not None:
+        said = refused.message
+        assert not isinstance(refused, Internal), said
+        assert said.endswith((".", "`")), said
+        assert said.isprintable(), said
+        assert said.encode(), said
     return refused
 
 
 def damage(examples: int = MUTATIONS) -> settings:
     """How often a test damages something: the same mutations on every machine."""
-    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=checks)
+    given_up = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=given_up)

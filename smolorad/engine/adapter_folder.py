@@ -31,7 +31,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
-    """The tensors by name, in a format of STORED; raises UnsupportedModel, NotFinite, Damaged, also for a file changed since."""
+    """The tensors by name, in a format of STORED; raises UnsupportedModel, NotFinite, Damaged, also for one changed since."""
     path = folder / WEIGHTS
     content = path.read_bytes()
     _check_sum(folder, WEIGHTS, hashlib.sha256(content).hexdigest())

@@ -65,7 +65,8 @@ def _checked(found: Path, name: str, exactly: str, output: Path | None, report: 
     check(found, name=name, trust_remote_code=trust_remote_code)
     if output is None:
         # Every byte of the starter was compared with its manifest just now.
-        known = {file: entry["sha256"] for file, entry in publish.read_manifest(found)["files"].items()} if name == STARTER else {}
+        files = publish.read_manifest(found)["files"] if name == STARTER else {}
+        known = {file: entry["sha256"] for file, entry in files.items()}
         return _told(found, name, exactly, report, trust_remote_code, known)
     with publish.fresh(output):
         _copy(found, output, report, code=trust_remote_code)

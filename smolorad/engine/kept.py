@@ -21,8 +21,8 @@ T = TypeVar("T")
 def kept(folder: Path, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
     """What `read` makes of a folder of the cache, every file of which is as it was written.
 
-    Where it is not there, or `read` raises Damaged or OSError, `make` writes it anew, into an empty folder that takes its place:
-    once. Raises what `make` raises, and Damaged or OSError where the cache cannot be used.
+    Where it is not there, or `read` raises Damaged or OSError, `make` writes it anew, once, into an empty folder that takes its
+    place. Raises what `make` raises, and Damaged or OSError where the cache cannot be used.
     """
     try:
         publish.verify(folder)

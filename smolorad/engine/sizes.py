@@ -47,7 +47,8 @@ def check_layers(config: Mapping[str, Any], stored: Stored, path: object) -> Non
     for name, value in _whole_numbers(config):
         if _LAYERS.search(name) and value > most:
             raise Damaged(
-                f"{path} has {_shown(value)} as {name}, and the weights have {len(stored.numbers):,} tensors; get the model again."
+                f"{path} has {_shown(value)} as {name}, and the weights have {len(stored.numbers):,} tensors; "
+                "get the model again."
             )
 
 
@@ -100,7 +101,8 @@ def check_fit(model: Any, stored: Stored, path: object) -> None:
             )
     if needed > _MISSING * stored.total + _COMMON_MISSING:
         raise Damaged(
-            f"{path} describes a model of {_shown(needed)} parameters, and the weights have {stored.total:,}; get the model again."
+            f"{path} describes a model of {_shown(needed)} parameters, and the weights have {stored.total:,}; "
+            "get the model again."
         )
     computed = sum(buffer.numel() for buffer in model.buffers())
     if computed > _COMMON_BUFFERS + _MISSING * stored.total:
@@ -119,4 +121,6 @@ def left_out(unexpected: Sequence[str], config: Any, expected: Sequence[str]) ->
 
 
 def _shown(number: float) -> str:
-    return f"{number:,}" if abs(number) < 10**15 else f"{number:.3g}" if isinstance(number, float) else f"about 10^{len(str(number)) - 1}"
+    if abs(number) < 10**15:
+        return f"{number:,}"
+    return f"{number:.3g}" if isinstance(number, float) else f"about 10^{int(math.log10(abs(number)))}"

@@ -58,7 +58,8 @@ def _check_text(config: Any, path: Path) -> None:
     for key, least in (("vocab_size", 1), ("num_hidden_layers", 1), ("hidden_size", 1), ("max_position_embeddings", 1)):
         value = getattr(config, key, None)
         if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
-            raise Damaged(f"{path} has {str(value)[:60]!r} as {key}, which must be a whole number from {least}; get the model again.")
+            shown = str(value)[:60]
+            raise Damaged(f"{path} has {shown!r} as {key}, which must be a whole number from {least}; get the model again.")
 
 
 def _cleared(value: Any) -> Any:

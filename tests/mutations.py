@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,15 @@ _OTHERS = (None, True, False, [], [1, 2], ["x"], [None], [[1], [2]], {}, {"x": 1
 _VALUES: tuple[Any, ...] = (*_NUMBERS, *_TEXTS, *_OTHERS)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Mutation:
-    """One file that is damaged."""
+    """One file that is damaged. No data class: hypothesis would print its bytes."""
 
-    file: str
-    how: str
-    content: bytes | None  # None: it is gone
-    as_folder: bool = False
+    def __init__(self, file: str, how: str, content: bytes | None, as_folder: bool = False) -> None:
+        """`content`: None if the file is gone."""
+        self.file = file
+        self.how = how
+        self.content = content
+        self.as_folder = as_folder
 
     def __repr__(self) -> str:
         return f"{self.file}: {self.how}"

@@ -33,7 +33,8 @@ def publish(stage: Path, final: Path, about: Mapping[str, Any], sums: Mapping[st
     """
     if final.exists():
         raise AlreadyExists(f"{final} exists already.")
-    manifest = {"files": describe(stage, sums), "about": dict(about)}
+    files = describe(stage, sums)
+    manifest = {"files": files, "sum": fingerprint({"files": files}), "about": dict(about)}
     with (stage / MANIFEST).open("w", encoding="utf-8") as f:
         json.dump(manifest, f, indent=1, sort_keys=True, default=str)
     flush_tree(stage)
@@ -94,6 +95,8 @@ def verify(folder: Path, *, sums: bool = True) -> Mapping[str, Any]:
     Without `sums` only the sizes are compared, which takes no time.
     """
     manifest = read_manifest(folder)
+    if manifest.get("sum", fingerprint(manifest)) != fingerprint(manifest):  # the first release wrote none
+        raise Damaged(f"{folder / MANIFEST} is not as it was published; delete {folder.name} and make it again.")
     for name, expected in manifest["files"].items():
         path = folder / name
         same = path.is_file() and path.stat().st_size == expected["size"]

@@ -321,7 +321,8 @@ async def test_a_path_in_an_adapters_config_becomes_the_name_of_its_base(house: 
     adapter = (await house.models.ImportAdapter(pb.ImportAdapterRequest(upload_id=upload_id, name="a"))).adapter
     folder = Path(adapter.path)
     (folder / config_name).write_bytes(named)  # as an earlier version published it
-    manifest = json.loads((folder / publish.MANIFEST).read_text()) | {"files": publish.describe(folder)}
+    files = {"files": publish.describe(folder)}
+    manifest = json.loads((folder / publish.MANIFEST).read_text()) | files | {"sum": publish.fingerprint(files)}
     (folder / publish.MANIFEST).write_text(json.dumps(manifest))
     await house.models.ExportAdapter(pb.ExportAdapterRequest(name="a", path=str(short_path / "out")))
     exported = json.loads((short_path / "out" / config_name).read_text())

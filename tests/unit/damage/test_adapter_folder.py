@@ -96,7 +96,12 @@ def test_one_that_was_published_here(adapter: Path, bases: tuple[Base, Base], wh
             refused = contained(lambda: attached(bases[0], copy))
             if mutation.file in whole and mutation.content != whole[mutation.file]:
                 assert refused is not None, mutation
-            if mutation.file in whole and mutation.content and not mutation.as_folder and mutation.content != whole[mutation.file]:
+            if (
+                mutation.file in whole
+                and mutation.content
+                and not mutation.as_folder
+                and mutation.content != whole[mutation.file]
+            ):
                 assert isinstance(refused, Damaged), mutation
 
     run()

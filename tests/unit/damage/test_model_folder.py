@@ -34,6 +34,7 @@ def loaded(folder: Path, *, light: bool) -> object:
     base = load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=hardware)
     return finish(begin(base, spec("The quick brown fox", max_tokens=2)))
 
+
 # Libraries warn of what they find strange, each in its own words.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 

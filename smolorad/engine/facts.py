@@ -20,6 +20,7 @@ from smolorad.domain import ModelFacts
 from smolorad.engine.quantised import refuse_packed, refuse_quantised
 from smolorad.engine.sizes import Stored, check_layers
 from smolorad.errors import Damaged, NotFound, UnsupportedModel
+from smolorad.gguf import gguf_instead
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS = "model.safetensors"
@@ -74,6 +75,8 @@ def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> t
     if not (folder / CONFIG).is_file():
         if is_adapter(folder):
             raise UnsupportedModel(adapter_instead(name))
+        if instead := gguf_instead(folder):
+            raise UnsupportedModel(instead)
         raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
     config = read_config(folder)
     refuse_quantised(config, name)
@@ -114,6 +117,8 @@ def weight_files(folder: Path, name: str) -> tuple[Path, ...]:
             f"{name} has its weights as pickles, which can run any code when read; convert it where you trust it, with "
             "`AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`, and load the new folder."
         )
+    if instead := gguf_instead(folder):
+        raise UnsupportedModel(instead)
     raise UnsupportedModel(f"{name} has no {WEIGHTS}; choose a model with safetensors weights.")
 
 

@@ -1,4 +1,4 @@
-"""A cache that is damaged in any way is made again, once, or the model loads the slow way; it never keeps a model from loading."""
+"""A cache that is damaged in any way is made again, once, or the model loads the slow way: it always loads."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def hit(folder: Path, where: Path, mutation: Mutation, work: Callable[[Path], ob
 
 
 def test_any_file_read_without_torch(single: Path, where: Path) -> None:
-    @damage(120)
+    @damage(60)
     @given(mutations(single))
     def run(mutation: Mutation) -> None:
         hit(single, where, mutation, lambda copy: loaded(copy, light=True))
@@ -90,7 +90,7 @@ def test_any_file_read_without_torch(single: Path, where: Path) -> None:
 
 
 def test_any_file_read_by_transformers(sharded: Path, where: Path) -> None:
-    @damage(80)
+    @damage(140)
     @given(mutations(sharded))
     def run(mutation: Mutation) -> None:
         hit(sharded, where, mutation, lambda copy: loaded(copy, light=False))

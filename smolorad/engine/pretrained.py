@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from smolorad.engine.facts import CONFIG, read_config
-from smolorad.engine.failure import is_out_of_memory
+from smolorad.engine.failure import is_out_of_memory, reading
 from smolorad.engine.meta_model import meta_model
 from smolorad.engine.sizes import left_out
 from smolorad.engine.transformers_folder import generation_config, read_model_config
@@ -29,8 +29,18 @@ def pretrained(
     folder: Path, config: Any, *, dtype: torch.dtype | str, attention: str | None = None, trust_remote_code: bool = False
 ) -> Any:
     """The model on the CPU, in eval mode; `config` is what `fitting_config` made of the folder. Raises Damaged."""
+    with reading(f"The weights in {folder}", "get the model again"):
+        model, info = _read(folder, config, dtype, attention, trust_remote_code)
+    if info["missing_keys"]:
+        raise Damaged(f"The weights in {folder} lack {min(info['missing_keys'])}; get the model again.")
+    if extra := left_out(tuple(info["unexpected_keys"]), config, list(model.state_dict())):
+        raise Damaged(f"The weights in {folder} have {extra}, and {CONFIG} has no such layer; get the model again.")
+    return model.eval()
+
+
+def _read(folder: Path, config: Any, dtype: torch.dtype | str, attention: str | None, trust_remote_code: bool) -> Any:
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -47,8 +57,3 @@ def pretrained(
         if is_out_of_memory(error):
             raise
         raise Damaged(f"The weights in {folder} do not fit its config.json; get the model again.") from error
-    if info["missing_keys"]:
-        raise Damaged(f"The weights in {folder} lack {min(info['missing_keys'])}; get the model again.")
-    if extra := left_out(tuple(info["unexpected_keys"]), config, list(model.state_dict())):
-        raise Damaged(f"The weights in {folder} have {extra}, and {CONFIG} has no such layer; get the model again.")
-    return model.eval()

@@ -261,3 +261,8 @@ def _access_advice(platform: str) -> str:
         f"{advice}; macOS keeps background services out of Documents, Desktop and Downloads unless their program has Full Disk "
         "Access (System Settings, Privacy & Security)"
     )
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust panicked: each has a class of its own for it, no Exception and not exported."""
+    return type(error).__name__ == "PanicException"

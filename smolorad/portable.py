@@ -60,7 +60,7 @@ def adapter_config(raw: Mapping[str, Any], base: Source) -> Mapping[str, Any]:
 
 def remove_paths(folder: Path) -> None:
     """Takes the paths that libraries note out of a folder's configs; a file without one stays as it is, to the byte."""
-    for path in sorted(folder.glob("*config.json")):
+    for path in sorted(path for path in folder.glob("*config.json") if path.is_file()):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             kept = _without_paths(content)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from smolora._json_file import NotAnObject, read_object
 from smolorad.errors import AlreadyExists, Damaged, of_system
 
 MANIFEST = "manifest.json"
@@ -33,7 +34,8 @@ def publish(stage: Path, final: Path, about: Mapping[str, Any], sums: Mapping[st
     """
     if final.exists():
         raise AlreadyExists(f"{final} exists already.")
-    manifest = {"files": describe(stage, sums), "about": dict(about)}
+    files = describe(stage, sums)
+    manifest = {"files": files, "sum": fingerprint({"files": files}), "about": dict(about)}
     with (stage / MANIFEST).open("w", encoding="utf-8") as f:
         json.dump(manifest, f, indent=1, sort_keys=True, default=str)
     flush_tree(stage)
@@ -71,16 +73,32 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
-    """The manifest of a published folder; raises Damaged where there is none that can be read."""
+    """The manifest of a published folder, each file with `size` and `sha256`; raises Damaged where there is none to be read."""
     try:
-        manifest: Mapping[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_object(folder / MANIFEST)
     except PermissionError as error:
         raise of_system(error) or error from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, NotAnObject) as error:
         raise Damaged(f"{folder} has no readable {MANIFEST}; delete it and make it again.") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(_is_entry(name, entry) for name, entry in files.items()):
         raise Damaged(f"{folder / MANIFEST} is not a manifest; delete the folder and make it again.")
     return manifest
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    """Whether it describes a file inside the folder."""
+    described = isinstance(entry, dict) and isinstance(entry.get("size"), int) and isinstance(entry.get("sha256"), str)
+    return described and all(map(is_file_name, name.split("/")))
+
+
+def is_file_name(name: str) -> bool:
+    """Whether it can be the name of a file on this machine."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:  # half of a character, which JSON can spell
+        return False
+    return 0 < length <= 255 and name not in (".", "..") and not {"\0", "/"} & set(name)
 
 
 def verify(folder: Path, *, sums: bool = True) -> Mapping[str, Any]:
@@ -89,6 +107,8 @@ def verify(folder: Path, *, sums: bool = True) -> Mapping[str, Any]:
     Without `sums` only the sizes are compared, which takes no time.
     """
     manifest = read_manifest(folder)
+    if manifest.get("sum", fingerprint(manifest)) != fingerprint(manifest):  # the first release wrote none
+        raise Damaged(f"{folder / MANIFEST} is not as it was published; delete {folder.name} and make it again.")
     for name, expected in manifest["files"].items():
         path = folder / name
         same = path.is_file() and path.stat().st_size == expected["size"]
@@ -153,14 +173,17 @@ def _flush(fd: int) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Takes a published folder away: out of sight with one rename, then its files."""
-    if not folder.exists():
+    """Takes a published folder away, or whatever is in its place: out of sight with one rename, then its files."""
+    if not os.path.lexists(folder):
         return
     grave = folder.with_name(f".removed-{folder.name}-{os.getpid()}")
     shutil.rmtree(grave, ignore_errors=True)
     folder.rename(grave)
     flush_folder(grave.parent)
-    shutil.rmtree(grave, ignore_errors=True)
+    if grave.is_dir() and not grave.is_symlink():
+        shutil.rmtree(grave, ignore_errors=True)
+    else:
+        grave.unlink()
 
 
 def hide(folder: Path) -> Path:

@@ -152,7 +152,9 @@ def read_batches(path: Path, *, mapped: bool = True) -> Iterator[pa.RecordBatch]
     opened = pa.memory_map if mapped else pa.OSFile
     try:
         with opened(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            yield from stream
+            for batch in stream:
+                batch.validate(full=True)  # Arrow believes the places in a file
+                yield batch
     except (OSError, pa.ArrowException) as error:
         raise Damaged(f"{path} is damaged; prepare the dataset again.") from error
 

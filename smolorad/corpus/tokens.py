@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,12 +9,15 @@ from typing import Any, TypedDict
 import msgspec
 from tokenizers import Tokenizer
 
+from smolora._json_file import NotAnObject, read_object
 from smolorad.chat import model as chat
+from smolorad.chat.encode import Plain
 from smolorad.chat.template import source_of
 from smolorad.corpus.foreign import first_line
 from smolorad.corpus.words import WordEncoder
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, is_panic
 
+_TRIAL = "The quick brown fox, 1 + 1 = 2: \u00fc \U0001f642\n"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _CONTEXT = ("max_position_embeddings", "n_positions")
 
@@ -44,21 +46,31 @@ class ModelText(chat.ModelText):
     """
 
     def __init__(self, tokenizer: Path) -> None:
-        try:
-            read = Tokenizer.from_file(str(tokenizer))
-            spec = msgspec.json.decode(tokenizer.read_bytes(), type=_Spec)
-        except Exception as error:  # the library raises no narrower class
-            why = first_line(error)
-            raise Damaged(f"{tokenizer} is not a tokenizer ({why}); fetch its model again, or choose another.") from error
+        read, encode = _read(tokenizer)
         read.no_truncation()
         read.no_padding()
         folder = tokenizer.parent
         settings = _json(folder / "tokenizer_config.json")
         special = {name: text for name in _SPECIAL if (text := _token(settings.get(name)))}
         ends = _ends(folder, read, special.get("eos_token"))
-        super().__init__(read, _template(folder, settings), special, ends, WordEncoder(read, spec).encode)
+        super().__init__(read, _template(folder, settings), special, ends, encode)
         config = _json(folder / "config.json")
         self.context = next((int(config[name]) for name in _CONTEXT if isinstance(config.get(name), int)), 0)
+
+
+def _read(tokenizer: Path) -> tuple[Tokenizer, Plain]:
+    """The tokenizer, and what encodes plain texts with it faster; both were tried out."""
+    try:
+        read = Tokenizer.from_file(str(tokenizer))
+        words = WordEncoder(read, msgspec.json.decode(tokenizer.read_bytes(), type=_Spec))
+        words.encode([_TRIAL])
+        read.decode(read.encode(_TRIAL).ids)
+    except BaseException as error:  # the library raises no narrower class than Exception, and panics
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        why = first_line(error)
+        raise Damaged(f"{tokenizer} is not a tokenizer ({why}); fetch its model again, or choose another.") from error
+    return read, words.encode
 
 
 def _ends(folder: Path, tokenizer: Tokenizer, end: str | None) -> Iterator[str]:
@@ -77,10 +89,11 @@ def _ends(folder: Path, tokenizer: Tokenizer, end: str | None) -> Iterator[str]:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except NotAnObject as error:
+        raise Damaged(f"{path} {error}; fetch its model again, or choose another.") from error
 
 
 def _token(value: Any) -> str:
@@ -92,5 +105,8 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """The chat template: a file of its own, or in the tokenizer's settings, there perhaps one of several."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise Damaged(f"{file} is not UTF-8; fetch its model again, or choose another.") from error
     return source_of(settings.get("chat_template"))

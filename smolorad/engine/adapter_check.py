@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM
-
 from smolorad.engine.facts import check
-from smolorad.engine.failure import refused
+from smolorad.engine.meta_model import meta_model
 from smolorad.engine.peft_adapters import fit, read_config
 from smolorad.engine.transformers_folder import read_model_config
 
@@ -21,7 +18,6 @@ def check_adapter(base: Path, name: str, adapter: Path, *, trust_remote_code: bo
     config = read_config(adapter)
     check(base, name=name, trust_remote_code=trust_remote_code)
     shape = read_model_config(base, name, trust_remote_code)
-    with refused(f"{name} cannot be built"), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(shape, trust_remote_code=trust_remote_code)
+    model = meta_model(base, name, shape, trust_remote_code=trust_remote_code)
     _, weights = fit(model.eval().requires_grad_(False), name, config, adapter)
     return sum(tensor.numel() for tensor in weights.values())

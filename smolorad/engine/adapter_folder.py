@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ __all__ = ["CONFIG", "WEIGHTS", "check_promise", "read_config", "read_weights"]
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """What the config of a LoRA adapter says; raises NotFound, Damaged, UnsupportedModel."""
+    """What the config of a LoRA adapter says; raises NotFound, UnsupportedModel, Damaged, also for one changed since."""
     try:
         check_files(folder)
+        _check_sum(folder, CONFIG, publish.sha256_file(folder / CONFIG))
         config = peft_config(folder)
     except Fault as fault:
         raise by_reason(fault.reason)(fault.message) from fault
@@ -45,10 +47,12 @@ def _names(path: Path) -> list[str]:
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
-    """The tensors by name, in a format of STORED; raises UnsupportedModel, Damaged, NotFinite."""
+    """The tensors by name, in a format of STORED; raises UnsupportedModel, NotFinite, Damaged, also for one changed since."""
     path = folder / WEIGHTS
+    content = path.read_bytes()
+    _check_sum(folder, WEIGHTS, hashlib.sha256(content).hexdigest())
     try:
-        found = deserialize(path.read_bytes())
+        found = deserialize(content)
     except SafetensorError as error:
         raise Damaged(f"{path} is damaged ({error}); get the adapter again.") from error
     weights = {}
@@ -62,6 +66,15 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     return weights
 
 
+def _check_sum(folder: Path, name: str, found: str) -> None:
+    """Raises Damaged where a published folder has another file than was published; others have no manifest, and no sums."""
+    if not (folder / publish.MANIFEST).exists():
+        return
+    entry = publish.read_manifest(folder)["files"].get(name)
+    if entry is None or entry["sha256"] != found:
+        raise Damaged(f"{folder / name} is not as it was published; delete this revision and train or import it again.")
+
+
 def check_promise(folder: Path, fingerprint: str, base: str) -> None:
     """Whether a folder published here was trained on the weights of this fingerprint, of the base of this name.
 
@@ -69,6 +82,7 @@ def check_promise(folder: Path, fingerprint: str, base: str) -> None:
     """
     if not (folder / publish.MANIFEST).is_file():
         return
-    trained_on = publish.read_manifest(folder).get("about", {}).get("base_fingerprint", "")
+    about = publish.read_manifest(folder).get("about")
+    trained_on = about.get("base_fingerprint") if isinstance(about, dict) else None
     if trained_on and trained_on != fingerprint:
         raise WrongBase(f"The adapter in {folder} was trained on other weights than those of {base}; load its own base.")

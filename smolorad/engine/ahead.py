@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-
 from smolorad.engine.facts import check, fingerprint
+from smolorad.engine.pretrained import fitting_config
 from smolorad.engine.transformers_folder import read_tokenizer
 
 log = logging.getLogger(__name__)
@@ -45,9 +43,9 @@ class Ahead:
 def look_ahead(base: Path) -> Ahead | None:
     """As `Ahead.of`, and has the code of the base's architecture imported; None where it fails: the merge will tell why."""
     try:
-        with torch.device("meta"):
-            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
-        return Ahead.of(base)
+        ahead = Ahead.of(base)
+        fitting_config(base, str(base))
+        return ahead
     except Exception as error:  # noqa: BLE001, libraries raise anything, and nobody has asked for this yet
         log.info("nothing is known of %s ahead of its merge: %s", base, error)
         return None

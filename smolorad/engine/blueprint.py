@@ -21,9 +21,10 @@ import msgspec
 from smolorad.domain import Dtype
 from smolorad.engine.device import Hardware, place
 from smolorad.engine.facts import model_files, read_config, tensors_of, weight_files
+from smolorad.engine.kept import kept
 from smolorad.engine.native.shape import Shape
 from smolorad.engine.tokenizer import ServingTokenizer
-from smolorad.errors import SmoloraError
+from smolorad.errors import Damaged, SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
@@ -76,15 +77,19 @@ def find(folder: Path, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | No
     """
     if read_config(folder)["model_type"] not in FAMILY:
         return None
-    kept = cache / "blueprints" / key_of(folder, dtype)
-    if not (kept / BLUEPRINT).is_file():
-        _make(folder, dtype, kept)
     try:
-        blueprint = msgspec.json.decode((kept / BLUEPRINT).read_bytes(), type=Blueprint | None)
-    except (OSError, msgspec.DecodeError) as error:
-        log.debug("no blueprint of %s: %s", folder, error)
+        return kept(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
+    except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # transformers will say why when it loads the model
+        log.info("no blueprint of %s: %s", folder, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
         return None
-    return None if blueprint is None else (blueprint, kept)
+
+
+def _read(folder: Path) -> tuple[Blueprint, Path] | None:
+    try:
+        blueprint = msgspec.json.decode((folder / BLUEPRINT).read_bytes(), type=Blueprint | None)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"{folder / BLUEPRINT} is no blueprint ({error}); delete it.") from error
+    return None if blueprint is None else (blueprint, folder)
 
 
 def foresee(folder: Path, cache: Path) -> None:
@@ -98,15 +103,12 @@ def foresee(folder: Path, cache: Path) -> None:
         log.info("no blueprint of %s: %s", folder, error)
 
 
-def _make(folder: Path, dtype: Dtype, kept: Path) -> None:
-    """Leaves nothing at `kept` where it fails: transformers will say why when it is asked to load the model."""
+def _make(folder: Path, dtype: Dtype, output: Path) -> None:
+    """Writes the blueprint into an empty folder. Raises SmoloraError, and SubprocessError from another process."""
     if _TRANSFORMERS in sys.modules:  # then it costs next to nothing
         from smolorad.engine import describe
 
-        describe.write(folder, dtype, kept)
+        describe.write(folder, dtype, output)
         return
-    command = [sys.executable, "-m", "smolorad.engine.describe", str(folder), str(dtype), str(kept)]
-    try:
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError) as error:
-        log.info("no blueprint of %s: %s", folder, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
+    command = [sys.executable, "-m", "smolorad.engine.describe", str(folder), str(dtype), str(output)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -65,6 +66,15 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class _About:
+    """What a checkpoint's manifest tells of it."""
+
+    identity: Mapping[str, str]
+    environment: Mapping[str, str]
+    run: RunState
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """A complete checkpoint."""
 
@@ -91,13 +101,13 @@ class Checkpoints:
             shutil.rmtree(grave, ignore_errors=True)
         for path in reversed(self._published()):
             try:
-                about = publish.verify(path)["about"]
-            except Damaged as error:
+                about = msgspec.convert(publish.verify(path).get("about"), _About)
+            except (Damaged, msgspec.ValidationError) as error:
                 _log.warning("passed over a checkpoint that is not complete: %s", error)
                 publish.remove(path)
                 continue
-            self._check(path, about["identity"])
-            return Saved(path, int(path.name), RunState(**about["run"]), about["environment"])
+            self._check(path, about.identity)
+            return Saved(path, int(path.name), about.run, about.environment)
         return None
 
     def publish(self, stage: Path, step: int, run: RunState) -> None:

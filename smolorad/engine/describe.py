@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from smolorad.domain import Dtype
 from smolorad.engine.blueprint import BLUEPRINT, TOKENIZER, Blueprint, small_files
-from smolorad.engine.facts import tensors_of, weight_files
+from smolorad.engine.facts import CONFIG, tensors_of, weight_files
+from smolorad.engine.failure import reading
+from smolorad.engine.meta_model import meta_model
 from smolorad.engine.native.describe import knows, shape_of
 from smolorad.engine.native.shape import HEAD
 from smolorad.engine.numbers import STORED
+from smolorad.engine.sizes import left_out
 from smolorad.engine.tokenizer import ServingTokenizer
-from smolorad.engine.transformers_folder import context_length, end_ids, read_model_config, read_tokenizer
+from smolorad.engine.transformers_folder import context_length, end_ids, generation_config, read_model_config, read_tokenizer
 from smolorad.errors import SmoloraError, UnsupportedModel
 
 _TEXTS = (
@@ -43,18 +44,18 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
     Raises what reading config and tokenizer does.
     """
     config = read_model_config(folder, str(folder))
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model = meta_model(folder, str(folder), config, dtype=dtype)
     stored = {name: (format, tuple(shape)) for name, format, shape in tensors_of(weight_files(folder, str(folder)))}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if not knows(model) or any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
         return None
     if any(stored[name][0] not in STORED for name in parameters) or (HEAD not in parameters and HEAD in stored):
         return None
-    try:
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    except OSError:  # it has none, and then follows from the config
-        model.generation_config = GenerationConfig.from_model_config(config)
+    with reading(folder / CONFIG, "get the model again"):
+        model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
+    if left_out([name for name in stored if name not in parameters], config, list(parameters)):
+        return None  # and `load_whole` says so
+    model.generation_config = generation_config(folder, config)
     theirs = read_tokenizer(folder)
     special = {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}
     blueprint = Blueprint(
@@ -78,19 +79,13 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
 
 
 def write(folder: Path, dtype: Dtype, output: Path) -> None:
-    """Makes the blueprint of a folder, or the note that there is none, and keeps it at `output` with the small files."""
+    """Writes the blueprint of a folder with the small files, or the note that there is none, into the empty folder `output`."""
     made = blueprint_of(folder, dtype)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as name:
-        new = Path(name, "new")
-        new.mkdir()
-        if made is not None:
-            for path in small_files(folder):
-                shutil.copyfile(path, new / path.name)
-            (new / TOKENIZER).write_text(made[1], encoding="utf-8")
-        (new / BLUEPRINT).write_bytes(msgspec.json.encode(made[0] if made is not None else None))
-        if not output.exists():  # or somebody else was faster
-            new.rename(output)
+    if made is not None:
+        for path in small_files(folder):
+            shutil.copyfile(path, output / path.name)
+        (output / TOKENIZER).write_text(made[1], encoding="utf-8")
+    (output / BLUEPRINT).write_bytes(msgspec.json.encode(made[0] if made is not None else None))
 
 
 def _agree(ours: ServingTokenizer, theirs: Any) -> bool:

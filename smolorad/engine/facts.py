@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,18 +14,21 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from smolora._adapter import adapter_instead, is_adapter
+from smolora._json_file import NotAnObject, read_object
 from smolorad import publish
 from smolorad.domain import ModelFacts
 from smolorad.engine.quantised import refuse_packed, refuse_quantised
+from smolorad.engine.sizes import Stored, check_layers
 from smolorad.errors import Damaged, NotFound, UnsupportedModel
+from smolorad.gguf import gguf_instead
 
-CONFIG = "config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # What a model needs, and nothing else of its folder: no pickles, no second copies in other formats.
 MODEL_FILES = (
     CONFIG,
-    "generation_config.json",
+    GENERATION,
     WEIGHTS,
     INDEX,
     "model-*.safetensors",
@@ -41,6 +45,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Saved by some models beside their parameters, and computed anew when they are loaded.
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # The same tensor as the input embeddings where these are tied; some models are saved with both.
 _OUTPUTS = ("lm_head.weight", "embed_out.weight")
 
@@ -62,7 +67,7 @@ def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> t
 
     `name` is what the model is called in messages, and in the owner's config file; default: the folder.
     Raises NotFound where there is no folder, UnsupportedModel for one without config, safetensors or tokenizer, or with code
-    of its own that is not allowed, Damaged for files that are cut short or missing.
+    of its own that is not allowed, Damaged for files that are cut short or missing, or a config with more layers than weights.
     """
     name = name or str(folder)
     if not folder.is_dir():
@@ -70,15 +75,22 @@ def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> t
     if not (folder / CONFIG).is_file():
         if is_adapter(folder):
             raise UnsupportedModel(adapter_instead(name))
+        if instead := gguf_instead(folder):
+            raise UnsupportedModel(instead)
         raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
-    refuse_quantised(read_config(folder), name)
+    config = read_config(folder)
+    refuse_quantised(config, name)
     if not trust_remote_code:
         _refuse_code(folder, name)
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise UnsupportedModel(f"{name} has no tokenizer; copy tokenizer.json and tokenizer_config.json into {folder}.")
     weights = weight_files(folder, name)
-    for key, dtype, _ in tensors_of(weights):
+    tensors = tuple(tensors_of(weights))
+    for key, dtype, _ in tensors:
         refuse_packed(key, dtype, name)
+    if not tensors:
+        raise Damaged(f"The weights in {folder} hold no tensors; get the model again.")
+    check_layers(config, Stored.of(tensors), folder / CONFIG)
     return weights
 
 
@@ -105,6 +117,8 @@ def weight_files(folder: Path, name: str) -> tuple[Path, ...]:
             f"{name} has its weights as pickles, which can run any code when read; convert it where you trust it, with "
             "`AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`, and load the new folder."
         )
+    if instead := gguf_instead(folder):
+        raise UnsupportedModel(instead)
     raise UnsupportedModel(f"{name} has no {WEIGHTS}; choose a model with safetensors weights.")
 
 
@@ -117,14 +131,21 @@ def model_files(folder: Path, *, code: bool = False) -> list[Path]:
 def fingerprint(weights: Sequence[Path], known: Mapping[str, str] = MappingProxyType({})) -> str:
     """SHA-256 over the names and sums of weight files, in hexadecimal; `known` are sums by name that need no reckoning.
 
-    Raises Damaged if a file is not what the manifest of its published folder says.
+    Raises Damaged if a file is not what the manifest of its published folder says, or the hub's cache.
     """
     sums = {path.name: {"sha256": known.get(path.name) or publish.sha256_file(path)} for path in weights}
     for path in weights:
         promised = _manifest_of(path.parent).get(path.name)
-        if promised is not None and promised["sha256"] != sums[path.name]["sha256"]:
+        expected = promised["sha256"] if promised is not None else hub_sum(path)
+        if expected is not None and expected != sums[path.name]["sha256"]:
             raise Damaged(f"{path} is not as it was published; delete the model and make it again.")
     return publish.fingerprint({"files": sums})
+
+
+def hub_sum(path: Path) -> str | None:
+    """The SHA-256 by which the hub's cache calls a large file's content; None for any other file."""
+    name = path.resolve().name
+    return name if path.is_symlink() and path.resolve().parent.name == "blobs" and _SHA256.fullmatch(name) else None
 
 
 def _manifest_of(folder: Path) -> Mapping[str, Any]:
@@ -149,9 +170,12 @@ def _shards(folder: Path) -> tuple[Path, ...]:
     placed = read_json(folder / INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise Damaged(f"{folder / INDEX} lists no weights; download the model again.")
-    shards = tuple(folder / file for file in sorted({str(file) for file in placed.values()}))
+    for file in placed.values():
+        if not isinstance(file, str) or not publish.is_file_name(file):
+            raise Damaged(f"{folder / INDEX} names {str(file)[:60]!r}, which is no file beside it; download the model again.")
+    shards = tuple(folder / file for file in sorted(set(placed.values())))
     for shard in shards:
-        if shard.parent != folder or not shard.is_file():
+        if not shard.is_file():
             raise Damaged(f"{shard.name} is missing from {folder}, though {INDEX} names it; download the model again.")
     there = {key for key, _, _ in tensors_of(shards)}
     if absent := sorted(placed.keys() - there):
@@ -185,9 +209,6 @@ def tensors_of(weights: Sequence[Path]) -> Iterator[tuple[str, str, Sequence[int
 def read_json(path: Path) -> Mapping[str, Any]:
     """The object in a JSON file; raises Damaged where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Damaged(f"{path} is not JSON ({error}); download the model again.") from error
-    if not isinstance(content, dict):
-        raise Damaged(f"{path} holds no JSON object; download the model again.")
-    return content
+        return read_object(path)
+    except NotAnObject as error:
+        raise Damaged(f"{path} {error}; get the model again.") from error

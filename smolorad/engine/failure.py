@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from smolorad.errors import Internal, OutOfMemory, SmoloraError, UnsupportedModel, is_disk_full, of_system
+from smolorad.errors import Damaged, Internal, OutOfMemory, SmoloraError, UnsupportedModel, is_disk_full, is_panic, of_system
 
 # On the CPU and on MPS torch says so with a plain RuntimeError.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -42,9 +42,31 @@ def refused(what: str, of_value: type[SmoloraError] = UnsupportedModel) -> Itera
         raise kind(f"{what}: {first_line(error)}") from error
 
 
-def is_panic(error: BaseException) -> bool:
-    """Whether a library in Rust panicked. Python is given that as an error that is no Exception, and that has no name."""
-    return type(error).__name__ == "PanicException"
+@contextmanager
+def reading(what: object, advice: str, kind: type[SmoloraError] = Damaged) -> Iterator[None]:
+    """Whatever a library makes of a file that somebody else wrote ends as one sentence of `kind`; `advice` ends it.
+
+    It is for libraries alone, which name no class for this: transformers has a class of its own for each way to be wrong beside
+    every error of Python's, its models assert, and tokenizers raises plain Exception, or panics.
+    """
+    try:
+        yield
+    except SmoloraError:
+        raise
+    except ImportError as error:
+        raise UnsupportedModel(f"{what} needs a package that is not here ({_in_a_sentence(error)}); install it.") from error
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        if is_out_of_memory(error) or is_disk_full(error) or isinstance(error, PermissionError):
+            raise
+        raise kind(f"{what} cannot be used ({_in_a_sentence(error)}); {advice}.") from error
+
+
+def _in_a_sentence(error: BaseException) -> str:
+    text = str(error) if str(error).strip() else type(error).__name__
+    printable = "".join(one if one.isprintable() else " " for one in text)
+    return " ".join(printable.split())[:300].rstrip(".")
 
 
 def explain(error: BaseException) -> SmoloraError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
 from smolorad.engine.facts import check, facts, model_files
 from smolorad.engine.report import Report
-from smolorad.portable import remove_paths
+from smolorad.errors import Damaged
+from smolorad.portable import STARTER, remove_paths
 
 _CHUNK_BYTES = 16 * 2**20
 
@@ -24,21 +27,22 @@ def fetch(
     Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest.
     """
     found, exactly = _bring(source, revision, cache, report, code=trust_remote_code)
-    check(found, name=source, trust_remote_code=trust_remote_code)
-    if output is None:
-        return _told(found, source, exactly, report, trust_remote_code)
-    with publish.fresh(output):
-        _copy(found, output, report, code=trust_remote_code)
-        return _told(output, source, exactly, report, trust_remote_code)
+    try:
+        return _checked(found, source, exactly, output, report, trust_remote_code)
+    except Damaged:
+        if not _is_of_hub(source) or not _remove_damaged(found):
+            raise
+    found, exactly = _bring(source, revision, cache, report, code=trust_remote_code)
+    return _checked(found, source, exactly, output, report, trust_remote_code)
 
 
 def _bring(source: str, revision: str, cache: Path, report: Report, *, code: bool) -> tuple[Path, str]:
     """The folder that has the files, and what exactly they are."""
-    if source == "starter":
+    if source == STARTER:
         from smolorad.engine.starter import SOURCE, ensure_starter
 
         return ensure_starter(cache, report), SOURCE
-    if Path(source).is_absolute():
+    if not _is_of_hub(source):
         return Path(source), source
     from smolorad.engine.hub import download_model
 
@@ -46,9 +50,39 @@ def _bring(source: str, revision: str, cache: Path, report: Report, *, code: boo
     return snapshot, f"{source}@{snapshot.name}"
 
 
-def _told(folder: Path, name: str, exactly: str, report: Report, trust_remote_code: bool) -> Fetched:
+def _is_of_hub(source: str) -> bool:
+    return source != STARTER and not Path(source).is_absolute()
+
+
+def _remove_damaged(snapshot: Path) -> bool:
+    from smolorad.engine.hub import remove_damaged
+
+    return remove_damaged(snapshot)
+
+
+def _checked(found: Path, name: str, exactly: str, output: Path | None, report: Report, trust_remote_code: bool) -> Fetched:
+    """Checks what was brought, and copies it where that is wanted."""
+    check(found, name=name, trust_remote_code=trust_remote_code)
+    if output is None:
+        # Every byte of the starter was compared with its manifest just now.
+        files = publish.read_manifest(found)["files"] if name == STARTER else {}
+        known = {file: entry["sha256"] for file, entry in files.items()}
+        return _told(found, name, exactly, report, trust_remote_code, known)
+    with publish.fresh(output):
+        _copy(found, output, report, code=trust_remote_code)
+        return _told(output, name, exactly, report, trust_remote_code)
+
+
+def _told(
+    folder: Path,
+    name: str,
+    exactly: str,
+    report: Report,
+    trust_remote_code: bool,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> Fetched:
     report(PhaseProgress("read", 0, publish.size_of(folder), "bytes"))
-    return Fetched(str(folder), exactly, facts(folder, name=name, trust_remote_code=trust_remote_code))
+    return Fetched(str(folder), exactly, facts(folder, name=name, trust_remote_code=trust_remote_code, sums=known))
 
 
 def _copy(folder: Path, output: Path, report: Report, *, code: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from smolorad.domain import PhaseProgress
 from smolorad.engine.facts import CODE_FILES, MODEL_FILES
 from smolorad.engine.report import Report
 from smolorad.errors import HubUnreachable, InvalidRequest, NotFound, SmoloraError
+from smolorad.publish import sha256_file
 
 # The library goes on by itself where a connection just ends or falls silent, but not where it is reset.
 _ATTEMPTS = 3
@@ -48,6 +50,28 @@ def download_model(repo: str, revision: str, report: Report, *, code: bool = Fal
                 if attempt == _ATTEMPTS:
                     raise
                 attempt += 1
+
+
+def remove_damaged(snapshot: Path) -> bool:
+    """Takes those files out of the hub's cache whose content is not what they are named after; whether there were any.
+
+    They are in nobody's way then: the next download brings them again.
+    """
+    damaged = [path for path in snapshot.iterdir() if path.is_symlink() and not _is_as_named(path.resolve())]
+    for path in damaged:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink()
+    return bool(damaged)
+
+
+def _is_as_named(blob: Path) -> bool:
+    """The hub names large files after their SHA-256, others after their SHA-1 as git reckons it."""
+    if not blob.is_file():
+        return False
+    if len(blob.name) == 64:
+        return sha256_file(blob) == blob.name
+    content = blob.read_bytes()
+    return len(blob.name) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == blob.name
 
 
 def _reporting(report: Report) -> type:

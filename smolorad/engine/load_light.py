@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from smolora._paths import cache_path
+from smolorad import publish
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine import blueprint as blueprints
 from smolorad.engine.base import Base, LoadReport, Whole
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, cores, place
-from smolorad.engine.facts import CONFIG, check, fingerprint
+from smolorad.engine.facts import check, fingerprint
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.model_text import model_text
 from smolorad.engine.native.build import library
@@ -22,7 +22,7 @@ from smolorad.engine.native.shape import EMBEDDING
 from smolorad.engine.native.step import NativeModel, packable, takes_prompts
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.engine.weights import KEPT, Weights, read_weights
-from smolorad.errors import NotFound
+from smolorad.errors import Damaged, NotFound, SmoloraError
 
 
 def load_light(
@@ -64,7 +64,7 @@ def load_light(
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return Base(
-        whole=functools.cache(lambda: _whole((kept, folder), weights, placement.dtype)),
+        whole=functools.cache(lambda: _whole(kept, folder, weights, placement.dtype)),
         tokenizer=tokenizer,
         name=name,
         path=folder,
@@ -87,12 +87,27 @@ def load_light(
     )
 
 
-def _whole(folders: Sequence[Path], weights: Weights, dtype: Dtype) -> Whole:
-    """By the model's other files in the first of the folders that is still there; the cache may have been thrown away."""
-    folder = next((folder for folder in folders if (folder / CONFIG).is_file()), None)
-    if folder is None:
-        raise NotFound(f"The model's files are gone from {folders[-1]}; bring them back, or load another model.")
+def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> Whole:
+    """By the copy of the model's other files, or by themselves: each may have been thrown away or changed meanwhile."""
+    found = kept if _is_whole(kept) else folder if _is_same(folder, dtype, kept.name) else None
+    if found is None:
+        raise NotFound(f"The model's files are gone from {folder}, or others now; bring them back, or load another model.")
     with uncollected():
         from smolorad.engine.whole import whole_of
 
-    return whole_of(folder, weights.arrays, dtype)
+    return whole_of(found, weights.arrays, dtype)
+
+
+def _is_whole(kept: Path) -> bool:
+    try:
+        publish.verify(kept)
+    except (Damaged, OSError):
+        return False
+    return True
+
+
+def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:
+    try:
+        return blueprints.key_of(folder, dtype) == key
+    except (SmoloraError, OSError):
+        return False

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from smolora._paths import cache_path
@@ -19,8 +17,8 @@ from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.base import Base, LoadReport, Whole
 from smolorad.engine.constraint import Constraints
 from smolorad.engine.device import Hardware, Placement, ladder, place
-from smolorad.engine.facts import facts, weight_files
-from smolorad.engine.failure import first_line, is_out_of_memory, refused
+from smolorad.engine.facts import CONFIG, check, facts
+from smolorad.engine.failure import first_line, reading
 from smolorad.engine.forward import TorchSpeaker, steps_of
 from smolorad.engine.model_text import model_text
 from smolorad.engine.native.build import library
@@ -28,13 +26,14 @@ from smolorad.engine.native.describe import knows, shape_of, weights_of
 from smolorad.engine.native.linear import Packed, pack_linears
 from smolorad.engine.native.step import NativeModel
 from smolorad.engine.parked import Parked, park
+from smolorad.engine.pretrained import fitting_config, pretrained
 from smolorad.engine.self_test import answer_fault, kernel_fault, product_notes, settle, trace
 from smolorad.engine.short_products import FAULTY, LONGEST, cut_long_products, generates_long_products, short_products
 from smolorad.engine.speaker import Steps
-from smolorad.engine.transformers_folder import context_length, end_ids, read_model_config, read_tokenizer
+from smolorad.engine.transformers_folder import context_length, end_ids, read_tokenizer
 from smolorad.engine.views import share
 from smolorad.engine.vocabulary import Vocabulary
-from smolorad.errors import Damaged, InvalidRequest
+from smolorad.errors import InvalidRequest, UnsupportedModel
 
 _SHORTENED = (
     "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."
@@ -56,20 +55,24 @@ def load_whole(
     report: LoadReport,
 ) -> Base:
     """Reads a model, brings it where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
+    files = check(folder, name=name, trust_remote_code=trust_remote_code)
     # A large tokenizer takes as long to read as the weights, and no torch.
     beside = ThreadPoolExecutor(1)
-    reading = beside.submit(read_tokenizer, folder, trust_remote_code)
+    reading_tokenizer = beside.submit(read_tokenizer, folder, trust_remote_code)
     beside.shutdown(wait=False)  # when that is done
     hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
+    config = fitting_config(folder, name, trust_remote_code)
     found = facts(folder, name=name, trust_remote_code=trust_remote_code)
-    config = read_model_config(folder, name, trust_remote_code)
     first = place(device, dtype, found.parameters, hardware)
-    total = sum(path.stat().st_size for path in weight_files(folder, name))
+    total = sum(path.stat().st_size for path in files)
 
     def read(placement: Placement) -> Any:
         report(LoadProgress(LoadStage.READ, 0, total))
-        model = _read(folder, config, placement, trust_remote_code)
+        attention = None if placement.attention == "sdpa" else placement.attention
+        dtype = placement.torch_dtype
+        model = pretrained(folder, config, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+        model.requires_grad_(False)
         report(LoadProgress(LoadStage.READ, total, total))
         report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
         return model
@@ -87,11 +90,11 @@ def load_whole(
     model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
     notes = (*notes, *product_notes(placement.device, placement.dtype))
     parked = _own_weights(model, placement, precision)
-    tokenizer = reading.result()
+    tokenizer = reading_tokenizer.result()
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
-    with refused(f"transformers cannot compute {name}, as its config.json does not go together"):
+    with reading(folder / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
         steps = steps_of(model)
     if steps is Steps.WHOLE:
         notes = (*notes, _SLOW.format(architecture=model.config.model_type))
@@ -158,30 +161,6 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
     if knows(model, precision):
         return NativeModel(compiled, shape_of(model), weights_of(model), precision), None
     return None, pack_linears(share(model), compiled, precision)
-
-
-def _read(folder: Path, config: Any, placement: Placement, trust_remote_code: bool) -> Any:
-    """The model on the CPU, in eval mode, its parameters frozen."""
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=placement.torch_dtype,
-            attn_implementation=None if placement.attention == "sdpa" else placement.attention,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    except SafetensorError as error:
-        raise Damaged(f"The weights in {folder} are damaged ({error}); get the model again.") from error
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise Damaged(f"The weights in {folder} do not fit its config.json; get the model again.") from error
-    if info["missing_keys"]:
-        raise Damaged(f"The weights in {folder} lack {min(info['missing_keys'])}; get the model again.")
-    return model.eval().requires_grad_(False)
 
 
 def _own_weights(model: Any, placement: Placement, precision: Precision) -> Parked | None:

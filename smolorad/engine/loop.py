@@ -35,7 +35,7 @@ from smolorad.engine.adapters import Adapter, Adapters, read_adapter
 from smolorad.engine.answer import Answer
 from smolorad.engine.base import Base
 from smolorad.engine.early import Early, ready_to_train
-from smolorad.engine.failure import explain, is_panic
+from smolorad.engine.failure import explain
 from smolorad.engine.garbage import uncollected
 from smolorad.engine.load import load
 from smolorad.engine.lookup import Pace
@@ -44,7 +44,7 @@ from smolorad.engine.outlet import Outlet
 from smolorad.engine.prefix import PrefixCache
 from smolorad.engine.prompts import decode, encode
 from smolorad.engine.schedule import Schedule
-from smolorad.errors import BadState, Cancelled, Internal, NoModel, NotFound, OutOfMemory, ShuttingDown
+from smolorad.errors import BadState, Cancelled, Internal, NoModel, NotFound, OutOfMemory, ShuttingDown, is_panic
 from smolorad.link.child import Inbox
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import GenerationConfig
 
 from smolorad import publish
 from smolorad.domain import Device, Dtype, Merged, MergeProof, PhaseProgress
@@ -25,8 +25,9 @@ from smolorad.engine.device import release
 from smolorad.engine.facts import CONFIG, check, facts, model_files, tensors_of
 from smolorad.engine.failure import refused
 from smolorad.engine.peft_adapters import read_config, wrap
+from smolorad.engine.pretrained import fitting_config, pretrained
 from smolorad.engine.report import Report, tell_nobody
-from smolorad.errors import Damaged, MergeMismatch, NotFinite, UnsupportedModel
+from smolorad.errors import MergeMismatch, NotFinite, UnsupportedModel
 from smolorad.portable import remove_paths
 
 _TORCH = {"F32": Dtype.FLOAT32, "BF16": Dtype.BFLOAT16, "F16": Dtype.FLOAT16}
@@ -131,17 +132,8 @@ def _untied_for_merging(adapted: PeftModel) -> bool:
 
 
 def _read(folder: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> Any:
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    if absent := sorted(info["missing_keys"]):
-        raise Damaged(f"The weights in {folder} lack {absent[0]}; make or download the model again.")
-    return model.eval()
+    config = fitting_config(folder, str(folder), trust_remote_code)
+    return pretrained(folder, config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def _own_dtype(weights: Sequence[Path]) -> Dtype:

@@ -22,8 +22,9 @@ from smolorad.chat.folder import parses_special
 from smolorad.chat.model import ModelText
 from smolorad.chat.rows import EncodedRow
 from smolorad.domain import TrainerSettings
+from smolorad.engine.failure import reading
 from smolorad.engine.tokenise import PREFERENCE, TEXT, Shape, Tokeniser, scored_parts, shape_of
-from smolorad.errors import BadData, Damaged, InvalidRequest, UnsupportedModel
+from smolorad.errors import BadData, InvalidRequest, UnsupportedModel
 
 _AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two breaths
 _FEW = 8
@@ -114,10 +115,11 @@ def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_leng
 
 
 def _open(folder: Path) -> dict[str, Any]:
-    try:
+    with reading(f"The dataset {folder}", "prepare it again"):
         splits = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{folder} is not a dataset that can be read; prepare it again.") from error
+        for split in splits.values() if isinstance(splits, datasets.DatasetDict) else ():
+            split.data.table.validate(full=True)  # Arrow believes the places in a file
+            split[:1]
     if not isinstance(splits, datasets.DatasetDict) or "train" not in splits:
         raise BadData(f"{folder} has no split train; prepare the dataset again.")
     return dict(splits)

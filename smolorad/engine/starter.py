@@ -50,11 +50,11 @@ def ensure_starter(cache: Path, report: Report = tell_nobody) -> Path:
     with _locked(root / "lock"):
         if _is_whole(final):
             return final
-        publish.remove(final)
         for left in root.glob("stage-*"):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=root, prefix="stage-") as stage:
             made = _make(Path(stage), report)
+            publish.remove(final)  # what was there before is damaged
             publish.publish(made, final, _ABOUT)
     return final
 
@@ -69,11 +69,9 @@ def _make(stage: Path, report: Report) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether this recipe published the folder and every file still has its size. The sums are held when it is loaded."""
+    """Whether this recipe published the folder, and every file is as it was then."""
     try:
-        manifest = publish.read_manifest(folder)
-        sizes = {folder / name: entry["size"] for name, entry in manifest["files"].items()}
-        return manifest.get("about") == _ABOUT and all(path.stat().st_size == size for path, size in sizes.items())
+        return publish.verify(folder).get("about") == _ABOUT
     except (Damaged, OSError):
         return False
 

@@ -241,7 +241,10 @@ class Shelf:
             await remove([model.path], lambda: self._library.remove_model(name))
 
     async def export_adapter(self, adapter: Adapter, path: Path) -> None:
-        """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all."""
+        """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all.
+
+        Raises Damaged where a file is not as it was published.
+        """
         base = self._home.model(adapter.base_model) if "/" not in adapter.base_model else None
         await asyncio.to_thread(_export, Path(adapter.path), path, source_of(adapter.base_model, base))
 
@@ -276,6 +279,7 @@ def _export(source: Path, path: Path, base: Source) -> None:
         raise AlreadyExists(f"{path} exists already; name a folder that does not.")
     if not path.parent.is_dir():
         raise NotFound(f"There is no folder {path.parent}; make it first.")
+    publish.verify(source)  # others have no sums to find damage by
     stage = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         _copy(source, stage)

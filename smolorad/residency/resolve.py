@@ -15,6 +15,7 @@ from smolorad import publish
 from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
 from smolorad.errors import HubUnreachable, NotFound, UnsupportedModel
+from smolorad.gguf import gguf_instead
 from smolorad.log import Log
 from smolorad.paths import check_readable, user_path
 from smolorad.portable import STARTER, STARTER_ID
@@ -131,6 +132,8 @@ def _check_folder(path: Path) -> None:
     check_readable(path, _READ)
     if not (path / "config.json").is_file() and is_adapter(path):
         raise UnsupportedModel(adapter_instead(str(path)))
+    if not (path / "config.json").is_file() and (instead := gguf_instead(path)):
+        raise UnsupportedModel(instead)
     if not (path / "config.json").is_file():
         raise NotFound(
             f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."

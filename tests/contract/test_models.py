@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from smolora.v1 import common_pb2, generation_pb2, jobs_pb2, system_pb2, training_pb2
 from smolora.v1 import models_pb2 as pb
+from smolorad import publish
 from smolorad.children.fake import Death, FakeEngine, Script, Wait
 from smolorad.domain import LoadProgress, LoadStage, PhaseProgress
 from smolorad.errors import HubUnreachable, UnsupportedModel, WrongBase
@@ -265,6 +266,12 @@ async def test_an_adapter_is_imported_listed_exported_and_deleted(house: House, 
         answer = await refused(house.models.ExportAdapter(pb.ExportAdapterRequest(name="brought", path=path)))
         assert answer.code == code
 
+    weights = Path(adapter.path) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    damaged = await refused(house.models.ExportAdapter(pb.ExportAdapterRequest(name="brought", path=str(short_path / "x"))))
+    assert damaged.reason == "DAMAGED"
+    assert not (short_path / "x").exists()
+
     assert (await house.models.DeleteAdapter(pb.DeleteAdapterRequest(name="brought"))).revisions == 1
     for call in (
         house.models.DeleteAdapter(pb.DeleteAdapterRequest(name="brought")),
@@ -312,7 +319,11 @@ async def test_a_path_in_an_adapters_config_becomes_the_name_of_its_base(house: 
     named = json.dumps(json.loads(config) | {"base_model_name_or_path": "/home/ann/model"}).encode()
     upload_id = await upload(house, (config_name, named), weights)
     adapter = (await house.models.ImportAdapter(pb.ImportAdapterRequest(upload_id=upload_id, name="a"))).adapter
-    (Path(adapter.path) / config_name).write_bytes(named)  # as an earlier version published it
+    folder = Path(adapter.path)
+    (folder / config_name).write_bytes(named)  # as an earlier version published it
+    files = {"files": publish.describe(folder)}
+    manifest = json.loads((folder / publish.MANIFEST).read_text()) | files | {"sum": publish.fingerprint(files)}
+    (folder / publish.MANIFEST).write_text(json.dumps(manifest))
     await house.models.ExportAdapter(pb.ExportAdapterRequest(name="a", path=str(short_path / "out")))
     exported = json.loads((short_path / "out" / config_name).read_text())
     assert exported["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"

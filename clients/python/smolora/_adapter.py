@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from smolora._json_file import NotAnObject, read_object
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
 _CONFIG_LIMIT_BYTES = 2**20
-_MAX_DEPTH = 50  # of lists and objects in a config; PEFT's have three
 _MAX_RANK = 65_536
 _MAX_ALPHA = 3.4e38  # the largest number of float32, in which the weights are
 _MAX_LAYERS = 2**31
@@ -65,17 +66,10 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     """What the config of a LoRA adapter says, each value checked; raises Fault."""
     path = folder / CONFIG
     try:
-        if path.stat().st_size > _CONFIG_LIMIT_BYTES:
-            raise ValueError(f"it is larger than {_CONFIG_LIMIT_BYTES:,} bytes")
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if _is_deeper(raw, _MAX_DEPTH):
-            raise RecursionError
-    except RecursionError:
-        raise Fault(DAMAGED, f"{path} is nested too deeply; get the adapter again.") from None
-    except ValueError as error:
-        raise Fault(DAMAGED, f"{path} is not JSON ({error}); get the adapter again.") from error
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
-        kind = raw.get("peft_type") if isinstance(raw, dict) else None
+        raw = read_object(path, _CONFIG_LIMIT_BYTES)
+    except NotAnObject as error:
+        raise Fault(DAMAGED, f"{path} {error}; get the adapter again.") from error
+    if (kind := raw.get("peft_type")) != "LORA":
         raise Fault(UNSUPPORTED, f"The adapter in {folder} is no LoRA adapter (peft_type {_shown(kind)}); choose a LORA one.")
     for name, value in raw.items():
         _check(name, value, path)
@@ -97,15 +91,6 @@ def _check(name: str, value: Any, path: Path) -> None:
         raise Fault(
             UNSUPPORTED, f"The adapter in {path.parent} uses {_shown(name)}, which smolora does not support; train it without."
         )
-
-
-def _is_deeper(value: Any, depth: int) -> bool:
-    """Whether lists and objects are nested deeper than this; what writes JSON fails earlier than what reads it."""
-    level = [value]
-    for _ in range(depth):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [one for several in inner for one in several]
-    return any(isinstance(one, dict | list) for one in level)
 
 
 def _shown(value: Any) -> str:

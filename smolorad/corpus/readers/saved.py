@@ -20,6 +20,18 @@ from smolorad.domain import Note
 from smolorad.errors import BadData
 
 _BATCH_ROWS = 1000
+# What `datasets` raises for files that are not what it wrote: it checks nothing, and stumbles somewhere.
+_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    pyarrow.ArrowException,
+)
 
 
 class Split(NamedTuple):
@@ -39,7 +51,9 @@ def open_saved(folder: Path, tell: Callable[[Note], None], *, held_out: bool = T
         for state in folder.rglob("state.json"):
             _check_files(state)
         saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pyarrow.ArrowException) as error:
+        for split in saved.values() if isinstance(saved, datasets.DatasetDict) else (saved,):
+            split.data.table.validate(full=True)  # Arrow believes the places in a file
+    except _ERRORS as error:
         raise BadData(
             f"The saved dataset {folder.name} cannot be read ({type(error).__name__}: {first_line(error)}); "
             "save it again with save_to_disk, and send the whole folder."

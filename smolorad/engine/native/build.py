@@ -8,18 +8,20 @@ import logging
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from smolorad.engine.kept import kept
 from smolorad.engine.native.library import Format, Library
+from smolorad.errors import Damaged
 
 log = logging.getLogger(__name__)
 
 _Opened = TypeVar("_Opened")
 
 _FOLDER = Path(__file__).parent
+_LIBRARY = "library.so"
 _FLAGS = ("-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 # The code is for this machine alone. Compilers are shy of 512-bit registers, which waste half of them here.
 _OWN_MACHINE = {"x86_64": ("-march=native", "-mprefer-vector-width=512"), "arm64": ("-mcpu=native",)}
@@ -46,10 +48,11 @@ def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened],
         return None
     source = _FOLDER / f"{name}.c"
     command = [compiler, *_FLAGS, *_OWN_MACHINE.get(platform.machine(), ()), *more]
-    path = cache / "native" / f"{name}-{_key(command)}.so"
+    folder = cache / "native" / f"{name}-{_key(command)}"
     try:
-        return _open(path, opened) or _open(_build(command, source, path), opened)
-    except (OSError, subprocess.SubprocessError) as error:
+        # With its sum compared: to open one that is cut short can end the process.
+        return kept(folder, lambda stage: _build(command, source, stage), lambda whole: opened(str(whole / _LIBRARY)))
+    except (OSError, subprocess.SubprocessError, Damaged) as error:
         told = getattr(error, "stderr", None) or str(error)
         log.warning("the native %s cannot be built, so torch %s: %s", name, work, told.strip()[-500:])
         return None
@@ -76,22 +79,6 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _open(path: Path, opened: Callable[[str], _Opened]) -> _Opened | None:
-    """None where it is not there, or damaged."""
-    try:
-        return opened(str(path))
-    except OSError as error:
-        if path.exists():
-            log.warning("%s is damaged (%s)", path, error)
-        return None
-
-
-def _build(command: list[str], source: Path, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder, "made.so")
-        subprocess.run(
-            [*command, "-o", str(made), str(source), "-lm"], check=True, capture_output=True, text=True, timeout=_TIMEOUT_S
-        )
-        made.replace(path)
-    return path
+def _build(command: list[str], source: Path, folder: Path) -> None:
+    whole = [*command, "-o", str(folder / _LIBRARY), str(source), "-lm"]
+    subprocess.run(whole, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)

@@ -12,11 +12,13 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from smolorad.engine.adapter_check import check_adapter
 from smolorad.engine.adapter_folder import CONFIG, WEIGHTS
 from smolorad.engine.adapters import Adapter, Adapters
 from smolorad.engine.base import Base
+from smolorad.engine.merge import merge
 from smolorad.errors import Damaged, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
-from smolorad.publish import publish
+from smolorad.publish import MANIFEST, publish
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
 from tests.unit.engine.train_kit import Job, write_dataset
@@ -177,3 +179,36 @@ def test_a_published_adapter_of_other_weights_in_the_same_shape(llama: Base, lla
     publish(stage, tmp_path / "adapters" / "a" / "1", {"base_fingerprint": "0" * 64})
     with pytest.raises(WrongBase, match="other weights"):
         Adapters(llama).attach("a@1", tmp_path / "adapters" / "a" / "1")
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def published(stage: Path, to: Path) -> Path:
+    publish(stage, to, {"base_fingerprint": ""})
+    return to
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+@pytest.mark.parametrize("lora", [{}, {"use_dora": True}], ids=["plain", "by PEFT"])
+def test_one_byte_that_changed_since_it_was_published(
+    name: str, lora: dict[str, Any], llama: Base, llama_folder: Path, tmp_path: Path
+) -> None:
+    folder = published(make_adapter(llama_folder, tmp_path / "stage", **lora), tmp_path / "a" / "1")
+    assert Adapters(llama).attach("a@1", folder).parameters
+    flip(folder / name)
+    with pytest.raises(Damaged, match=f"{name} is not as it was published"):
+        Adapters(llama).attach("a@1", folder)
+    with pytest.raises(Damaged, match=f"{name} is not as it was published"):
+        check_adapter(llama_folder, "tiny", folder)
+    with pytest.raises(Damaged, match=f"{name} is not as it was published"):
+        merge(llama_folder, folder, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    with pytest.raises(Damaged, match="is not as it was published"):
+        Job(tmp_path / "job", write_dataset(tmp_path / "rows"), parent=folder).run(llama)
+    (folder / MANIFEST).unlink()  # then it is somebody's own folder
+    if name == WEIGHTS:
+        assert Adapters(llama).attach("a@1", folder).parameters

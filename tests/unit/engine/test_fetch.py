@@ -89,6 +89,20 @@ def test_a_broken_download_goes_on(worker: Worker, hub: Hub, model: Path, reset:
         assert len(hub.downloads(file)) == 1
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_what_is_damaged_in_the_hubs_cache_is_brought_again(worker: Worker, hub: Hub, name: str, damage: str) -> None:
+    there = worker.call(fetch=pb.Fetch(source=REPO))[-1].fetched
+    blob = (Path(there.path) / name).resolve()
+    content = blob.read_bytes()
+    if damage == "gone":
+        blob.unlink()
+    else:
+        blob.write_bytes(content[:-100] if damage == "cut" else b"\xff" + content[1:])
+    assert worker.call(fetch=pb.Fetch(source=REPO))[-1].fetched == there
+    assert blob.read_bytes() == content
+
+
 def test_a_missing_model_is_named(worker: Worker, hub: Hub) -> None:
     reason, message = failure(worker.call(fetch=pb.Fetch(source="tests/tiny-lama")))
     assert reason == "NOT_FOUND"

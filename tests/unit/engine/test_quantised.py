@@ -94,6 +94,15 @@ def test_what_it_is_and_what_to_load_instead(change: Callable[[Path], None], wor
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.parametrize("gone", ["config.json", "model.safetensors"])
+def test_a_folder_of_gguf(gone: str, tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    (folder / gone).unlink()
+    (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UnsupportedModel, match=r"as GGUF.*load the model that it was made from"):
+        load(folder, "mine")
+
+
 def test_a_config_that_says_nothing_of_it(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")
     change_config(folder, quantization_config=None, quantization=None)

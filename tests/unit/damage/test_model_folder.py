@@ -1,0 +1,230 @@
+"""A model folder that is damaged in any way loads, or is refused in one sentence, before memory is taken for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from tokenizers import Tokenizer
+from transformers import GPT2Tokenizer
+
+from smolorad import publish
+from smolorad.corpus.tokens import ModelText
+from smolorad.domain import Dtype
+from smolorad.engine.adapter_check import check_adapter
+from smolorad.engine.ahead import look_ahead
+from smolorad.engine.device import Hardware
+from smolorad.engine.load import load
+from smolorad.engine.merge import merge
+from smolorad.errors import Damaged, UnsupportedModel
+from tests.mutations import Mutation, contained, copied, damage, mutations
+from tests.tiny import tiny_model
+from tests.unit.engine.kit import begin, finish, make_adapter, plain_model, spec
+
+CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
+
+
+def loaded(folder: Path, *, light: bool) -> object:
+    """Loads it as the engine does, and asks it for two tokens."""
+    hardware = Hardware(cpu_bfloat16=True) if light else None
+    base = load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=hardware)
+    return finish(begin(base, spec("The quick brown fox", max_tokens=2)))
+
+
+# Libraries warn of what they find strange, each in its own words.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every small file that a model may have."""
+    folder = tiny_model(tmp_path_factory.mktemp("sharded") / "model")
+    plain_model(folder).save_pretrained(folder, max_shard_size="50KB")
+    (folder / "model.safetensors").unlink()
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "<|endoftext|>", "lstrip": False}}))
+    (folder / "added_tokens.json").write_text(json.dumps({"<|im_start|>": 1, "<|im_end|>": 2}))
+    about = {"about": {"origin": "folder"}, "files": publish.describe(folder)}
+    (folder / publish.MANIFEST).write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slow_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tokenizer is a vocabulary and its merges."""
+    folder = tiny_model(tmp_path_factory.mktemp("slow") / "model", "gpt2")
+    Tokenizer.from_file(str(folder / "tokenizer.json")).model.save(str(folder))
+    GPT2Tokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), eos_token="<|endoftext|>")
+    (folder / "tokenizer.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in one file."""
+    return tiny_model(tmp_path_factory.mktemp("single") / "model")
+
+
+@pytest.fixture(scope="module")
+def adapter(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter on it."""
+    return make_adapter(single, tmp_path_factory.mktemp("adapter") / "a")
+
+
+def hit(folder: Path, where: Path, mutation: Mutation, work: Callable[[Path], object]) -> None:
+    with copied(folder, where) as copy:
+        mutation.apply(copy)
+        contained(lambda: work(copy))
+
+
+def test_any_file_read_without_torch(single: Path, where: Path) -> None:
+    @damage(60)
+    @given(mutations(single))
+    def run(mutation: Mutation) -> None:
+        hit(single, where, mutation, lambda copy: loaded(copy, light=True))
+
+    run()
+
+
+def test_any_file_read_by_transformers(sharded: Path, where: Path) -> None:
+    @damage(140)
+    @given(mutations(sharded))
+    def run(mutation: Mutation) -> None:
+        hit(sharded, where, mutation, lambda copy: loaded(copy, light=False))
+
+    run()
+
+
+def test_a_tokenizer_of_several_files(slow_tokenizer: Path, where: Path) -> None:
+    names = ["vocab.json", "merges.txt", "tokenizer_config.json"]
+
+    @damage(30)
+    @given(mutations(slow_tokenizer, [name for name in names if (slow_tokenizer / name).exists()]))
+    def run(mutation: Mutation) -> None:
+        hit(slow_tokenizer, where, mutation, lambda copy: loaded(copy, light=False))
+
+    run()
+
+
+def test_its_tokenizer_read_to_prepare(single: Path, where: Path) -> None:
+    def work(copy: Path) -> object:
+        text = ModelText(copy / "tokenizer.json")
+        return text.context, text.frame, text.control, text.prompt("The quick brown fox")
+
+    @damage(80)
+    @given(mutations(single, ["tokenizer.json", "chat_template.jinja", *CONFIGS]))
+    def run(mutation: Mutation) -> None:
+        hit(single, where, mutation, work)
+
+    run()
+
+
+def test_a_base_to_merge_into_and_to_check_an_adapter_on(single: Path, adapter: Path, where: Path, tmp_path: Path) -> None:
+    def work(copy: Path) -> None:
+        look_ahead(copy)
+        contained(lambda: check_adapter(copy, "tiny", adapter))
+        merge(copy, adapter, tmp_path / "merged", prompts=["The quick"])
+
+    @damage(40)
+    @given(mutations(single, ["config.json", "model.safetensors", *CONFIGS]))
+    def run(mutation: Mutation) -> None:
+        hit(single, where, mutation, work)
+
+    run()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("light", [True, False])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma2", "gpt2", "gpt_neox", "jamba", "minimax", "mamba"])
+def test_any_file_of_any_architecture(architecture: str, light: bool, where: Path, tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model", architecture)
+
+    @damage(1000)
+    @given(mutations(folder))
+    def run(mutation: Mutation) -> None:
+        hit(folder, where, mutation, lambda copy: loaded(copy, light=light))
+
+    run()
+
+
+SIZES: list[tuple[str, str, Any]] = [
+    ("llama", "num_hidden_layers", 100_000),
+    ("llama", "num_hidden_layers", 10**12),
+    ("llama", "num_hidden_layers", 1e300),
+    ("llama", "num_hidden_layers", 1),
+    ("llama", "num_hidden_layers", 0),
+    ("llama", "num_hidden_layers", 700),
+    ("llama", "head_dim", 2**20),
+    ("llama", "head_dim", 2**40),
+    ("llama", "head_dim", 0),
+    ("llama", "vocab_size", 10**9),
+    ("llama", "vocab_size", 10**13),
+    ("llama", "vocab_size", 0),
+    ("llama", "vocab_size", -5),
+    ("llama", "hidden_size", -48),
+    ("llama", "hidden_size", 2**30),
+    ("llama", "intermediate_size", 2**40),
+    ("llama", "num_attention_heads", 10**9),
+    ("llama", "num_key_value_heads", 0),
+    ("llama", "max_position_embeddings", 0),
+    ("llama", "max_position_embeddings", "x"),
+    ("llama", "hidden_act", "nonsense"),
+    ("llama", "architectures", 5),
+    ("llama", "rope_parameters", {"rope_type": ["linear"]}),
+    ("llama", "rope_scaling", [1, 2]),
+    ("qwen2", "num_hidden_layers", 10**12),
+    ("qwen2", "layer_types", ["full_attention"] * 5),
+    ("minimax", "num_local_experts", 10**6),
+    ("minimax", "num_local_experts", 10**12),
+    ("jamba", "num_experts", 10**6),
+    ("jamba", "mamba_d_state", 10**9),
+    ("jamba", "attn_layer_period", 0),
+    ("gpt2", "n_positions", 10**9),
+    ("gpt2", "n_layer", 10**9),
+    ("mamba", "state_size", 10**9),
+    ("openai-gpt", "n_positions", 10**7),
+]
+
+
+@pytest.mark.parametrize("light", [True, False])
+@pytest.mark.parametrize(("architecture", "key", "value"), SIZES, ids=lambda value: str(value)[:30])
+def test_a_config_that_its_weights_do_not_fit(architecture: str, key: str, value: Any, light: bool, tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model", architecture)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+    refused = contained(lambda: loaded(folder, light=light))
+    assert isinstance(refused, Damaged | UnsupportedModel), refused
+    assert str(folder) in refused.message or "tiny" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "error"),
+    [
+        ("config.json", b"[" * 100_000 + b"]" * 100_000, Damaged),
+        ("config.json", b'{"model_type": "llama", "x": ' + b"[" * 900 + b"]" * 900 + b"}", Damaged),
+        ("generation_config.json", b'{"eos_token_id": "x"}', Damaged),
+        ("generation_config.json", b'{"eos_token_id": [[1]]}', Damaged),
+        ("generation_config.json", b'{"eos_token_id": [1000000000, -1]}', None),
+        ("tokenizer_config.json", b'{"model_max_length": "x", "tokenizer_class": "PreTrainedTokenizerFast"}', Damaged),
+        ("tokenizer_config.json", b"[]", Damaged),
+        ("tokenizer.json", b'{"model": {}}', Damaged),
+    ],
+)
+@pytest.mark.parametrize("light", [True, False])
+def test_what_stood_in_other_files(
+    file: str, content: bytes, error: type[Exception] | None, light: bool, tmp_path: Path
+) -> None:
+    folder = tiny_model(tmp_path / "model")
+    (folder / file).write_bytes(content)
+    refused = contained(lambda: loaded(folder, light=light))
+    assert refused is None if error is None else isinstance(refused, error), refused
+
+
+def test_layers_that_only_predict_further_tokens_may_be_left_out(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1, "num_nextn_predict_layers": 1}))
+    assert contained(lambda: loaded(folder, light=False)) is None

@@ -196,8 +196,8 @@ static void attend(const Attention *a, Share *s) {
     int64_t stride = (int64_t)a->key_heads * a->width, at = s->first * stride + s->key_head * a->width;
     turn(a, a->key + at, stride, s->key, a->width, s->first, s->tokens, 1, 1.0f);
     turn(a, a->value + at, stride, s->value, a->width, s->first, s->tokens, 0, 1.0f);
-    size_t back = a->grad ? sizeof(float) * (size_t)s->tokens * panels_of(a->width) : 0;
-    memset(s->d_key, 0, back), memset(s->d_value, 0, back);
+    size_t back = sizeof(float) * (size_t)s->tokens * panels_of(a->width);
+    if (a->grad) memset(s->d_key, 0, back), memset(s->d_value, 0, back);
     for (s->begin = 0; s->begin < s->tokens; s->begin = s->end) {
         s->end = s->tokens <= SHORT || s->tokens - s->begin < QUERIES ? s->tokens : s->begin + QUERIES;
         s->rows = (s->end - s->begin) * s->heads;
@@ -250,7 +250,7 @@ static void attention_part(void *what, int thread, int threads) {
             Share s = {.first = first, .tokens = tokens, .head = head, .heads = together};
             s.key_head = head / (a->heads / a->key_heads);
             share_out(a, tokens, a->room + thread * a->room_bytes, &s);
-            if (is_long(a, text)) s.d_key = back_of(a, 0, head, text), s.d_value = back_of(a, 1, head, text);
+            if (a->grad && is_long(a, text)) s.d_key = back_of(a, 0, head, text), s.d_value = back_of(a, 1, head, text);
             attend(a, &s);
             for (int which = 0; which < 2 && a->grad && !is_long(a, text); which++)
                 put_back(a, &s, which ? s.d_value : s.d_key, 0, 1, which);

@@ -55,6 +55,14 @@ def test_a_window_that_no_row_fills_is_no_hindrance(tmp_path: Path, dataset: Pat
     assert host.of("note") == []
 
 
+@pytest.mark.parametrize(("architecture", "name"), [("gpt2", "n_positions"), ("llama", "max_position_embeddings")])
+def test_a_context_shorter_than_any_trial(tmp_path: Path, dataset: Path, architecture: str, name: str) -> None:
+    base = read_base(tiny_model(tmp_path / "model", architecture, **{name: 12, "max_position_embeddings": 12}))
+    host = RecordingHost()
+    Job(tmp_path / "job", dataset, trainer=SETTINGS).run(base, host)
+    assert not [note for note in host.of("note") if "plain trainer" in note.text]
+
+
 def test_a_start_that_rounds_the_base_is_compared_with_itself(tmp_path: Path, dataset: Path) -> None:
     base = read_base(tiny_model(tmp_path / "model"), torch.bfloat16)
     before, host = weights_of(base), RecordingHost()

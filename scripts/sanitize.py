@@ -7,6 +7,7 @@ Where the processor has no AVX-512, the tests run a second time, with its instru
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,8 @@ TESTS = (
 )
 # Undefined behaviour ends the process. A conversion of NaN to a whole number is in no group of gcc's.
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
-EMULATED = ("AVX512F", "AVX512BW", "AVX512VNNI", "AVX512BF16")
+_USED = ("AVX512F", "AVX512BW", "AVX512VNNI", "AVX512BF16")
+EMULATION = " ".join([f"-I{ROOT / 'scripts' / 'avx512'}", *(f"-D__{name}__" for name in _USED)])
 MAC = sys.platform == "darwin"
 
 
@@ -75,14 +77,17 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-        environment = _environment(work, compiler)
+        environment = _environment(work / "own", compiler)
         for planted in PLANTED:
             if not _is_caught(planted, work, environment):
                 print(
                     f"{planted.wrong!r} in {planted.file} was not caught, so a clean run would show nothing.", file=sys.stderr
                 )
                 return 1
-        return subprocess.run(_pytest(*TESTS), cwd=ROOT, env=environment).returncode
+        passes = [environment]
+        if _lacks_avx512(compiler):
+            passes.append(_environment(work / "avx512", compiler, EMULATION))
+        return max(subprocess.run(_pytest(*TESTS), cwd=ROOT, env=one).returncode for one in passes)
 
 
 def _compiler(work: Path) -> Compiler | None:
@@ -128,7 +133,15 @@ def _preloading(preload: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _environment(work: Path, compiler: Compiler, flags: str) -> dict[str, str]:
+def _lacks_avx512(compiler: Compiler) -> bool:
+    """Whether this is an x86 processor without these instructions, so that their code is not in what was tested."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    macros = subprocess.run([compiler.path, "-march=native", "-dM", "-E", "-"], input=b"", capture_output=True).stdout.decode()
+    return any(f"__{name}__" not in macros for name in _USED)
+
+
+def _environment(work: Path, compiler: Compiler, flags: str = "") -> dict[str, str]:
     """With a `cc` that sanitizes before all others, and caches of its own."""
     folder = work / "bin"
     folder.mkdir(parents=True)

@@ -247,6 +247,14 @@ def _typed() -> Iterator[None]:
         raise known from error
 
 
+def check_utf8(path: Path, variable: str) -> None:
+    """Raises InvalidRequest for a path that is not UTF-8: messages, records and manifests name it, and none takes it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{str(path)!r} is not UTF-8; choose another place with {variable}.") from None
+
+
 def check_socket_path(path: Path) -> Path:
     """The path itself, if the system can bind it.
 

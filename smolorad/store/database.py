@@ -114,16 +114,21 @@ def _code(error: sqlite3.Error) -> int:
 
 def _open(path: Path) -> sqlite3.Connection:
     check_own_file(path)
-    if path.exists() and not path.stat().st_size:
+    is_new = not path.exists()
+    if not is_new and not path.stat().st_size:
         log.error("the database was empty: the jobs in it are lost; the lists are rebuilt from the folders", database=path)
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:
+        if is_new:  # half of one would look as if its jobs had been lost
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
         if is_disk_full(error):
             raise NoSpace(f"The disk is full, so {path} cannot be opened; make room and start again.") from error
         if _code(error) in (*_REFUSED, sqlite3.SQLITE_NOMEM):
             raise NoAccess(
-                f"{path} cannot be opened ({error}); see to its permissions, and to {path.name}-wal and -shm beside it."
+                f"{path} cannot be opened ({error}); see to its permissions, to the room on its disk, and to {path.name}-wal "
+                "and -shm beside it."
             ) from error
         aside = _put_aside(path)
         log.error("the database was damaged and is put aside; the lists are rebuilt from the folders", aside=aside, why=error)

@@ -218,6 +218,7 @@ def test_a_home_that_cannot_work(short_path: Path, case: str) -> None:
     ("environ", "said"),
     [
         ({"SMOLORA_SOCKET": "/"}, "/ is no socket"),
+        *(({name: os.fsdecode(b"/tmp/\xff")}, name) for name in ("SMOLORA_HOME", "SMOLORA_SOCKET", "XDG_CACHE_HOME")),
         ({"SMOLORA_HOME": "~nobody-of-that-name/home"}, "SMOLORA_HOME"),
         ({"SMOLORA_CONFIG": "~nobody-of-that-name/smolorad.toml"}, "SMOLORA_CONFIG"),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from smolorad.errors import BadState, Internal, NoSpace
+from smolorad.store import database as database_module
 from smolorad.store.database import Database
 from smolorad.store.queries import SQL
 from smolorad.store.schema import MIGRATIONS
@@ -59,6 +60,7 @@ async def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
+from smolorad.store import database as database_module
 from smolorad.store.database import Database
 from tests.unit.store.test_database import remember
 
@@ -167,3 +169,29 @@ def test_every_statement_compiles() -> None:
             names = {word.rstrip(",;)")[1:] for word in text.replace("(", " ").split() if word.startswith(":")}
             db.execute(f"EXPLAIN {text}", dict.fromkeys(names))
     db.close()
+
+
+async def test_a_first_start_on_a_full_disk_leaves_no_empty_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look as if the jobs in it had been lost."""
+
+    def full(connection: sqlite3.Connection, path: Path) -> None:
+        connection.execute("PRAGMA max_page_count = 2")
+        migrate(connection, path)
+
+    migrate = database_module._migrate
+    path = tmp_path / "smolora.db"
+    with monkeypatch.context() as patched:
+        patched.setattr(database_module, "_migrate", full)
+        with pytest.raises(NoSpace):
+            async with Database.open(path):
+                pass
+    assert list(tmp_path.iterdir()) == []
+    async with Database.open(path):
+        pass
+    path.write_bytes(b"")
+    with monkeypatch.context() as patched:
+        patched.setattr(database_module, "_migrate", full)
+        with pytest.raises(NoSpace):
+            async with Database.open(path):
+                pass
+    assert path.exists()

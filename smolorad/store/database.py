@@ -104,6 +104,8 @@ def _explained(error: sqlite3.DatabaseError) -> Exception:
             return OutOfMemory("Memory does not suffice for the daemon's database; end other programs and try again.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Damaged("The daemon's database is damaged; restart the daemon, which puts it aside and rebuilds the lists.")
+    if "no such table" in str(error):  # lost under a running daemon; the next start makes it anew
+        return Damaged(f"The daemon's database has lost a table ({error}); restart the daemon, which repairs it.")
     return Internal(f"The daemon's database refused a statement ({error}); please report it with the daemon's log.")
 
 

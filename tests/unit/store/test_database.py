@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smolorad.errors import BadState, Internal, NoSpace
+from smolorad.errors import BadState, Damaged, Internal, NoSpace
 from smolorad.store import database as database_module
 from smolorad.store.database import Database
 from smolorad.store.queries import SQL
@@ -52,8 +52,8 @@ async def test_a_full_disk_is_said_and_survived(database: Database) -> None:
 
 
 async def test_a_statement_that_is_wrong_is_our_bug(database: Database) -> None:
-    with pytest.raises(Internal, match="no such table"):
-        await database.run(lambda db: db.execute("SELECT * FROM nowhere"))
+    with pytest.raises(Internal, match="syntax error"):
+        await database.run(lambda db: db.execute("SELEC 1"))
 
 
 async def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
@@ -195,3 +195,14 @@ async def test_a_first_start_on_a_full_disk_leaves_no_empty_database(tmp_path: P
             async with Database.open(path):
                 pass
     assert path.exists()
+
+
+async def test_a_table_that_is_lost_under_the_daemon_is_made_anew_by_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "smolora.db"
+    async with Database.open(path) as database:
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TABLE library")
+        with pytest.raises(Damaged, match="restart the daemon"):
+            await database.run(lambda db: db.execute(SQL["places"]).fetchall())
+    async with Database.open(path) as database:
+        assert await database.run(lambda db: db.execute(SQL["places"]).fetchall()) == []

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from smolora._argv import join_negative
 from smolorad import __version__
-from smolorad.errors import SmoloraError
+from smolorad.errors import InvalidRequest, SmoloraError, of_system
 
 # sysexits' EX_CONFIG. The systemd unit names it, and the daemon's own EXIT_ALREADY_RUNNING: starting again would not help.
 EXIT_CONFIG = 78
@@ -33,9 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = given.command
     try:
         return command(given)
-    except SmoloraError as error:
-        print(f"smolorad: {error.message}", file=sys.stderr)
+    except (SmoloraError, OSError) as error:
+        print(f"smolorad: {_known(error).message}", file=sys.stderr)
         return 1
+
+
+def _known(error: SmoloraError | OSError) -> SmoloraError:
+    """The error in one sentence; raises it where the system's has none."""
+    if isinstance(error, SmoloraError):
+        return error
+    if (known := of_system(error)) is None:
+        raise error
+    return known
 
 
 def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
@@ -98,8 +107,8 @@ def _serve(given: argparse.Namespace) -> int:
 
         status = run(settings)
         is_hopeless = status == EXIT_ALREADY_RUNNING
-    except SmoloraError as error:
-        print(f"smolorad: {error.message}", file=sys.stderr)
+    except (SmoloraError, OSError) as error:
+        print(f"smolorad: {_known(error).message}", file=sys.stderr)
         status, is_hopeless = EXIT_CONFIG, True
     # launchd starts again whatever does not end with 0, for ever.
     return 0 if given.under_launchd and is_hopeless else status
@@ -126,7 +135,10 @@ def _uninstall(given: argparse.Namespace) -> int:
     from smolora._paths import home_path
     from smolorad import install
 
-    home = home_path(os.environ)
+    try:
+        home = home_path(os.environ)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
     if given.dry_run:
         install.rehearse(os.environ, home, print, remove=True)
         return 0

@@ -116,9 +116,12 @@ class Settings:
             **{f.name: _read(f, flags[f.name], _flag(f.name)) for f in _table() if f.name in flags},
         }
         home = values.get("home")
-        values["home"] = home or _paths.home_path(environ)
-        # A home of the file or of a flag moves the socket with it, unless the socket is named too.
-        values["socket"] = values.get("socket") or _paths.socket_path(environ, home)
+        try:
+            values["home"] = home or _paths.home_path(environ)
+            # A home of the file or of a flag moves the socket with it, unless the socket is named too.
+            values["socket"] = values.get("socket") or _paths.socket_path(environ, home)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
         return cls(environ=dict(environ), **values)
 
     @property
@@ -143,15 +146,22 @@ def _kind(name: str) -> Any:
 
 
 def _from_file(named: str | None, default: Path) -> dict[str, Any]:
-    path = Path(named).expanduser() if named else default
+    try:
+        path = _paths.absolute(named) if named else default
+    except ValueError as error:
+        raise InvalidRequest(f"{error} It is named by --config or {CONFIG_VARIABLE}.") from None
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if named:
             raise InvalidRequest(f"There is no file {path}; mend --config or {CONFIG_VARIABLE}.") from None
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path} cannot be read ({error.strerror}); let this user read it, or name another one."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{path} is not UTF-8 ({error}); save it as UTF-8.") from error
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

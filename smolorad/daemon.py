@@ -26,7 +26,7 @@ from smolorad import log as logs
 from smolorad.config import Settings
 from smolorad.errors import BadState, InvalidRequest, of_system
 from smolorad.log import Log
-from smolorad.paths import check_own_file, check_socket_path, socket_folder
+from smolorad.paths import check_own_file, check_socket_path, check_utf8, socket_folder
 from smolorad.rooms import SERVICES, Rooms, Seams, real_seams
 from smolorad.services.wire import MESSAGE_LIMIT_BYTES, Unreadable
 from smolorad.store.database import Database
@@ -57,6 +57,12 @@ def run(settings: Settings, seams: Seams | None = None) -> int:
     os.umask(0o077)
     _raise_files_limit()
     logs.setup(settings.log_level, settings.log_format, settings.log_file)
+    for path, variable in (
+        (settings.home, "SMOLORA_HOME"),
+        (settings.socket, "SMOLORA_SOCKET"),
+        (_paths.cache_path(), "XDG_CACHE_HOME"),
+    ):
+        check_utf8(path, variable)
     check_socket_path(settings.socket)
     settings.places.create()
     socket_folder(settings.socket.parent)

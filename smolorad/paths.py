@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smolorad.domain import Ref
-from smolorad.errors import InvalidRequest, of_system
+from smolorad.errors import InvalidRequest, NoAccess, of_system
 
 # sun_path holds 104 bytes on macOS, its closing zero included; Linux has 108. One limit for both keeps configurations portable.
 SOCKET_PATH_LIMIT_BYTES = 103
@@ -127,14 +127,22 @@ def private_folder(path: Path, ours: Callable[[], bool] = lambda: True) -> None:
     would stop working for everyone. Raises InvalidRequest for a link, a file, another user's folder, and a shared one.
     """
     found = _folder(path, "SMOLORA_HOME")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise NoAccess(
+            f"The daemon may not read and write in {path}; type `chmod 700 {shlex.quote(str(path))}`, see that its disk is not "
+            "read-only, or choose another place with SMOLORA_HOME."
+        )
     mode = stat.S_IMODE(found.st_mode)
     if not mode & 0o077:
         return
     with _typed():
         if mode & stat.S_ISVTX or not (ours() or not any(path.iterdir())):
+            # Nobody shall be led to close a folder of the system's, such as /tmp or /.
+            shared = mode & stat.S_ISVTX or os.path.ismount(path)
+            close = "" if shared else f", or, if only you use it, type `chmod 700 {shlex.quote(str(path))}`"
             raise InvalidRequest(
                 f"{path} lets other users in and smolora did not make it, so it stays as it is; "
-                f"name a folder of its own with SMOLORA_HOME, or type `chmod 700 {shlex.quote(str(path))}`."
+                f"name a folder of its own with SMOLORA_HOME{close}."
             )
         path.chmod(0o700)
 
@@ -174,7 +182,8 @@ def _folder(path: Path, variable: str) -> os.stat_result:
 def check_own_file(path: Path) -> None:
     """Raises InvalidRequest where something else than a file of this user's stands at a path that smolora writes.
 
-    A link is refused, also one that leads nowhere: what it leads to would be written.
+    A link is refused, also one that leads nowhere: what it leads to would be written. Raises NoAccess where permissions or the
+    disk forbid to write it.
     """
     with _typed():
         try:
@@ -186,6 +195,13 @@ def check_own_file(path: Path) -> None:
         raise InvalidRequest(f"{path} is {kind}, and must be a file of smolora's; move it away and start again.")
     if found.st_uid != os.getuid():
         raise InvalidRequest(f"{path} belongs to another user (uid {found.st_uid}); choose another place with SMOLORA_HOME.")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+    except OSError as error:
+        raise NoAccess(
+            f"{path} cannot be read and written ({error.strerror}); type `chmod 600 {shlex.quote(str(path))}`, see that "
+            "its disk is not read-only, or choose another place."
+        ) from error
 
 
 def user_path(raw: str, field: str) -> Path:
@@ -231,12 +247,29 @@ def _typed() -> Iterator[None]:
         raise known from error
 
 
+def check_utf8(path: Path, variable: str) -> None:
+    """Raises InvalidRequest for a path that is not UTF-8: messages, records and manifests name it, and none takes it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{str(path)!r} is not UTF-8; choose another place with {variable}.") from None
+
+
 def check_socket_path(path: Path) -> Path:
-    """The path itself, if the system can bind it; else raises InvalidRequest with the length and the limit."""
+    """The path itself, if the system can bind it.
+
+    Raises InvalidRequest with the length and the limit, and where something else than a socket stands there.
+    """
     length = len(os.fsencode(path))
     if length > SOCKET_PATH_LIMIT_BYTES:
         raise InvalidRequest(
             f"The socket's path is {length} bytes long, and {SOCKET_PATH_LIMIT_BYTES} is the limit: {path}; "
             "choose a shorter one with SMOLORA_SOCKET."
         )
+    try:
+        there = path.lstat()
+    except OSError:  # nothing is there, or its folder says what is wrong
+        return path
+    if not stat.S_ISSOCK(there.st_mode):
+        raise InvalidRequest(f"{path} is no socket; remove what stands there, or choose another path with SMOLORA_SOCKET.")
     return path

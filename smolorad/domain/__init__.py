@@ -4,7 +4,7 @@ Field names equal those of the public contract, so `smolorad.link.convert` maps 
 here is the only place where it is written; the contract's comments repeat it and a test holds them equal.
 """
 
-from smolorad.domain.bounds import Bounds, Ref, check, check_name, one_of, within
+from smolorad.domain.bounds import Bounds, Ref, check, check_name, check_texts, one_of, within
 from smolorad.domain.generation import (
     ChatMessage,
     FinishReason,
@@ -152,6 +152,7 @@ __all__ = [
     "Usage",
     "check",
     "check_name",
+    "check_texts",
     "one_of",
     "within",
 ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from smolorad.errors import InvalidRequest
+
+TEXT_BYTES = 2**16  # of all the texts in one field
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,29 @@ def check(value: Any, prefix: str = "") -> None:
             raise InvalidRequest.field(f"{prefix}{f.name}", f"is {got}, but must be {bounds}")
         if choices is not None and got not in choices:
             raise InvalidRequest.field(f"{prefix}{f.name}", f"is {got!r}, but must be one of {', '.join(choices)}")
+
+
+def check_texts(value: Any, prefix: str = "") -> None:
+    """Holds the texts of each field of a job's settings against their bound; raises InvalidRequest.
+
+    They come back in lists, events and errors, and each of those must fit into one message.
+    """
+    for f in dataclasses.fields(value):
+        if (size := _text_bytes(getattr(value, f.name))) > TEXT_BYTES:
+            raise InvalidRequest.field(f"{prefix}{f.name}", f"has {size:,} bytes, but must have at most {TEXT_BYTES:,}")
+
+
+def _text_bytes(value: Any) -> int:
+    match value:
+        case str():
+            return len(value.encode(errors="replace"))
+        case Mapping():
+            return sum(_text_bytes(part) for pair in value.items() for part in pair)
+        case tuple() | list():
+            return sum(map(_text_bytes, value))
+        case _ if dataclasses.is_dataclass(value):
+            return sum(_text_bytes(getattr(value, f.name)) for f in dataclasses.fields(value))
+    return 0
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from smolorad.children.worker import Workers
-from smolorad.domain import ChunkUnit, Dataset, Job, JobState, Prepared, PrepareSpec, Ref, check, check_name
+from smolorad.domain import ChunkUnit, Dataset, Job, JobState, Prepared, PrepareSpec, Ref, check, check_name, check_texts
 from smolorad.errors import InvalidRequest, NotFound, SmoloraError
 from smolorad.jobs.machine import Tell
 from smolorad.jobs.shelf import Shelf
@@ -164,6 +164,7 @@ def _check(spec: PrepareSpec) -> None:
     """Raises InvalidRequest for a field out of its bounds, and for fields that do not go together."""
     check_name(spec.name)
     check(spec)
+    check_texts(spec)
     if len(spec.delimiter) > 1:
         raise InvalidRequest.field("delimiter", f"is {spec.delimiter!r}, but must be one character")
     if unknown := [name for name in spec.columns if name not in COLUMNS]:

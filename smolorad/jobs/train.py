@@ -23,6 +23,7 @@ from smolorad.domain import (
     TrainSpec,
     check,
     check_name,
+    check_texts,
 )
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.machine import Tell
@@ -71,6 +72,7 @@ class Train:
         check_name(spec.adapter, "adapter")
         self._shelf.check_place("adapter", spec.adapter)
         check(spec.trainer, "trainer.")
+        check_texts(spec.trainer, "trainer.")
         _check_lora(spec.lora)
         if spec.trainer.early_stopping_patience and not spec.trainer.eval_steps:
             raise InvalidRequest.field("trainer.early_stopping_patience", "needs evaluations to compare; give eval_steps too")
@@ -162,6 +164,7 @@ def _left_s(event: TrainEvent) -> float | None:
 
 def _check_lora(lora: LoraSettings) -> None:
     check(lora, "lora.")
+    check_texts(lora, "lora.")
     if not _INIT.fullmatch(lora.init_lora_weights):
         raise InvalidRequest.field(
             "lora.init_lora_weights",

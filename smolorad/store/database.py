@@ -104,6 +104,8 @@ def _explained(error: sqlite3.DatabaseError) -> Exception:
             return OutOfMemory("Memory does not suffice for the daemon's database; end other programs and try again.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Damaged("The daemon's database is damaged; restart the daemon, which puts it aside and rebuilds the lists.")
+    if "no such table" in str(error):  # lost under a running daemon; the next start makes it anew
+        return Damaged(f"The daemon's database has lost a table ({error}); restart the daemon, which repairs it.")
     return Internal(f"The daemon's database refused a statement ({error}); please report it with the daemon's log.")
 
 
@@ -114,16 +116,21 @@ def _code(error: sqlite3.Error) -> int:
 
 def _open(path: Path) -> sqlite3.Connection:
     check_own_file(path)
-    if path.exists() and not path.stat().st_size:
+    is_new = not path.exists()
+    if not is_new and not path.stat().st_size:
         log.error("the database was empty: the jobs in it are lost; the lists are rebuilt from the folders", database=path)
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:
+        if is_new:  # half of one would look as if its jobs had been lost
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
         if is_disk_full(error):
             raise NoSpace(f"The disk is full, so {path} cannot be opened; make room and start again.") from error
         if _code(error) in (*_REFUSED, sqlite3.SQLITE_NOMEM):
             raise NoAccess(
-                f"{path} cannot be opened ({error}); see to its permissions, and to {path.name}-wal and -shm beside it."
+                f"{path} cannot be opened ({error}); see to its permissions, to the room on its disk, and to {path.name}-wal "
+                "and -shm beside it."
             ) from error
         aside = _put_aside(path)
         log.error("the database was damaged and is put aside; the lists are rebuilt from the folders", aside=aside, why=error)

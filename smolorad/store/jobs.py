@@ -7,7 +7,9 @@ import secrets
 import sqlite3
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from smolorad.domain import (
     EVENT_KINDS,
@@ -34,6 +36,25 @@ log = Log(__name__)
 _KIND_OF = {cls: kind for kind, cls in EVENT_KINDS.items()}
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without l, o, 0 and 1: ids are read aloud and typed
 _ID_LENGTH = 12
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """The columns of a job: SQLite keeps a value of any type in any of them."""
+
+    id: str
+    kind: str
+    state: str
+    target: str
+    spec: str
+    create_time: str
+    start_time: str | None
+    end_time: str | None
+    last_sequence: Annotated[int, msgspec.Meta(ge=0)]
+    attempts: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    error: str | None
+    result: str
+    progress: str | None
+    request_id: str
 
 
 class JobStore:
@@ -201,30 +222,30 @@ def _columns(job: Job) -> dict[str, Any]:
 
 def _job(row: sqlite3.Row) -> Job:
     try:
-        return _read_job(row)
-    except (Damaged, ValueError, TypeError, LookupError) as error:
+        return _read_job(msgspec.convert(dict(row), _Row))
+    except (Damaged, msgspec.ValidationError, ValueError, TypeError, LookupError) as error:
         raise Damaged(
             f"The record of job {row['id']} in the daemon's database cannot be read ({error}); start its work again."
         ) from error
 
 
-def _read_job(row: sqlite3.Row) -> Job:
-    kind = JobKind(row["kind"])
+def _read_job(row: _Row) -> Job:
+    kind = JobKind(row.kind)
     return Job(
-        id=row["id"],
+        id=row.id,
         kind=kind,
-        state=JobState(row["state"]),
-        target=row["target"],
-        spec=from_json(SPEC_OF[kind], row["spec"]),
-        create_time=datetime.fromisoformat(row["create_time"]),
-        start_time=_time(row["start_time"]),
-        end_time=_time(row["end_time"]),
-        last_sequence=row["last_sequence"],
-        attempts=row["attempts"],
-        error=from_json(JobError, row["error"]) if row["error"] else None,
-        result=row["result"],
-        progress=from_json(TrainProgress, row["progress"]) if row["progress"] else None,
-        request_id=row["request_id"],
+        state=JobState(row.state),
+        target=row.target,
+        spec=from_json(SPEC_OF[kind], row.spec),
+        create_time=datetime.fromisoformat(row.create_time),
+        start_time=_time(row.start_time),
+        end_time=_time(row.end_time),
+        last_sequence=row.last_sequence,
+        attempts=row.attempts,
+        error=from_json(JobError, row.error) if row.error else None,
+        result=row.result,
+        progress=from_json(TrainProgress, row.progress) if row.progress else None,
+        request_id=row.request_id,
     )
 
 

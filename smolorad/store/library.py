@@ -203,7 +203,8 @@ class Library:
     async def relocate(self, home: Home) -> int:
         """Makes every record name its folder in this home, which may have been moved or copied; returns how many changed.
 
-        A record that cannot be read is forgotten: `adopt` reads it again from its folder's manifest.
+        A row that cannot be read, or whose columns are not its record's, is forgotten: `adopt` reads it again from its folder's
+        manifest.
         """
 
         def work(db: sqlite3.Connection) -> int:
@@ -229,6 +230,8 @@ def _relocate(db: sqlite3.Connection, row: sqlite3.Row, home: Home) -> bool:
     """Whether a record named another folder than its own in this home; then it is changed."""
     try:
         item = _SHELVES[row["kind"]].read(row)
+        if (row["name"], row["revision"], row["job_id"]) != (item.name, _revision(item), item.job_id):
+            raise Damaged("Its columns and its record differ.")
     except (Damaged, LookupError) as error:
         log.warning("a record of the library cannot be read, and is forgotten", kind=row["kind"], name=row["name"], why=error)
         db.execute(SQL["forget_item"], {"number": row["number"]})

@@ -36,14 +36,16 @@ WHERE id = :id;
 -- set_progress: the newest training progress of a job
 UPDATE jobs SET progress = :progress WHERE id = :id;
 
--- next_sequence: counts a job's events up by one
-UPDATE jobs SET last_sequence = last_sequence + 1 WHERE id = :id RETURNING last_sequence;
+-- next_sequence: counts a job's events up by one, also where the count was damaged
+UPDATE jobs SET last_sequence = 1 + max(CAST(last_sequence AS INTEGER), coalesce(
+  (SELECT sequence FROM events WHERE job_id = :id AND typeof(sequence) = 'integer' ORDER BY sequence DESC LIMIT 1), 0))
+WHERE id = :id RETURNING last_sequence;
 
 -- add_event: an event of a job
 INSERT INTO events (job_id, sequence, time, kind, body) VALUES (:job_id, :sequence, :time, :kind, :body);
 
 -- events: a job's events after a number
-SELECT * FROM events WHERE job_id = :job_id AND sequence > :after ORDER BY sequence LIMIT :limit;
+SELECT * FROM events WHERE job_id = :job_id AND sequence > :after AND typeof(sequence) = 'integer' ORDER BY sequence LIMIT :limit;
 
 -- add_item: a published dataset, adapter or model
 INSERT INTO library (kind, name, revision, job_id, record) VALUES (:kind, :name, :revision, :job_id, :record);
@@ -90,11 +92,11 @@ DELETE FROM library WHERE kind = :kind AND name = :name AND revision = :revision
 DELETE FROM library WHERE number = :number;
 
 -- last_revision: the highest number ever given to a name
-SELECT last FROM revisions WHERE kind = :kind AND name = :name;
+SELECT CAST(last AS INTEGER) AS last FROM revisions WHERE kind = :kind AND name = :name;
 
 -- raise_revision: at least this number was given
 INSERT INTO revisions (kind, name, last) VALUES (:kind, :name, :last)
-ON CONFLICT (kind, name) DO UPDATE SET last = max(last, excluded.last);
+ON CONFLICT (kind, name) DO UPDATE SET last = max(CAST(last AS INTEGER), excluded.last);
 
 -- remember: a small setting
 INSERT INTO memory (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value;

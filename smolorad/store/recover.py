@@ -7,6 +7,7 @@ What is empty is swept away; all else that lies there is left alone, and the nex
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -84,9 +85,9 @@ async def _end_removal(place: _Place, library: Library) -> None:
 
 async def _adopt(place: _Place) -> bool:
     folder = place.folder
-    if await asyncio.to_thread(_sweep_empty, folder):
-        return False
     try:
+        if await asyncio.to_thread(_sweep_empty, folder):
+            return False
         about = (await asyncio.to_thread(publish.read_manifest, folder)).get("about")
         item = msgspec.convert(
             {**(about if isinstance(about, dict) else {}), "path": str(folder)}, place.kind.cls, strict=False
@@ -144,7 +145,12 @@ def _hidden(home: Home, library: Library) -> list[_Place]:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    return iter(sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink()))
+    """The folders in one; none where it may not be read."""
+    try:
+        return iter(sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink()))
+    except PermissionError as error:
+        log.warning("a folder may not be read; what is in it is left alone", folder=root, why=error)
+        return iter(())
 
 
 def _number(path: Path) -> int:
@@ -157,10 +163,18 @@ def _shown(hidden: Path) -> str:
 
 def _sweep_empty(folder: Path) -> bool:
     """Whether nothing is in a folder but, at most, a manifest; then it is removed. Earlier versions left such ones."""
-    if any(path.is_symlink() or not path.is_dir() for path in folder.rglob("*") if path != folder / publish.MANIFEST):
-        return False
+    for path, folders, files in os.walk(folder, onerror=_raise):  # rglob passes over what may not be read
+        here = Path(path)
+        if any(here / name != folder / publish.MANIFEST for name in files) or any(
+            (here / name).is_symlink() for name in folders
+        ):
+            return False
     shutil.rmtree(folder, ignore_errors=True)
     return True
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_whole(folder: Path) -> bool:

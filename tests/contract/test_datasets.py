@@ -112,6 +112,9 @@ async def test_a_dataset_that_a_job_needs_is_not_deleted(house: House, script: S
         (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, chunk_size=4, chunk_overlap=2), "chunk_overlap"),
         (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, columns={"promptt": "q"}), "columns"),
         (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, max_length=4), "max_length"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, text_field="a" * 70_000), "text_field"),
+        (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, columns={"text": "\1" * 70_000}), "columns"),
+        (pb.PrepareDatasetRequest(name="d", hub=pb.HubDataset(repo_id="a/b", split="a" * 70_000)), "hub"),
         (pb.PrepareDatasetRequest(name="d", upload_id="0" * 16, source_fingerprint="x" * 129), "source_fingerprint"),
     ],
 )

@@ -178,8 +178,12 @@ def _unreadable_database(home: Path) -> None:
 
 HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a home that cannot be made": (lambda home: (home.rmdir(), home.parent.chmod(0o500)), "home"),
-    "a home that cannot be written": (_unwritable, "home/datasets"),
+    "a home that cannot be written": (_unwritable, "home"),
+    "datasets that may not be read": (lambda home: (home / "datasets").mkdir(mode=0), "home/datasets"),
+    "uploads that may not be written": (lambda home: (home / "uploads").mkdir(mode=0o500), "home/uploads"),
+    "jobs that may not be entered": (lambda home: (home / "jobs").mkdir(mode=0o600), "home/jobs"),
     "a database that may not be read": (_unreadable_database, "smolora.db"),
+    "a database that may not be written": (lambda home: (home / "smolora.db").touch(0o400), "smolora.db"),
     "a lock that may not be read": (lambda home: (home / "lock").touch(0o000), "lock"),
     "a lock that is a folder": (lambda home: (home / "lock").mkdir(), "lock"),
     "a database that is a folder": (lambda home: (home / "smolora.db").mkdir(), "smolora.db"),
@@ -189,6 +193,8 @@ HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda home: (home.parent / "d.sock.lock").symlink_to(home / "gone"),
         "d.sock.lock",
     ),
+    "a socket that is a link to nowhere": (lambda home: (home.parent / "d.sock").symlink_to(home / "gone"), "d.sock"),
+    "a socket that is a file": (lambda home: (home.parent / "d.sock").touch(), "d.sock"),
     "a socket that is a folder": (lambda home: (home.parent / "d.sock").mkdir(), "d.sock"),
 }
 
@@ -206,3 +212,55 @@ def test_a_home_that_cannot_work(short_path: Path, case: str) -> None:
     assert name in said
     assert "Traceback" not in done.stderr
     assert not (short_path / "home" / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"SMOLORA_SOCKET": "/"}, "/ is no socket"),
+        *(({name: os.fsdecode(b"/tmp/\xff")}, name) for name in ("SMOLORA_HOME", "SMOLORA_SOCKET", "XDG_CACHE_HOME")),
+        ({"SMOLORA_HOME": "~nobody-of-that-name/home"}, "SMOLORA_HOME"),
+        ({"SMOLORA_CONFIG": "~nobody-of-that-name/smolorad.toml"}, "SMOLORA_CONFIG"),
+    ],
+)
+def test_a_place_that_is_none(short_path: Path, environ: dict[str, str], said: str) -> None:
+    done = started(short_path, **environ)
+    assert done.returncode == CONFIG_EXIT, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", [("smolorad.cli", "serve"), ("smolorad.cli", "uninstall", "-n"), ("smolora.cli.main", "status")]
+)
+def test_a_relative_home_in_a_folder_that_is_gone(tmp_path: Path, command: tuple[str, ...]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$1"; shift; exec "$@"', "sh", gone, sys.executable, "-m", *command],
+        env={name: value for name, value in os.environ.items() if name != "SMOLORA_SOCKET"} | {"SMOLORA_HOME": "home"},
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (1, CONFIG_EXIT)
+    assert "home" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["datasets/rows", "datasets/rows/1", "models/mine", "adapters/style/1", "uploads/0123"])
+def test_a_folder_in_the_home_that_may_not_be_read_is_left_alone(short_path: Path, place: str) -> None:
+    def fill(home: Path) -> None:
+        closed_folder = home / place
+        closed_folder.mkdir(parents=True)
+        home.chmod(0o700)
+        (closed_folder / "inside").mkdir()
+        (closed_folder / "inside" / "file").touch()
+        closed_folder.chmod(0)
+
+    with daemon_process(fill, prefix=powerless()) as daemon, smolora.Client(daemon.socket) as client:
+        assert client.datasets() == client.models() == client.adapters() == []
+        assert (daemon.home / place / "inside" / "file").exists()
+        assert daemon.stop() == 0

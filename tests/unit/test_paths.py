@@ -66,6 +66,18 @@ def test_an_empty_folder_becomes_a_home_and_is_closed_but_not_a_sticky_one(tmp_p
     assert mode_of(sticky) == 0o1777
 
 
+@pytest.mark.parametrize("mode", [0o1777, 0o755])
+def test_only_a_folder_of_ones_own_is_said_to_be_closed_by_hand(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "file").touch()
+    tmp_path.chmod(mode)
+    with pytest.raises(InvalidRequest) as caught:
+        private_folder(tmp_path, ours=lambda: False)
+    assert ("chmod" in caught.value.message) == (mode == 0o755)
+    with pytest.raises(InvalidRequest) as caught:
+        private_folder(Path("/"), ours=lambda: False)
+    assert "chmod" not in caught.value.message
+
+
 def test_a_home_that_was_opened_to_others_is_closed_again(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()

@@ -42,7 +42,10 @@ class Address:
         Raises InvalidRequest for a path that no system can connect to.
         """
         named = given is not None
-        path = _paths.socket_path(os.environ) if given is None else _paths.strip_scheme(os.fspath(given))
+        try:
+            path = _paths.socket_path(os.environ) if given is None else _paths.strip_scheme(os.fspath(given))
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
         length = len(os.fsencode(path))
         if length > _SOCKET_PATH_LIMIT_BYTES:
             raise InvalidRequest(

@@ -68,7 +68,7 @@ TRAINER: tuple[Field, ...] = (
     Field("assistant_only_loss", "bool", "Of conversations, learn the assistant's turns alone. Default true."),
     Field("early_stopping_patience", "int", "Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0."),
     Field("beta", "float", "Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1."),
-    Field("sample_prompts", "strs", "Prompts that the adapter answers while it learns, as events; at most 16. Default none."),
+    Field("sample_prompts", "strs", "Prompts that the adapter answers while it learns, as events; at most 16, of 64 KiB together. Default none."),
     Field("sample_steps", "int", "Answer them every so many steps, and after the last; at least 1. Default 50."),
     Field("sample_max_tokens", "int", "Tokens of such an answer at most; 1 to 1024. Default 48."),
     Field("tensorboard", "bool", "Write TensorBoard files; a note tells where. Default false."),
@@ -97,14 +97,14 @@ SAMPLING: tuple[Field, ...] = (
 
 PREPARE: tuple[Field, ...] = (
     Field("file_type", "txt|jsonl|csv|saved_dataset|json|tsv|parquet|arrow|markdown", "What the files are read as. Default: by the ending."),
-    Field("text_field", "str", "The field or column that holds the text. Default `text`."),
+    Field("text_field", "str", "The field or column that holds the text, at most 64 KiB. Default `text`."),
     Field("chunk_size", "int", "Cut rows of text into pieces of this many words (see chunk_unit); 0 leaves them whole. Default 0."),
     Field("validation", "float", "The share of rows held out for evaluation; 0 to 0.5. Default 0.05. Where files are named as validation, their rows are held out in its place."),
     Field("seed", "int", "Seed of the split. Default 42."),
     Field("on_error", "fail|drop", "What to do with a malformed row. Default: fail."),
     Field("model", "str", "A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand."),
     Field("shape", "text|prompt_completion|chat|preference", "What the rows are made into. Default: told by the fields of the first row."),
-    Field("columns", "names", "Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files. Default none."),
+    Field("columns", "names", "Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files; at most 64 KiB together. Default none."),
     Field("text_unit", "line|paragraph|document", "What a row of plain text is. Default: a line, in Markdown a paragraph."),
     Field("chunk_unit", "words|tokens|paragraphs", "What chunk_size counts. Default words."),
     Field("chunk_overlap", "int", "Tokens that a piece repeats of the one before it; 0 to below chunk_size, only with pieces of tokens. Default 0."),
@@ -164,7 +164,7 @@ class TrainKeywords(TypedDict, total=False):
     assistant_only_loss: bool  # Of conversations, learn the assistant's turns alone. Default true.
     early_stopping_patience: int  # Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0.
     beta: float  # Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1.
-    sample_prompts: Iterable[str]  # Prompts that the adapter answers while it learns, as events; at most 16. Default none.
+    sample_prompts: Iterable[str]  # Prompts that the adapter answers while it learns, as events; at most 16, of 64 KiB together. Default none.
     sample_steps: int  # Answer them every so many steps, and after the last; at least 1. Default 50.
     sample_max_tokens: int  # Tokens of such an answer at most; 1 to 1024. Default 48.
     tensorboard: bool  # Write TensorBoard files; a note tells where. Default false.
@@ -197,14 +197,14 @@ class PrepareKeywords(TypedDict, total=False):
     """The settings of `prepare`."""
 
     file_type: str | None  # What the files are read as. Default: by the ending.
-    text_field: str | None  # The field or column that holds the text. Default `text`.
+    text_field: str | None  # The field or column that holds the text, at most 64 KiB. Default `text`.
     chunk_size: int | None  # Cut rows of text into pieces of this many words (see chunk_unit); 0 leaves them whole. Default 0.
     validation: float | None  # The share of rows held out for evaluation; 0 to 0.5. Default 0.05. Where files are named as validation, their rows are held out in its place.
     seed: int | None  # Seed of the split. Default 42.
     on_error: str | None  # What to do with a malformed row. Default: fail.
     model: str | None  # A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand.
     shape: str | None  # What the rows are made into. Default: told by the fields of the first row.
-    columns: Mapping[str, str] | None  # Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files. Default none.
+    columns: Mapping[str, str] | None  # Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files; at most 64 KiB together. Default none.
     text_unit: str | None  # What a row of plain text is. Default: a line, in Markdown a paragraph.
     chunk_unit: str | None  # What chunk_size counts. Default words.
     chunk_overlap: int | None  # Tokens that a piece repeats of the one before it; 0 to below chunk_size, only with pieces of tokens. Default 0.

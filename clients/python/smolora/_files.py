@@ -37,7 +37,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[LocalFile]:
     Raises NotFound for a path that is not there, InvalidRequest for one that is neither file nor folder or cannot be read, for
     no files at all, for two files of one name, and for a name that is not UTF-8, as the contract knows no other.
     """
-    given = [path for pattern in paths for path in _matching(Path(pattern).expanduser())]
+    given = [path for pattern in paths for path in _matching(Path(os.path.expanduser(pattern)))]
     common = os.path.commonpath([_absolute(path).parent for path in given]) if len(given) > 1 else ""
     found: dict[str, LocalFile] = {}
     for path in given:
@@ -61,7 +61,7 @@ def adapter_files(folder: str | os.PathLike[str]) -> list[LocalFile]:
     Raises NotFound, UnsupportedModel and Damaged where it is no adapter that can be imported, InvalidRequest where it cannot be
     read.
     """
-    path = Path(folder).expanduser()
+    path = Path(os.path.expanduser(folder))  # unlike Path's own, it leaves `~` of an unknown user, which is then not there
     with _readable(path):
         path.stat()
         try:

@@ -19,9 +19,9 @@ SOCKET_NAME = "smolorad.sock"
 
 
 def home_path(environ: Mapping[str, str]) -> Path:
-    """The state folder; absolute."""
+    """The state folder; absolute. Raises ValueError as `absolute` does, and so do the others."""
     if given := environ.get("SMOLORA_HOME"):
-        return Path(given).expanduser().absolute()
+        return absolute(given)
     return Path(_DIRS.user_data_dir)
 
 
@@ -31,9 +31,11 @@ def socket_path(environ: Mapping[str, str], home: Path | None = None) -> Path:
         return strip_scheme(given)
     if home is not None:
         return home / "run" / SOCKET_NAME
-    if "SMOLORA_HOME" in environ or sys.platform == "darwin" or "XDG_RUNTIME_DIR" not in environ:
+    run = Path(environ.get("XDG_RUNTIME_DIR", ""))
+    # One that is empty or relative does not count, as the XDG specification says.
+    if "SMOLORA_HOME" in environ or sys.platform == "darwin" or not run.is_absolute():
         return home_path(environ) / "run" / SOCKET_NAME
-    return Path(environ["XDG_RUNTIME_DIR"]) / "smolora" / SOCKET_NAME
+    return run / "smolora" / SOCKET_NAME
 
 
 def strip_scheme(target: str) -> Path:
@@ -42,7 +44,17 @@ def strip_scheme(target: str) -> Path:
         if target.startswith(scheme):
             target = target.removeprefix(scheme)
             break
-    return Path(target).expanduser().absolute()
+    return absolute(target)
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The path from the root on, `~` and `~user` replaced; raises ValueError with one sentence where that cannot be known."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{os.fspath(path)}: there is no home folder of that user; give the whole path.") from None
+    except OSError:
+        raise ValueError(f"{os.fspath(path)} is relative to a folder that is gone; change into another one.") from None
 
 
 def grpc_target(path: Path) -> str:

@@ -37,7 +37,7 @@ def start_preparing(client: Client, name: str, source: Any, text_field: str, mod
     counting = model if Path(model).is_absolute() else ""
     if not isinstance(source, str | os.PathLike):
         return _prepare_texts(client, name, _texts(source, text_field), counting)
-    if Path(source).expanduser().exists():
+    if os.path.exists(os.path.expanduser(source)):
         return client.prepare(name, source, text_field=text_field, validation=_NOTHING_HELD_OUT, model=counting)
     where = os.fspath(source)
     if not _HUB_ID.fullmatch(where) or where.lower().endswith(_FILE_ENDINGS):

@@ -101,7 +101,7 @@ def _file_type(path: Path, given: str | None) -> str:
 
 
 def _existing(given: AnyPath) -> Path:
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}; check the path.")
     return path

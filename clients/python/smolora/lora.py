@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from smolora import _models as values
+from smolora import _paths
 from smolora._channel import Address
 from smolora._errors import BadState, HubUnreachable, InvalidRequest, NoModel, NotFound
 from smolora._fields import TrainKeywords
@@ -76,7 +77,7 @@ class SmoLoRA:
     ) -> None:
         train_settings(settings)  # a setting that does not exist is refused now, not after a minute of loading
         self.text_field = text_field
-        self.output_dir = Path(output_dir).expanduser().absolute()
+        self.output_dir = _absolute(output_dir)
         self.adapter_checkpoint: str | None = None
         self.merged_model_path: str | None = None
         self._settings = settings
@@ -211,12 +212,19 @@ def _connect(socket: AnyPath | None, start_daemon: bool) -> Client:
     return Client(socket)
 
 
+def _absolute(path: AnyPath) -> Path:
+    try:
+        return _paths.absolute(path)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+
+
 def _model_reference(model: AnyPath) -> str:
     """A folder's absolute path, or a name as it is.
 
     Raises NotFound for a path where no model is, InvalidRequest for one with an adapter.
     """
-    name, folder = os.fspath(model), Path(model).expanduser().absolute()
+    name, folder = os.fspath(model), _absolute(model)
     if (folder / "config.json").is_file():
         return str(folder)
     if (folder / "adapter_config.json").is_file():

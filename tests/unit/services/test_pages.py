@@ -33,3 +33,22 @@ async def test_every_row_comes_once_and_each_page_fits_into_a_message(sizes: lis
     found = await pages(sizes, page_size)
     assert [row for rows in found for row in rows] == [str(row) for row in range(len(sizes))]
     assert all(found[:-1])
+
+
+@given(st.lists(st.booleans(), max_size=9), st.integers(1, 10))
+async def test_a_row_that_no_message_can_carry_hides_no_other(damaged: list[bool], page_size: int) -> None:
+    async def fetch(limit: int, before: str | None) -> list[int]:
+        begin = 0 if before is None else int(before) + 1
+        return list(range(len(damaged)))[begin : begin + limit]
+
+    found, token = [], ""
+    while True:
+        request = jobs_pb2.ListJobsRequest(page_size=page_size, page_token=token)
+        # attempts is an int32
+        messages, token = await page(
+            request, fetch, str, lambda row: jobs_pb2.Job(id=str(row), attempts=2**40 if damaged[row] else 1)
+        )
+        found += [message.id for message in messages]
+        if not token:
+            break
+    assert found == [str(row) for row, is_damaged in enumerate(damaged) if not is_damaged]

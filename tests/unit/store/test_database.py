@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from smolorad.errors import BadState, Internal, NoSpace
+from smolorad.errors import BadState, Damaged, Internal, NoSpace
+from smolorad.store import database as database_module
 from smolorad.store.database import Database
 from smolorad.store.queries import SQL
 from smolorad.store.schema import MIGRATIONS
@@ -51,14 +52,15 @@ async def test_a_full_disk_is_said_and_survived(database: Database) -> None:
 
 
 async def test_a_statement_that_is_wrong_is_our_bug(database: Database) -> None:
-    with pytest.raises(Internal, match="no such table"):
-        await database.run(lambda db: db.execute("SELECT * FROM nowhere"))
+    with pytest.raises(Internal, match="syntax error"):
+        await database.run(lambda db: db.execute("SELEC 1"))
 
 
 async def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
+from smolorad.store import database as database_module
 from smolorad.store.database import Database
 from tests.unit.store.test_database import remember
 
@@ -167,3 +169,40 @@ def test_every_statement_compiles() -> None:
             names = {word.rstrip(",;)")[1:] for word in text.replace("(", " ").split() if word.startswith(":")}
             db.execute(f"EXPLAIN {text}", dict.fromkeys(names))
     db.close()
+
+
+async def test_a_first_start_on_a_full_disk_leaves_no_empty_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look as if the jobs in it had been lost."""
+
+    def full(connection: sqlite3.Connection, path: Path) -> None:
+        connection.execute("PRAGMA max_page_count = 2")
+        migrate(connection, path)
+
+    migrate = database_module._migrate
+    path = tmp_path / "smolora.db"
+    with monkeypatch.context() as patched:
+        patched.setattr(database_module, "_migrate", full)
+        with pytest.raises(NoSpace):
+            async with Database.open(path):
+                pass
+    assert list(tmp_path.iterdir()) == []
+    async with Database.open(path):
+        pass
+    path.write_bytes(b"")
+    with monkeypatch.context() as patched:
+        patched.setattr(database_module, "_migrate", full)
+        with pytest.raises(NoSpace):
+            async with Database.open(path):
+                pass
+    assert path.exists()
+
+
+async def test_a_table_that_is_lost_under_the_daemon_is_made_anew_by_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "smolora.db"
+    async with Database.open(path) as database:
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TABLE library")
+        with pytest.raises(Damaged, match="restart the daemon"):
+            await database.run(lambda db: db.execute(SQL["places"]).fetchall())
+    async with Database.open(path) as database:
+        assert await database.run(lambda db: db.execute(SQL["places"]).fetchall()) == []

@@ -201,3 +201,48 @@ async def test_an_event_that_cannot_be_read_keeps_its_number(
     assert [event.sequence for event in found] == [1, 2, 3]
     assert found[1].body == Note("An event of this job cannot be read any more.")
     assert found[2].body == Note("third")
+
+
+TEXT_COLUMNS = ("id", "kind", "state", "target", "spec", "request_id", "create_time", "result")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *itertools.product(TEXT_COLUMNS, [b"\xff", b"train"]),
+        *itertools.product(("attempts", "last_sequence"), [b"\xff", "many", -1.5, -3]),
+        ("attempts", 2**40),
+        ("start_time", b"\xff"),
+        ("error", b"{}"),
+    ],
+)
+async def test_a_value_of_another_type_hides_its_own_job_alone(
+    database: Database, jobs: JobStore, column: str, value: object
+) -> None:
+    """SQLite keeps any type in any column."""
+    await jobs.create(JobKind.TRAIN, "one", SPEC)
+    second, _ = await jobs.create(JobKind.TRAIN, "two", SPEC)
+    await database.run(lambda db: db.execute("DELETE FROM events"))
+    await database.run(lambda db: db.execute(f"UPDATE jobs SET {column} = ? WHERE number = 1", (value,)))
+    assert [job.id for job in await jobs.newest(10)] == [second.id]
+    assert [job.id for job in await jobs.unfinished()] == [second.id]
+
+
+@pytest.mark.parametrize("value", [b"\xff", "many", -1.5, 0, -7])
+async def test_a_damaged_count_of_events_is_counted_anew(database: Database, jobs: JobStore, value: object) -> None:
+    job, _ = await jobs.create(JobKind.TRAIN, "one", SPEC)
+    await jobs.append(job.id, Note("first"))
+    await database.run(lambda db: db.execute("UPDATE jobs SET last_sequence = ?", (value,)))
+    event = await jobs.append(job.id, Note("second"))
+    assert [one.sequence for one in await jobs.events(job.id)] == [1, 2, 3]
+    assert (await jobs.get(job.id)).last_sequence == event.sequence == 3
+
+
+@pytest.mark.parametrize("value", [b"\xff", "many", -1.5, b""])
+async def test_an_event_without_a_number_is_passed_over(database: Database, jobs: JobStore, value: object) -> None:
+    job, _ = await jobs.create(JobKind.TRAIN, "one", SPEC)
+    for text in ("second", "third"):
+        await jobs.append(job.id, Note(text))
+    await database.run(lambda db: db.execute("UPDATE events SET sequence = ? WHERE sequence = 2", (value,)))
+    assert [one.sequence for one in await jobs.events(job.id)] == [1, 3]
+    assert (await jobs.append(job.id, Note("fourth"))).sequence == 4

@@ -304,3 +304,43 @@ async def test_a_model_published_anew_is_not_replaced_by_an_earlier_removal(libr
     await adopt(home, library)
     assert publish.verify(home.model("merged"))
     assert not list(home.models.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("kind", b"dataset"),
+        ("name", b"\xff"),
+        ("name", "other"),
+        ("revision", "one"),
+        ("revision", b"\xff"),
+        ("revision", 7),
+        ("job_id", b"j"),
+    ],
+)
+async def test_columns_that_are_not_those_of_the_record_are_read_from_the_folder_again(
+    library: Library, database: Database, tmp_path: Path, column: str, value: object
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    for name in ("one", "two"):
+        final = home.dataset(Ref(name, 1))
+        item = dataset(name, 1, f"job-{name}", str(final))
+        published(home, home.jobs / name / "stage", item, final)
+        await library.add_dataset(item)
+    await database.run(lambda db: db.execute(f"UPDATE library SET {column} = ? WHERE number = 1", (value,)))
+    assert await library.relocate(home) == 1
+    assert await adopt(home, library) == 1
+    assert {(one.name, one.revision, one.job_id) for one in await library.datasets(10)} == {
+        ("one", 1, "job-one"),
+        ("two", 1, "job-two"),
+    }
+
+
+@pytest.mark.parametrize("value", [b"\xff", "many", -1.5])
+async def test_a_damaged_count_of_revisions_is_no_end(library: Library, database: Database, value: object) -> None:
+    await library.add_dataset(dataset("one", 1))
+    await database.run(lambda db: db.execute("UPDATE revisions SET last = ?", (value,)))
+    assert isinstance(await library.next_revision("dataset", "one"), int)
+    await library.add_dataset(dataset("one", 2))
+    assert await library.next_revision("dataset", "one") == 3

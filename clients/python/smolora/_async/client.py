@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from smolora import _models as values
+from smolora import _paths
 from smolora._async.streams import JOB_IDLE_S, AsyncGeneration, AsyncJobRun, AsyncLoading
 from smolora._channel import Address
 from smolora._convert import from_message
@@ -521,4 +522,7 @@ def _place(source: AnyPath) -> str:
 
 
 def _absolute(path: AnyPath) -> str:
-    return str(Path(path).expanduser().absolute())
+    try:
+        return str(_paths.absolute(path))
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None

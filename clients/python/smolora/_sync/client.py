@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from smolora import _models as values
+from smolora import _paths
 from smolora._channel import Address
 from smolora._convert import from_message
 from smolora._errors import Cancelled, InvalidRequest, NotFound, by_reason
@@ -514,4 +515,7 @@ def _place(source: AnyPath) -> str:
 
 
 def _absolute(path: AnyPath) -> str:
-    return str(Path(path).expanduser().absolute())
+    try:
+        return str(_paths.absolute(path))
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None

@@ -103,6 +103,8 @@ class ChatTemplate:
             raise TemplateRefuses(str(error)) from error
         except RecursionError:
             refuse("calls itself too often to show this conversation")
+        except MemoryError:
+            refuse("needs more memory than there is to show this conversation")
 
 
 def _environment() -> _Environment:

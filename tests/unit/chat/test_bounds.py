@@ -133,6 +133,22 @@ def test_a_template_without_measure_is_refused(name: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@pytest.mark.parametrize(
+    "source", ["{{ '\\ud800' }}", "{{ messages[0].content ~ '\\udfff' }}", "{{ raise_exception('\\ud800') }}"]
+)
+def test_half_a_character_is_refused(source: str) -> None:
+    with pytest.raises(TemplateRefuses) as refused:
+        ChatTemplate(source, SPECIAL).render(talk("A?"))
+    assert str(refused.value).encode()
+    assert ChatTemplate("{{ '🙂' }}", SPECIAL).render(talk("A?")) == "🙂"
+
+
+def test_of_a_long_refusal_the_beginning_is_passed_on() -> None:
+    with pytest.raises(TemplateRefuses) as refused:
+        ChatTemplate("{{ raise_exception([1] * 9999) }}", SPECIAL).render(talk("A?"))
+    assert len(str(refused.value)) < 1000
+
+
 def test_compiling_is_bounded_too() -> None:
     for source in (
         "{{ " + "(" * 99999,

@@ -45,15 +45,20 @@ class Violation:
     description: str
 
 
+def sendable(text: str) -> str:
+    """The text, with `?` for each half of a surrogate pair, which a path or a template may have and no message may."""
+    return text.encode(errors="replace").decode()
+
+
 class SmoloraError(Exception):
     """Something went wrong; the message is one sentence that says what to do."""
 
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str, violations: Iterable[Violation] = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.violations = tuple(violations)
+        self.message = sendable(message)
+        super().__init__(self.message)
+        self.violations = tuple(Violation(sendable(one.field), sendable(one.description)) for one in violations)
 
 
 class InvalidRequest(SmoloraError):

@@ -6,12 +6,12 @@ by a look at what they are given, and all values by a look at their size. The lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any, cast
 
 import jinja2
 from jinja2 import nodes
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.utils import _PassArg
 
 from smolorad.chat.meter import Meter
@@ -25,6 +25,9 @@ _LAZY = ("map", "reject", "rejectattr", "select", "selectattr", "slice", "batch"
 _SHALLOW = frozenset([*_LAZY, "attr", "count", "d", "default", "first", "last", "length", "random", "safe"])
 # Filters that Python computes character by character, or item by item in many steps.
 _SLOW = frozenset(["pprint", "striptags", "title", "tojson", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr"])
+# Filters that Python computes item by item.
+_BY_ITEM = frozenset(["dictsort", "groupby", "max", "min", "sort", "sum", "unique"])
+_ITEM_STEPS = 8
 # Tests that read what they are given.
 _EQUAL = ("in", "==", "eq", "equalto", "!=", "ne", "lower", "upper")
 _COMPARING = frozenset([*_EQUAL, ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=", "le"])
@@ -78,6 +81,8 @@ def _looked_at(part: Any, within: nodes.Node) -> Any:
     if isinstance(within, nodes.Output) and not isinstance(part, nodes.TemplateData | nodes.Const):
         return _look(part, _SHOWN)
     is_list = isinstance(part, nodes.List | nodes.Dict) or (isinstance(part, nodes.Tuple) and part.ctx == "load")
+    if isinstance(within, nodes.Getitem) and part is within.arg and not isinstance(part, nodes.Slice):
+        return _look(part, _READ)  # a dict reads all of a tuple
     is_slice = isinstance(part, nodes.Getitem) and isinstance(part.arg, nodes.Slice)
     return _look(part, _MADE) if is_list or is_slice else part
 
@@ -146,7 +151,7 @@ LOOKS: Mapping[str, Callable[..., Any]] = {_STEP: _step, _EACH: _each, _MADE: _m
 def metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The filter, which looks at what it is given first, and at what it makes."""
     passed = _PassArg.from_obj(function)
-    shallow, slow, look = name in _SHALLOW, name in _SLOW, OF_FILTERS.get(name)
+    shallow, slow, by_item, look = name in _SHALLOW, name in _SLOW, name in _BY_ITEM, OF_FILTERS.get(name)
 
     @jinja2.pass_context
     def call(context: MeteredContext, *args: Any, **more: Any) -> Any:
@@ -156,6 +161,8 @@ def metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
             meter.read(*args, *more.values())
         if slow:
             meter.spend(sum(map(meter.weight, args)))
+        if by_item and args and isinstance(args[0], Sized):
+            meter.spend(_ITEM_STEPS * len(args[0]))
         if look is not None:
             args = look(meter, args, more)
         made = function(*_passed(passed, context), *args, **more)
@@ -185,7 +192,14 @@ def look_at_call(meter: Meter, function: Any, owner: Any, args: Given, more: Mor
         meter.read(owner, *args)
         if (look := OF_METHODS.get(name)) is not None:
             return look(meter, (owner, *args), more)[1:]
-    elif (look := OF_FUNCTIONS.get(name)) is not None:
+        return args
+    meter.spend(len(args) + len(more))
+    if not isinstance(function, Macro | LoopContext):
+        meter.read(*args)
+    if isinstance(owner, list | tuple | range) and name in ("count", "index"):
+        meter.spend(len(owner))
+        meter.read(owner)
+    if (look := OF_FUNCTIONS.get(name)) is not None:
         return look(meter, args, more)
     return args
 

@@ -5,6 +5,7 @@ All else that a template can call makes values about as large as those that it i
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from string import Formatter
@@ -16,10 +17,16 @@ Given = tuple[Any, ...]
 More = Mapping[str, Any]
 Look = Callable[[Meter, Given, More], Given]  # what is given, the text or list first; returns it, with iterators as lists
 
-# Of a printf-style pattern, the widths and precisions.
-_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
+# Of a printf-style pattern, the width and the precision, behind `%` or `%(name)`.
+_PERCENT = re.compile(r"[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?[hlL]?")
+# Encodings that take a text as it comes; others, such as Punycode, look at all of it for each character.
+_LINEAR = frozenset(["ascii", "cp1252", "iso8859-1", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "utf-32"])
+_BRACKETS = re.compile(r"[()]")
 _DIGITS = 18  # of a width that are read; more make it no smaller
 _BITS_OF_DIGIT = 4
+_MOST_WIDTH = 64  # characters that a width may take, or bits; a longer one is an error
+_WORD = 16  # characters, and about as many steps as it takes to choose it
+_SLOW_CODEC = 4
 
 
 def look_at_operator(meter: Meter, operator: str, left: Any, right: Any) -> None:
@@ -81,7 +88,7 @@ def _lines(meter: Meter, value: Any) -> int:
 
 
 def _replaced(meter: Meter, args: Given, more: More) -> Given:
-    text, old, new = (*args, *more.values(), "", "")[:3]
+    text, old, new = (*args, *(more.get(name, "") for name in ("s", "old", "new")[len(args) :]))[:3]
     if isinstance(text, bytes):
         times = text.count(old) if isinstance(old, bytes) else 0
         meter.make(len(text) + times * meter.weight(new))
@@ -130,24 +137,58 @@ def _rounded(meter: Meter, args: Given, more: More) -> Given:
 
 
 def _translated(meter: Meter, args: Given, more: More) -> Given:
-    table = args[1].values() if len(args) > 1 and isinstance(args[1], dict) else ()
-    meter.make(len(args[0]) * max((len(one) for one in table if isinstance(one, str)), default=1))
+    table = args[1] if len(args) > 1 else ()
+    inner = table.values() if isinstance(table, dict) else table if isinstance(table, list | tuple) else ()
+    meter.make(len(args[0]) * max((len(one) for one in inner if isinstance(one, str)), default=1))
     return args
 
 
 def _filler_text(meter: Meter, args: Given, more: More) -> Given:
-    meter.make((1 + args[0]) * (1 + max(_numbers(*args, *more.values()), default=0)) * 16 if args else 2**14)
+    """So many paragraphs, each of up to so many words; by default 5, of 100."""
+    paragraphs = (*args[:1], more.get("n", 5))[0]
+    words = max([100, *_numbers(*args[2:], *(more.get(name, 0) for name in ("min", "max")))])
+    meter.make(max([0, *_numbers(paragraphs)]) * words * _WORD)
+    return args
+
+
+def _coded(meter: Meter, args: Given, more: More) -> Given:
+    name = (*args[1:], more.get("encoding", "utf-8"))[0]
+    try:
+        is_linear = codecs.lookup(name).name in _LINEAR
+    except (LookupError, TypeError, ValueError):  # the call says so itself
+        is_linear = True
+    if not is_linear:
+        meter.spend(len(args[0]) ** 2 // _SLOW_CODEC)
     return args
 
 
 def _percent(meter: Meter, pattern: str | bytes, values: Any) -> None:
     text = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
-    widths = [one for pair in _PERCENT.findall(text) for one in pair if one]
+    widths = list(_widths(text))
     given = max(_numbers(values), default=0)
     size = sum(given if one == "*" else int(one[:_DIGITS]) for one in widths)
     # By names, each value may stand there many times.
     times = text.count("%") if isinstance(values, dict) else 1
     meter.make(len(text) + size + meter.weight(values) * times)
+
+
+def _widths(pattern: str) -> Iterator[str]:
+    """The widths and precisions of a printf-style pattern. Names may have brackets in them."""
+    at = pattern.find("%") + 1
+    while at:
+        if pattern[at : at + 1] == "(":
+            depth = 0
+            for bracket in _BRACKETS.finditer(pattern, at):
+                depth += 1 if bracket[0] == "(" else -1
+                at = bracket.end()
+                if not depth:
+                    break
+            else:  # it does not end, which is an error
+                return
+        found = _PERCENT.match(pattern, at)
+        assert found is not None
+        yield from filter(None, found.groups())
+        at = pattern.find("%", found.end() + 1) + 1
 
 
 def _by_percent(meter: Meter, args: Given, more: More) -> Given:
@@ -169,19 +210,41 @@ def _by_map(meter: Meter, args: Given, more: More) -> Given:
 
 def _braces(meter: Meter, pattern: str, values: Sequence[Any], more: More) -> None:
     size = len(pattern)
-    given = max(_numbers(*values, *more.values()), default=0)
     shown = sum(map(meter.weight, (*values, *more.values())))
     for _, field, spec, _ in Formatter().parse(pattern):
         if field is None:
             continue
         size += shown + sum(int(one[:_DIGITS]) for one in re.findall(r"\d+", spec or ""))
         if "{" in (spec or ""):
-            size += given
+            size += 10 ** min(_digits(spec or "", values, more), _DIGITS)
     meter.make(size)
+
+
+def _digits(spec: str, values: Sequence[Any], more: More) -> int:
+    """How many digits of a width and a precision there may be at most where values stand in them."""
+    digits = 0
+    for literal, field, *_ in Formatter().parse(spec):
+        digits += sum(one.isdigit() for one in literal)
+        if field is None:
+            continue
+        if field in more:
+            digits += _digits_of(more[field])
+        elif field.isdecimal() and int(field[:_DIGITS]) < len(values):
+            digits += _digits_of(values[int(field)])
+        else:
+            digits += max(map(_digits_of, (*values, *more.values())), default=0)
+    return digits
+
+
+def _digits_of(value: Any) -> int:
+    if isinstance(value, str):
+        return sum(one.isdigit() for one in value[:_MOST_WIDTH])
+    return max((len(str(one)) for one in _numbers(value) if one.bit_length() < _MOST_WIDTH), default=0)
 
 
 OF_METHODS: Mapping[str, Look] = {
     **dict.fromkeys(("center", "ljust", "rjust", "to_bytes", "zfill"), _width),
+    **dict.fromkeys(("decode", "encode"), _coded),
     "expandtabs": _prefix,
     "format": _by_braces,
     "format_map": _by_map,

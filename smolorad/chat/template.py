@@ -28,14 +28,20 @@ from smolorad.chat.metered import LOOKS, MeteredContext, insert_looks, look_at_c
 from smolorad.chat.sizes import look_at_operator
 from smolorad.chat.tracked import TEMPLATE, Tracked, attributed, concatenated, formatted, join, keeping_origins, marked
 from smolorad.chat.turns import Turn, Turns
+from smolorad.errors import sendable
 
 _MOST_SOURCE = 2**18  # characters of a template; the longest that is known has a tenth of that
+_MOST_SAID = 500  # characters of a template's own message
 _OF_JINJA = ("_loop_vars", "_block_vars")  # what jinja2 passes besides with a call: all that a loop has set
+_HALF = re.compile("[\ud800-\udfff]")
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class TemplateRefuses(Exception):
-    """The template cannot show this conversation; the message is its own."""
+    """The template cannot show this conversation; the message is its own, or its beginning."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(sendable(message if len(message) <= _MOST_SAID else f"{message[:_MOST_SAID]}…"))
 
 
 # What a broken template raises, be it as it is compiled or as it is rendered.
@@ -98,11 +104,16 @@ class ChatTemplate:
             context = self._template.new_context(self._globals | given | self._special, shared=True)
             assert isinstance(context, MeteredContext)
             context.meter = Meter(len(turns), sum(len(turn.content) for turn in turns))
-            return concatenated(self._template.root_render_func(context))
+            shown = concatenated(self._template.root_render_func(context))
         except _BROKEN as error:
             raise TemplateRefuses(str(error)) from error
         except RecursionError:
             refuse("calls itself too often to show this conversation")
+        except MemoryError:
+            refuse("needs more memory than there is to show this conversation")
+        if _HALF.search(shown):
+            raise TemplateRefuses("it makes half of a surrogate pair, which no tokenizer reads")
+        return shown
 
 
 def _environment() -> _Environment:

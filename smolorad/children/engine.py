@@ -250,7 +250,8 @@ class EngineProcess:
         return dataclasses.replace(pong, stuck_s=self._stuck_s(pong))
 
     def _stuck_s(self, pong: Pong) -> float:
-        left_s = self._child.left_s(pong.busy_call)
+        # A step that began late is not to blame for how long its cancelled call waited for it.
+        left_s = min(self._child.left_s(pong.busy_call), pong.busy_s)
         if self._load is None or pong.busy_call in (0, self._load[0]):
             return left_s
         # A load is served between two steps: what keeps it waiting makes none.

@@ -34,7 +34,9 @@ _ITEMS = 10_000
 _STEP_FUEL = 1_000_000
 _STEP_ITEMS = 200_000
 _TRIED = 4  # tokens of each answer that is tried before the form is taken
-_TOO_COMPLEX = re.compile("TooComplex|too many (states|expressions|items)|max is|too large|size limit", re.IGNORECASE)
+_TOO_COMPLEX = re.compile(
+    "TooComplex|Unable to determine if regex|too many (states|expressions|items)|max is|too large|size limit", re.IGNORECASE
+)
 _FIELDS = tuple(field.name for field in dataclasses.fields(ResponseFormat))
 
 

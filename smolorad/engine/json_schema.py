@@ -17,12 +17,14 @@ from typing import Any
 
 from smolorad.engine.finite import has_finite_answer, refers_to_itself
 from smolorad.engine.patterns import NotGuaranteed, translate
+from smolorad.engine.schema_choices import check_choices
 from smolorad.engine.schema_document import Document, Node, types
 from smolorad.engine.schema_formats import says_nothing, set_format
 from smolorad.engine.schema_rewrite import constants, inlined, rewrite, spelled, tagged
 
 _MOST_CONST = 32_768  # characters; a longer text takes seconds a token
 _MOST_MULTIPLE = 100_000  # the parser of the multiples of n has n states
+_MOST_MULTIPLES = 200_000  # of all such parsers together
 _LARGEST = 10**18  # llguidance counts in 64 bits
 _DIGITS = 15  # of a number that its JSON parser surely reads right, before an exponent of 22
 # Control characters that have no escape but `\\u`: as they are, and in a translated expression outside of sets.
@@ -47,6 +49,7 @@ def prepare(text: str) -> Prepared:
     document = Document(text)
     if refers_to_itself(document):
         raise NotGuaranteed("a reference that leads back to itself")
+    check_choices(document)
     if not has_finite_answer(document):
         raise NotGuaranteed("nothing fulfils it, or nothing that comes to an end")
     for node in document.nodes:
@@ -185,6 +188,8 @@ def _set_multiple(node: Node) -> None:
 
 def _check_multiples(nodes: list[Node]) -> None:
     """Where schemas are merged, a number may have to be a multiple of several."""
+    if sum({_digits(node["multipleOf"]) for node in nodes if _is_number(node.get("multipleOf"))}) > _MOST_MULTIPLES:
+        raise NotGuaranteed(f"several `multipleOf` that are above {_MOST_MULTIPLES:,} together")
     if any({"allOf", "$ref", "anyOf", "oneOf"} & node.keys() for node in nodes):
         steps = {_digits(node["multipleOf"]) for node in nodes if _is_number(node.get("multipleOf"))}
         if math.lcm(*steps) > _MOST_MULTIPLE:

@@ -14,6 +14,7 @@ Node = dict[str, Any]
 
 # What is larger takes seconds to prepare, in which every other answer waits. Of patterns for names each pair is compared.
 _MOST_PARTS = 50_000  # names, options and constants
+_TYPE_PARTS = 4  # that each of several types counts for: each is an option of its own
 _MOST_TEXT = 200_000  # characters of them
 _MOST_PATTERNS = 128
 # llguidance recurses into sub-schemas and references; a few thousand levels end the process.
@@ -143,7 +144,7 @@ def _check_size(root: Any) -> None:
             waiting += [(keyword if counted else "", one) for one in value]
         characters += len(value) if counted and isinstance(value, str) else 0
         if isinstance(value, dict | list) and keyword not in _ABOUT:
-            parts += len(value)
+            parts += len(value) * (_TYPE_PARTS if keyword == "type" and counted else 1)
             characters += sum(map(len, value)) if isinstance(value, dict) else 0
     if parts > _MOST_PARTS or characters > _MOST_TEXT or patterns > _MOST_PATTERNS:
         limits = (

@@ -77,6 +77,21 @@ HOSTILE = {
     "zfill": "{{ 'a'.zfill(10**9) }}",
     "expandtabs": "{{ '\t'.expandtabs(10**9) }}",
     "many tabulators": "{{ ('\t' * 99999).expandtabs(99999) }}",
+    "paragraphs by name": "{{ lipsum(n=3000000) | length }}",
+    "long paragraphs by name": "{{ lipsum(n=1, min=100000000, max=100000001) | length }}",
+    "Punycode": "{{ ('%c' % 0x6f22 * 300000).encode('punycode') | length }}",
+    "names of hosts": "{{ ('xn--' ~ 'a' * 400000).encode().decode('idna') | length }}",
+    "a count in a loop": "{% set l = [0] * 60000 %}{% for i in range(99999) %}{% set n = l.count(7) %}{% endfor %}",
+    "a search in a range in a loop": "{% set r = range(99999) %}{% for i in range(99999) %}{% set n = r.count('a') %}{% endfor %}",
+    "a long key in a loop": "{% set k = (0,) * 60000 %}{% set d = {k: 1} %}{% for i in range(99999) %}{% set n = d[k] %}{% endfor %}",
+    "a long key that is asked for in a loop": "{% set k = (0,) * 60000 %}{% set d = {k: 1} %}{% for i in range(99999) %}{% set n = d.get(k) %}{% endfor %}",
+    "the largest of a range in a loop": "{% for i in range(99999) %}{% set n = range(99999) | max %}{% endfor %}",
+    "many arguments in a loop": "{% set r = range(99999) %}{% for i in range(99999) %}{% set n = cycler(*r) %}{% endfor %}",
+    "percent by a name with brackets": "{{ '%((a))1000000000d' % {'(a)': 1} }}",
+    "format by a text": "{{ '{0:>{1}}'.format('a', '1000000000') }}",
+    "format by digits side by side": "{{ '{0:{1}{1}{1}{1}{1}{1}{1}{1}{1}{1}}'.format('a', 9) }}",
+    "replace by names in another order": "{{ ('a' * 500000) | replace(new='x' * 500000, old='a') | length }}",
+    "translate by a list": "{{ ('\x00' * 100000).translate(['x' * 100000]) | length }}",
     "bytes": "{{ 'a'.encode().ljust(10**10) | length }}",
     "bytes of a number": "{{ (1).to_bytes(10**10, 'big') | length }}",
     "a number of bytes": "{{ (0).from_bytes(('a' * 99999).encode(), 'big') }}",
@@ -116,6 +131,22 @@ def test_a_template_without_measure_is_refused(name: str) -> None:
             ChatTemplate(HOSTILE[name], SPECIAL).render(talk("A?"))
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ '\\ud800' }}", "{{ messages[0].content ~ '\\udfff' }}", "{{ raise_exception('\\ud800') }}"]
+)
+def test_half_a_character_is_refused(source: str) -> None:
+    with pytest.raises(TemplateRefuses) as refused:
+        ChatTemplate(source, SPECIAL).render(talk("A?"))
+    assert str(refused.value).encode()
+    assert ChatTemplate("{{ '🙂' }}", SPECIAL).render(talk("A?")) == "🙂"
+
+
+def test_of_a_long_refusal_the_beginning_is_passed_on() -> None:
+    with pytest.raises(TemplateRefuses) as refused:
+        ChatTemplate("{{ raise_exception([1] * 9999) }}", SPECIAL).render(talk("A?"))
+    assert len(str(refused.value)) < 1000
 
 
 def test_compiling_is_bounded_too() -> None:

@@ -187,3 +187,40 @@ def test_a_name_that_comes_twice_among_many_is_found_at_once() -> None:
     names = ",".join(f'"p{number}": {{}}' for number in range(100_000))
     with pytest.raises(ValueError, match='has "p7" twice'):
         prepare(f'{{"properties": {{{names}, "p7": {{}}}}}}')
+
+
+def _object(names: int, **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(names)}, **more}
+
+
+def test_what_may_begin_with_too_many_names_is_refused_before_it_is_built() -> None:
+    choice = {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [_object(30) for _ in range(400)]}}}
+    for schema in (_object(2_501), {"anyOf": [_object(30) for _ in range(200)]}, choice):
+        with pytest.raises(NotGuaranteed, match=r"too complex.*make some of them required"):
+            prepare(json.dumps(schema))
+    for schema in (_object(2_400), _object(3_000, required=["p0"]), {"anyOf": [_object(30) for _ in range(50)]}):
+        assert BABBLER.constraints.of(ResponseFormat(json_schema=json.dumps(schema)))
+
+
+def test_choices_that_lead_to_themselves_are_counted_once() -> None:
+    names = {f"a{at}": {"anyOf": [{"$ref": f"#/$defs/a{at + 1}"}] * 2} for at in range(60)}
+    prepare(json.dumps({"$ref": "#/$defs/a0", "$defs": names | {"a60": _object(1)}}))
+    deep = {"anyOf": [{"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}}, {"type": "null"}]}
+    prepare(json.dumps({"$ref": "#/$defs/a", "$defs": {"a": deep}}))
+
+
+def test_several_multiples_and_types_have_a_bound_together() -> None:
+    many = {f"p{at}": {"type": "integer", "multipleOf": 99_990 + at} for at in range(8)}
+    with pytest.raises(NotGuaranteed, match="several `multipleOf`"):
+        prepare(json.dumps({"type": "object", "properties": many}))
+    prepare(json.dumps({"type": "object", "properties": dict.fromkeys(many, many["p0"])}))
+    kinds = ["string", "number", "integer", "boolean", "null", "array", "object"]
+    with pytest.raises(NotGuaranteed, match="more than 50,000 names"):
+        prepare(json.dumps({"type": kinds * 3_000}))
+    prepare(json.dumps({"type": "object", "properties": {f"p{at}": {"type": kinds} for at in range(1_600)}}))
+
+
+def test_patterns_that_are_too_much_together_are_called_so() -> None:
+    patterns = [{"type": "string", "pattern": f"[a-z]{{{at}}}.*{chr(97 + at)}"} for at in range(5)]
+    with pytest.raises(InvalidRequest, match="it is too complex"):
+        allows({"allOf": patterns}, "")

@@ -55,3 +55,10 @@ def test_a_status_stays_below_what_metadata_may_hold() -> None:
     assert len(status.SerializeToString()) * 4 / 3 + 3 * len(status.message.encode()) < 9000
     (bad,) = details(status, error_details_pb2.BadRequest)
     assert bad.field_violations[0].field == rows[0].field
+
+
+def test_half_a_character_in_a_message_is_no_obstacle() -> None:
+    """A path of bytes that are no text has such halves; sent to the daemon as they are, they ended the engine."""
+    error = InvalidRequest.field("caf\udce9", "is \ud800")
+    assert (str(error), error.message) == ("caf?: is ?",) * 2
+    assert error.violations == (Violation("caf?", "is ?"),)

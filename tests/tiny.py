@@ -48,6 +48,21 @@ _CONFIGS: dict[str, dict[str, object]] = {
     "mamba": {"hidden_size": 48, "state_size": 8, "num_hidden_layers": 2, "vocab_size": 0, "initializer_range": _SPREAD},
     "openai-gpt": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT_LENGTH, "initializer_range": _SPREAD},
     "gemma2": _LLAMA | {"head_dim": 12, "query_pre_attn_scalar": 12, "sliding_window": CONTEXT_LENGTH},
+    # Its layers may be of several widths, and some have no keys of their own.
+    "gemma3n_text": _LLAMA
+    | {
+        "head_dim": 12,
+        "intermediate_size": [96, 96, 64, 64],
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 384,
+        "laurel_rank": 4,
+        "altup_num_inputs": 2,
+        "sliding_window": CONTEXT_LENGTH,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "activation_sparsity_pattern": [0.0] * 4,
+    },
     "llama": _LLAMA | {"tie_word_embeddings": True},
     "qwen2": _LLAMA,
     "mistral": _LLAMA | {"head_dim": 12, "sliding_window": None},

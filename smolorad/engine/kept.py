@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from smolorad import publish
-from smolorad.errors import AlreadyExists, Damaged
+from smolorad.errors import Damaged
 
 log = logging.getLogger("smolorad.engine")
 
@@ -24,17 +25,31 @@ def kept(folder: Path, make: Callable[[Path], None], read: Callable[[Path], T]) 
     Where it is not there, or `read` raises Damaged or OSError, `make` writes it anew, once, into an empty folder that takes its
     place. Raises what `make` raises, and Damaged or OSError where the cache cannot be used.
     """
-    try:
-        publish.verify(folder)
+
+    def whole() -> T:
+        about = publish.verify(folder).get("about")
+        if isinstance(about, dict) and about.get("name", folder.name) != folder.name:  # earlier releases wrote none
+            raise Damaged(f"{folder} is a copy of {about['name']}; delete it.")
         return read(folder)
+
+    try:
+        return whole()
     except (Damaged, OSError) as error:
         if os.path.lexists(folder):
             log.warning("%s is damaged, and made again: %s", folder, error)
-    _replace(folder, make)
+
+    def replaced() -> bool:
+        try:
+            whole()
+        except (Damaged, OSError):
+            return False
+        return True
+
+    _replace(folder, make, replaced)
     return read(folder)
 
 
-def _replace(folder: Path, make: Callable[[Path], None]) -> None:
+def _replace(folder: Path, make: Callable[[Path], None], replaced: Callable[[], bool]) -> None:
     if not folder.parent.is_dir():
         publish.remove(folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,11 +57,19 @@ def _replace(folder: Path, make: Callable[[Path], None]) -> None:
         stage = Path(name, "new")
         stage.mkdir()
         make(stage)
-        publish.remove(folder)
-        try:
-            publish.publish(stage, folder, {})
-        except AlreadyExists:  # another process was faster
-            return
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
+        with _alone(folder.parent):
+            if replaced():  # another process was faster, and may be reading it
+                return
+            publish.remove(folder)
+            publish.publish(stage, folder, {"name": folder.name})
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other process replaces anything in a folder."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

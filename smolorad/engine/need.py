@@ -69,6 +69,7 @@ def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpoint
     config = model.config.get_text_config()
     layers, width = config.num_hidden_layers, config.hidden_size
     inner = getattr(config, "intermediate_size", None) or 4 * width
+    inner = max(inner) if isinstance(inner, list | tuple) else inner  # of each layer
     size = next(model.parameters()).element_size()
     a_layer = (8 * width + 4 * inner if work.fast else 24 * width + 7 * inner) * size
     kept = layers * width * size + a_layer if checkpointing else layers * a_layer

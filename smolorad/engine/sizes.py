@@ -12,15 +12,17 @@ from smolorad.errors import Damaged
 
 Tensors = Sequence[tuple[str, str, Sequence[int]]]  # name, number format and shape, as `facts.tensors_of` has them
 
-# Counts of layers, of which configs make lists before any module is built.
-_LAYERS = re.compile(r"layer|block", re.IGNORECASE)
+# Counts of layers, of which configs make lists before any module is built; no sizes of theirs, and no bounds.
+_LAYERS = re.compile(r"(?!max)(.*_)?(layer|block)s?", re.IGNORECASE)
 _FEW_LAYERS = 1024  # of which lists cost nothing, whatever the weights have
 # A model may have more parameters than its file: tied ones are one there, and fused ones are one.
 _PARTS, _FEW_PARTS = 8, 512
 # Tables that are computed, such as masks and positions: 2 GiB of them is more than any model has without as many weights.
-_COMMON_BUFFERS = 2**28
+_COMMON_BUFFERS, _TABLES = 2**31, 16  # bytes, and bytes for each number of the weights
 _MISSING, _COMMON_MISSING = 2, 2**24  # some parameters are computed, too
 _NUMBER = re.compile(r"\d+")
+# Tensors that only layers which predict further tokens have, in every family that names such a layer as the others.
+_FURTHER = re.compile(r"\.(eh_proj|enorm|hnorm)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def check_layers(config: Mapping[str, Any], stored: Stored, path: object) -> Non
     """Raises Damaged where a config in `path` counts more layers than the weights can have: each has a tensor at least."""
     most = max(_FEW_LAYERS, len(stored.numbers), stored.widest)
     for name, value in _whole_numbers(config):
-        if _LAYERS.search(name) and value > most:
+        if _LAYERS.fullmatch(name) and value > most:
             raise Damaged(
                 f"{path} has {_shown(value)} as {name}, and the weights have {len(stored.numbers):,} tensors; "
                 "get the model again."
@@ -104,20 +106,29 @@ def check_fit(model: Any, stored: Stored, path: object) -> None:
             f"{path} describes a model of {_shown(needed)} parameters, and the weights have {stored.total:,}; "
             "get the model again."
         )
-    computed = sum(buffer.numel() for buffer in model.buffers())
-    if computed > _COMMON_BUFFERS + _MISSING * stored.total:
-        raise Damaged(f"{path} asks for tables of {_shown(computed)} numbers beside the weights; get the model again.")
+    computed = sum(buffer.nbytes for buffer in model.buffers())
+    if computed > _COMMON_BUFFERS + _TABLES * stored.total:
+        raise Damaged(f"{path} asks for tables of {_shown(computed)} bytes beside the weights; get the model again.")
 
 
 def left_out(unexpected: Sequence[str], config: Any, expected: Sequence[str]) -> str | None:
-    """A tensor of a layer that the model does not have, though it has others like it; None where there is none.
+    """A tensor of a layer that the model does not have, though it has others just like it; None where there is none.
 
-    Layers that predict further tokens are left out on purpose.
+    Layers that predict further tokens are left out on purpose: the config counts them, or they join two tokens' states.
     """
     if any(value for name, value in config.to_dict().items() if "nextn" in name or "mtp" in name):
         return None
-    like = {_NUMBER.sub("#", name) for name in expected}
-    return next((name for name in sorted(unexpected) if _NUMBER.search(name) and _NUMBER.sub("#", name) in like), None)
+    like, there = {_NUMBER.sub("#", name) for name in expected}, {layer for name in expected for layer in _layers_of(name)}
+    absent = {name: set(_layers_of(name)) - there for name in sorted(unexpected)}
+    # Whatever a layer that is there has as well, such as tables that are computed, makes no other one of it.
+    like |= {_NUMBER.sub("#", name) for name, layers in absent.items() if not layers}
+    further = {layer for name, layers in absent.items() if _FURTHER.search(name) for layer in layers}
+    return next((name for name, layers in absent.items() if layers - further and _NUMBER.sub("#", name) in like), None)
+
+
+def _layers_of(name: str) -> Iterator[str]:
+    """The layers that a tensor is in, such as a block and an expert in it: its name up to each number."""
+    return (name[: found.end()] for found in _NUMBER.finditer(name))
 
 
 def _shown(number: float) -> str:

@@ -216,6 +216,65 @@ def test_any_folder(tmp_path: Path) -> None:
     run()
 
 
+RACES = """
+import sys
+from pathlib import Path
+from smolorad.engine.kept import kept
+
+def make(stage):
+    for name in "abcde":
+        (stage / name).write_text(name)
+
+def read(whole):
+    return "".join((whole / name).read_text() for name in "abcde")
+
+sys.stdin.read(1)
+for number in range(200):
+    assert kept(Path(sys.argv[1], str(number), "thing"), make, read) == "abcde"
+"""
+
+
+def test_several_processes_that_make_the_same_folder_again(tmp_path: Path) -> None:
+    places = tmp_path / "places"
+    for number in range(200):
+        (places / str(number) / "thing").mkdir(parents=True)
+        (places / str(number) / "thing" / publish.MANIFEST).write_text("{}")
+    command = [sys.executable, "-c", RACES, str(places)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("x")
+        process.stdin.flush()
+    for process in processes:
+        _, told = process.communicate()
+        assert process.returncode == 0, told
+    assert {tuple(one.name for one in place.iterdir()) for place in places.iterdir()} == {("thing",)}
+
+
+def test_folders_that_changed_places(tmp_path: Path) -> None:
+    """Each is whole, and what it has is another's."""
+    ours, theirs = tmp_path / "things" / "ours", tmp_path / "things" / "theirs"
+
+    def thing(folder: Path) -> str:
+        return kept(
+            folder, lambda stage: (stage / "a").write_text(folder.name) and None, lambda whole: (whole / "a").read_text()
+        )
+
+    assert [thing(ours), thing(theirs)] == ["ours", "theirs"]
+    shutil.rmtree(ours)
+    shutil.copytree(theirs, ours)
+    assert [thing(ours), thing(theirs)] == ["ours", "theirs"]
+    ours.rename(tmp_path / "other")
+    ours.symlink_to(theirs)
+    assert [thing(ours), thing(theirs)] == ["ours", "theirs"]
+    (ours / publish.MANIFEST).unlink()
+    stage = tmp_path / "things" / "stage"
+    ours.rename(stage)
+    publish.publish(stage, ours, {})  # as earlier releases did
+    made = ours.stat().st_ino
+    assert (thing(ours), ours.stat().st_ino) == ("ours", made)
+
+
 def test_what_cannot_be_made_leaves_what_was_there(tmp_path: Path) -> None:
     folder = tmp_path / "things" / "thing"
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import GPT2Tokenizer
+from transformers import GPT2Tokenizer, GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig
 
 from smolorad import publish
 from smolorad.corpus.tokens import ModelText
@@ -20,6 +22,7 @@ from smolorad.engine.ahead import look_ahead
 from smolorad.engine.device import Hardware
 from smolorad.engine.load import load
 from smolorad.engine.merge import merge
+from smolorad.engine.sizes import Stored, check_fit, left_out
 from smolorad.errors import Damaged, UnsupportedModel
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.tiny import tiny_model
@@ -221,6 +224,69 @@ def test_what_stood_in_other_files(
     (folder / file).write_bytes(content)
     refused = contained(lambda: loaded(folder, light=light))
     assert refused is None if error is None else isinstance(refused, error), refused
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"block_size": 131_072, "block_sizes": [10**6], "layer_max_positions": 131_072},
+        {"max_window_layers": 10**6, "n_layers_total": 10**9, "layers_note": "x"},
+        {"unknown": {"layers_by_name": {"a": 10**6}}, "num_blocks": None},
+    ],
+)
+def test_numbers_beside_the_count_of_layers_may_be_anything(more: dict[str, Any], tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | more))
+    assert contained(lambda: loaded(folder, light=False)) is None
+
+
+LAYER = "model.layers.{}.self_attn.{}"
+
+
+@pytest.mark.parametrize(
+    ("unexpected", "left"),
+    [
+        ([LAYER.format(2, "q_proj.weight"), "model.layers.2.new.weight"], LAYER.format(2, "q_proj.weight")),
+        ([LAYER.format(2, "q_proj.weight"), "model.layers.2.eh_proj.weight"], None),  # predicts a further token
+        ([LAYER.format(n, "rotary_emb.inv_freq") for n in (0, 1)], None),
+        (
+            [LAYER.format(2, "q_proj.weight"), *(LAYER.format(n, "rotary_emb.inv_freq") for n in (0, 1, 2))],
+            LAYER.format(2, "q_proj.weight"),
+        ),
+        (
+            [LAYER.format(2, "q_proj.weight"), LAYER.format(3, "q_proj.weight"), "model.layers.3.enorm.weight"],
+            LAYER.format(2, "q_proj.weight"),
+        ),
+        ([LAYER.format(1, "k_proj.weight")], None),  # it takes another layer's keys
+        (["model.layers.0.experts.9.up.weight"], "model.layers.0.experts.9.up.weight"),
+        (["mtp.layers.0.q_proj.weight", "vision.layers.7.q_proj.weight", "step"], None),
+    ],
+)
+def test_which_layers_are_left_out_by_mistake(unexpected: list[str], left: str | None) -> None:
+    there = [LAYER.format(n, "q_proj.weight") for n in (0, 1)] + ["model.layers.0.self_attn.k_proj.weight"]
+    there += ["model.layers.0.mlp.up_proj.weight", "model.layers.0.experts.0.up.weight"]
+    assert left_out(unexpected, LlamaConfig(), there) == left
+
+
+def test_layers_that_are_not_like_the_others_may_be_left_out(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    further = {name.replace(".1.", ".2."): tensor.clone() for name, tensor in tensors.items() if "layers.1." in name}
+    own = {"model.layers.2.eh_proj.weight": torch.ones(48, 96), "model.layers.2.enorm.weight": torch.ones(48)}
+    save_file(tensors | further, folder / "model.safetensors", {"format": "pt"})
+    assert isinstance(contained(lambda: loaded(folder, light=False)), Damaged)
+    save_file(tensors | further | own, folder / "model.safetensors", {"format": "pt"})
+    assert contained(lambda: loaded(folder, light=False)) is None
+
+
+def test_masks_of_one_byte_for_each_pair_of_positions(tmp_path: Path) -> None:
+    kinds = [[["global"], 6]]
+    many = {"num_layers": 6, "hidden_size": 4, "num_heads": 1, "max_position_embeddings": 8192, "attention_types": kinds}
+    with torch.device("meta"):  # more than 2^28 places, and less than 1 GB
+        model = GPTNeoForCausalLM(GPTNeoConfig(**many, vocab_size=400))
+    assert sum(buffer.numel() for buffer in model.buffers()) > 2**28
+    check_fit(model, Stored({}, 0), tmp_path)
 
 
 def test_layers_that_only_predict_further_tokens_may_be_left_out(tmp_path: Path) -> None:

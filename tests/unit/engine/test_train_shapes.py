@@ -19,7 +19,7 @@ from smolorad.engine.adapters import read_adapter
 from smolorad.engine.base import Base
 from smolorad.errors import BadData, Cancelled, InvalidRequest, WrongBase
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, spec
+from tests.unit.engine.kit import begin, finish, fp32_base, spec
 from tests.unit.engine.test_tokenise import CHATML
 from tests.unit.engine.train_kit import (
     Job,
@@ -91,6 +91,15 @@ def test_both_trainers_learn_the_same(base: Base, tmp_path: Path, shape: str) ->
         for left, right in zip(*(host.of(kind) for host in hosts.values()), strict=True):
             assert left.loss == pytest.approx(right.loss, rel=1e-4)
     assert [p.scored_tokens for p in hosts["fast"].of("train")] == [p.scored_tokens for p in hosts["plain"].of("train")]
+
+
+def test_layers_of_several_widths(tmp_path: Path) -> None:
+    base = fp32_base(tiny_model(tmp_path / "model", "gemma3n_text"))
+    settings = dataclasses.replace(SETTINGS, max_steps=1, trainer="fast")
+    job, host = Job(tmp_path / "job", write_columns(tmp_path / "set", **COMPLETIONS), LORA, settings), RecordingHost()
+    job.run(base, host)
+    assert host.of("estimate")[0].memory_bytes > 0
+    assert host.of("train")[-1].loss > 0
 
 
 def _talk(question: str, answer: str) -> list[dict[str, str]]:

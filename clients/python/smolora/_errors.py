@@ -13,6 +13,7 @@ SmoloraError                 carries reason, message, violations, retry_after
 ├── QueueFull                try again after `retry_after` seconds
 ├── OutOfMemory
 ├── NoSpace                  the disk is full
+├── NoAccess                 the system does not let the daemon's user read or write a file
 ├── EngineUnavailable        the engine died or restarts; try again after `retry_after` seconds
 ├── ShuttingDown             the daemon is shutting down
 ├── Damaged                  a file is damaged

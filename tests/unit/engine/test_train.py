@@ -362,18 +362,21 @@ class TestStopping:
         assert not job.output.exists()
         assert job.saved_steps() == [2]
 
-    def test_a_gradient_that_is_not_finite(self, job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("step", "said"), [(1, "before anything was trained"), (2, "The gradient of step 2")])
+    def test_a_gradient_that_is_not_finite(
+        self, job: Job, base: Base, monkeypatch: pytest.MonkeyPatch, step: int, said: str
+    ) -> None:
         real = LoraTrainer.training_step
 
         def training_step(self: LoraTrainer, *args: Any, **more: Any) -> Any:
             loss = real(self, *args, **more)
             for parameter in self.model.parameters():
-                if parameter.grad is not None:
+                if parameter.grad is not None and self.state.global_step >= step - 1:
                     parameter.grad.fill_(math.inf)
             return loss
 
         monkeypatch.setattr(LoraTrainer, "training_step", training_step)
-        with pytest.raises(NotFinite, match="The gradient of step 1"):
+        with pytest.raises(NotFinite, match=said):
             job.run(base)
         assert not job.output.exists()
         assert not job.checkpoints.exists()

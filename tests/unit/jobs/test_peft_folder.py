@@ -51,7 +51,7 @@ def test_what_peft_writes_is_read(tmp_path: Path) -> None:
     ("config", "error"),
     [
         ("{", Damaged),
-        ("[]", UnsupportedModel),
+        ("[]", Damaged),
         ({"peft_type": "IA3"}, UnsupportedModel),
         (LORA | {"r": "many"}, Damaged),
         (LORA | {"target_modules": 7}, Damaged),

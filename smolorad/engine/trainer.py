@@ -213,7 +213,7 @@ class HostedTrainer(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        return self._finite(norm.item() if isinstance(norm, Tensor) else norm, "gradient")
+        return self._finite(norm.item() if isinstance(norm, Tensor) else norm, self._of_step("gradient"))
 
     def _scored_tokens(self, inputs: Any) -> int:
         """How many tokens of a batch are scored."""

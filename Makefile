@@ -27,7 +27,7 @@ demo: setup ## the whole job on the starter model: prepare, train, merge, load, 
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: setup ## every test, the ones on the real model included
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: setup ## the tests that take minutes, which CI does not run, and `sanitize`
 	$(BIN)/python -m pytest -m long $(ARGS)

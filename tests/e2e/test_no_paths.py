@@ -25,7 +25,7 @@ from tests.tiny import tiny_model
 from tests.unit.engine.kit import make_adapter
 from tests.unit.engine.train_kit import write_dataset
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 USER = "Jö's home"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -45,7 +45,7 @@ class Made:
         return json.loads((self.folders[name] / "adapter_config.json").read_text())
 
 
-@pytest.fixture(scope="module", params=["/tmp", pytest.param("/var/tmp", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["/tmp", "/var/tmp"])
 def made(request: pytest.FixtureRequest) -> Iterator[Made]:
     root = Path(tempfile.mkdtemp(prefix="s é-", dir=request.param))
     user = root / USER

@@ -341,6 +341,7 @@ def test_without_a_form_nothing_is_compiled(llama_folder: Path) -> None:
     assert "guided" not in vars(base.vocabulary)
 
 
+@pytest.mark.long
 @pytest.mark.model
 def test_the_starter_model_answers_by_a_schema(starter_model: Path) -> None:
     base = fp32_base(starter_model)

@@ -137,6 +137,7 @@ def test_a_passing_fault_in_the_cache_is_cured(llama: Base) -> None:
     assert finish(answer)[1].token_ids == expected
 
 
+@pytest.mark.long
 @pytest.mark.model
 def test_starter_greedy_equals_transformers_for_base_and_adapter(starter_model: Path, tmp_path: Path) -> None:
     from peft import PeftModel

@@ -74,7 +74,7 @@ def logits(base: Base) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("dtype", [Dtype.FLOAT32, Dtype.BFLOAT16])
+@pytest.mark.parametrize("dtype", [Dtype.FLOAT32, pytest.param(Dtype.BFLOAT16, marks=pytest.mark.long)])
 def test_it_computes_to_the_last_bit_what_transformers_weights_give(name: str, dtype: Dtype, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", name.partition("-")[0], **SHAPES[name])
     ours, theirs = light(folder, dtype=dtype), heavy(folder, dtype=dtype)
@@ -86,7 +86,7 @@ def test_it_computes_to_the_last_bit_what_transformers_weights_give(name: str, d
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("dtype", [Dtype.FLOAT32, Dtype.BFLOAT16])
+@pytest.mark.parametrize("dtype", [pytest.param(Dtype.FLOAT32, marks=pytest.mark.long), Dtype.BFLOAT16])
 @pytest.mark.parametrize("precision", Precision)
 def test_whatever_the_files_hold(stored: torch.dtype, dtype: Dtype, precision: Precision, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", hidden_size=64)

@@ -291,7 +291,7 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
 
 
-@pytest.mark.parametrize("trainer", ["fast", "plain"])
+@pytest.mark.parametrize("trainer", ["fast", pytest.param("plain", marks=pytest.mark.long)])
 def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder: Path, tmp_path: Path, trainer: str) -> None:
     adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
     asked = (

@@ -82,12 +82,12 @@ def kill_at(job: Job, model: Path, *, point: str = "never", line: str = "failpoi
 @pytest.mark.parametrize(
     ("point", "line", "goes_on_from"),
     [
-        ("never", "train 1", None),
+        pytest.param("never", "train 1", None, marks=pytest.mark.long),
         ("in step 4", "failpoint", 2),
-        ("never", "checkpoint 4", 4),
-        ("optimiser of checkpoint 4 not written", "failpoint", 2),
+        pytest.param("never", "checkpoint 4", 4, marks=pytest.mark.long),
+        pytest.param("optimiser of checkpoint 4 not written", "failpoint", 2, marks=pytest.mark.long),
         ("checkpoint 4 not flushed", "failpoint", 2),
-        ("checkpoint 4 not renamed", "failpoint", 2),
+        pytest.param("checkpoint 4 not renamed", "failpoint", 2, marks=pytest.mark.long),
         ("adapter not written", "failpoint", 6),
     ],
 )

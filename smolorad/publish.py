@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from smolora._json_file import NotAnObject, read_object
-from smolorad.errors import AlreadyExists, Damaged, of_system
+from smolorad.errors import AlreadyExists, Damaged
 
 MANIFEST = "manifest.json"
 HIDDEN = ".removing-"  # before the name of a folder whose removal has begun
@@ -73,11 +73,14 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
-    """The manifest of a published folder, each file with `size` and `sha256`; raises Damaged where there is none to be read."""
+    """The manifest of a published folder, each file with `size` and `sha256`.
+
+    Raises Damaged where there is none that can be read, and PermissionError where it may not be read.
+    """
     try:
         manifest = read_object(folder / MANIFEST)
-    except PermissionError as error:
-        raise of_system(error) or error from error
+    except PermissionError:  # not damaged, and no reason to make anything again
+        raise
     except (OSError, NotAnObject) as error:
         raise Damaged(f"{folder} has no readable {MANIFEST}; delete it and make it again.") from error
     files = manifest.get("files")
@@ -107,7 +110,7 @@ def verify(folder: Path, *, sums: bool = True) -> Mapping[str, Any]:
     Without `sums` only the sizes are compared, which takes no time.
     """
     manifest = read_manifest(folder)
-    if manifest.get("sum", fingerprint(manifest)) != fingerprint(manifest):  # the first release wrote none
+    if "sum" in manifest and manifest["sum"] != fingerprint(manifest):  # the first release wrote none
         raise Damaged(f"{folder / MANIFEST} is not as it was published; delete {folder.name} and make it again.")
     for name, expected in manifest["files"].items():
         path = folder / name
@@ -115,6 +118,15 @@ def verify(folder: Path, *, sums: bool = True) -> Mapping[str, Any]:
         if not same or (sums and sha256_file(path) != expected["sha256"]):
             raise Damaged(f"{path} is not as it was published; delete {folder.name} and make it again.")
     return manifest
+
+
+def is_whole(folder: Path, *, sums: bool = True) -> bool:
+    """Whether `verify` finds nothing wrong, and may read what it looks at."""
+    try:
+        verify(folder, sums=sums)
+    except (Damaged, OSError):
+        return False
+    return True
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

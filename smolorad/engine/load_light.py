@@ -22,7 +22,7 @@ from smolorad.engine.native.shape import EMBEDDING
 from smolorad.engine.native.step import NativeModel, packable, takes_prompts
 from smolorad.engine.vocabulary import Vocabulary
 from smolorad.engine.weights import KEPT, Weights, read_weights
-from smolorad.errors import Damaged, NotFound, SmoloraError
+from smolorad.errors import NotFound, SmoloraError
 
 
 def load_light(
@@ -89,21 +89,13 @@ def load_light(
 
 def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> Whole:
     """By the copy of the model's other files, or by themselves: each may have been thrown away or changed meanwhile."""
-    found = kept if _is_whole(kept) else folder if _is_same(folder, dtype, kept.name) else None
+    found = kept if publish.is_whole(kept) else folder if _is_same(folder, dtype, kept.name) else None
     if found is None:
         raise NotFound(f"The model's files are gone from {folder}, or others now; bring them back, or load another model.")
     with uncollected():
         from smolorad.engine.whole import whole_of
 
     return whole_of(found, weights.arrays, dtype)
-
-
-def _is_whole(kept: Path) -> bool:
-    try:
-        publish.verify(kept)
-    except (Damaged, OSError):
-        return False
-    return True
 
 
 def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:

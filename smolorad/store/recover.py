@@ -59,8 +59,9 @@ async def adopt(home: Home, library: Library) -> int:
     """
     adopted = 0
     try:
+        known = await library.places()
         for place in await asyncio.to_thread(_hidden, home, library):
-            await _end_removal(place, library)
+            await _end_removal(place, library, recorded=place.key in known)
         known = await library.places()
         for place in await asyncio.to_thread(_visible, home, library):
             if place.key not in known:
@@ -70,11 +71,11 @@ async def adopt(home: Home, library: Library) -> int:
     return adopted
 
 
-async def _end_removal(place: _Place, library: Library) -> None:
+async def _end_removal(place: _Place, library: Library, *, recorded: bool) -> None:
     """Puts a folder back whose row is there and whose files are; else both go."""
     hidden = place.folder
-    if place.key in await library.places():
-        if await asyncio.to_thread(_is_whole, hidden) and not hidden.with_name(_shown(hidden)).exists():
+    if recorded:
+        if await asyncio.to_thread(publish.is_whole, hidden, sums=False) and not hidden.with_name(_shown(hidden)).exists():
             await asyncio.to_thread(publish.put_back, hidden)
             log.info("a removal that was cut short is undone", kind=place.kind.name, name=place.name)
             return
@@ -175,11 +176,3 @@ def _sweep_empty(folder: Path) -> bool:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        publish.verify(folder, sums=False)
-    except (Damaged, OSError, LookupError, TypeError):
-        return False
-    return True

@@ -22,6 +22,7 @@ from smolorad.engine.load import load
 from smolorad.engine.native.build import library
 from smolorad.engine.starter import ensure_starter
 from tests.mutations import Mutation, contained, copied, damage, mutations
+from tests.powerless import powerless
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, spec
 
@@ -290,3 +291,27 @@ def test_what_cannot_be_made_leaves_what_was_there(tmp_path: Path) -> None:
         kept(folder, lambda stage: (stage / "a").write_text("new") and None, lambda whole: (whole / "a").read_text()) == "new"
     )
     assert kept(folder, fail, lambda whole: (whole / "a").read_text()) == "new"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "a.txt"])
+def test_a_folder_of_the_cache_whose_files_may_not_be_read_is_made_again(tmp_path: Path, name: str) -> None:
+    script = """
+import sys
+from pathlib import Path
+from smolorad.engine.kept import kept
+
+folder, name = Path(sys.argv[1]), sys.argv[2]
+made = []
+
+def make(stage):
+    made.append(stage)
+    (stage / "a.txt").write_text("whole")
+
+for _ in range(3):
+    assert kept(folder, make, lambda found: (found / "a.txt").read_text()) == "whole"
+    (folder / name).chmod(0)
+assert len(made) == 3, made
+"""
+    command = [*powerless(), sys.executable, "-c", script, str(tmp_path / "things" / "thing"), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

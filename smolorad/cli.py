@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from smolora._argv import join_negative
 from smolorad import __version__
-from smolorad.errors import InvalidRequest, SmoloraError, of_system
+from smolorad.errors import InvalidRequest, SmoloraError, system_errors
 
 # sysexits' EX_CONFIG. The systemd unit names it, and the daemon's own EXIT_ALREADY_RUNNING: starting again would not help.
 EXIT_CONFIG = 78
@@ -32,19 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser(argv[:1]).parse_args(join_negative(argv))
     command: Callable[[argparse.Namespace], int] = given.command
     try:
-        return command(given)
-    except (SmoloraError, OSError) as error:
-        print(f"smolorad: {_known(error).message}", file=sys.stderr)
+        with system_errors():
+            return command(given)
+    except SmoloraError as error:
+        print(f"smolorad: {error.message}", file=sys.stderr)
         return 1
-
-
-def _known(error: SmoloraError | OSError) -> SmoloraError:
-    """The error in one sentence; raises it where the system's has none."""
-    if isinstance(error, SmoloraError):
-        return error
-    if (known := of_system(error)) is None:
-        raise error
-    return known
 
 
 def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
@@ -102,13 +94,14 @@ def _serve(given: argparse.Namespace) -> int:
     from smolorad.config import Settings
 
     try:
-        settings = Settings.resolve(vars(given), os.environ)
-        from smolorad.daemon import EXIT_ALREADY_RUNNING, run
+        with system_errors():
+            settings = Settings.resolve(vars(given), os.environ)
+            from smolorad.daemon import EXIT_ALREADY_RUNNING, run
 
-        status = run(settings)
+            status = run(settings)
         is_hopeless = status == EXIT_ALREADY_RUNNING
-    except (SmoloraError, OSError) as error:
-        print(f"smolorad: {_known(error).message}", file=sys.stderr)
+    except SmoloraError as error:
+        print(f"smolorad: {error.message}", file=sys.stderr)
         status, is_hopeless = EXIT_CONFIG, True
     # launchd starts again whatever does not end with 0, for ever.
     return 0 if given.under_launchd and is_hopeless else status

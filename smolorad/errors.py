@@ -32,7 +32,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -243,6 +244,17 @@ def of_system(error: BaseException, platform: str = sys.platform) -> SmoloraErro
     if error.errno == errno.ENOENT:
         return NotFound(f"{file} does not exist; check the path.")
     return None
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """What the system refuses inside is raised as `of_system` has it; what it has no sentence for stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if (known := of_system(error)) is None:
+            raise
+        raise known from error
 
 
 def _in_full(error: OSError) -> OSError:

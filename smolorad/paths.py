@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from smolorad.domain import Ref
-from smolorad.errors import InvalidRequest, NoAccess, of_system
+from smolorad.errors import InvalidRequest, NoAccess, system_errors
 
 # sun_path holds 104 bytes on macOS, its closing zero included; Linux has 108. One limit for both keeps configurations portable.
 SOCKET_PATH_LIMIT_BYTES = 103
@@ -135,7 +134,7 @@ def private_folder(path: Path, ours: Callable[[], bool] = lambda: True) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if not mode & 0o077:
         return
-    with _typed():
+    with system_errors():
         if mode & stat.S_ISVTX or not (ours() or not any(path.iterdir())):
             # Nobody shall be led to close a folder of the system's, such as /tmp or /.
             shared = mode & stat.S_ISVTX or os.path.ismount(path)
@@ -185,7 +184,7 @@ def check_own_file(path: Path) -> None:
     A link is refused, also one that leads nowhere: what it leads to would be written. Raises NoAccess where permissions or the
     disk forbid to write it.
     """
-    with _typed():
+    with system_errors():
         try:
             found = path.lstat()
         except FileNotFoundError:
@@ -224,7 +223,7 @@ def check_readable(folder: Path, suffixes: Collection[str]) -> None:
     Each file is opened: macOS lets a background service list what it then may not open. Raises NoAccess, InvalidRequest,
     NotFound.
     """
-    with _typed(), os.scandir(folder) as entries:
+    with system_errors(), os.scandir(folder) as entries:
         for entry in entries:
             if os.path.splitext(entry.name)[1] not in suffixes or entry.is_dir():
                 continue
@@ -235,16 +234,6 @@ def check_readable(folder: Path, suffixes: Collection[str]) -> None:
                     raise InvalidRequest(f"{entry.path} is no regular file; replace it by one.")
             finally:
                 os.close(fd)
-
-
-@contextlib.contextmanager
-def _typed() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if (known := of_system(error)) is None:
-            raise
-        raise known from error
 
 
 def check_utf8(path: Path, variable: str) -> None:

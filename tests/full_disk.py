@@ -13,6 +13,7 @@ from smolorad.jobs import run
 from smolorad.store.database import Database
 
 LOOK_S = 0.02
+SAID = "The disk is full; it continues when there is room."  # to a watcher of a job that waits
 _CODES = {
     "database or disk is full": sqlite3.SQLITE_FULL,
     "disk I/O error": sqlite3.SQLITE_IOERR,

@@ -40,6 +40,15 @@ _LLAMA = {
     **_SHAPE,
 }
 _MAMBA = {"mamba_n_heads": 6, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
+# Multi-head latent attention, whose values are of another width than its queries.
+_LATENT = _LLAMA | {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 12,
+}
 _CONFIGS: dict[str, dict[str, object]] = {
     "bamba": _LLAMA | _MAMBA | {"attn_layer_indices": [1], "head_dim": 12},
     "falcon_h1": _LLAMA | _MAMBA | {"mamba_d_ssm": 96, "head_dim": 12},
@@ -67,14 +76,8 @@ _CONFIGS: dict[str, dict[str, object]] = {
     "qwen2": _LLAMA,
     "mistral": _LLAMA | {"head_dim": 12, "sliding_window": None},
     "qwen3": _LLAMA | {"head_dim": 16},
-    "deepseek_v3": _LLAMA
+    "deepseek_v3": _LATENT
     | {
-        "num_key_value_heads": 4,
-        "q_lora_rank": 24,
-        "kv_lora_rank": 16,
-        "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 16,
-        "v_head_dim": 12,
         "first_k_dense_replace": 1,
         "moe_intermediate_size": 32,
         "n_routed_experts": 4,
@@ -82,15 +85,7 @@ _CONFIGS: dict[str, dict[str, object]] = {
         "topk_group": 1,
         "num_experts_per_tok": 2,
     },
-    "minicpm3": _LLAMA
-    | {
-        "num_key_value_heads": 4,
-        "q_lora_rank": 24,
-        "kv_lora_rank": 16,
-        "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 16,
-        "v_head_dim": 12,
-    },
+    "minicpm3": _LATENT,
     "xlm": {"emb_dim": 48, "n_layers": 2, "n_heads": 4, "init_std": _SPREAD, "embed_init_std": _SPREAD},
     "bert": {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"},
     "bert-generation": {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"},

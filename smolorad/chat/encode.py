@@ -19,6 +19,7 @@ from smolorad.chat.special import ControlTokens
 from smolorad.chat.tracked import TEMPLATE, origins_of, without_marks
 
 ID_BYTES = 4
+TRIAL = "The quick brown fox, 1 + 1 = 2: \u00fc \U0001f642\n"  # a text by which a tokenizer shows whether it works at all
 _PLACEHOLDER, _FILL = 0xF0000, "\U000ffffd"  # private characters: which token, and as many as it has characters
 Plain = Callable[[Sequence[str]], list[bytes]]
 

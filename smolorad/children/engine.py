@@ -263,7 +263,7 @@ class EngineProcess:
 
     async def kill(self, why: str = "") -> None:
         """See Engine."""
-        await (self._child.kill(why) if why else self._child.kill())
+        await self._child.kill(why)
 
     async def wait(self) -> int:
         """See Engine."""

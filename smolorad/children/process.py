@@ -183,10 +183,13 @@ class Child:
         except (TimeoutError, EngineUnavailable):
             log.info("child drained", child=self.name, pid=self.pid, seconds=round(time.monotonic() - began, 3))
 
-    async def kill(self, why: str = "gave no sign of life") -> None:
-        """SIGKILL, unless it is gone; returns when it is reaped. `why` is told to those whose calls end with it."""
+    async def kill(self, why: str = "") -> None:
+        """SIGKILL, unless it is gone; returns when it is reaped. `why` is told to those whose calls end with it.
+
+        Default: that it gave no sign of life.
+        """
         if not self._status.done():
-            self._killed = self._killed or why
+            self._killed = self._killed or why or "gave no sign of life"
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         await self.wait()

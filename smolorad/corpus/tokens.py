@@ -11,13 +11,12 @@ from tokenizers import Tokenizer
 
 from smolora._json_file import NotAnObject, read_object
 from smolorad.chat import model as chat
-from smolorad.chat.encode import Plain
+from smolorad.chat.encode import TRIAL, Plain
 from smolorad.chat.template import source_of
 from smolorad.corpus.foreign import first_line
 from smolorad.corpus.words import WordEncoder
 from smolorad.errors import Damaged, is_panic
 
-_TRIAL = "The quick brown fox, 1 + 1 = 2: \u00fc \U0001f642\n"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _CONTEXT = ("max_position_embeddings", "n_positions")
 
@@ -63,8 +62,8 @@ def _read(tokenizer: Path) -> tuple[Tokenizer, Plain]:
     try:
         read = Tokenizer.from_file(str(tokenizer))
         words = WordEncoder(read, msgspec.json.decode(tokenizer.read_bytes(), type=_Spec))
-        words.encode([_TRIAL])
-        read.decode(read.encode(_TRIAL).ids)
+        words.encode([TRIAL])
+        read.decode(read.encode(TRIAL).ids)
     except BaseException as error:  # the library raises no narrower class than Exception, and panics
         if not isinstance(error, Exception) and not is_panic(error):
             raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,10 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _names(path: Path) -> list[str]:
-    """The tensors' names; none where the file is damaged, which whoever reads it finds out."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return list(file.keys())
-    except SafetensorError:
-        return []
+def _names(path: Path) -> Iterator[str]:
+    """The tensors' names, once they are asked for; none where the file is damaged, which is found when it is read."""
+    with contextlib.suppress(SafetensorError), safe_open(path, framework="numpy") as file:
+        yield from file.keys()
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:

@@ -29,7 +29,8 @@ _COMMON = ("model.layers.11.post_attention_layernorm", "transformer.h.11.attn.c_
 
 def is_slow(config: Mapping[str, Any], tensors: Iterable[str]) -> bool:
     """Whether the patterns of an adapter's config take more than some seconds; `tensors` are the names of its weights."""
-    return takes_long([pattern for own, pattern in _patterns(config) if _may_take_long(own)], _modules(tensors))
+    patterns = [pattern for own, pattern in _patterns(config) if _may_take_long(own)]
+    return bool(patterns) and takes_long(patterns, _modules(tensors))
 
 
 def is_slow_name(key: str, modules: Iterable[str]) -> bool:

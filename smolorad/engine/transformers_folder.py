@@ -9,6 +9,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from smolorad.chat.encode import TRIAL
 from smolorad.engine.facts import CONFIG, GENERATION, read_config, read_json
 from smolorad.engine.failure import reading
 from smolorad.engine.quantised import refuse_quantised
@@ -17,7 +18,6 @@ from smolorad.errors import Damaged, UnsupportedModel
 # Where neither the config nor the tokenizer tells.
 _CONTEXT_LENGTH = 2048
 _MOST_CONTEXT = 2**31 - 1  # in the contract's field
-_TRIAL = "The quick brown fox, 1 + 1 = 2: \u00fc \U0001f642\n"
 # Keys of a config.json that choose code: transformers has fetched and run what they name (CVE-2026-4372).
 _CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
 
@@ -84,7 +84,7 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     with reading(f"The tokenizer in {folder}", "get the model again"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
         # What serving asks of it.
-        tokenizer.decode(tokenizer.encode(_TRIAL, add_special_tokens=True)[:100])
+        tokenizer.decode(tokenizer.encode(TRIAL, add_special_tokens=True)[:100])
         special, added = tokenizer.special_tokens_map, tokenizer.added_tokens_decoder
         if not all(isinstance(token, str) for token in special.values() if not isinstance(token, list)):
             raise ValueError(f"its special tokens are {special}")

@@ -130,14 +130,15 @@ def _check_folder(path: Path) -> None:
     if os.path.isfile(path):
         raise NotFound(f"{path} is a file, not a model folder; name the folder that has it.")
     check_readable(path, _READ)
-    if not (path / "config.json").is_file() and is_adapter(path):
+    if (path / "config.json").is_file():
+        return
+    if is_adapter(path):
         raise UnsupportedModel(adapter_instead(str(path)))
-    if not (path / "config.json").is_file() and (instead := gguf_instead(path)):
+    if instead := gguf_instead(path):
         raise UnsupportedModel(instead)
-    if not (path / "config.json").is_file():
-        raise NotFound(
-            f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."
-        )
+    raise NotFound(
+        f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."
+    )
 
 
 def _stamp(path: Path) -> tuple[tuple[str | int, ...], ...]:

@@ -30,7 +30,7 @@ _OURS = "/smolora.v1."
 MESSAGE_LIMIT_BYTES = 4 * 2**20
 _DETAILS_KEY = "grpc-status-details-bin"
 # gRPC begins to refuse metadata above 8 KiB. The details travel there in base64, and the message a second time beside them.
-_MESSAGE_LIMIT_BYTES = 1000
+_SENTENCE_LIMIT_BYTES = 1000
 _VIOLATIONS_LIMIT_BYTES = 2500
 
 CODE: Mapping[str, grpc.StatusCode] = {
@@ -97,12 +97,13 @@ class Unreadable(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         parse, streams = handler.request_deserializer, handler.request_streaming
 
         def read(data: bytes) -> Any:
-            error = InvalidRequest("The request is no message of the contract smolora.v1; make it with its stubs.")
             if len(data) > MESSAGE_LIMIT_BYTES:
                 error = InvalidRequest(f"The request has {_too_large(len(data))}; send less in one call.")
             else:
-                with contextlib.suppress(DecodeError):
+                try:
                     return parse(data)
+                except DecodeError:
+                    error = InvalidRequest("The request is no message of the contract smolora.v1; make it with its stubs.")
             if streams:  # read inside the handler, so that it can be raised
                 raise error
             return error
@@ -159,9 +160,9 @@ def status_of(error: SmoloraError) -> status_pb2.Status:
 
 def _cut(message: str) -> str:
     data = message.encode(errors="replace")
-    if len(data) <= _MESSAGE_LIMIT_BYTES:
+    if len(data) <= _SENTENCE_LIMIT_BYTES:
         return data.decode()
-    return data[:_MESSAGE_LIMIT_BYTES].decode(errors="ignore") + "…"
+    return data[:_SENTENCE_LIMIT_BYTES].decode(errors="ignore") + "…"
 
 
 def _bad_request(violations: Iterable[Violation]) -> error_details_pb2.BadRequest:

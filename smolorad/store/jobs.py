@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import sqlite3
-import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -112,17 +111,15 @@ class JobStore:
 
     async def unfinished(self) -> list[Job]:
         """Queued, running, interrupted and paused jobs, oldest first. A row that cannot be read is left out."""
-        return await self._database.run(lambda db: readable(db.execute(SQL["unfinished_jobs"]), _job, sys.maxsize))
+        return await self._database.run(lambda db: readable(db.execute(SQL["unfinished_jobs"]), _job))
 
     async def failed_preparations(self) -> list[Job]:
         """Of each dataset the last preparation that has ended, where it has failed."""
-        return await self._database.run(lambda db: readable(db.execute(SQL["failed_preparations"]), _job, sys.maxsize))
+        return await self._database.run(lambda db: readable(db.execute(SQL["failed_preparations"]), _job))
 
     async def failures_of(self, dataset: str) -> list[Job]:
         """Every preparation of a dataset that has failed."""
-        return await self._database.run(
-            lambda db: readable(db.execute(SQL["failures_of"], {"target": dataset}), _job, sys.maxsize)
-        )
+        return await self._database.run(lambda db: readable(db.execute(SQL["failures_of"], {"target": dataset}), _job))
 
     async def move(
         self,

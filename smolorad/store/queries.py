@@ -45,8 +45,8 @@ def from_json(kind: type[T], text: str) -> T:
         ) from error
 
 
-def readable(rows: Iterable[sqlite3.Row], read: Callable[[sqlite3.Row], T], limit: int) -> list[T]:
-    """The first `limit` values of rows that can be read; one damaged row does not hide the others of a list."""
+def readable(rows: Iterable[sqlite3.Row], read: Callable[[sqlite3.Row], T], limit: int | None = None) -> list[T]:
+    """The first `limit` values of rows that can be read, or all; one damaged row does not hide the others of a list."""
     return list(itertools.islice(_readable(rows, read), limit))
 
 

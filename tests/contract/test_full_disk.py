@@ -19,10 +19,9 @@ from smolorad.store.library import Library
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until, upload
 from tests.contract.library import assert_whole
 from tests.contract.test_models import peft_files
-from tests.full_disk import FullDisk
+from tests.full_disk import SAID, FullDisk
 
 NO_SPACE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_SPACE")
-SAID = "The disk is full; it continues when there is room."
 
 
 @pytest.fixture

@@ -13,13 +13,12 @@ from smolorad.jobs import run
 from smolorad.jobs.run import FULL
 from smolorad.paths import Home
 from smolorad.store.database import Database
-from tests.full_disk import FullDisk
+from tests.full_disk import SAID, FullDisk
 from tests.unit.jobs.conftest import Desk, desk_over
 
 Q, R, INT, S = JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED, JobState.SUCCEEDED
 F, C, P = JobState.FAILED, JobState.CANCELLED, JobState.PAUSED
 DIED = EngineUnavailable("The engine died.")
-SAID = "The disk is full; it continues when there is room."
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from smolorad.jobs.shelf import Shelf
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Resolver
+from smolorad.store.database import CannotWrite
 from smolorad.store.library import Library
 
 log = Log(__name__)
@@ -64,7 +65,7 @@ class Merge:
         """Publishes the model."""
         spec = _spec(job)
         model = await self._shelf.put_model(job, spec.name, Origin.MERGE, spec.adapter, made.facts, made.proof, made.sums)
-        with contextlib.suppress(NoSpace):  # it makes the next merge faster, and no more
+        with contextlib.suppress(NoSpace, CannotWrite):  # it makes the next merge faster, and no more
             await self._library.remember(MERGED_KEY, model.name)
         return model.name
 

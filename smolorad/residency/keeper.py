@@ -36,6 +36,7 @@ from smolorad.log import Log
 from smolorad.residency.keep_alive import KeepAlive
 from smolorad.residency.resolve import Base, Resolver, Tell
 from smolorad.residency.supervisor import Supervisor
+from smolorad.store.database import CannotWrite
 from smolorad.store.library import Library
 
 log = Log(__name__)
@@ -463,10 +464,10 @@ class Residency:
         return name
 
     async def _remember(self, key: str, value: str) -> None:
-        """For the next start. What has been done to the engine is done, also where a full disk does not take the note of it."""
+        """For the next start. What has been done to the engine is done, also where the disk does not take the note of it."""
         try:
             await self._library.remember(key, value)
-        except NoSpace as error:
+        except (NoSpace, CannotWrite) as error:
             log.warning("what is loaded cannot be written down", key=key, why=error.message)
 
     def _engine_lost(self) -> None:

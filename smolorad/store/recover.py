@@ -22,6 +22,7 @@ from smolorad.domain.bounds import REVISION
 from smolorad.errors import AlreadyExists, Damaged, NoSpace
 from smolorad.log import Log
 from smolorad.paths import Home
+from smolorad.store.database import CannotWrite
 from smolorad.store.library import Library
 
 log = Log(__name__)
@@ -66,7 +67,7 @@ async def adopt(home: Home, library: Library) -> int:
         for place in await asyncio.to_thread(_visible, home, library):
             if place.key not in known:
                 adopted += await _adopt(place)
-    except NoSpace as error:
+    except (NoSpace, CannotWrite) as error:
         log.warning("folders are not recorded before the next start", why=error.message)
     return adopted
 

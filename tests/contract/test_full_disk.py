@@ -148,19 +148,24 @@ async def test_what_is_removed_makes_the_room_that_its_row_needs(
     assert not (await house.models.ListModels(models_pb2.ListModelsRequest())).models
 
 
-async def test_a_load_is_answered_though_it_cannot_be_written_down(house: House, disk: FullDisk) -> None:
-    disk.full = True
+MESSAGES = pytest.mark.parametrize("message", ["database or disk is full", "disk I/O error", "database is locked"])
+
+
+@MESSAGES
+async def test_a_load_is_answered_though_it_cannot_be_written_down(house: House, disk: FullDisk, message: str) -> None:
+    disk.full, disk.message = True, message
     await house.models.UnloadModel(models_pb2.UnloadModelRequest())
     assert (await loaded(house)).name == "starter"
     assert disk.refused
 
 
-async def test_a_daemon_starts_on_a_full_disk(house: House, disk: FullDisk) -> None:
+@MESSAGES
+async def test_a_daemon_starts_on_a_full_disk(house: House, disk: FullDisk, message: str) -> None:
     home = house.settings.places
     assert await house.stop() == 0
     async with Database.open(home.database) as database:
         await Library(database).forget("adapter", "support", 1)  # as if it had not been recorded
-    disk.full = True
+    disk.full, disk.message = True, message
     await house.start()
     assert not (await house.models.ListAdapters(models_pb2.ListAdaptersRequest())).adapters
     disk.full = False

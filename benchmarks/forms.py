@@ -21,8 +21,8 @@ from benchmarks.harness import REPOSITORY, Bench, PeerMissing, Result, daemon, p
 from benchmarks.peers import Figures
 from smolora import Client
 from smolorad.domain import ResponseFormat
-from smolorad.engine.constraint import Constraints
-from smolorad.engine.vocabulary import Vocabulary
+from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.text.vocabulary import Vocabulary
 
 PROMPT = "Explain how tides work in simple terms."
 SCHEMA = {

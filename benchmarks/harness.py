@@ -26,8 +26,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.peers import Figures
 from smolora import Client
-from smolora._paths import cache_path
-from smolorad.engine.starter import ensure_starter
+from smolora.common.paths import cache_path
+from smolorad.engine.worker.starter import ensure_starter
 
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 60.0

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from smolora._paths import cache_path
+from smolora.common.paths import cache_path
 from smolorad.domain import Precision
+from smolorad.engine.model.native_support import shape_of, weights_of
 from smolorad.engine.native.build import library
-from smolorad.engine.native.describe import shape_of, weights_of
-from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
+from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 
 ROOT = Path(__file__).parents[1]
 TOKENS = 512  # of each text

@@ -52,7 +52,7 @@ PLANTED = (
         "step.c",
         "store(m->format, s->values[l], at, v, d);",
         "store(m->format, s->values[l], at, v, d + 1);",
-        "tests/unit/engine/native/test_step.py::test_every_known_architecture[llama]",
+        "tests/unit/engine/native/test_decoder.py::test_every_known_architecture[llama]",
         "heap-buffer-overflow",
     ),
     Planted(

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from smolora._argv import join_negative
+from smolora.common.argv import join_negative
 from smolorad import __version__
 from smolorad.errors import InvalidRequest, SmoloraError, system_errors
 
@@ -125,7 +125,7 @@ def _install(given: argparse.Namespace) -> int:
 
 
 def _uninstall(given: argparse.Namespace) -> int:
-    from smolora._paths import home_path
+    from smolora.common.paths import home_path
     from smolorad import install
 
     try:
@@ -155,7 +155,7 @@ def _doctor(given: argparse.Namespace) -> int:
 
 def _train_job(given: argparse.Namespace) -> int:
     # This process becomes the training: launchers watch the one that they have started.
-    os.execv(sys.executable, [sys.executable, "-m", "smolorad.engine.job_file", given.file])
+    os.execv(sys.executable, [sys.executable, "-m", "smolorad.engine.train_job", given.file])
 
 
 _NEED_EXTRA = ("serve", "install", "doctor", "train-job")

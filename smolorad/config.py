@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from smolora import _paths
+from smolora.common import paths
 from smolorad.domain import Bounds, Device, Dtype, Precision
 from smolorad.errors import InvalidRequest
 from smolorad.paths import Home
@@ -83,7 +83,7 @@ class Settings:
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Adds one flag for each setting, and `--config`, to a parser; unset flags are absent from the namespace."""
         parser.add_argument(
-            "--config", default=argparse.SUPPRESS, metavar="FILE", help=f"the TOML file; default: {_paths.config_path()}"
+            "--config", default=argparse.SUPPRESS, metavar="FILE", help=f"the TOML file; default: {paths.config_path()}"
         )
         for f in _table():
             if f.metadata["in_file_only"]:
@@ -111,15 +111,15 @@ class Settings:
     def resolve(cls, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None) -> Settings:
         """As `load`, for flags that a parser with `add_arguments` has read; names that are no setting are left out."""
         values = {
-            **_from_file(flags.get("config") or environ.get(CONFIG_VARIABLE), file or _paths.config_path()),
+            **_from_file(flags.get("config") or environ.get(CONFIG_VARIABLE), file or paths.config_path()),
             **_from_environ(environ),
             **{f.name: _read(f, flags[f.name], _flag(f.name)) for f in _table() if f.name in flags},
         }
         home = values.get("home")
         try:
-            values["home"] = home or _paths.home_path(environ)
+            values["home"] = home or paths.home_path(environ)
             # A home of the file or of a flag moves the socket with it, unless the socket is named too.
-            values["socket"] = values.get("socket") or _paths.socket_path(environ, home)
+            values["socket"] = values.get("socket") or paths.socket_path(environ, home)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         return cls(environ=dict(environ), **values)
@@ -147,7 +147,7 @@ def _kind(name: str) -> Any:
 
 def _from_file(named: str | None, default: Path) -> dict[str, Any]:
     try:
-        path = _paths.absolute(named) if named else default
+        path = paths.absolute(named) if named else default
     except ValueError as error:
         raise InvalidRequest(f"{error} It is named by --config or {CONFIG_VARIABLE}.") from None
     try:
@@ -253,7 +253,7 @@ def _names(raw: Any) -> tuple[str, ...]:
 
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _READERS: Mapping[Any, Callable[[Any], Any]] = {
-    Path: lambda raw: _paths.strip_scheme(_text(raw)),
+    Path: lambda raw: paths.strip_scheme(_text(raw)),
     str: _text,
     int: _integer,
     float: _number,

@@ -21,14 +21,14 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from smolora import _paths
+from smolora.common import paths
 from smolorad import log as logs
+from smolorad.app import SERVICES, Rooms, Seams, real_seams
 from smolorad.config import Settings
 from smolorad.errors import BadState, InvalidRequest, of_system
 from smolorad.log import Log
 from smolorad.paths import check_own_file, check_socket_path, check_utf8, socket_folder
-from smolorad.rooms import SERVICES, Rooms, Seams, real_seams
-from smolorad.services.wire import MESSAGE_LIMIT_BYTES, Unreadable
+from smolorad.services.grpc_errors import MESSAGE_LIMIT_BYTES, Unreadable
 from smolorad.store.database import Database
 
 log = Log(__name__)
@@ -60,7 +60,7 @@ def run(settings: Settings, seams: Seams | None = None) -> int:
     for path, variable in (
         (settings.home, "SMOLORA_HOME"),
         (settings.socket, "SMOLORA_SOCKET"),
-        (_paths.cache_path(), "XDG_CACHE_HOME"),
+        (paths.cache_path(), "XDG_CACHE_HOME"),
     ):
         check_utf8(path, variable)
     check_socket_path(settings.socket)
@@ -129,7 +129,7 @@ async def _bound(path: Path, rooms: Rooms) -> tuple[grpc.aio.Server, health.aio.
     for name in ("", *SERVICES):
         await pulse.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        server.add_insecure_port(_paths.grpc_target(path))
+        server.add_insecure_port(paths.grpc_target(path))
     except RuntimeError as error:
         raise InvalidRequest(f"The socket {path} cannot be bound; remove what stands there, or choose another path.") from error
     await server.start()

@@ -130,7 +130,7 @@ def device() -> Finding:
     """Where models would compute: torch is asked in a child."""
     try:
         asked = subprocess.run(
-            [sys.executable, "-m", "smolorad.engine.doctor"],
+            [sys.executable, "-m", "smolorad.engine.runtime.doctor"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,7 +1,7 @@
 """Every way a call can fail, once.
 
 A class exists where a caller can do something different about it; `reason` is the contract's word for it
-(`proto/smolora/v1/errors.proto`) and `services/wire.py` alone turns it into a gRPC status.
+(`proto/smolora/v1/errors.proto`) and `services/grpc_errors.py` alone turns it into a gRPC status.
 
 SmoloraError
 ├── InvalidRequest          a field out of bounds

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from smolora._json_file import NotAnObject, read_object
+from smolora.common.json_file import NotAnObject, read_object
 from smolorad.errors import AlreadyExists, Damaged
 
 MANIFEST = "manifest.json"

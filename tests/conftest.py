@@ -76,7 +76,7 @@ def home(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def starter_model() -> Path:
     """The folder of the starter model, SmolLM2-135M-Instruct in bf16; fetched and converted once for this user."""
-    from smolora._paths import cache_path
-    from smolorad.engine.starter import ensure_starter
+    from smolora.common.paths import cache_path
+    from smolorad.engine.worker.starter import ensure_starter
 
     return ensure_starter(cache_path())

@@ -1,4 +1,4 @@
-"""A child for the tests of `smolorad.children.process`: it does what the fields of a Generate command say.
+"""A child for the tests of `smolorad.children.child`: it does what the fields of a Generate command say.
 
 The prompt names it: `say A B` answers with the words as text; `hang` waits until the call is cancelled; `fail` ends with a
 Failure; `die` kills the process; `exit` ends it. CountTokens answers at once, so that a test sees what came before is done.

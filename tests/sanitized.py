@@ -17,8 +17,8 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from smolorad.engine import kvcache, memory
-from smolorad.engine.native import build, library, step
+from smolorad.engine.native import build, decoder, kv_cache, library
+from smolorad.engine.runtime import buffers
 
 _LINE_BYTES = 64
 _libc = ctypes.CDLL(None)
@@ -36,16 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Puts exact memory in its place, for as long as the process lives."""
     settings.register_profile("sanitized", deadline=None, derandomize=True, max_examples=400)
     settings.load_profile("sanitized")
-    memory.Reserve.take = _take  # type: ignore[method-assign]
-    memory.Reserve.give_back = lambda self, memory: None  # type: ignore[method-assign]
+    buffers.Reserve.take = _take  # type: ignore[method-assign]
+    buffers.Reserve.give_back = lambda self, memory: None  # type: ignore[method-assign]
     library.aligned = _exact
-    assert step.aligned_fp32.__globals__["aligned"] is _exact
-    assert kvcache.Reserve is memory.Reserve
+    assert decoder.aligned_fp32.__globals__["aligned"] is _exact
+    assert kv_cache.Reserve is buffers.Reserve
     if sources := config.getoption("--native-sources"):
         build._FOLDER = Path(sources)
 
 
-def _take(self: memory.Reserve, nbytes: int, *, whole: bool) -> Any:
+def _take(self: buffers.Reserve, nbytes: int, *, whole: bool) -> Any:
     return _allocated(nbytes) if nbytes else mmap.mmap(-1, 1)
 
 

@@ -49,7 +49,7 @@ class Worker:
 
 
 @contextmanager
-def running_worker(environ: Mapping[str, str], module: str = "smolorad.engine.offline") -> Iterator[Worker]:
+def running_worker(environ: Mapping[str, str], module: str = "smolorad.engine.worker") -> Iterator[Worker]:
     """A worker with this environment beside the tests' own; its end of the socket closes with the block, and so it ends."""
     ours, its = socket.socketpair()
     frames = Frames(ours)

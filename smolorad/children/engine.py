@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smolora.v1 import generation_pb2, settings_pb2
-from smolorad.children.process import Child
+from smolorad.children.child import Child
 from smolorad.domain import (
     ChatMessage,
     Checkpoint,

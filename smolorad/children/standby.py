@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from smolorad.children.process import Child
+from smolorad.children.child import Child
 from smolorad.errors import EngineUnavailable
 from smolorad.log import Log
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from smolora.v1 import datasets_pb2
-from smolorad.children.process import Child
+from smolorad.children.child import Child
 from smolorad.children.standby import Standby
 from smolorad.domain import Dataset, DatasetDiff, Dtype, Fetched, Merged, Note, PhaseProgress, Prepared, PrepareSpec, Preview
 from smolorad.errors import EngineUnavailable, Internal
@@ -24,7 +24,7 @@ T = TypeVar("T", Prepared, Merged, Fetched)
 
 # What is cancelled cleans up by itself, unless it is deep in a library, as in a download, where no cancel is heard.
 _PATIENCE_S = 3.0
-_CORPUS, _WEIGHTS, _STANDBY = "smolorad.corpus", "smolorad.engine.offline", "smolorad.engine.standby"
+_CORPUS, _WEIGHTS, _STANDBY = "smolorad.corpus", "smolorad.engine.worker", "smolorad.engine.worker.standby"
 _NAMES = {_CORPUS: "corpus worker", _WEIGHTS: "weights worker", _STANDBY: "weights worker"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from smolora._text.dedup import Seen
+from smolora.common.text.dedup import Seen
 from smolorad.chat.turns import Value
-from smolorad.corpus.arrow import read_batches, rows_of, shape_of
+from smolorad.corpus.arrow_file import read_batches, rows_of, shape_of
 from smolorad.corpus.preview import plain_text
 from smolorad.corpus.report import Host
 from smolorad.corpus.shapes import COLUMNS, key_of

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smolora._models import ProblemKind, RowProblem
-from smolora._text.compressed import bare_name, open_binary
-from smolora._text.csv import read_table
-from smolora._text.csv_form import TAB
-from smolora._text.json_array import read_json
-from smolora._text.jsonl import read_objects
-from smolora._text.rows import BadFile, Records, Row, Rows
-from smolora._text.txt import LINE, PARAGRAPH, read_markdown, read_txt
-from smolorad.corpus.infer import Source
+from smolora.common.text.compressed import bare_name, open_binary
+from smolora.common.text.csv import read_table
+from smolora.common.text.csv_form import TAB
+from smolora.common.text.json_array import read_json
+from smolora.common.text.jsonl import read_objects
+from smolora.common.text.rows import BadFile, Records, Row, Rows
+from smolora.common.text.txt import LINE, PARAGRAPH, read_markdown, read_txt
+from smolorad.corpus.file_types import Source
 from smolorad.corpus.report import Host
 from smolorad.corpus.shaper import Shaper
 from smolorad.corpus.shapes import Sample
-from smolorad.corpus.watched import WatchedFile
+from smolorad.corpus.watched_file import WatchedFile
 from smolorad.domain import FileType, PrepareSpec
 from smolorad.errors import BadData
 

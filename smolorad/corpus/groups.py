@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import pyarrow as pa
 
-from smolorad.corpus.arrow import numbered
+from smolorad.corpus.arrow_file import numbered
 from smolorad.corpus.split import held_out, held_out_rows
 
 _DIGEST_BYTES = 8

@@ -12,7 +12,7 @@ from smolorad.chat.spans import Span
 from smolorad.chat.tracked import Tracked
 from smolorad.chat.turns import Value
 from smolorad.corpus.shapes import texts_of
-from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.tokenizer import ModelText
 from smolorad.domain import ProblemKind, Shape
 
 Problem = tuple[ProblemKind, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from smolorad.corpus.named import TEST, TRAIN, VALIDATION, NamedFiles
+from smolorad.corpus.named_splits import TEST, TRAIN, VALIDATION, NamedFiles
 
 _MOST_NAMES, _MOST_CHARACTERS = 12, 60
 _MOST_FIELDS = 200

@@ -14,15 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from smolorad.corpus.arrow import DraftWriter, shape_of
-from smolorad.corpus.cut import cutter
-from smolorad.corpus.finish import Finisher
-from smolorad.corpus.gather import Gatherer
-from smolorad.corpus.named import VALIDATION
+from smolorad.corpus.arrow_file import DraftWriter, shape_of
+from smolorad.corpus.chunk import cutter
+from smolorad.corpus.first_pass import Gatherer
+from smolorad.corpus.named_splits import VALIDATION
 from smolorad.corpus.reading import Reader
 from smolorad.corpus.report import Host, Tally
-from smolorad.corpus.sides import sides_of
-from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.second_pass import Finisher
+from smolorad.corpus.split_assignment import sides_of
+from smolorad.corpus.tokenizer import ModelText
 from smolorad.corpus.write import write_tokenizer
 from smolorad.domain import ChunkUnit, OnError, Prepared, PrepareSpec
 from smolorad.publish import fresh

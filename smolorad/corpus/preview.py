@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from smolorad.chat.folder import parses_special
 from smolorad.chat.turns import Value
-from smolorad.corpus.arrow import read_batches, rows_of, shape_of
+from smolorad.corpus.arrow_file import read_batches, rows_of, shape_of
 from smolorad.corpus.measure import ShownRow, shown_rows
 from smolorad.corpus.shapes import COLUMNS
-from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.tokenizer import ModelText
 from smolorad.corpus.write import data_file
 from smolorad.domain import Preview, PreviewRow, RowSpan, Shape
 from smolorad.errors import NotFound

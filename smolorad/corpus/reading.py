@@ -7,9 +7,9 @@ from pathlib import Path
 
 from smolora._models import RowProblem
 from smolorad.corpus import notes
+from smolorad.corpus.file_types import Source, infer
 from smolorad.corpus.files import FileReader, shaped
-from smolorad.corpus.infer import Source, infer
-from smolorad.corpus.named import TEST, VALIDATION, NamedFiles, named_files
+from smolorad.corpus.named_splits import TEST, VALIDATION, NamedFiles, named_files
 from smolorad.corpus.report import Host, Tally
 from smolorad.corpus.shaper import Shaper
 from smolorad.corpus.shapes import Sample

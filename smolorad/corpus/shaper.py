@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from smolora._models import ProblemKind as ClientKind
 from smolora._models import RowProblem
-from smolora._text.jsonl import no_field
-from smolora._text.lines import MAX_LINE_BYTES
-from smolora._text.rows import Record, Row, excerpt, fault, quoted
+from smolora.common.text.jsonl import no_field
+from smolora.common.text.lines import MAX_LINE_BYTES
+from smolora.common.text.rows import Record, Row, excerpt, fault, quoted
 from smolorad.chat.turns import Value
+from smolorad.corpus.columns import Fields, values_of
 from smolorad.corpus.fields import FORMS, OPTIONAL, REFUSED, SPLIT, Form, fitting, is_empty, refusal
-from smolorad.corpus.named import split_named
+from smolorad.corpus.named_splits import split_named
 from smolorad.corpus.shapes import COLUMNS, Sample, texts_of
 from smolorad.corpus.unfit import Unfit
-from smolorad.corpus.values import Fields, values_of
 from smolorad.domain import Shape
 
 _TEXT = "text"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from smolora._text.rows import excerpt
+from smolora.common.text.rows import excerpt
 from smolorad.chat.turns import Value
 from smolorad.domain import Shape
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from smolorad.chat.encode import ID_BYTES
 from smolorad.chat.folder import PARSE_SPECIAL, SPLITS_FILE
 from smolorad.chat.rows import EncodedRow
-from smolorad.corpus.arrow import features, numbered
+from smolorad.corpus.arrow_file import features, numbered
 
 TRAIN, VALIDATION = "train", "validation"
 TOKENS = "tokens"

@@ -41,7 +41,7 @@ from smolorad.domain.jobs import (
     TrainProgress,
     TrainSpec,
 )
-from smolorad.domain.library import (
+from smolorad.domain.models import (
     Adapter,
     ChunkUnit,
     Dataset,

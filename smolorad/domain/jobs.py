@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from smolorad.domain.library import Dtype, PrepareSpec
+from smolorad.domain.models import Dtype, PrepareSpec
 from smolorad.domain.settings import LoraSettings, TrainerSettings
 from smolorad.errors import BadState, Violation
 

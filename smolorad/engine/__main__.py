@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from smolorad.engine.garbage import uncollected
+from smolorad.engine.runtime.gc import uncollected
 from smolorad.link.child import open_inbox
 
 
@@ -21,8 +21,8 @@ def main(argv: Sequence[str]) -> int:
     prefer_as_victim()
 
     with uncollected():
-        from smolorad.engine.device import cores
-        from smolorad.engine.loop import Loop
+        from smolorad.engine.runtime.device import cores
+        from smolorad.engine.serve.loop import Loop
 
     Loop(inbox, cores(os.environ)).run()
     return 0

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from smolorad.install import commands
 from smolorad.install.commands import Runner
+from smolorad.install.environment import Place
 from smolorad.install.launchd import Launchd
-from smolorad.install.place import Place
 from smolorad.install.systemd import Systemd
 from smolorad.paths import private_folder
 

@@ -10,7 +10,7 @@ from typing import Any
 from smolorad.errors import BadState
 from smolorad.install import commands
 from smolorad.install.commands import Runner, must
-from smolorad.install.place import Place, template
+from smolorad.install.environment import Place, template
 
 LABEL = "io.github.smolorad"
 PATIENCE_S = 15.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from smolorad.errors import InvalidRequest
 from smolorad.install import commands
 from smolorad.install.commands import Runner, must
-from smolorad.install.place import Place, template
+from smolorad.install.environment import Place, template
 
 UNIT = "smolorad.service"
 _SYSTEMCTL = ("systemctl", "--user")

@@ -10,8 +10,8 @@ from pathlib import Path
 from smolorad.children.worker import Workers
 from smolorad.domain import Adapter, LoadProgress, check_name
 from smolorad.errors import SmoloraError
+from smolorad.jobs.artifacts import Shelf
 from smolorad.jobs.peft_folder import read_lora
-from smolorad.jobs.shelf import Shelf
 from smolorad.portable import source_of
 from smolorad.residency import Residency, Resolver
 from smolorad.store.library import Library

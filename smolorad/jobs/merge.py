@@ -10,8 +10,8 @@ from pathlib import Path
 from smolorad.children.worker import Workers
 from smolorad.domain import Job, LoadProgress, Merged, MergeSpec, Origin, Ref, check_name
 from smolorad.errors import NoSpace, WrongBase
-from smolorad.jobs.machine import Tell
-from smolorad.jobs.shelf import Shelf
+from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.job_runner import Tell
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Resolver

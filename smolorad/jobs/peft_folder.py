@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smolora._adapter import CONFIG, MISSING, PICKLED, WEIGHTS, Fault, check_files, read_config, whole_alpha
+from smolora.common.adapter_config import CONFIG, MISSING, PICKLED, WEIGHTS, Fault, check_files, read_config, whole_alpha
 from smolorad.domain import LoraSettings
 from smolorad.errors import Damaged, InvalidRequest, by_reason
 from smolorad.portable import Source, adapter_config

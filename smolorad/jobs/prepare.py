@@ -17,8 +17,8 @@ import msgspec
 from smolorad.children.worker import Workers
 from smolorad.domain import ChunkUnit, Dataset, Job, JobState, Prepared, PrepareSpec, Ref, check, check_name, check_texts
 from smolorad.errors import InvalidRequest, NotFound, SmoloraError
-from smolorad.jobs.machine import Tell
-from smolorad.jobs.shelf import Shelf
+from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.job_runner import Tell
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Base, Residency, Resolver

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState
 from smolorad.errors import AlreadyExists, BadState, NoSpace, QueueFull, ShuttingDown
 from smolorad.jobs.events import Events
-from smolorad.jobs.machine import Machine
+from smolorad.jobs.job_runner import Machine
 from smolorad.jobs.prepare import uploads_of
 from smolorad.jobs.units import Units, unit
 from smolorad.log import Log

@@ -26,9 +26,9 @@ from smolorad.domain import (
     check_texts,
 )
 from smolorad.errors import InvalidRequest, SmoloraError
-from smolorad.jobs.machine import Tell
+from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.job_runner import Tell
 from smolorad.jobs.merge import MERGED_KEY
-from smolorad.jobs.shelf import Shelf
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Residency, Resolver

@@ -10,15 +10,15 @@ from smolora.v1 import datasets_pb2_grpc
 from smolorad.children.worker import Workers
 from smolorad.domain import Dataset, JobKind, PrepareSpec, Ref
 from smolorad.errors import InvalidRequest
+from smolorad.jobs.artifacts import Shelf
 from smolorad.jobs.prepare import Prepare
 from smolorad.jobs.queue import Queue
-from smolorad.jobs.shelf import Shelf
 from smolorad.link.convert import from_message, to_message
-from smolorad.services.pages import page
-from smolorad.services.requests import check_request_id
+from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.job_stream import JobViews
+from smolorad.services.pagination import page
 from smolorad.services.uploads import Uploads
-from smolorad.services.views import JobViews
-from smolorad.services.wire import Context, wire
+from smolorad.services.validation import check_request_id
 from smolorad.store.library import Library
 
 _SPLITS = ("train", "validation")

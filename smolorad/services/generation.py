@@ -11,11 +11,11 @@ from smolora.v1 import generation_pb2 as pb
 from smolora.v1 import generation_pb2_grpc
 from smolorad.domain import Adapter, GenerateOutcome, GenerateSpec, Ref
 from smolorad.errors import EngineUnavailable, InvalidRequest, QueueFull
-from smolorad.jobs.live import LiveAdapter, LiveAdapters
+from smolorad.jobs.live_adapters import LiveAdapter, LiveAdapters
 from smolorad.link.convert import from_message, to_message
 from smolorad.residency import Residency
-from smolorad.services.questions import check_prompt, parse_question
-from smolorad.services.wire import Context, wire
+from smolorad.services.generate_request import check_prompt, parse_question
+from smolorad.services.grpc_errors import Context, wire
 from smolorad.store.library import Library
 
 _AnyAdapter = Adapter | LiveAdapter | None

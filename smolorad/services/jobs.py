@@ -9,9 +9,9 @@ from smolora.v1 import jobs_pb2 as pb
 from smolora.v1 import jobs_pb2_grpc
 from smolorad.errors import InvalidRequest
 from smolorad.jobs.queue import Queue
-from smolorad.services.pages import page
-from smolorad.services.views import JobViews
-from smolorad.services.wire import Context, wire
+from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.job_stream import JobViews
+from smolorad.services.pagination import page
 from smolorad.store.jobs import JobStore
 
 

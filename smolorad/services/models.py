@@ -10,19 +10,19 @@ from smolora.v1 import models_pb2 as pb
 from smolora.v1 import models_pb2_grpc
 from smolorad.domain import Adapter, ImportSpec, JobKind, Model, Ref, ResidentModel, check_name
 from smolorad.errors import EngineUnavailable
-from smolorad.jobs.import_ import Import
+from smolorad.jobs.artifacts import Shelf
 from smolorad.jobs.import_adapter import AdapterImport
+from smolorad.jobs.import_model import Import
 from smolorad.jobs.queue import Queue
-from smolorad.jobs.shelf import Shelf
 from smolorad.jobs.units import Units, unit
 from smolorad.link.convert import from_message, to_message
 from smolorad.paths import user_path
 from smolorad.residency import Residency, Wish
-from smolorad.services.pages import page
-from smolorad.services.requests import check_duration, check_request_id
+from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.job_stream import JobViews, model_message
+from smolorad.services.pagination import page
 from smolorad.services.uploads import Uploads
-from smolorad.services.views import JobViews, model_message
-from smolorad.services.wire import Context, wire
+from smolorad.services.validation import check_duration, check_request_id
 from smolorad.store.library import Library
 
 

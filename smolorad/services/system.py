@@ -20,8 +20,8 @@ from smolorad.jobs.queue import Queue
 from smolorad.link.convert import to_message
 from smolorad.residency import EngineState, Residency
 from smolorad.services.generation import GenerationService
-from smolorad.services.requests import check_duration
-from smolorad.services.wire import Context, wire
+from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.validation import check_duration
 
 CONTRACT = "v1"
 _PING_S = 2.0

@@ -13,9 +13,9 @@ from smolorad.jobs.merge import Merge
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.train import Train
 from smolorad.link.convert import from_message, to_message
-from smolorad.services.requests import check_request_id
-from smolorad.services.views import JobViews, model_message
-from smolorad.services.wire import Context, wire
+from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.job_stream import JobViews, model_message
+from smolorad.services.validation import check_request_id
 from smolorad.store.library import Library
 
 

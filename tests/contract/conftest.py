@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from smolorad.children.fake import FakeEngine, FakeWorkers, Script
-from smolorad.rooms import Seams
+from smolorad.app import Seams
 from tests.contract.house import House, settings_of
+from tests.fake_children import FakeEngine, FakeWorkers, Script
 
 
 @pytest.fixture

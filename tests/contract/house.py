@@ -13,7 +13,7 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
-from smolora import _paths
+from smolora.common import paths
 from smolora.v1 import (
     datasets_pb2,
     datasets_pb2_grpc,
@@ -25,9 +25,9 @@ from smolora.v1 import (
     training_pb2,
     training_pb2_grpc,
 )
+from smolorad.app import Seams
 from smolorad.config import Settings
 from smolorad.daemon import Ending, serve
-from smolorad.rooms import Seams
 
 CALL_S = 20.0
 
@@ -58,7 +58,7 @@ class House:
         self.settings.places.create()
         self.ending = Ending()
         self._task = asyncio.create_task(serve(self.settings, self.seams, self.ending))
-        target, options = _paths.grpc_target(self.settings.socket), (("grpc.default_authority", "localhost"),)
+        target, options = paths.grpc_target(self.settings.socket), (("grpc.default_authority", "localhost"),)
         while not self.settings.socket.exists():
             if self._task.done():
                 self._task.result()

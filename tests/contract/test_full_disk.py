@@ -12,8 +12,8 @@ import pytest
 
 from smolora.v1 import datasets_pb2, jobs_pb2, models_pb2, training_pb2
 from smolorad import publish
+from smolorad.app import Seams
 from smolorad.jobs.run import FULL
-from smolorad.rooms import Seams
 from smolorad.store.database import Database
 from smolorad.store.library import Library
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until, upload

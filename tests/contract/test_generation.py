@@ -10,11 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from smolora.v1 import common_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from smolora.v1 import generation_pb2 as pb
-from smolorad.children.fake import Death, Script, Wait
+from smolorad.app import Seams
 from smolorad.domain import ResponseFormat, TokenLogprob, TopLogprob, TrainProgress
 from smolorad.errors import EngineUnavailable, NotFinite, PromptTooLong, UnsupportedModel
-from smolorad.rooms import Seams
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until
+from tests.fake_children import Death, Script, Wait
 
 INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 
@@ -267,7 +267,7 @@ async def test_a_wrong_field_is_named(house: House, request_: pb.GenerateRequest
 async def test_those_who_wait_for_a_model_too_long_are_sent_away(
     house: House, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smolorad.residency.keeper.WAIT_S", 0.01)
+    monkeypatch.setattr("smolorad.residency.manager.WAIT_S", 0.01)
     gate = asyncio.Event()
     script.loads.append([Wait(gate)])
     loading = asyncio.create_task(loaded(house))

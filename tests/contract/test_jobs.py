@@ -10,11 +10,11 @@ import pytest
 
 from smolora.v1 import common_pb2, datasets_pb2, generation_pb2, jobs_pb2, models_pb2, settings_pb2
 from smolora.v1 import training_pb2 as pb
-from smolorad.children.fake import Death, FakeEngine, Script, Wait
 from smolorad.domain import Checkpoint, Estimate, TrainProgress
 from smolorad.errors import OutOfMemory
-from smolorad.services import views
+from smolorad.services import job_stream
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, until
+from tests.fake_children import Death, FakeEngine, Script, Wait
 
 INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 RUNNING, SUCCEEDED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_SUCCEEDED
@@ -87,7 +87,7 @@ async def test_a_watch_goes_on_from_a_number(house: House, script: Script) -> No
 
 
 async def test_a_quiet_stream_has_heartbeats(house: House, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(job_stream, "HEARTBEAT_S", 0.01)
     _, job_id, gate = await running(house, script)
     watch = house.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id))
     beat = await until(watch, lambda message: message.job_event.HasField("heartbeat"))

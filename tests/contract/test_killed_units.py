@@ -15,9 +15,9 @@ import pytest
 
 from smolora.v1 import datasets_pb2, models_pb2, training_pb2
 from smolorad import publish
+from smolorad.app import Seams
 from smolorad.jobs.units import Units
 from smolorad.paths import Home
-from smolorad.rooms import Seams
 from smolorad.services import uploads
 from smolorad.store.database import Database
 from smolorad.store.jobs import JobStore

@@ -20,16 +20,16 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from smolora import _paths
+from smolora.common import paths
 from smolora.v1 import models_pb2, system_pb2, system_pb2_grpc
 from smolora.v1 import system_pb2 as pb
 from smolorad import daemon
-from smolorad.children.fake import FakeEngine
+from smolorad.app import SERVICES, Seams
 from smolorad.daemon import EXIT_ALREADY_RUNNING, EXIT_SOCKET_LOST
 from smolorad.errors import InvalidRequest
-from smolorad.rooms import SERVICES, Seams
 from tests.contract.house import House, loaded, refused, settings_of
 from tests.daemon_process import DaemonProcess, daemon_process
+from tests.fake_children import FakeEngine
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -43,7 +43,7 @@ def process() -> Iterator[DaemonProcess]:
 
 def get_status(path: Path) -> pb.GetStatusResponse:
     options = (("grpc.default_authority", "localhost"),)
-    with grpc.insecure_channel(_paths.grpc_target(path), options=options) as channel:
+    with grpc.insecure_channel(paths.grpc_target(path), options=options) as channel:
         return system_pb2_grpc.SystemServiceStub(channel).GetStatus(pb.GetStatusRequest(), timeout=20, wait_for_ready=True)
 
 

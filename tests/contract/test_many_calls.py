@@ -10,9 +10,9 @@ import pytest
 
 import smolora
 from smolora.v1 import jobs_pb2, system_pb2, training_pb2
-from smolorad.children.fake import Script, Wait
 from smolorad.domain import TrainProgress
 from tests.contract.house import CALL_S, House, happened, loaded, prepared, until
+from tests.fake_children import Script, Wait
 
 LIMIT = 64  # what `max_generations` is by default
 

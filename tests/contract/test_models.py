@@ -15,11 +15,11 @@ from google.protobuf.duration_pb2 import Duration
 from smolora.v1 import common_pb2, generation_pb2, jobs_pb2, system_pb2, training_pb2
 from smolora.v1 import models_pb2 as pb
 from smolorad import publish
-from smolorad.children.fake import Death, FakeEngine, Script, Wait
 from smolorad.domain import LoadProgress, LoadStage, PhaseProgress
 from smolorad.errors import HubUnreachable, UnsupportedModel, WrongBase
 from smolorad.residency import STARTER_ID
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, until, upload
+from tests.fake_children import Death, FakeEngine, Script, Wait
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 PRECONDITION, EXISTS = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ALREADY_EXISTS

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from smolora.v1 import datasets_pb2, models_pb2, training_pb2
-from smolorad.rooms import Seams
+from smolorad.app import Seams
 from tests.contract.house import House, everything, loaded, prepared, settings_of, trained
 
 

@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 from smolora.v1 import datasets_pb2, models_pb2, training_pb2
-from smolorad.children.fake import Script
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, upload
 from tests.contract.test_models import peft_files
+from tests.fake_children import Script
 
 EXISTS = (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from smolorad.engine.job_file import main
+from smolorad.engine.train_job import main
 
 if __name__ == "__main__":
     sys.exit(max(main([path], os.environ) for path in sys.argv[1:]))

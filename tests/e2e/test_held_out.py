@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from smolorad.engine.held_out import HeldOut
+from smolorad.engine.train.held_out import HeldOut
 from tests.tiny import END, tiny_model
 from tests.unit.engine.kit import plain_model
-from tests.unit.engine.train_kit import texts, write_columns, write_dataset
+from tests.unit.engine.train.train_kit import texts, write_columns, write_dataset
 
 TRAINER = {"gradient_accumulation_steps": 6, "learning_rate": 3e-2, "logging_steps": 1, "per_device_eval_batch_size": 2}
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]

@@ -23,7 +23,7 @@ from smolorad.publish import MANIFEST
 from tests.daemon_process import DaemonProcess
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import make_adapter
-from tests.unit.engine.train_kit import write_dataset
+from tests.unit.engine.train.train_kit import write_dataset
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import smolora
 from tests.daemon_process import daemon_process
 from tests.tiny import CORPUS, tiny_model
-from tests.unit.engine.train_kit import plain_sft
+from tests.unit.engine.train.train_kit import plain_sft
 
 SETTINGS = {"max_steps": 6, "learning_rate": 1e-2, "gradient_accumulation_steps": 4, "seed": 7}
 OUR_DEFAULTS = {"per_device_train_batch_size": 1, "optim": "adamw_torch"}  # the original design's; TRL's own are 8 and fused

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from smolorad import publish
-from smolorad.engine.job_file import read
+from smolorad.engine.train_job import read
 from smolorad.errors import InvalidRequest
 from tests.tiny import tiny_model
-from tests.unit.engine.train_kit import write_dataset
+from tests.unit.engine.train.train_kit import write_dataset
 
 TRAINER = {"max_steps": 4, "gradient_accumulation_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "save_steps": 2}
 # `--multi_gpu` is its word for several processes; ACCELERATE_USE_CPU makes them talk by gloo.
@@ -144,11 +144,11 @@ def test_a_stopped_run_says_how_it_goes_on(folder: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_one_sentence(folder: Path, changes: dict[str, Any], words: str) -> None:
-    from smolorad.engine.job_file import main
+    from smolorad.engine.train_job import main
 
     path = file(folder, "wrong", **changes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smolorad.engine.job_file.signal.signal", lambda *_: None)
+        patch.setattr("smolorad.engine.train_job.signal.signal", lambda *_: None)
         said: list[str] = []
         patch.setattr("builtins.print", lambda text, **_: said.append(text))
         assert main([str(path)], {}) == 1

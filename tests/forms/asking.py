@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from smolorad.domain import FinishReason, GenerateSpec, ResponseFormat, Sampling
-from smolorad.engine.adapters import Adapter
-from smolorad.engine.answer import Answer
-from smolorad.engine.base import Base
-from smolorad.engine.lookup import Lookup
+from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.generate.prompt_lookup import Lookup
+from smolorad.engine.generate.request import Answer
+from smolorad.engine.model.base_model import Base
 from tests.forms.corpus import EXPRESSIONS, SCHEMAS, VALID
 from tests.unit.engine.kit import begin, finish
 

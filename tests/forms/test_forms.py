@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from smolorad.domain import Device, Dtype, FinishReason, GenerateSpec, Precision
-from smolorad.engine.adapters import Adapter, Adapters
-from smolorad.engine.answer import Answer
-from smolorad.engine.base import Base
-from smolorad.engine.constraint import Constraints
-from smolorad.engine.load import load
-from smolorad.engine.prefix import PrefixCache
+from smolorad.engine.adapters.registry import Adapter, Adapters
+from smolorad.engine.generate.prefix_cache import PrefixCache
+from smolorad.engine.generate.request import Answer
+from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.load import load
+from smolorad.engine.text.grammar.grammar import Constraints
 from smolorad.errors import InvalidRequest
 from tests.forms.asking import Form, Said, ask, ask_together, forms, guesses, nothing, request, right, valid_forms
 from tests.forms.corpus import EXPRESSIONS, SCHEMAS, VALID
@@ -147,7 +147,7 @@ def test_the_starter_model_s_answers_have_their_form(
 
 def test_a_form_that_many_ask_for_does_not_wear_out(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of a parser share what it remembers; where that is full, an answer goes on with a fresh one."""
-    monkeypatch.setattr("smolorad.engine.constraint._LEXER_STATES", 400)
+    monkeypatch.setattr("smolorad.engine.text.grammar.grammar._LEXER_STATES", 400)
     form = next(form for form in valid_forms() if form.name == "call: file")
     fresh = dataclasses.replace(base, constraints=Constraints(base.vocabulary))
     kept = []

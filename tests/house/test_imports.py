@@ -16,7 +16,7 @@ BREAKS = {
     "only the engine knows torch": ("smolorad/corpus/__init__.py", "import torch"),
     "engine and corpus know only the link, the words and files": ("smolorad/engine/__init__.py", "import smolorad.store"),
     "nobody imports the engine: it is spawned": ("smolorad/services/__init__.py", "import smolorad.engine"),
-    "the client knows nothing of the daemon": ("clients/python/smolora/_paths.py", "import smolorad.errors"),
+    "the client knows nothing of the daemon": ("clients/python/smolora/common/paths.py", "import smolorad.errors"),
 }
 
 

@@ -7,8 +7,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolora import _paths
 from smolora._errors import DaemonNotRunning, InvalidRequest
+from smolora.common import paths
 
 # sun_path holds 104 bytes on macOS, its closing zero included.
 _SOCKET_PATH_LIMIT_BYTES = 103
@@ -43,7 +43,7 @@ class Address:
         """
         named = given is not None
         try:
-            path = _paths.socket_path(os.environ) if given is None else _paths.strip_scheme(os.fspath(given))
+            path = paths.socket_path(os.environ) if given is None else paths.strip_scheme(os.fspath(given))
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         length = len(os.fsencode(path))
@@ -57,7 +57,7 @@ class Address:
     @property
     def target(self) -> str:
         """The address as gRPC names it."""
-        return _paths.grpc_target(self.path)
+        return paths.grpc_target(self.path)
 
     def answers(self) -> bool:
         """Whether anybody listens, now. A Unix socket accepts or refuses at once."""

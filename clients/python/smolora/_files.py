@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolora._adapter import CONFIG, WEIGHTS, Fault, check_files, read_config
 from smolora._errors import InvalidRequest, NotFound, by_reason
-from smolora._text.files import visible_files
+from smolora.common.adapter_config import CONFIG, WEIGHTS, Fault, check_files, read_config
+from smolora.common.text.files import visible_files
 from smolora.v1 import datasets_pb2
 
 _PIECE_BYTES = 512 * 1024

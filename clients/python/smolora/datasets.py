@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from smolora._models import RowProblem
-from smolora._text import chunk, csv, jsonl, txt
-from smolora._text.dedup import deduplicated
-from smolora._text.files import visible_files
-from smolora._text.hugging_face import hugging_face
-from smolora._text.rows import Row, Rows
+from smolora.common.text import chunk, csv, jsonl, txt
+from smolora.common.text.dedup import deduplicated
+from smolora.common.text.files import visible_files
+from smolora.common.text.hugging_face import hugging_face
+from smolora.common.text.rows import Row, Rows
 
 __all__ = ["chunk_texts", "prepare_dataset", "read_csv", "read_jsonl", "read_txt_folder"]
 

@@ -26,19 +26,19 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from smolora import _models as values
-from smolora import _paths
 from smolora._channel import Address
+from smolora._dataset_source import looked_for_on_the_hub, prepared, start_preparing
 from smolora._errors import BadState, HubUnreachable, InvalidRequest, NoModel, NotFound
 from smolora._fields import TrainKeywords
-from smolora._handles import ModelHandle, Residence, TokenizerHandle
+from smolora._remote_model import ModelHandle, Residence, TokenizerHandle
 from smolora._settings import train_settings
-from smolora._sources import looked_for_on_the_hub, prepared, start_preparing
-from smolora._start import launch
+from smolora._spawn_daemon import launch
 from smolora._sync.client import Client
-from smolora._text.hugging_face import hugging_face
-from smolora.cli.follow import follow
 from smolora.cli.output import Output
 from smolora.cli.progress import Progress, describe_loading
+from smolora.cli.watch import follow
+from smolora.common import paths
+from smolora.common.text.hugging_face import hugging_face
 
 AnyPath = str | os.PathLike[str]
 
@@ -214,7 +214,7 @@ def _connect(socket: AnyPath | None, start_daemon: bool) -> Client:
 
 def _absolute(path: AnyPath) -> Path:
     try:
-        return _paths.absolute(path)
+        return paths.absolute(path)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
 

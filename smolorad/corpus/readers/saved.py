@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import datasets
 import pyarrow
 
-from smolora._text.rows import Records, quoted
+from smolora.common.text.rows import Records, quoted
 from smolorad.corpus.foreign import first_line
-from smolorad.corpus.named import TRAIN, VALIDATION, split_named
+from smolorad.corpus.named_splits import TRAIN, VALIDATION, split_named
 from smolorad.corpus.notes import rows_spoken
 from smolorad.corpus.readers.tables import Select, parts_of, rows_of
 from smolorad.corpus.unfit import Unfit

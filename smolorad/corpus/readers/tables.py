@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smolora._models import RowProblem
-from smolora._text.rows import BadFile, Record, Records, unreadable
+from smolora.common.text.rows import BadFile, Record, Records, unreadable
 from smolorad.corpus.foreign import first_line
 from smolorad.corpus.unfit import Unfit
 

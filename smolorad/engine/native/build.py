@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from smolorad.engine.kept import kept
 from smolorad.engine.native.library import Format, Library
+from smolorad.engine.runtime.cache_folder import kept
 from smolorad.errors import Damaged
 
 log = logging.getLogger(__name__)

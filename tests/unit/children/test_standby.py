@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from smolorad.children import standby as module
-from smolorad.children.process import Child
+from smolorad.children.child import Child
 from smolorad.children.standby import Standby
 from smolorad.errors import EngineUnavailable
 

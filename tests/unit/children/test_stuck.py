@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
+from smolorad.children.child import Child
 from smolorad.children.engine import EngineProcess
-from smolorad.children.process import Child
 from smolorad.link.v1 import link_pb2 as pb
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from smolorad.children.process import Child
+from smolorad.children.child import Child
 from smolorad.children.worker import WorkerProcesses
 from smolorad.domain import Merged, PhaseProgress
-from smolorad.engine.standby import idly
+from smolorad.engine.worker.standby import idly
 from smolorad.errors import NotFound
 from tests.tiny import tiny_model
-from tests.unit.engine.test_merge import make_adapter
+from tests.unit.engine.worker.test_merge import make_adapter
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -122,7 +122,7 @@ async def test_closing_ends_the_ready_one(workers: WorkerProcesses, base: Path) 
 def test_it_ends_with_the_daemon_also_while_it_imports() -> None:
     ours, its = socket.socketpair()
     with its:
-        command = [sys.executable, "-m", "smolorad.engine.standby", "--link-fd", str(its.fileno())]
+        command = [sys.executable, "-m", "smolorad.engine.worker.standby", "--link-fd", str(its.fileno())]
         process = subprocess.Popen(command, pass_fds=[its.fileno()])
     ours.close()
     assert process.wait(60) == 1

@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf import any_pb2, message_factory
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from smolora._paths import grpc_target
+from smolora.common.paths import grpc_target
 from smolora.v1 import datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 
 _FILES = (datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2)

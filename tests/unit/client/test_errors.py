@@ -12,7 +12,7 @@ import pytest
 
 import smolora
 from smolora import _errors as errors
-from smolora._paths import grpc_target
+from smolora.common.paths import grpc_target
 from smolora.v1 import errors_pb2, generation_pb2, system_pb2
 from smolorad import errors as daemon_errors
 from tests.unit.client.fake_daemon import FakeDaemon, fail, silence

@@ -14,7 +14,7 @@ import pytest
 import smolora
 from smolora import SmoLoRA, lora
 from smolora._channel import Address
-from smolora._start import launch
+from smolora._spawn_daemon import launch
 from tests.house.repository import run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import smolora
-from smolora import _paths
+from smolora.common import paths
 from smolorad.config import Settings
 from smolorad.errors import InvalidRequest
 
@@ -19,8 +19,8 @@ UNKNOWN = "~nobody-of-that-name/place"
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no XDG_RUNTIME_DIR")
 @pytest.mark.parametrize("run", ["", "run", "./run"])
 def test_a_runtime_folder_that_is_empty_or_relative_does_not_count(tmp_path: Path, run: str) -> None:
-    assert _paths.socket_path({"XDG_RUNTIME_DIR": run}) == _paths.socket_path({})
-    assert _paths.socket_path({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "smolora" / "smolorad.sock"
+    assert paths.socket_path({"XDG_RUNTIME_DIR": run}) == paths.socket_path({})
+    assert paths.socket_path({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "smolora" / "smolorad.sock"
 
 
 @pytest.mark.parametrize("variable", ["SMOLORA_HOME", "SMOLORA_SOCKET"])

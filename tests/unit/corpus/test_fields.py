@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolora import ProblemKind, RowProblem
-from smolora._text.rows import Record
+from smolora.common.text.rows import Record
 from smolorad.chat.turns import Turn
-from smolorad.corpus.arrow import read_batches, rows_of
+from smolorad.corpus.arrow_file import read_batches, rows_of
 from smolorad.corpus.diff import diff
 from smolorad.corpus.fields import FORMS, MARKS, NAMES, REFUSED, REFUSED_OF_TURNS
 from smolorad.corpus.notes import of_unused

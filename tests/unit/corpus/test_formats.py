@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smolora._text import lines
-from smolora._text.rows import Record
+from smolora.common.text import lines
+from smolora.common.text.rows import Record
 from smolorad.chat.turns import Turn
-from smolorad.corpus.arrow import DraftWriter, read_batches
-from smolorad.corpus.infer import infer
+from smolorad.corpus.arrow_file import DraftWriter, read_batches
+from smolorad.corpus.file_types import infer
 from smolorad.corpus.prepare import prepare
 from smolorad.corpus.readers import tables
 from smolorad.corpus.shapes import Sample

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from smolorad.chat.template import ChatTemplate, TemplateRefuses
 from smolorad.chat.turns import Turn, Turns
 from smolorad.corpus.measure import Measured, Meter, shown_rows
-from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.tokenizer import ModelText
 from smolorad.domain import ProblemKind, Shape
-from smolorad.engine.model_text import model_text
-from smolorad.engine.tokenise import CHAT, UNSCORED, Tokeniser
+from smolorad.engine.model.model_text import model_text
+from smolorad.engine.train.tokenize import CHAT, UNSCORED, Tokeniser
 from tests.tiny import CHAT_TEMPLATE, END, tiny_tokenizer
 
 ASKED: Turns = (Turn("user", "Who keeps the lamp?"), Turn("assistant", "The keeper."))

@@ -16,10 +16,10 @@ from smolorad.chat.turns import Turn, Value
 from smolorad.corpus.measure import shown_rows
 from smolorad.corpus.prepare import prepare
 from smolorad.corpus.preview import preview
-from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.tokenizer import ModelText
 from smolorad.corpus.write import data_file
 from smolorad.domain import PrepareSpec, Preview, PreviewRow, RowSpan, Shape
-from smolorad.engine.tokenise import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, Tokeniser
+from smolorad.engine.train.tokenize import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, Tokeniser
 from smolorad.errors import Damaged, NotFound
 from tests.tiny import tiny_tokenizer
 from tests.unit.corpus.kit import Recorder, fill

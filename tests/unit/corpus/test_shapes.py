@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolora import ProblemKind, RowProblem
-from smolora._text.rows import Record
+from smolora.common.text.rows import Record
 from smolorad.chat.turns import Turn
 from smolorad.corpus import fields as known
 from smolorad.corpus.shaper import Shaper

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolorad.domain import Dtype
-from smolorad.engine.adapter_check import check_adapter
-from smolorad.engine.adapters import Adapters
-from smolorad.engine.base import Base
-from smolorad.engine.device import Hardware
-from smolorad.engine.load import load
-from smolorad.engine.merge import merge
+from smolorad.engine.adapters.registry import Adapters
+from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.load import load
+from smolorad.engine.runtime.device import Hardware
+from smolorad.engine.worker.adapter_check import check_adapter
+from smolorad.engine.worker.merge import merge
 from smolorad.errors import Damaged
 from smolorad.jobs.peft_folder import copy_adapter, read_lora
 from smolorad.portable import Source

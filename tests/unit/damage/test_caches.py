@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from smolora._paths import cache_path
+from smolora.common.paths import cache_path
 from smolorad import publish
 from smolorad.domain import Dtype, Precision
-from smolorad.engine import blueprint, starter
-from smolorad.engine.base import Base
-from smolorad.engine.device import Hardware
-from smolorad.engine.kept import kept
-from smolorad.engine.load import load
+from smolorad.engine.model import blueprint_cache
+from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.load import load
 from smolorad.engine.native.build import library
-from smolorad.engine.starter import ensure_starter
+from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.runtime.device import Hardware
+from smolorad.engine.worker import starter
+from smolorad.engine.worker.starter import ensure_starter
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.powerless import powerless
 from tests.tiny import tiny_model
@@ -86,13 +87,13 @@ def as_link(path: Path) -> None:
 
 
 def other_layers(path: Path) -> None:
-    text = (path / blueprint.BLUEPRINT).read_text()
-    (path / blueprint.BLUEPRINT).write_text(text.replace('"layers":2', '"layers":7'))
+    text = (path / blueprint_cache.BLUEPRINT).read_text()
+    (path / blueprint_cache.BLUEPRINT).write_text(text.replace('"layers":2', '"layers":7'))
 
 
 def with_sums(path: Path) -> None:
     """It parses, and its manifest agrees."""
-    (path / blueprint.BLUEPRINT).write_text('{"architecture":1}')
+    (path / blueprint_cache.BLUEPRINT).write_text('{"architecture":1}')
     (path / publish.MANIFEST).unlink()
     stage = path.with_name("stage")
     path.rename(stage)
@@ -109,7 +110,7 @@ SPOILS: list[Spoil] = [
     lambda path: [one.unlink() for one in path.iterdir()],
     lambda path: as_file(path.parent),
     lambda path: (path / publish.MANIFEST).write_text("{}"),
-    lambda path: (path / blueprint.BLUEPRINT).chmod(0),
+    lambda path: (path / blueprint_cache.BLUEPRINT).chmod(0),
 ]
 
 
@@ -220,7 +221,7 @@ def test_any_folder(tmp_path: Path) -> None:
 RACES = """
 import sys
 from pathlib import Path
-from smolorad.engine.kept import kept
+from smolorad.engine.runtime.cache_folder import kept
 
 def make(stage):
     for name in "abcde":
@@ -298,7 +299,7 @@ def test_a_folder_of_the_cache_whose_files_may_not_be_read_is_made_again(tmp_pat
     script = """
 import sys
 from pathlib import Path
-from smolorad.engine.kept import kept
+from smolorad.engine.runtime.cache_folder import kept
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 made = []

@@ -14,8 +14,8 @@ from smolorad.corpus.preview import preview
 from smolorad.corpus.readers.saved import open_saved, read_dataset
 from smolorad.corpus.write import split_writer, write_splits
 from smolorad.domain import LoraSettings, TrainerSettings
-from smolorad.engine.checkpoint import Identity
-from smolorad.engine.rows import read_rows
+from smolorad.engine.train.checkpoint import Identity
+from smolorad.engine.train.dataset import read_rows
 from smolorad.errors import Damaged
 from smolorad.publish import MANIFEST, publish
 from tests.mutations import Mutation, contained, copied, damage, mutations

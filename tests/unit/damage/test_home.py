@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from smolorad import publish
 from smolorad.domain import LoraSettings, TrainerSettings
-from smolorad.engine.checkpoint import Checkpoints, Identity, RunState
+from smolorad.engine.train.checkpoint import Checkpoints, Identity, RunState
 from smolorad.jobs.peft_folder import name_base
 from smolorad.paths import Home
 from smolorad.portable import Source, remove_paths, source_of

@@ -15,14 +15,14 @@ from tokenizers import Tokenizer
 from transformers import GPT2Tokenizer, GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig
 
 from smolorad import publish
-from smolorad.corpus.tokens import ModelText
+from smolorad.corpus.tokenizer import ModelText
 from smolorad.domain import Dtype
-from smolorad.engine.adapter_check import check_adapter
-from smolorad.engine.ahead import look_ahead
-from smolorad.engine.device import Hardware
-from smolorad.engine.load import load
-from smolorad.engine.merge import merge
-from smolorad.engine.sizes import Stored, check_fit, left_out
+from smolorad.engine.model.load import load
+from smolorad.engine.model.size_check import Stored, check_fit, left_out
+from smolorad.engine.runtime.device import Hardware
+from smolorad.engine.worker.adapter_check import check_adapter
+from smolorad.engine.worker.merge import merge
+from smolorad.engine.worker.merge_prefetch import look_ahead
 from smolorad.errors import Damaged, UnsupportedModel
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.tiny import tiny_model

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolorad.engine.base import Base
+from smolorad.engine.model.base_model import Base
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import fp32_base
 

@@ -12,11 +12,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
-from smolorad.engine.adapters import Adapter
-from smolorad.engine.answer import Answer
-from smolorad.engine.base import Base
-from smolorad.engine.load import load
-from smolorad.engine.prefix import PrefixCache
+from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.generate.prefix_cache import PrefixCache
+from smolorad.engine.generate.request import Answer
+from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.load import load
 from tests.tiny import CORPUS
 
 

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from smolorad.domain import Device, Dtype, LoraSettings, Precision, TrainerSettings
-from smolorad.engine.adapters import Adapters
-from smolorad.engine.load import load
-from smolorad.engine.merge import merge
+from smolorad.engine.adapters.registry import Adapters
+from smolorad.engine.model.load import load
+from smolorad.engine.worker.merge import merge
 from smolorad.errors import NotFinite
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, make_adapter, spec
-from tests.unit.engine.train_kit import Job, read_base, write_dataset
+from tests.unit.engine.train.train_kit import Job, read_base, write_dataset
 
 BAD = [math.nan, math.inf, -math.inf]
 # The first token of every prompt and row here is in the vocabulary's middle; whatever is read of it goes through these.

@@ -12,7 +12,7 @@ import pytest
 
 from smolorad.domain import Job, JobKind, JobState, MergeSpec, TrainSpec
 from smolorad.jobs.events import Events
-from smolorad.jobs.machine import Machine, Tell
+from smolorad.jobs.job_runner import Machine, Tell
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.units import Units
 from smolorad.paths import Home

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolora._adapter import CONFIG, WEIGHTS
+from smolora.common.adapter_config import CONFIG, WEIGHTS
 from smolorad.domain import LoraSettings
 from smolorad.errors import Damaged, InvalidRequest, SmoloraError, UnsupportedModel
 from smolorad.jobs.peft_folder import read_lora

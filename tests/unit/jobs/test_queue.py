@@ -17,7 +17,7 @@ from smolorad.errors import (
     ShuttingDown,
     Violation,
 )
-from smolorad.jobs.machine import STARTS_IN_VAIN, Tell
+from smolorad.jobs.job_runner import STARTS_IN_VAIN, Tell
 from smolorad.paths import Home
 from smolorad.store.database import Database
 from tests.unit.jobs.conftest import Desk, desk_over

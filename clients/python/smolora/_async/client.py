@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from smolora import _models as values
-from smolora import _paths
 from smolora._async.streams import JOB_IDLE_S, AsyncGeneration, AsyncJobRun, AsyncLoading
 from smolora._channel import Address
 from smolora._convert import from_message
@@ -30,6 +29,7 @@ from smolora._settings import (
     train_settings,
 )
 from smolora._transport.aio import AsyncStream, AsyncTransport
+from smolora.common import paths
 from smolora.v1 import (
     common_pb2,
     datasets_pb2,
@@ -523,6 +523,6 @@ def _place(source: AnyPath) -> str:
 
 def _absolute(path: AnyPath) -> str:
     try:
-        return str(_paths.absolute(path))
+        return str(paths.absolute(path))
     except ValueError as error:
         raise InvalidRequest(str(error)) from None

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from smolora import _models as values
-from smolora import _paths
 from smolora._channel import Address
 from smolora._convert import from_message
 from smolora._errors import Cancelled, InvalidRequest, NotFound, by_reason
@@ -31,6 +30,7 @@ from smolora._settings import (
 )
 from smolora._sync.streams import JOB_IDLE_S, Generation, JobRun, Loading
 from smolora._transport.threads import Stream, Transport
+from smolora.common import paths
 from smolora.v1 import (
     common_pb2,
     datasets_pb2,
@@ -516,6 +516,6 @@ def _place(source: AnyPath) -> str:
 
 def _absolute(path: AnyPath) -> str:
     try:
-        return str(_paths.absolute(path))
+        return str(paths.absolute(path))
     except ValueError as error:
         raise InvalidRequest(str(error)) from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from smolora.cli.follow import follow
 from smolora.cli.models import show
 from smolora.cli.output import Output
+from smolora.cli.watch import follow
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client

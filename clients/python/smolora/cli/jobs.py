@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from smolora import _models as values
 from smolora._errors import Cancelled, by_reason
 from smolora.cli.flags import Actions
-from smolora.cli.follow import follow
 from smolora.cli.output import Output, when
+from smolora.cli.watch import follow
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client

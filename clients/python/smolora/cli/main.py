@@ -16,10 +16,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smolora._argv import join_negative
 from smolora._errors import DaemonNotRunning, SmoloraError
 from smolora.cli.flags import Parser, common
 from smolora.cli.output import Output, UsageError
+from smolora.common.argv import join_negative
 
 # Verb → its line in the help. Its module has `arguments(parser)` and `run(args, client, out)`, which returns the exit code.
 VERBS: Mapping[str, str] = {

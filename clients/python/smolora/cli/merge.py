@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from smolora._models import Dtype
-from smolora.cli.follow import follow
 from smolora.cli.models import show
 from smolora.cli.output import Output
+from smolora.cli.watch import follow
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client

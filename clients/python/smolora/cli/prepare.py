@@ -16,9 +16,9 @@ from smolora import _models as values
 from smolora._fields import PREPARE
 from smolora.cli.dataset_report import show, speed
 from smolora.cli.flags import add_flags, given
-from smolora.cli.follow import follow
 from smolora.cli.output import Output, UsageError, when
 from smolora.cli.progress import Progress
+from smolora.cli.watch import follow
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from smolora import _models as values
 from smolora._fields import LORA, TRAINER
 from smolora.cli.flags import add_flags, given
-from smolora.cli.follow import follow
 from smolora.cli.output import Output
+from smolora.cli.watch import follow
 
 if TYPE_CHECKING:
     from smolora._sync.client import Client

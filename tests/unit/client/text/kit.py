@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from smolora import RowProblem
-from smolora._text.rows import Row, Rows
+from smolora.common.text.rows import Row, Rows
 
 # What UTF-8 can write, without NUL: a text that every reader takes.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)

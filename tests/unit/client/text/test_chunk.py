@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolora._text.chunk import chunk, chunk_texts, count_words
+from smolora.common.text.chunk import chunk, chunk_texts, count_words
 from tests.unit.client.text.kit import TEXTS, WORDS
 
 

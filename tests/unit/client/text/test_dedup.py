@@ -7,7 +7,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolora._text.dedup import Seen, deduplicated
+from smolora.common.text.dedup import Seen, deduplicated
 
 
 @given(st.lists(st.text(st.sampled_from("ab \u00e4"), max_size=4)))

@@ -17,11 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smolora import RowProblem
-from smolora._text import lines
-from smolora._text.csv import read_csv, read_table
-from smolora._text.jsonl import read_jsonl
-from smolora._text.rows import BadFile, Row, Rows
-from smolora._text.txt import read_markdown, read_txt
+from smolora.common.text import lines
+from smolora.common.text.csv import read_csv, read_table
+from smolora.common.text.jsonl import read_jsonl
+from smolora.common.text.rows import BadFile, Row, Rows
+from smolora.common.text.txt import read_markdown, read_txt
 from tests.unit.client.text.kit import LINES, TEXTS, read, texts
 
 # Fields of an object beside its text; names that differ from it.

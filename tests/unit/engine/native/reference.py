@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.engine.native.shape import EMBEDDING, FINAL_NORM, HEAD, Shape
+from smolorad.engine.native.model_shape import EMBEDDING, FINAL_NORM, HEAD, Shape
 
 Array = NDArray[np.float64]
 Loras = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]

@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from smolora._paths import cache_path
+from smolora.common.paths import cache_path
 from smolorad.domain import Precision
-from smolorad.engine.fast.attention import attend
-from smolorad.engine.fast.batching import Segments
-from smolorad.engine.fast.layers import rms_norm, swiglu
-from smolorad.engine.fast.loss import summed_cross_entropy
-from smolorad.engine.fast.products import Sum, compute
 from smolorad.engine.native.build import library
+from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.library import GROUP, Format, Library, Matrix
-from smolorad.engine.native.shape import EMBEDDING, HEAD, Shape
-from smolorad.engine.native.step import MAX_ROWS, NativeModel, Part
-from smolorad.engine.numbers import to_bf16, to_fp32
+from smolorad.engine.native.model_shape import EMBEDDING, HEAD, Shape
+from smolorad.engine.runtime.dtypes import to_bf16, to_fp32
+from smolorad.engine.train.fast.attention import attend
+from smolorad.engine.train.fast.batching import Segments
+from smolorad.engine.train.fast.layers import rms_norm, swiglu
+from smolorad.engine.train.fast.loss import summed_cross_entropy
+from smolorad.engine.train.fast.matmul import Sum, compute
 from tests.unit.engine.native.reference import Loras, logits_of
 
 _FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}

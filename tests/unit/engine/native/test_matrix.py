@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smolora._paths import cache_path
-from smolorad.engine.arrays import array_of
+from smolora.common.paths import cache_path
 from smolorad.engine.native.build import library
 from smolorad.engine.native.library import Format, Library, Matrix
+from smolorad.engine.native.torch_arrays import array_of
 
 # Half a step of rounding where the largest number is 1, and a little for scales in bf16. INT4 takes the least sum of squares,
 # for which a single number may be off by more.

@@ -1,0 +1,1 @@
+"""LoRA adapters: the registry, their folders, PEFT."""

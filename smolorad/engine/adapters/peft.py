@@ -1,0 +1,167 @@
+"""LoRA adapters as PEFT knows them, on views of the base."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import Tensor
+
+from smolora.common.adapter_config import SHAPE
+from smolorad.engine.adapters import folder as peft_folder
+from smolorad.engine.adapters.folder import check_promise
+from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.generate.sequence import Native
+from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.torch_runner import TorchSpeaker
+from smolorad.engine.native.decoder import Lora, NativeModel
+from smolorad.engine.native.lora import PlainLora
+from smolorad.engine.native.torch_arrays import array_of, tensor_of
+from smolorad.engine.runtime.errors import refused
+from smolorad.errors import WrongBase
+
+_IS_A = re.compile(r"\.lora_(embedding_)?A\b")
+_COMMON_RANK = 256  # room for which costs little
+
+
+def read_adapter(base: Base, folder: Path) -> Adapter:
+    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `Adapters.attach`."""
+    config = read_config(folder)
+    check_promise(folder, base.fingerprint, base.name)
+    weights = _weights(folder)
+    if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
+        return Adapter(None, _numbers(weights), Native(base.native, lora))
+    view = _view(base, config)
+    wrapped, parameters = wrap(view, base.name, config, folder)
+    return _attached(base, wrapped, parameters)
+
+
+def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
+    """An adapter of tensors by PEFT's names for them in a file: for the native step, or else on a view of the base."""
+    if base.native is not None and (lora := _plain_lora(base.native, config, tensors)) is not None:
+        return Adapter(None, _numbers(tensors), Native(base.native, lora))
+    config = copy.deepcopy(config)
+    config.inference_mode, config.init_lora_weights = True, False
+    view = _view(base, config)
+    with torch.random.fork_rng(devices=[]):
+        wrapped = PeftModel(view, config)
+    set_peft_model_state_dict(wrapped, dict(tensors))
+    return _attached(base, wrapped, _numbers(tensors))
+
+
+def _view(base: Base, config: LoraConfig) -> Any:
+    """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
+    return base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=not config.ensure_weight_tying)
+
+
+def _attached(base: Base, wrapped: PeftModel, parameters: int) -> Adapter:
+    return Adapter(TorchSpeaker(wrapped.get_base_model().eval().requires_grad_(False), base.steps), parameters)
+
+
+def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:
+    """The adapter without a module of PEFT's; None where it is more than plain LoRA on projections, or does not fit."""
+    more = (
+        config.use_dora,
+        config.modules_to_save,
+        config.bias != "none",
+        config.lora_bias,
+        config.rank_pattern,
+        config.alpha_pattern,
+        config.target_modules is None,
+    )
+    if any(more):
+        return None
+    targets = [name for name in native.shape.modules if check_target_module_exists(config, name)]
+    arrays = {name: array_of(tensor.detach().float().contiguous()) for name, tensor in tensors.items()}
+    return PlainLora.of(config.r, config.lora_alpha, rank_stabilised=config.use_rslora).on(native, targets, arrays)
+
+
+def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, int]:
+    """Injects the adapter of a PEFT folder into a model called `name`; returns it, and the number of its parameters.
+
+    Raises UnsupportedModel, Damaged, WrongBase, NotFinite.
+    """
+    wrapped, weights = fit(model, name, config, folder)
+    with refused(f"The adapter in {folder} cannot be put on {name}"):
+        set_peft_model_state_dict(wrapped, weights)
+    return wrapped, _numbers(weights)
+
+
+def fit(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, dict[str, Tensor]]:
+    """The model with a place for the adapter of a PEFT folder, and the adapter's own weights; raises as `wrap`."""
+    weights = _weights(folder)
+    config = _within(config, weights)
+    # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.
+    with torch.random.fork_rng(devices=[]), refused(f"The adapter in {folder} does not fit {name}", WrongBase):
+        wrapped = PeftModel(model, config)
+    return wrapped, _of_adapter(name, wrapped, weights, folder)
+
+
+def _within(config: LoraConfig, weights: Mapping[str, Tensor]) -> LoraConfig:
+    """The config without ranks far beyond those of the weights: PEFT would make room for them before shapes are compared."""
+    ranks = [tensor.shape[0] for name, tensor in weights.items() if _IS_A.search(name) and tensor.ndim]
+    most = max(1 + max(ranks, default=0), _COMMON_RANK)
+    config = copy.deepcopy(config)
+    config.r = min(config.r, most)
+    config.rank_pattern = {name: min(rank, most) for name, rank in config.rank_pattern.items()}
+    return config
+
+
+def _numbers(weights: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in weights.values())
+
+
+def adapter_weights(base: Base, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a PEFT folder, checked against the base as `wrap` checks them; raises the same."""
+    config = read_config(folder)
+    check_promise(folder, base.fingerprint, base.name)
+    view = base.view(own_biases=config.bias != "none" or config.lora_bias)
+    return fit(view, base.name, config, folder)[1]
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """The shape of a PEFT folder's adapter; raises NotFound, Damaged, UnsupportedModel."""
+    raw = peft_folder.read_config(folder)
+    shape = {name: value for name, value in raw.items() if name in SHAPE and value is not None}
+    with refused(f"The settings of the adapter in {folder} do not go together"):
+        return LoraConfig(**shape, init_lora_weights=False, inference_mode=True)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor_of(array) for name, array in peft_folder.read_weights(folder).items()}
+
+
+def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The weights that are the adapter's own: every one that it needs, each in its shape, and nothing that is left over.
+
+    PEFT saves a targeted embedding's base weights too. They must equal the base's, and are left out: to load them would be to
+    write into the base.
+    """
+    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    own = {name: tensor for name, tensor in weights.items() if name in expected}
+    for name, tensor in expected.items():
+        if name not in own:
+            raise WrongBase(f"The adapter in {folder} has no {name}, so it does not fit {base}; load its own base.")
+        if own[name].shape != tensor.shape:
+            raise WrongBase(
+                f"The adapter in {folder} has {name} as {tuple(own[name].shape)}, and {base} needs {tuple(tensor.shape)}; "
+                "load its own base."
+            )
+    whole = wrapped.state_dict()
+    for name in weights.keys() - own.keys():
+        if name not in whole or not _same(weights[name], whole[name]):
+            raise WrongBase(f"The adapter in {folder} has {name}, which is no part of it on {base}; load its own base.")
+    return own
+
+
+def _same(tensor: Tensor, of_base: Tensor) -> bool:
+    """Whether a tensor is the base's; only its shape is compared where the base's weights are not here."""
+    if of_base.is_meta:
+        return tensor.shape == of_base.shape
+    return torch.equal(tensor.to(of_base), of_base)

@@ -1,0 +1,68 @@
+"""LoRA adapters in memory: none knows of another, and generation switches nothing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolorad.engine.adapters.folder import check_promise, read_config, read_weights
+from smolorad.engine.generate.sequence import Native
+from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.runner import Speaker
+from smolorad.engine.native.lora import read_plain_lora
+from smolorad.engine.runtime.gc import uncollected
+
+LIMIT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The base with an adapter on it."""
+
+    speaker: Speaker | None  # a view of the base; None where the native step needs none
+    parameters: int
+    native: Native | None = None  # the base's native step with the adapter in it, if that can be
+
+
+class Adapters:
+    """The adapters in memory, by key; the one that was not asked for the longest goes where there are too many."""
+
+    def __init__(self, base: Base, limit: int = LIMIT) -> None:
+        self._base = base
+        self._limit = limit
+        self._by_key: OrderedDict[str, Adapter] = OrderedDict()
+
+    def attach(self, key: str, path: Path) -> Adapter:
+        """The adapter of a published folder, read if it is not in memory.
+
+        Raises NotFound, Damaged, UnsupportedModel (no plain LoRA, or no safetensors), WrongBase, NotFinite.
+        """
+        if key not in self._by_key:
+            self._by_key[key] = read_adapter(self._base, path)
+            if len(self._by_key) > self._limit:
+                self._by_key.popitem(last=False)
+        self._by_key.move_to_end(key)
+        return self._by_key[key]
+
+    def detach(self, key: str) -> None:
+        """Forgets an adapter; nothing happens if it is not in memory. An answer in progress keeps it to its end."""
+        self._by_key.pop(key, None)
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys in memory, the one that would go first at the front."""
+        return tuple(self._by_key)
+
+
+def read_adapter(base: Base, folder: Path) -> Adapter:
+    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `Adapters.attach`."""
+    if base.native is not None:
+        config = read_config(folder)
+        check_promise(folder, base.fingerprint, base.name)
+        weights = read_weights(folder)
+        if (lora := read_plain_lora(base.native, config, weights)) is not None:
+            return Adapter(None, sum(array.size for array in weights.values()), Native(base.native, lora))
+    with uncollected():
+        from smolorad.engine.adapters import peft  # which brings torch and PEFT: most adapters need neither
+
+    return peft.read_adapter(base, folder)

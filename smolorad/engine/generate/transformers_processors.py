@@ -1,0 +1,46 @@
+"""The processors that few ask for, as transformers has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from transformers import LogitsProcessor
+from transformers.generation.logits_process import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    TopHLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+from smolorad.domain import Sampling
+from smolorad.engine.generate.logits_processors import Ids, Processor, Scores
+from smolorad.engine.generate.torch_threads import alone
+
+
+class _Theirs:
+    """One of transformers' processors, which take batches of tensors."""
+
+    def __init__(self, theirs: LogitsProcessor) -> None:
+        self._theirs = theirs
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        with alone():
+            changed: Scores = self._theirs(torch.from_numpy(ids)[None], torch.from_numpy(scores)[None])[0].numpy()
+            return changed
+
+
+def before_top_k(sampling: Sampling) -> Iterator[Processor]:
+    """Of those wanted, those that `generate` has before `TopK`."""
+    if sampling.top_h is not None:
+        yield _Theirs(TopHLogitsWarper(sampling.top_h))
+
+
+def at_the_end(sampling: Sampling) -> Iterator[Processor]:
+    """Of those wanted, those that `generate` has last."""
+    if sampling.typical_p < 1.0:
+        yield _Theirs(TypicalLogitsWarper(sampling.typical_p))
+    if sampling.epsilon_cutoff > 0.0:
+        yield _Theirs(EpsilonLogitsWarper(sampling.epsilon_cutoff))
+    if sampling.eta_cutoff > 0.0:
+        yield _Theirs(EtaLogitsWarper(sampling.eta_cutoff))

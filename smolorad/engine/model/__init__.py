@@ -1,0 +1,1 @@
+"""A base model: its folder, its weights, how it is loaded and run."""

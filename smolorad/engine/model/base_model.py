@@ -1,0 +1,115 @@
+"""The resident base: one model in memory, never changed, and views that share its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolorad.chat.model import ModelText
+from smolorad.domain import Device, Dtype, LoadProgress, Precision, ResidentModel
+from smolorad.engine.model.mapped_weights import Parked
+from smolorad.engine.model.runner import Speaker, Steps
+from smolorad.engine.native.decoder import NativeModel
+from smolorad.engine.runtime.device import release
+from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.text.vocabulary import Vocabulary
+from smolorad.portable import Source, source_of
+
+LoadReport = Callable[[LoadProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A base as transformers has it: in eval mode, its parameters frozen."""
+
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A causal language model that is ready to compute."""
+
+    whole: Callable[[], Whole]  # the same one every time; the first may have to make it of the weights that are here
+    tokenizer: Any  # a ServingTokenizer, or the whole's
+    name: str
+    path: Path
+    fingerprint: str
+    architecture: str
+    parameters: int
+    weight_bytes: int  # of all parameters, exactly
+    device: Device
+    dtype: Dtype
+    context_length: int  # tokens, prompt and answer together
+    vocabulary_size: int  # token ids that the model knows are below
+    embeddings: int  # token ids that it can read are below
+    end_ids: frozenset[int]  # tokens that end an answer
+    vocabulary: Vocabulary
+    text: ModelText | None  # None where the tokenizer is not one of the tokenizers library
+    constraints: Constraints  # the forms that answers were asked for
+    speaker: Speaker | None = None  # the model as generation asks it; None where the native step needs none
+    notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
+    trust_remote_code: bool = False
+    precision: Precision = Precision.EXACT
+    native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
+    packed: Any | None = None  # a `linear.Packed`, the generic way, where there is no native one
+    parked: Parked | None = None  # where the exact weights lie, if generation has others
+    short_products: Any | None = None  # what cuts long products for as long as the base is there, where its layers need it
+
+    @property
+    def model(self) -> Any:
+        """The whole's model."""
+        return self.whole().model
+
+    @property
+    def source(self) -> Source:
+        """What it is called outside of this machine."""
+        return source_of(self.name, self.path)
+
+    @property
+    def steps(self) -> Steps:
+        """What transformers' code computes of it at once."""
+        return self.speaker.steps if self.speaker is not None else Steps.CHUNKS
+
+    def view(self, *, own_biases: bool = False, speaks: bool = False) -> Any:
+        """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.
+
+        `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases. `speaks`: it is for
+        generation alone, in the precision that was chosen for it.
+        """
+        from smolorad.engine.model.shared_view import share
+
+        return share(self.packed.model if speaks and self.packed is not None else self.model, own_biases=own_biases)
+
+    def rest(self) -> None:
+        """Gives back what memory nobody holds, and what only a training needed."""
+        if self.native is not None:
+            self.native.rest()
+        release(self.device)
+        if self.parked is not None:
+            self.parked.rest()
+
+    def resident(self, load_s: float) -> ResidentModel:
+        """What others are told about it; `load_s` is how long it took to load."""
+        decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
+        token_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else self.weight_bytes
+        copy_bytes = token_bytes if self.precision is not Precision.EXACT else 0
+        return ResidentModel(
+            name=self.name,
+            fingerprint=self.fingerprint,
+            architecture=self.architecture,
+            parameters=self.parameters,
+            device=self.device,
+            dtype=self.dtype,
+            weight_bytes=self.weight_bytes,
+            context_length=self.context_length,
+            has_chat_template=bool(self.tokenizer.chat_template),
+            self_test_notes=self.notes,
+            load_s=load_s,
+            precision=self.precision,
+            token_bytes=token_bytes,
+            memory_bytes=copy_bytes + (self.weight_bytes if self.parked is None else 0),
+            decoder=decoder,
+        )

@@ -1,0 +1,180 @@
+"""Whether a device computes what the CPU computes, asked before it is trusted.
+
+Attention kernels have been silently wrong on MPS: half precision that sees future tokens (pytorch#195910), keys read beyond
+their end at lengths that are no multiple of 32 (pytorch#169222) or above 1024 with grouped heads (pytorch#174861). So attention
+is compared at such lengths, then matrix products as `short_products` has them computed, then the model itself: its logits, and
+the gradient that a training step would give a LoRA. Where a comparison fails, the next rung of the ladder is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from smolorad.domain import Device, Dtype
+from smolorad.engine.model.runner import Steps
+from smolorad.engine.model.torch_runner import forward, sample_ids
+from smolorad.engine.runtime.device import Placement
+from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, short_products
+from smolorad.engine.train.fast.loss import summed_cross_entropy
+from smolorad.errors import UnsupportedModel
+
+LENGTHS = (5, 31, 33, 64, 130, 1100)
+HEADS, KEY_HEADS, HEAD_DIM = 9, 3, 64
+INNER_LENGTH = 2 * LONGEST + 1  # of a product, as a vocabulary has it; an odd one, of which three parts are made
+ROWS, COLUMNS, BATCH = 24, 40, 2
+PROMPT_TOKENS = 37  # no multiple of a kernel's tile
+GREEDY_TOKENS = 32
+# The largest difference that rounding explains, as a share of the largest value; what the self-test looks for is far above.
+TOLERANCE = {Dtype.FLOAT32: 1e-3, Dtype.BFLOAT16: 5e-2, Dtype.FLOAT16: 1e-2}
+
+Attention = Callable[..., Tensor]
+M = TypeVar("M")
+
+
+def settle(rungs: Iterable[Placement], attempt: Callable[[Placement], tuple[M, str]]) -> tuple[M, Placement, tuple[str, ...]]:
+    """The first placement that works, what was made of it, and a note for each that was refused.
+
+    `attempt` makes something of a placement and tells the fault it found, empty for none. Raises UnsupportedModel if each has
+    one.
+    """
+    notes: list[str] = []
+    for placement in rungs:
+        made, fault = attempt(placement)
+        if not fault:
+            taken = [f"The self-test took {placement}."] if notes else []
+            return made, placement, (*notes, *taken)
+        del made  # its memory is needed for the next
+        notes.append(f"The self-test refused {placement}: {fault}.")
+    raise UnsupportedModel(f"{' '.join(notes)} Leave device and dtype out, and what works is chosen.")
+
+
+def kernel_fault(placement: Placement) -> str:
+    """What a device computes otherwise than the CPU even before there is a model; empty if nothing."""
+    fault = attention_fault(placement.device, placement.dtype) if placement.attention == "sdpa" else ""
+    return fault or product_fault(placement.device, placement.dtype)
+
+
+def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_dot_product_attention) -> str:
+    """How attention on the device differs from the CPU's in fp32; empty if it does not."""
+    for length in LENGTHS:
+        query, key, value = _tensors(length)
+        mask = torch.ones(length, length, dtype=torch.bool).tril()
+        for kind, asking, options in (
+            ("causal", query, {"is_causal": True}),
+            ("masked", query, {"attn_mask": mask}),
+            # A token's step has kernels of its own.
+            ("one token's", query[:, :, -1:], {}),
+        ):
+            expected = F.scaled_dot_product_attention(asking, key, value, enable_gqa=True, **options)
+            moved = {name: option.to(device) if isinstance(option, Tensor) else option for name, option in options.items()}
+            inputs = [t.to(device, getattr(torch, dtype)) for t in (asking, key, value)]
+            got = attend(*inputs, enable_gqa=True, **moved).to("cpu", torch.float32)
+            difference = _difference(got, expected)
+            if not difference <= TOLERANCE[dtype]:
+                return f"{kind} attention over {length} tokens differs from the CPU's by {difference:.2g} of its largest value"
+    return ""
+
+
+def product_fault(device: Device, dtype: Dtype) -> str:
+    """How products as a training asks for them differ on the device from the CPU's in fp64; empty if they do not."""
+    left, right = _random(BATCH, ROWS, INNER_LENGTH), _random(BATCH, INNER_LENGTH, COLUMNS)
+    to = {"device": device, "dtype": getattr(torch, dtype)}
+    with short_products(device):
+        for kind, multiply, factors in (
+            ("a matrix product", torch.mm, (left[0], right[0])),
+            ("a batch of matrix products", torch.bmm, (left, right)),
+            ("a linear layer", F.linear, (left, right[0].t())),
+            ("the gradient of a linear layer's input", _input_gradient, (left, right[0])),
+            ("the gradient of a linear layer's weight", _weight_gradient, (left[0].t(), right[0])),
+            ("the gradient of the output head", _head_gradient, (right[1, :ROWS], right[0])),
+        ):
+            expected = multiply(*(factor.double() for factor in factors))
+            difference = _difference(multiply(*(factor.to(**to) for factor in factors)).cpu().double(), expected)
+            if not difference <= TOLERANCE[dtype]:
+                over = f"over {INNER_LENGTH:,} numbers differs from the CPU's by {difference:.2g} of its largest value"
+                return f"{kind} {over}"
+    return ""
+
+
+def product_notes(device: Device, dtype: Dtype) -> tuple[str, ...]:
+    """What is to be said of long products that are asked of the device in one: that it computes them wrongly, if it does."""
+    if device not in FAULTY:
+        return ()
+    left, right = _random(ROWS, INNER_LENGTH), _random(INNER_LENGTH, COLUMNS)
+    got = torch.mm(*(factor.to(device, getattr(torch, dtype)) for factor in (left, right)))
+    if _difference(got.cpu().double(), left.double() @ right.double()) <= TOLERANCE[dtype]:
+        return ()
+    return (f"{device} computes matrix products over more than {LONGEST:,} numbers wrongly here; they are computed in parts.",)
+
+
+def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    x = torch.zeros(*grad.shape[:-1], weight.shape[1], device=grad.device, dtype=grad.dtype, requires_grad=True)
+    return torch.autograd.grad(F.linear(x, weight), x, grad)[0]
+
+
+def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    weight = torch.zeros(grad.shape[1], x.shape[1], device=x.device, dtype=x.dtype, requires_grad=True)
+    return torch.autograd.grad(F.linear(x, weight), weight, grad)[0]
+
+
+def _head_gradient(hidden: Tensor, weight: Tensor) -> Tensor:
+    hidden = hidden.clone().requires_grad_()
+    targets = torch.arange(len(hidden), device=hidden.device) * (len(weight) // len(hidden))
+    return torch.autograd.grad(summed_cross_entropy(hidden, weight, targets), hidden)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a model answered: its greedy tokens, and the logits (tokens, vocabulary) they were chosen from."""
+
+    tokens: Tensor
+    logits: Tensor
+    steps: Steps
+
+
+@torch.inference_mode()
+def trace(model: Any, steps: Steps = Steps.CHUNKS, *, follow: Tensor | None = None) -> Trace:
+    """Greedy tokens in such steps; with `follow`, the logits for those tokens, whatever the model would choose."""
+    ids = sample_ids(model, PROMPT_TOKENS)
+    cache = DynamicCache(config=model.config) if steps is not Steps.WHOLE else None
+    computed = 0
+    rows: list[Tensor] = []
+    for step in range(GREEDY_TOKENS):
+        rows.append(forward(model, ids[:, computed:], cache, computed))
+        computed = ids.shape[1] if cache is not None else 0
+        token = rows[-1].argmax(dim=1) if follow is None else follow[step : step + 1]
+        ids = torch.cat([ids, token[None]], dim=1)
+    return Trace(ids[0, PROMPT_TOKENS:], torch.cat(rows), steps)
+
+
+def answer_fault(model: Any, dtype: Dtype, expected: Trace) -> str:
+    """How a model on its device differs from the same model's trace on the CPU; empty if it does not."""
+    got = trace(model, expected.steps, follow=expected.tokens)
+    for step, (row, expected_row) in enumerate(zip(got.logits, expected.logits, strict=True)):
+        difference = _difference(row, expected_row)
+        if not difference <= TOLERANCE[dtype]:
+            return f"the logits of token {step + 1} differ from the CPU's by {difference:.2g} of their largest value"
+    return ""
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    """The largest difference as a share of the largest value; NaN if there is one."""
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(shape[-1]))
+
+
+def _tensors(length: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    query = torch.randn(1, HEADS, length, HEAD_DIM, generator=generator)
+    key = torch.randn(1, KEY_HEADS, length, HEAD_DIM, generator=generator)
+    return query, key, torch.randn(1, KEY_HEADS, length, HEAD_DIM, generator=generator)

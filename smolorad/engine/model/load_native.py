@@ -1,0 +1,105 @@
+"""From a model folder to a resident base without torch: models of the Llama family, on a CPU, by the native step alone."""
+
+from __future__ import annotations
+
+import functools
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from smolora.common.paths import cache_path
+from smolorad import publish
+from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
+from smolorad.engine.model import blueprint_cache as blueprints
+from smolorad.engine.model.base_model import Base, LoadReport, Whole
+from smolorad.engine.model.folder import check, fingerprint
+from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.weights import KEPT, Weights, read_weights
+from smolorad.engine.native.build import library
+from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
+from smolorad.engine.native.model_shape import EMBEDDING
+from smolorad.engine.runtime.device import Hardware, cores, place
+from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.text.vocabulary import Vocabulary
+from smolorad.errors import NotFound, SmoloraError
+
+
+def load_light(
+    folder: Path,
+    name: str,
+    *,
+    device: Device | None,
+    dtype: Dtype | None,
+    precision: Precision,
+    hardware: Hardware,
+    threads: int | None,
+    report: LoadReport,
+) -> Base | None:
+    """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
+    files = check(folder, name=name)
+    # Nothing here depends on the number of parameters: that decides for MPS alone.
+    placement = place(device, dtype, 0, hardware)
+    if placement.device is not Device.CPU or placement.dtype not in KEPT:
+        return None
+    compiled = library(cache_path(), threads or cores())
+    if compiled is None or not takes_prompts(compiled, KEPT[placement.dtype], precision):
+        return None
+    total = sum(path.stat().st_size for path in files)
+    report(LoadProgress(LoadStage.READ, 0, total))
+    found = blueprints.find(folder, placement.dtype, cache_path())
+    if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
+        return None
+    blueprint, kept = found
+    if blueprint.shape.misfit(blueprint.parameters):  # it was not written like this
+        return None
+    with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
+        summing, reading = beside.submit(fingerprint, files), beside.submit(blueprint.tokenizer, kept)
+        parked_below = cache_path() / "parked" if precision is not Precision.EXACT else None
+        weights = read_weights(files, blueprint.parameters, placement.dtype, parked_below=parked_below)
+        told, tokenizer = summing.result(), reading.result()
+    report(LoadProgress(LoadStage.READ, total, total))
+    report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
+    native = NativeModel(compiled, blueprint.shape, weights.arrays, precision)
+    report(LoadProgress(LoadStage.WARM_UP))
+    vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
+    return Base(
+        whole=functools.cache(lambda: _whole(kept, folder, weights, placement.dtype)),
+        tokenizer=tokenizer,
+        name=name,
+        path=folder,
+        fingerprint=told,
+        architecture=blueprint.architecture,
+        parameters=sum(map(math.prod, blueprint.parameters.values())),
+        weight_bytes=sum(array.nbytes for array in weights.arrays.values()),
+        device=placement.device,
+        dtype=placement.dtype,
+        context_length=blueprint.context_length,
+        vocabulary_size=blueprint.vocabulary_size,
+        embeddings=blueprint.parameters[EMBEDDING][0],
+        end_ids=frozenset(blueprint.end_ids),
+        vocabulary=vocabulary,
+        text=model_text(tokenizer, vocabulary.end_ids),
+        constraints=Constraints(vocabulary),
+        precision=precision,
+        native=native,
+        parked=weights.parked,
+    )
+
+
+def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> Whole:
+    """By the copy of the model's other files, or by themselves: each may have been thrown away or changed meanwhile."""
+    found = kept if publish.is_whole(kept) else folder if _is_same(folder, dtype, kept.name) else None
+    if found is None:
+        raise NotFound(f"The model's files are gone from {folder}, or others now; bring them back, or load another model.")
+    with uncollected():
+        from smolorad.engine.model.to_transformers import whole_of
+
+    return whole_of(found, weights.arrays, dtype)
+
+
+def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:
+    try:
+        return blueprints.key_of(folder, dtype) == key
+    except (SmoloraError, OSError):
+        return False

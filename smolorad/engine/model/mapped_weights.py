@@ -1,0 +1,67 @@
+"""Where weights lie: in memory of their own, or in a file of the engine's own that is mapped into memory.
+
+A file is for exact weights that generation does not read, as it has a packed copy: the system has their memory back until a
+training, or whoever needs them exactly, touches them again. The model's own file would not do: whoever cut it short would end
+the engine, and whoever changed it would change the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from smolorad.engine.runtime.buffers import take
+
+log = logging.getLogger(__name__)
+
+ALIGNMENT = 64  # bytes, for vectors that long should not lie across two lines of the cache
+
+Tensor = Iterable[Any]  # its bytes, in pieces
+
+
+class Parked:
+    """A file without a name, mapped into memory."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self._mapped = mapped
+
+    def rest(self) -> None:
+        """Nobody is about to read it: its memory goes back."""
+        self._mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def park(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, Sequence[int]] | None:
+    """Writes tensors into a file without a name below `folder`: where it is mapped, and where in it each begins.
+
+    None where the disk has no room for it, and the log says so.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            places = _write(file, tensors)
+            file.flush()
+            return mmap.mmap(file.fileno(), 0), places
+    except OSError as error:
+        log.warning("the exact weights stay in memory, as %s has no room for them: %s", folder, error)
+        return None
+
+
+def hold(tensors: Iterable[Tensor], nbytes: int) -> tuple[mmap.mmap, Sequence[int]]:
+    """Writes tensors of together `nbytes`, ALIGNMENT for each included, into memory; returns as `park`."""
+    memory = take(nbytes, whole=True)
+    return memory, _write(memory, tensors)
+
+
+def _write(sink: IO[bytes] | mmap.mmap, tensors: Iterable[Tensor]) -> list[int]:
+    places = []
+    for tensor in tensors:
+        sink.seek(-sink.tell() % ALIGNMENT, os.SEEK_CUR)
+        places.append(sink.tell())
+        for piece in tensor:
+            sink.write(piece)
+    return places

@@ -1,0 +1,31 @@
+"""A base that was loaded without transformers, as transformers has it: over the same weights, which nobody copies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from smolorad.domain import Dtype
+from smolorad.engine.model.base_model import Whole
+from smolorad.engine.model.transformers_folder import read_model_config, read_tokenizer
+from smolorad.engine.native.torch_arrays import tensor_of
+
+
+@torch.inference_mode(False)  # whoever asks first: a training wants its parameters
+def whole_of(folder: Path, arrays: Mapping[str, NDArray[Any]], dtype: Dtype) -> Whole:
+    """The model with these parameters, by name; `folder` has its other files. Raises Damaged where these are gone."""
+    transformers_logging.disable_progress_bar()
+    config = read_model_config(folder, str(folder))
+    tensors = {name: tensor_of(array) for name, array in arrays.items()}
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    model = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=getattr(torch, dtype))
+    model.eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        assert parameter.data_ptr() == tensors[name].data_ptr(), f"transformers has copied {name}"
+    return Whole(model, read_tokenizer(folder))

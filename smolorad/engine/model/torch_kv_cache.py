@@ -1,0 +1,98 @@
+"""Keys and values as transformers' models take them: in the native step's memory, or in a cache of their own."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from smolorad.engine.native.kv_cache import KvCache
+from smolorad.engine.native.torch_arrays import tensor_of
+
+
+class WholeCache:
+    """A model's own cache, with what `KvCache` can of what others ask."""
+
+    def __init__(self, config: Any) -> None:
+        self.cache: Cache = DynamicCache(config=config)
+
+    @property
+    def shareable(self) -> bool:
+        """Whether a beginning of it is the cache of the beginning: not so where a window, a state, or nothing at all is kept.
+
+        Layers that keep something beside keys and values are DynamicLayers too.
+        """
+        layers = self.cache.layers
+        return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
+
+    def nbytes_of(self, tokens: int) -> int:
+        """Bytes of the keys and values of so many tokens."""
+        kept = (tensor[:, :, :tokens] for layer in self.cache.layers for tensor in (layer.keys, layer.values))
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+    def begin_with(self, other: WholeCache, tokens: int) -> None:
+        """Copies the first tokens of another one into this one, which is empty."""
+        for at, layer in enumerate(other.cache.layers):
+            self.cache.update(layer.keys[:, :, :tokens], layer.values[:, :, :tokens], at)
+
+    def fitting(self, tokens: int) -> Self:
+        """Itself: it never has room for more than is in it."""
+        return self
+
+
+def as_transformers(cache: KvCache | WholeCache | None) -> Cache | None:
+    """What a model takes as `past_key_values`; what it adds is in the cache given."""
+    return _NativeCache(cache) if isinstance(cache, KvCache) else None if cache is None else cache.cache
+
+
+class _NativeCache(Cache):
+    """transformers' own cache grows by copying all of it for every token; this one has its room."""
+
+    def __init__(self, cache: KvCache) -> None:
+        room = tensor_of(cache.array)
+        super().__init__(layers=[_Layer(cache, room[layer], layer == len(room) - 1) for layer in range(len(room))])
+
+
+class _Layer(DynamicLayer):
+    def __init__(self, cache: KvCache, room: Tensor, is_last: bool) -> None:
+        super().__init__()
+        self._cache = cache
+        self._room = room.unsqueeze(1)  # (2, batch 1, heads, capacity, head_dim)
+        self._is_last = is_last
+        self.dtype, self.device = room.dtype, room.device
+        self.is_initialized = True
+        self._length = cache.length
+
+    # Views, made when transformers asks.
+
+    @property
+    def keys(self) -> Tensor:
+        return self._room[0, :, :, : self._length]
+
+    @keys.setter
+    def keys(self, nothing: None) -> None:
+        """What transformers begins with."""
+
+    @property
+    def values(self) -> Tensor:
+        return self._room[1, :, :, : self._length]
+
+    @values.setter
+    def values(self, nothing: None) -> None:
+        """What transformers begins with."""
+
+    def get_seq_length(self) -> int:
+        """How many tokens are there."""
+        return self._length
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        """Adds (1, heads, tokens, head_dim) of keys and values; all that are there now."""
+        begin, self._length = self._length, self._length + key_states.shape[-2]
+        keys, values = self.keys, self.values
+        keys[:, :, begin:] = key_states
+        values[:, :, begin:] = value_states
+        if self._is_last:
+            self._cache.length = self._length
+        return keys, values

@@ -1,0 +1,109 @@
+"""How a model of transformers is asked for logits, and how far its cache can be trusted.
+
+Most models take any number of tokens after any others. Some keep a state that goes on token by token, and begin anew where
+several tokens come at once; a few have no cache that can be handed to them, or take one and never look at it. No model's code
+tells which, so each is tried once, when it is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from smolorad.engine.model.runner import Steps
+from smolorad.engine.model.torch_kv_cache import WholeCache, as_transformers
+from smolorad.engine.native.kv_cache import KvCache
+
+log = logging.getLogger("smolorad.engine")
+
+# A beginning, more at once, then single tokens. Few, for a model may be large and its device slow.
+_TRIAL_TOKENS, _BEGINNING, _SINGLE = 12, 6, 2
+# The largest difference that rounding explains, as a share of the largest logit: a cache that is not looked at is far above.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+class TorchSpeaker:
+    """A model of transformers as generation asks it. Steps of `steps` are what it computes rightly."""
+
+    def __init__(self, model: Any, steps: Steps) -> None:
+        self.model = model
+        self.steps = steps
+
+    def cache(self) -> WholeCache | None:
+        """An empty one; None where the model computes without."""
+        return WholeCache(self.model.config) if self.steps is not Steps.WHOLE else None
+
+    @torch.inference_mode()
+    def compute(self, ids: NDArray[np.int64], cache: KvCache | WholeCache | None, begin: int) -> NDArray[np.float32]:
+        """The logits (1, vocabulary) after the last of `ids` (tokens,); `cache` has the `begin` tokens before them."""
+        logits: NDArray[np.float32] = forward(self.model, torch.from_numpy(ids)[None], as_transformers(cache), begin).numpy()
+        return logits
+
+
+def forward(model: Any, ids: Tensor, cache: Any | None = None, begin: int = 0, *, every: bool = False) -> Tensor:
+    """The logits (1, vocabulary) after the last of `ids` (1, tokens), or (tokens, vocabulary) after each; fp32 on the CPU.
+
+    `cache` has the `begin` tokens before them, and has these too afterwards.
+    """
+    device = next(model.parameters()).device
+    known = _parameters(model.__class__)
+    options: dict[str, Any] = {"use_cache": cache is not None} if cache is not None or "use_cache" in known else {}
+    if cache is not None:
+        options["cache_params" if "cache_params" in known else "past_key_values"] = cache
+    if "position_ids" in known:  # Bamba begins again at 0 where it is not told
+        options["position_ids"] = torch.arange(begin, begin + ids.shape[1], device=device)[None]
+    if "logits_to_keep" in known and not every:  # spares the head's product over the whole prompt
+        options["logits_to_keep"] = 1
+    logits: Tensor = model(input_ids=ids.to(device), **options).logits[0, 0 if every else -1 :]
+    return logits.to(device="cpu", dtype=torch.float32, copy=True)
+
+
+@torch.inference_mode()
+def steps_of(model: Any) -> Steps:
+    """The largest steps whose logits are those of one forward pass without a cache."""
+    ids = sample_ids(model, _TRIAL_TOKENS)
+    expected = forward(model, ids, every=True)[_BEGINNING:]
+    singles = [1] * _SINGLE
+    for steps, sizes in (
+        (Steps.CHUNKS, [_BEGINNING, _TRIAL_TOKENS - _BEGINNING - _SINGLE, *singles]),
+        (Steps.TOKENS, [_BEGINNING, *[1] * (_TRIAL_TOKENS - _BEGINNING)]),
+    ):
+        try:
+            got = _in_steps(model, ids, sizes)
+        except Exception as error:  # noqa: BLE001  # whatever a model says that wants a cache of its own
+            log.debug("%s cannot compute %s: %s", type(model).__name__, steps.value, error)
+            continue
+        # The median, since rounding may choose another expert for a token or two.
+        difference = (got - expected).abs().amax(dim=1).median() / expected.abs().max()
+        if float(difference) <= _TOLERANCE[model.dtype]:
+            return steps
+    return Steps.WHOLE
+
+
+def sample_ids(model: Any, tokens: int) -> Tensor:
+    """Token ids (1, tokens) from all over a model's vocabulary."""
+    ids: Tensor = torch.arange(tokens) * 7919 % model.config.get_text_config().vocab_size
+    return ids[None]
+
+
+def _in_steps(model: Any, ids: Tensor, sizes: list[int]) -> Tensor:
+    """The logits after each token that follows the first step."""
+    cache = DynamicCache(config=model.config)
+    rows, begin = [], 0
+    for size in sizes:
+        rows.append(forward(model, ids[:, begin : begin + size], cache, begin, every=True))
+        begin += size
+    return torch.cat(rows[1:])
+
+
+@functools.cache
+def _parameters(kind: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)

@@ -1,0 +1,124 @@
+"""What transformers reads of a model folder besides its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from smolorad.chat.encode import TRIAL
+from smolorad.engine.model.folder import CONFIG, GENERATION, read_config, read_json
+from smolorad.engine.model.quantized import refuse_quantised
+from smolorad.engine.runtime.errors import reading
+from smolorad.errors import Damaged, UnsupportedModel
+
+# Where neither the config nor the tokenizer tells.
+_CONTEXT_LENGTH = 2048
+_MOST_CONTEXT = 2**31 - 1  # in the contract's field
+# Keys of a config.json that choose code: transformers has fetched and run what they name (CVE-2026-4372).
+_CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
+
+
+def read_model_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
+    """The model's config, checked before any code acts on it; `facts.check` has checked the folder.
+
+    Raises UnsupportedModel, Damaged.
+    """
+    raw = read_config(folder)
+    refuse_quantised(raw, name)
+    with reading(folder / CONFIG, "get the model again"):
+        if trust_remote_code and "auto_map" in raw:
+            return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
+        kind = raw["model_type"]
+        _check_generates(raw, name)
+        # As transformers has it: a Mistral whose layers differ is a Ministral.
+        meant = "ministral" if kind == "mistral" and "layer_types" in raw and "ministral" in CONFIG_MAPPING else kind
+        config = CONFIG_MAPPING[meant].from_dict(_cleared(raw) | {"model_type": meant})
+        text = config.get_text_config()
+    _check_text(text, folder / CONFIG)
+    return config
+
+
+def _check_generates(raw: Mapping[str, Any], name: str) -> None:
+    kind, architectures = raw["model_type"], raw.get("architectures") or []
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    if causal is None or kind not in CONFIG_MAPPING:
+        raise UnsupportedModel(f"{name} is a {kind!r}, which is no causal language model; choose one that generates text.")
+    if not isinstance(architectures, list):
+        raise ValueError(f"architectures is {architectures!r}, which is no list")
+    if architectures and not any(known in architectures for known in ([causal] if isinstance(causal, str) else causal)):
+        raise UnsupportedModel(
+            f"{name} is a {str(architectures[0])[:60]!r}, which does not generate text; choose a causal language model."
+        )
+
+
+def _check_text(config: Any, path: Path) -> None:
+    """What smolora itself reads of a config; most classes do not check it, and some have it under another name."""
+    for key, least in (("vocab_size", 1), ("num_hidden_layers", 1), ("hidden_size", 1), ("max_position_embeddings", 1)):
+        value = getattr(config, key, None)
+        if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+            shown = str(value)[:60]
+            raise Damaged(f"{path} has {shown!r} as {key}, which must be a whole number from {least}; get the model again.")
+
+
+def _cleared(value: Any) -> Any:
+    """A config without the keys that choose code, also in the configs inside it; those with a leading `_` are internal ones.
+
+    Floats that JSON has not are written by transformers as objects.
+    """
+    match value:
+        case {"__float__": "Infinity" | "-Infinity" | "NaN" as name, **more} if not more:
+            return float(name)
+        case Mapping():
+            return {key: _cleared(inner) for key, inner in value.items() if not key.startswith("_") and key not in _CODE_KEYS}
+        case list():
+            return [_cleared(inner) for inner in value]
+    return value
+
+
+def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """Its tokenizer, which was tried out; `facts.check` has checked the folder. Raises Damaged."""
+    with reading(f"The tokenizer in {folder}", "get the model again"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        # What serving asks of it.
+        tokenizer.decode(tokenizer.encode(TRIAL, add_special_tokens=True)[:100])
+        special, added = tokenizer.special_tokens_map, tokenizer.added_tokens_decoder
+        if not all(isinstance(token, str) for token in special.values() if not isinstance(token, list)):
+            raise ValueError(f"its special tokens are {special}")
+        if any(id < 0 or not isinstance(token.content, str) for id, token in added.items()):
+            raise ValueError("its added tokens are no texts")
+    return tokenizer
+
+
+def generation_config(folder: Path, config: Any) -> GenerationConfig:
+    """Which tokens end an answer, as transformers takes it from generation_config.json, or where there is none from the config.
+
+    All else in it belongs to each request here. Raises Damaged.
+    """
+    path = folder / GENERATION
+    found = read_json(path).get("eos_token_id") if path.exists() else getattr(config.get_text_config(), "eos_token_id", None)
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
+        where = path if path.exists() else folder / CONFIG
+        raise Damaged(f"{where} has {str(found)[:60]!r} as eos_token_id, which must be a token's number; get the model again.")
+    return GenerationConfig(eos_token_id=ids or None)
+
+
+def context_length(model: Any, tokenizer: Any) -> int:
+    """How many tokens a model can see."""
+    told = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = tokenizer.model_max_length
+    if told is None and isinstance(limit, int | float) and 1 <= limit < 2**31:  # transformers writes 10^30 for "not known"
+        told = limit
+    return min(int(told or _CONTEXT_LENGTH), _MOST_CONTEXT)
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer, of those that the model can write."""
+    told = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = [*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id]
+    most = max(model.config.get_text_config().vocab_size, len(tokenizer))
+    return frozenset(id for id in ids if id is not None and 0 <= id < most)

@@ -1,0 +1,88 @@
+"""The generic way to a fast token: the model's own code, with products of ours where it has linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from smolorad.domain import Precision
+from smolorad.engine.native.library import GROUP, Format, Library, Matrix
+from smolorad.engine.native.torch_arrays import KNOWN, array_of
+
+# More rows of activations than this are torch's: its products of large matrices are faster where the weights are exact.
+_FEW_ROWS = 16
+_FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer whose few-row products are ours; weight and bias are the very parameters of the layer it stands for."""
+
+    def __init__(self, library: Library, weight: nn.Parameter, bias: nn.Parameter | None, matrix: Matrix) -> None:
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = matrix.rows, matrix.cols
+        self.weight = weight
+        self.register_parameter("bias", bias)
+        self._product = _Product(library, matrix)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights that a token reads."""
+        return self._product.matrix.nbytes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) → (..., out), in x's number format."""
+        exact = self._product.matrix.format in (Format.FP32, Format.BF16)
+        if exact and x.numel() > _FEW_ROWS * self.in_features:
+            return nn.functional.linear(x, self.weight, self.bias)
+        vectors = x.detach().to(torch.float32).contiguous().numpy()
+        out = torch.from_numpy(self._product.library.multiply(vectors, self._product.matrix))
+        return (out if self.bias is None else out + self.bias).to(x.dtype)
+
+
+class _Product:
+    """A matrix and who multiplies it; copies of a module share it."""
+
+    def __init__(self, library: Library, matrix: Matrix) -> None:
+        self.library, self.matrix = library, matrix
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Product:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A view of a model whose linear layers are PackedLinear where that can be."""
+
+    model: Any
+    nbytes: int  # of weights that a token reads of these layers
+
+
+def pack_linears(view: Any, library: Library, precision: Precision) -> Packed | None:
+    """Puts PackedLinear where a view of a model has linear layers that allow it; None where it has none."""
+    read = 0
+    head = view.get_output_embeddings()
+    for parent in list(view.modules()):
+        for name, child in list(parent.named_children()):
+            wanted = Precision.INT8 if child is head and precision is Precision.INT4 else precision
+            if (packed := _packed(child, library, wanted)) is not None:
+                setattr(parent, name, packed)
+                read += packed.nbytes
+    return Packed(view, read) if read else None
+
+
+def _packed(layer: Any, library: Library, precision: Precision) -> PackedLinear | None:
+    if type(layer) not in (nn.Linear, Conv1D):
+        return None
+    weight = layer.weight if type(layer) is nn.Linear else layer.weight.T
+    if weight.dtype not in KNOWN or weight.device.type != "cpu":
+        return None
+    if precision is Precision.EXACT:
+        # Conv1D keeps its weight the other way round, and a copy would cost as much memory as the layer.
+        return PackedLinear(library, layer.weight, layer.bias, Matrix.of(array_of(weight))) if weight.is_contiguous() else None
+    if weight.shape[1] % GROUP:
+        return None
+    return PackedLinear(library, layer.weight, layer.bias, library.pack(array_of(weight.contiguous()), _FORMATS[precision]))

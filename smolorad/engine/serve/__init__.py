@@ -1,0 +1,1 @@
+"""The engine loop, the scheduler, what is loaded, and output."""

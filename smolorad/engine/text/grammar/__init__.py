@@ -1,0 +1,1 @@
+"""Grammars that constrain generation: JSON schemas and regular expressions."""

@@ -1,0 +1,202 @@
+"""Answers of a given form, held token by token: JSON of a schema, any JSON object, or a regular expression.
+
+llguidance keeps a parser of the form beside the answer. Before each token it tells which tokens leave the form within reach;
+the others get no chance. So what is complete is always valid, however the tokens are chosen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smolorad.domain import ResponseFormat
+from smolorad.engine.generate.logits_processors import Ids, Scores
+from smolorad.engine.runtime.errors import first_line
+from smolorad.engine.text.grammar.json_schema import prepare
+from smolorad.engine.text.grammar.patterns import NotGuaranteed, translate
+from smolorad.engine.text.vocabulary import Vocabulary
+from smolorad.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+LIMIT = 32
+# A state of the lexer takes about 2 kB. An item is a place in the form that the answer may have come to: where many properties
+# may be left out, there are thousands at once. Fuel and items are those of one token: at most about 0.1 s.
+_LEXER_STATES = 50_000
+_ITEMS = 10_000
+_STEP_FUEL = 1_000_000
+_STEP_ITEMS = 200_000
+_TRIED = 4  # tokens of each answer that is tried before the form is taken
+_TOO_COMPLEX = re.compile(
+    "TooComplex|Unable to determine if regex|too many (states|expressions|items)|max is|too large|size limit", re.IGNORECASE
+)
+_FIELDS = tuple(field.name for field in dataclasses.fields(ResponseFormat))
+
+
+class Constraint:
+    """The form of one answer, and how far the answer has come in it."""
+
+    def __init__(self, matcher: LLMatcher, vocabulary_size: int, anew: Callable[[], LLMatcher]) -> None:
+        """Use `Constraints.of`, which makes the matcher; `anew` makes another one, which shares nothing with it."""
+        self._matcher = matcher
+        self._size = vocabulary_size
+        self._anew = anew
+        self._tokens: list[int] = []
+        self._renewed = -1  # after how many tokens
+        self._bits = np.zeros((vocabulary_size + 31) // 32, dtype=np.int32)
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        """The scores with -inf for each token that cannot come next; `ids` are not looked at."""
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        if self._matcher.is_error():
+            self._renew()
+            return self(ids, scores)
+        forbidden = np.unpackbits(~self._bits.view(np.uint8), count=self._size, bitorder="little").view(np.bool_)
+        masked = scores.copy()
+        np.copyto(masked[: self._size], -np.inf, where=forbidden[: len(masked)])
+        masked[self._size :] = -np.inf  # what the tokenizer does not know
+        return masked
+
+    def advance(self, token_id: int) -> None:
+        """The token that was chosen."""
+        self._matcher.consume_token(token_id)
+        if self._matcher.is_error():
+            self._renew()
+            self.advance(token_id)
+            return
+        self._tokens.append(token_id)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow but the end."""
+        return self._matcher.is_stopped()
+
+    def _renew(self) -> None:
+        """Copies of a matcher share their lexer, and what all answers have asked of it may be too much where one's is not."""
+        why = _reason(self._matcher)
+        if self._renewed < len(self._tokens):
+            self._renewed = len(self._tokens)
+            self._matcher = self._anew()
+            self._matcher.consume_tokens(self._tokens)
+            if not self._matcher.is_error():
+                return
+        raise InvalidRequest.field("response_format", f"cannot be followed any further ({why}); simplify it")
+
+
+class Constraints:
+    """The forms asked for, ready to be followed; the one that was not asked for the longest goes where there are too many."""
+
+    def __init__(self, vocabulary: Vocabulary, limit: int = LIMIT) -> None:
+        self._vocabulary = vocabulary
+        self._limit = limit
+        self._compiled: OrderedDict[ResponseFormat, LLMatcher] = OrderedDict()
+
+    def of(self, wanted: ResponseFormat) -> Constraint:
+        """A constraint for one answer.
+
+        Raises InvalidRequest for a form that is malformed, that nothing can fulfil, or that cannot be guaranteed;
+        UnsupportedModel where the tokenizer is of an unknown kind.
+        """
+        if wanted not in self._compiled:
+            self._keep(wanted)
+        self._compiled.move_to_end(wanted)
+        size = self._vocabulary.guided.vocab_size
+        return Constraint(self._compiled[wanted].deep_copy(), size, lambda: self._keep(wanted).deep_copy())
+
+    def _keep(self, wanted: ResponseFormat) -> LLMatcher:
+        matcher = self._compiled[wanted] = self._compile(wanted)
+        if len(self._compiled) > self._limit:
+            self._compiled.popitem(last=False)
+        return matcher
+
+    def _compile(self, wanted: ResponseFormat) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits  # see Vocabulary.guided
+
+        tokenizer = self._vocabulary.guided
+        limits = LLParserLimits(
+            max_lexer_states=_LEXER_STATES,
+            max_items_in_row=_ITEMS,
+            step_lexer_fuel=_STEP_FUEL,
+            step_max_items=_STEP_ITEMS,
+            verbose_errors=False,
+        )
+        field = next((f"response_format.{name}" for name in _FIELDS if getattr(wanted, name)), "response_format")
+        try:
+            matcher = LLMatcher(tokenizer, _grammar(wanted), log_level=0, limits=limits)
+            why = _trouble(matcher, tokenizer.eos_tokens)
+        except NotGuaranteed as error:
+            why = str(error)
+        except ValueError as error:  # no JSON, or no object
+            raise InvalidRequest.field(field, f"is not a JSON Schema ({first_line(error)}); correct it") from error
+        if why:
+            raise InvalidRequest.field(field, f"cannot be guaranteed ({why}); simplify it")
+        return matcher
+
+
+def _grammar(wanted: ResponseFormat) -> str:
+    """In llguidance's own language, with the model free to choose the tokens of what is given.
+
+    llguidance would have them from the tokenizer, which normalises what it reads, and takes `<|im_end|>` in it for one token.
+    """
+    from llguidance import LLMatcher
+
+    if wanted.regex:
+        start = f"/{translate(wanted.regex)}/"
+    else:
+        schema = prepare(wanted.json_schema or '{"type": "object"}')
+        # As `json.dumps` writes it. Where space may come freely, a small model fills its answer with it.
+        form = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+        # What cannot be guaranteed is refused, never left out or put another way.
+        strict = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": schema.escapes}
+        start = f"%json {json.dumps(schema.root | {'x-guidance': form | strict}, ensure_ascii=False)}"
+    return LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\nstart: {start}')
+
+
+def _trouble(matcher: LLMatcher, end_ids: Sequence[int]) -> str:
+    """Why the form cannot be followed, empty if it can: some answers are begun, as what has no measure shows at once.
+
+    It also builds what the first token needs, once for every answer of this form.
+    """
+    if matcher.is_error():
+        return _reason(matcher)
+    for order in (1, -1):  # the first token that may come, or the last one
+        tried = matcher.deep_copy()
+        for _ in range(_TRIED):
+            allowed = np.unpackbits(np.frombuffer(tried.compute_bitmask(), np.uint8), bitorder="little")
+            may_end = bool(allowed[end_ids].any())
+            allowed[end_ids] = 0
+            token = int(allowed[::order].argmax())
+            token = token if order > 0 else len(allowed) - 1 - token
+            if allowed[token]:
+                tried.consume_token(token)
+            if tried.is_error():
+                return _reason(tried)
+            if not allowed[token] and not may_end:
+                return "no text fulfils it"
+            if tried.is_stopped() or not allowed[token]:
+                break
+    return ""
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """llguidance's own words, fit for a sentence."""
+    told = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", matcher.get_error())  # a place in our own text
+    if told.startswith("NoExtension") or "anyOf is empty" in told:
+        return "no text fulfils it"
+    if _TOO_COMPLEX.search(told):
+        return "it is too complex"
+    if unknown := re.match(r"Unimplemented keys: \[(.*)\]", told):
+        return f"{unknown[1]} cannot be checked token by token"
+    if "lookarounds not supported" in told:
+        return "word boundaries, and anchors that are not at an end, need look-around"
+    if told.startswith("oneOf"):
+        return "options of `oneOf` that may fit at once; let them differ in a `const` property, or write `anyOf`"
+    cause = re.search(r"^error: (.+)$", told, re.MULTILINE)  # in a regular expression, below a drawing of the place
+    return (cause[1] if cause else told.partition("\n")[0])[:300].rstrip(".")

@@ -1,0 +1,1 @@
+"""A training, from rows to an adapter folder."""

@@ -1,0 +1,129 @@
+"""What a training needs of memory and time, reckoned before its first step.
+
+Activations are counted as Korthikanti et al. count them ("Reducing Activation Recomputation in Large Transformer Models",
+2022): values kept for the backward pass, a token and layer. How many those are differs between the two trainers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import psutil
+import torch
+
+from smolorad.domain import Estimate, TrainerSettings
+from smolorad.engine.train.dataset import Rows
+from smolorad.engine.train.fast.kernels import kernels
+from smolorad.engine.train.fast.trainer import BUDGET
+from smolorad.errors import OutOfMemory
+
+_ROWS_READ = 64  # as a sample of the lengths, from everywhere: rows often stand in an order of their own
+_MARGIN = 1.15
+_AROUND_BYTES = 120e6  # what the libraries of training and their caches take
+# Bytes a logit, in the formats of the pass, and how many logits are there at once.
+_FAST_LOGITS, _PLAIN_LOGITS_WIDTH, _BYTES_A_LOGIT = 16e6, 32_768, 14
+# Of the measured speed of a product of torch's, which a step reaches as a whole: with kernels of our own, without, and plain.
+_OWN_SHARE, _FAST_SHARE, _PLAIN_SHARE = 0.60, 0.30, 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a step computes."""
+
+    longest: int  # tokens of the longest row
+    mean: float  # tokens a row
+    rows: int  # a step
+    rows_at_once: int  # a micro-step, with its padding
+    fast: bool
+    answers: int = 1  # rows that one row becomes: two for a pair
+
+    @classmethod
+    def of(cls, rows: Rows, settings: TrainerSettings, *, fast: bool) -> Workload:
+        """Of the tokenised rows, their mean from a sample."""
+        count = len(rows.train)
+        read = min(_ROWS_READ, count)
+        lengths = [_length(row) for row in rows.train.select([place * count // read for place in range(read)])]
+        at_once = settings.per_device_train_batch_size
+        rows_a_step = at_once * settings.gradient_accumulation_steps
+        answers = 2 if rows.shape.is_preference else 1
+        return cls(rows.longest, min(fmean(lengths), rows.longest), rows_a_step, at_once, fast, answers)
+
+    @property
+    def tokens_at_once(self) -> float:
+        """Tokens of a micro-step."""
+        if self.fast:
+            return max(min(BUDGET, self.rows * self.mean), self.longest)
+        return self.rows_at_once * self.longest * self.answers
+
+    @property
+    def tokens_a_step(self) -> float:
+        """Tokens of an optimiser step."""
+        return self.rows * self.mean * self.answers
+
+
+def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpointing: bool) -> Estimate:
+    """What a training takes of so many parameters on a model in memory, and what of memory is free now."""
+    config = model.config.get_text_config()
+    layers, width = config.num_hidden_layers, config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    inner = max(inner) if isinstance(inner, list | tuple) else inner  # of each layer
+    size = next(model.parameters()).element_size()
+    a_layer = (8 * width + 4 * inner if work.fast else 24 * width + 7 * inner) * size
+    kept = layers * width * size + a_layer if checkpointing else layers * a_layer
+    logits = _FAST_LOGITS if work.fast else work.tokens_at_once * min(config.vocab_size, _PLAIN_LOGITS_WIDTH)
+    # Weights, gradients and Adam's two moments, in fp32.
+    memory = _MARGIN * (work.tokens_at_once * kept + logits * _BYTES_A_LOGIT) + 16 * trained + _AROUND_BYTES
+    parameters = sum(p.numel() for p in model.parameters())
+    # Two operations a weight and token forward, two backward, and where layers are computed again, two more.
+    flop = (6.0 if checkpointing else 4.0) * parameters * work.tokens_a_step * steps
+    fast_share = _OWN_SHARE if kernels(next(model.parameters())) is not None else _FAST_SHARE
+    seconds = flop / (_product_flop_s(model) * (fast_share if work.fast else _PLAIN_SHARE))
+    return Estimate(int(memory), available_bytes(next(model.parameters()).device), seconds)
+
+
+def smaller(settings: TrainerSettings, *, fast: bool) -> str:
+    """Which settings make a micro-step smaller when they are lowered, which 1 cannot be."""
+    # The fast trainer takes all rows of a step at once, however they were counted.
+    counts = ("per_device_train_batch_size", "gradient_accumulation_steps")[: 2 if fast else 1]
+    return " or ".join(f"trainer.{name}" for name in ("max_length", *(name for name in counts if getattr(settings, name) > 1)))
+
+
+def refuse(needed: Estimate, name: str, advice: str) -> OutOfMemory:
+    """Why a training that does not fit is not begun; `advice` is what `smaller` says."""
+    return OutOfMemory(
+        f"This training on {name} needs about {needed.memory_bytes / 1e9:.1f} GB besides the model, and "
+        f"{needed.available_bytes / 1e9:.1f} GB are free; lower {advice}, "
+        "train a smaller model, or close other programs."
+    )
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that a training can have now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    if device.type == "mps":
+        return min(free, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return free
+
+
+def _length(row: Any) -> int:
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def _product_flop_s(model: Any) -> float:
+    """How fast this machine multiplies in the model's format, measured in some 20 ms."""
+    parameter = next(model.parameters())
+    left = torch.ones(256, 512, dtype=parameter.dtype, device=parameter.device)
+    right = torch.ones(512, 1024, dtype=parameter.dtype, device=parameter.device)
+    (left @ right).sum().item()
+    begin, rounds = time.perf_counter(), 8
+    for _ in range(rounds):
+        product = left @ right
+    product.sum().item()
+    return rounds * 2.0 * 256 * 512 * 1024 / max(time.perf_counter() - begin, 1e-9)

@@ -1,0 +1,59 @@
+"""Whether a model can be trained the fast way, asked before it is.
+
+What the fast way relies on is not written in any model's config: that attention is causal and the only place where tokens meet,
+that positions are told by numbers, that the head is one product. So a short text beside another must come out as it does alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smolorad.domain import TrainerSettings
+from smolorad.engine.train.fast.batching import collate
+
+_LENGTHS = (5, 37)  # tokens, where rows may be so long
+# The largest difference that rounding explains, as a share of the largest value.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def misfit(trainer: Any, plain: Any, settings: TrainerSettings, max_length: int) -> str:
+    """Why a FastTrainer would not train its model as `plain`, the model as it begins, is trained; empty if it would."""
+    config = plain.config.get_text_config()
+    head = trainer.model.get_base_model().get_output_embeddings()
+    if settings.neftune_noise_alpha:
+        return "NEFTune's noise depends on padding"
+    if type(head) is not nn.Linear or "bias" in dict(head.named_parameters()):
+        return "its output head is more than one product"
+    if head.weight.requires_grad:
+        return "its output head is trained"
+    if trainer.aux_loss_enabled:
+        return "its experts have a loss of their own"
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    if any(window is not None and window < max_length for window in windows) and getattr(config, "use_sliding_window", True):
+        return "its attention has a window shorter than trainer.max_length"
+    return _difference(trainer, plain, [min(length, max_length) for length in _LENGTHS])
+
+
+@torch.no_grad()
+def _difference(trainer: Any, plain: Any, lengths: Sequence[int]) -> str:
+    device = next(plain.parameters()).device
+    texts = [(torch.arange(length) * 7 + 11) % plain.config.get_text_config().vocab_size for length in lengths]
+    inputs = {name: tensor.to(device) for name, tensor in collate([_row(text) for text in texts]).items()}
+    trainer.model.eval()
+    try:
+        got = trainer.model.get_output_embeddings()(trainer.hidden_states(inputs))
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        return f"it cannot take several texts in one row ({type(error).__name__}: {error})"
+    expected = torch.cat([plain(input_ids=text[None].to(device), use_cache=False).logits[0] for text in texts])
+    difference = (got - expected).abs().max() / expected.abs().max()
+    if not difference <= _TOLERANCE.get(plain.dtype, 1e-2):
+        return f"texts in one row come out {difference:.2g} different from what they are alone"
+    return ""
+
+
+def _row(text: Tensor) -> dict[str, list[int]]:
+    return {"input_ids": text.tolist(), "labels": text.tolist()}

@@ -1,0 +1,92 @@
+"""The arithmetic of a Llama layer's parts, each with a backward pass that keeps little and makes few passes over memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smolorad.engine.train.fast.kernels import kernels
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """`x` (..., width) over its root mean square, times a frozen `weight` (width,)."""
+    out: Tensor = _RmsNorm.apply(x, weight, epsilon)
+    return out
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        if (native := kernels(x, weight)) is not None:
+            flat = x.reshape(-1, x.shape[-1]).contiguous()
+            out, scale = native.norm(flat, weight, epsilon)
+            ctx.save_for_backward(flat, weight, scale)
+            return out.view(x.shape)
+        exact = x.float()
+        scale = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        normed: Tensor = (exact * scale).to(x.dtype)
+        return normed.mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        if (native := kernels(x, weight)) is not None:
+            grad = grads[0].reshape(x.shape).contiguous()
+            return native.norm_back(grad, x, weight, scale).view(grads[0].shape), None, None
+        unit = x.float() * scale
+        grad = (grads[0] * weight).float()
+        along = torch.linalg.vecdot(grad, unit).div_(x.shape[-1]).neg_()
+        return grad.addcmul_(unit, along[..., None]).mul_(scale).to(x.dtype), None, None
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up; keeps only the two."""
+    out: Tensor = _SwiGlu.apply(gate, up)
+    return out
+
+
+class _SwiGlu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        if (native := kernels(gate, up)) is not None:
+            return native.gates(gate.contiguous(), up.contiguous())
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        if (native := kernels(gate, up)) is not None:
+            return native.gates_back(grads[0].contiguous(), gate.contiguous(), up.contiguous())
+        d_gate = torch.ops.aten.silu_backward(grads[0] * up, gate)
+        return d_gate, functional.silu(gate).mul_(grads[0])
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: `x` (tokens, heads, width) turned by angles whose `cos` and `sin` are (tokens, 1, width / 2)."""
+    out: Tensor = _Rotate.apply(x, cos, sin)
+    return out
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grads[0], cos, sin, -1), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    (x_0, x_1), (out_0, out_1) = x.chunk(2, -1), out.chunk(2, -1)
+    torch.mul(x_0, cos, out=out_0).addcmul_(x_1, sin, value=-sign)
+    torch.mul(x_1, cos, out=out_1).addcmul_(x_0, sin, value=sign)
+    return out

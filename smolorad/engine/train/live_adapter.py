@@ -1,0 +1,62 @@
+"""The adapter as a training has it now, for those who ask before the training is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from peft import LoraConfig
+from torch import Tensor
+
+from smolorad.domain import ChatMessage, GenerateSpec, Sampling, TrainerSettings
+from smolorad.engine.adapters.peft import adapter_of
+from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.generate.prefix_cache import PrefixCache
+from smolorad.engine.generate.request import Answer
+from smolorad.engine.model.base_model import Base
+from smolorad.engine.train import lora as peft_lora
+from smolorad.errors import InvalidRequest, SmoloraError
+from smolorad.portable import Source
+
+
+class Live:
+    """Makes adapters of a training's tensors, and has them answer its sample prompts."""
+
+    def __init__(self, base: Base, settings: TrainerSettings, *, as_chat: bool) -> None:
+        """With `as_chat` a sample prompt is a question put through the chat template.
+
+        Raises InvalidRequest for a prompt that cannot be answered.
+        """
+        self._base = base
+        self._settings = settings
+        self._as_chat = as_chat
+        for prompt in settings.sample_prompts:
+            try:
+                self._asked(None, prompt)
+            except SmoloraError as error:
+                raise InvalidRequest.field("trainer.sample_prompts", f"{prompt[:40]!r} cannot be answered: {error}") from error
+
+    @property
+    def source(self) -> Source:
+        """What the base is called outside of this machine."""
+        return self._base.source
+
+    def adapter(self, tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], config: LoraConfig) -> Adapter:
+        """An adapter of its own over the base; `start` as in `as_plain_lora`, empty where the base is as it was."""
+        if start:
+            tensors, config = peft_lora.as_plain_lora(tensors, start, config)
+        return adapter_of(self._base, config, tensors)
+
+    def answer(self, adapter: Adapter, prompt: str, breathe: Callable[[], Any]) -> str:
+        """The greedy answer to a prompt; `breathe` is called between tokens."""
+        answer, text = self._asked(adapter, prompt), ""
+        while answer.outcome is None:
+            text += answer.step()
+            breathe()
+        return text
+
+    def _asked(self, adapter: Adapter | None, prompt: str) -> Answer:
+        sampling = Sampling(max_tokens=self._settings.sample_max_tokens, temperature=0.0)
+        asked = {"messages": (ChatMessage("user", prompt),)} if self._as_chat else {"prompt": prompt}
+        return Answer(0, self._base, adapter, "", GenerateSpec(sampling=sampling, **asked), time.monotonic(), PrefixCache())

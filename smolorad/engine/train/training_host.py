@@ -1,0 +1,24 @@
+"""What a training asks of the loop that it runs inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from smolorad.engine.adapters.registry import Adapter
+
+
+class Host(Protocol):
+    """The loop that a training runs inside."""
+
+    def breathe(self, call: int) -> None:
+        """Serves what is pending for a bounded slice; raises Cancelled if the call was cancelled."""
+
+    def stopping(self, call: int) -> bool:
+        """Whether the training is to checkpoint and end."""
+
+    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None, between: str = "") -> None:
+        """Lets others have the adapter after a step, with its number, or no more; it breathes `between` these."""
+
+    def emit(self, call: int, **body: Any) -> None:
+        """Sends one event of a call."""

@@ -1,0 +1,182 @@
+"""One training from a file, without the daemon: `python -m smolorad.engine.train_job FILE`, which `smolorad train-job` becomes.
+
+Under `accelerate launch` or `torchrun` several processes share it: each takes its part of every optimiser step's rows, and the
+gradients are averaged, so that the losses are those of one process. The file is JSON:
+
+    {"model": FOLDER, "dataset": FOLDER, "output": FOLDER, "dtype": NAME, "lora": {...}, "trainer": {...}, "parent": FOLDER}
+
+`lora` and `trainer` have the contract's settings by name, and `dtype` is the base's in memory (float32, bfloat16, float16);
+all three and `parent` may be left out. Checkpoints and what is not finished are kept beside the output, in `OUTPUT.job`, so the
+same command goes on after an interruption. `OUTPUT` itself appears when it is whole; an earlier result there is replaced, any
+other folder refused. The first process writes one line of JSON for each event, and the result as the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from smolora.v1 import jobs_pb2, settings_pb2
+from smolorad import publish
+from smolorad.domain import Dtype, LoraSettings, Note, TrainerSettings
+from smolorad.engine.model.load import load
+from smolorad.engine.train.run import train
+from smolorad.errors import Damaged, InvalidRequest, NoSpace, ShuttingDown, SmoloraError, is_disk_full
+from smolorad.link.convert import from_message, to_message
+from smolorad.link.v1 import link_pb2 as pb
+
+M = TypeVar("M", bound=Message)
+
+_PATHS, _SETTINGS = ("model", "dataset", "output"), ("lora", "trainer")
+_ABOUT = {"made_by": "smolorad train-job"}  # by which a result is known again
+
+
+class Console:
+    """The `Host` of a training that has a process to itself: nobody else is served, events are printed."""
+
+    def __init__(self, *, speaks: bool) -> None:
+        self.speaks = speaks
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def breathe(self, call: int) -> None:
+        """Nobody waits."""
+
+    def stopping(self, call: int) -> bool:
+        """Whether SIGTERM has come."""
+        return self._stopping
+
+    def offer(self, call: int, snapshot: Callable[[], Any] | None, between: str = "") -> None:
+        """Nobody asks."""
+
+    def emit(self, call: int, **body: Message) -> None:
+        """One line for each event."""
+        if self.speaks:
+            for kind, message in body.items():
+                told = json_format.MessageToDict(message, preserving_proto_field_name=True)
+                print(json.dumps({kind: told}, ensure_ascii=False), flush=True)
+
+    def _stop(self, *_: Any) -> None:
+        self._stopping = True
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """What a file asks for."""
+
+    model: Path
+    dtype: Dtype | None  # None: chosen
+    output: Path  # where the finished adapter goes
+    command: pb.Train  # makes it in a stage
+
+
+def read(path: Path) -> JobFile:
+    """What a file asks for; raises InvalidRequest that names what is wrong in it."""
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{path} cannot be read as JSON ({error}); see `smolorad train-job --help`.") from error
+    known = {*_PATHS, *_SETTINGS, "dtype", "parent"}
+    if not isinstance(given, dict) or (strange := sorted(set(given) - known)):
+        raise InvalidRequest(f"{path} may have {', '.join(sorted(known))}, and nothing else such as {strange[:1]}.")
+    if missing := [name for name in _PATHS if not isinstance(given.get(name), str)]:
+        raise InvalidRequest(f"{path} names no {missing[0]}; give it as a path.")
+    folder = path.resolve().parent
+    output = (folder / given["output"]).resolve()
+    parent = (folder / given["parent"]).resolve() if given.get("parent") else None
+    if output == parent or not _is_free(output):
+        raise InvalidRequest(f"{output} holds something else than an earlier result, which would be lost; name another output.")
+    job = output.with_name(f"{output.name}.job")
+    command = pb.Train(
+        job_id=output.name,
+        dataset_path=str(folder / given["dataset"]),
+        lora=_settings(given, "lora", LoraSettings, settings_pb2.LoraSettings),
+        trainer=_settings(given, "trainer", TrainerSettings, settings_pb2.TrainerSettings),
+        checkpoints_path=str(job / "checkpoints"),
+        stage_path=str(job / "stage"),
+        output_path=str(job / "stage" / "output"),
+        parent_path=str(parent or ""),
+        tensorboard_path=str(job / "tensorboard"),
+    )
+    return JobFile(folder / given["model"], _dtype(given.get("dtype")), output, command)
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Trains; the exit status."""
+    try:
+        job = read(Path(argv[0]))
+        host = Console(speaks=environ.get("RANK", "0") == "0")
+        base = load(job.model, job.model.name, dtype=job.dtype)
+        if job.command.trainer.tensorboard:
+            curves = job.command.tensorboard_path
+            host.emit(
+                1, note=to_message(jobs_pb2.Note, Note(f"The curves are in {curves}; type `tensorboard --logdir {curves}`."))
+            )
+        trained = train(job.command, 1, base, host, int(environ.get("WORLD_SIZE", "1")))
+        if host.speaks:
+            _publish(job)
+        host.emit(1, trained=trained)
+    except ShuttingDown:
+        print(
+            "smolorad: The training was stopped; run the same command again, and it goes on from its checkpoint.",
+            file=sys.stderr,
+        )
+        return 1
+    except SmoloraError as error:
+        print(f"smolorad: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _is_free(output: Path) -> bool:
+    """Whether nothing of the user's is lost when a folder is replaced: it holds only what was published there, or nothing."""
+    if not output.exists():
+        return True
+    mine: set[str] = set()
+    with suppress(Damaged):
+        if (manifest := publish.read_manifest(output)).get("about") == _ABOUT:
+            mine = {publish.MANIFEST, *manifest["files"]}
+    files = (path for path in output.rglob("*") if not path.is_dir())
+    return output.is_dir() and all(path.relative_to(output).as_posix() in mine for path in files)
+
+
+def _publish(job: JobFile) -> None:
+    """Puts the finished adapter where it was asked for, in place of an earlier one."""
+    try:
+        publish.remove(job.output)
+        publish.publish(Path(job.command.output_path), job.output, _ABOUT)
+    except OSError as error:
+        if is_disk_full(error):
+            raise NoSpace("The disk is full; free some space, then run the same command again.") from error
+        raise
+
+
+def _dtype(given: Any) -> Dtype | None:
+    if given is None:
+        return None
+    try:
+        return Dtype(given)
+    except ValueError as error:
+        raise InvalidRequest.field("dtype", f"is one of {', '.join(Dtype)}") from error
+
+
+def _settings(given: Mapping[str, Any], name: str, kind: type[Any], message: type[M]) -> M:
+    """The settings of a file, every default filled in."""
+    try:
+        return to_message(message, from_message(kind, json_format.ParseDict(given.get(name) or {}, message())))
+    except json_format.ParseError as error:
+        raise InvalidRequest.field(name, str(error).splitlines()[0]) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,98 @@
+"""A model's files, brought to a folder: from the hub, from another folder, or the starter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from smolorad import publish
+from smolorad.domain import Fetched, PhaseProgress
+from smolorad.engine.model.folder import check, facts, model_files
+from smolorad.engine.worker.progress import Report
+from smolorad.errors import Damaged
+from smolorad.portable import STARTER, remove_paths
+
+_CHUNK_BYTES = 16 * 2**20
+
+
+def fetch(
+    source: str, *, revision: str = "", output: Path | None, cache: Path, report: Report, trust_remote_code: bool = False
+) -> Fetched:
+    """Brings the model `source`, a hub id, the absolute path of a folder or `starter`, and checks that it is one.
+
+    With `output` its files are copied there, plainly, without links; without, the folder that has them is told: the hub's
+    cache, the starter's below `cache`, the folder itself. `report` is told of the phases `download`, `convert`, `copy` and
+    `read`; what it raises stops the work. On failure nothing is left in `output`.
+    Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest.
+    """
+    found, exactly = _bring(source, revision, cache, report, code=trust_remote_code)
+    try:
+        return _checked(found, source, exactly, output, report, trust_remote_code)
+    except Damaged:
+        if not _is_of_hub(source) or not _remove_damaged(found):
+            raise
+    found, exactly = _bring(source, revision, cache, report, code=trust_remote_code)
+    return _checked(found, source, exactly, output, report, trust_remote_code)
+
+
+def _bring(source: str, revision: str, cache: Path, report: Report, *, code: bool) -> tuple[Path, str]:
+    """The folder that has the files, and what exactly they are."""
+    if source == STARTER:
+        from smolorad.engine.worker.starter import SOURCE, ensure_starter
+
+        return ensure_starter(cache, report), SOURCE
+    if not _is_of_hub(source):
+        return Path(source), source
+    from smolorad.engine.worker.hub import download_model
+
+    snapshot = download_model(source, revision, report, code=code)
+    return snapshot, f"{source}@{snapshot.name}"
+
+
+def _is_of_hub(source: str) -> bool:
+    return source != STARTER and not Path(source).is_absolute()
+
+
+def _remove_damaged(snapshot: Path) -> bool:
+    from smolorad.engine.worker.hub import remove_damaged
+
+    return remove_damaged(snapshot)
+
+
+def _checked(found: Path, name: str, exactly: str, output: Path | None, report: Report, trust_remote_code: bool) -> Fetched:
+    """Checks what was brought, and copies it where that is wanted."""
+    check(found, name=name, trust_remote_code=trust_remote_code)
+    if output is None:
+        # Every byte of the starter was compared with its manifest just now.
+        files = publish.read_manifest(found)["files"] if name == STARTER else {}
+        known = {file: entry["sha256"] for file, entry in files.items()}
+        return _told(found, name, exactly, report, trust_remote_code, known)
+    with publish.fresh(output):
+        _copy(found, output, report, code=trust_remote_code)
+        return _told(output, name, exactly, report, trust_remote_code)
+
+
+def _told(
+    folder: Path,
+    name: str,
+    exactly: str,
+    report: Report,
+    trust_remote_code: bool,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> Fetched:
+    report(PhaseProgress("read", 0, publish.size_of(folder), "bytes"))
+    return Fetched(str(folder), exactly, facts(folder, name=name, trust_remote_code=trust_remote_code, sums=known))
+
+
+def _copy(folder: Path, output: Path, report: Report, *, code: bool) -> None:
+    files = model_files(folder, code=code)
+    total, done = sum(p.stat().st_size for p in files), 0
+    for path in files:
+        with path.open("rb") as source, (output / path.name).open("wb") as target:
+            while chunk := source.read(_CHUNK_BYTES):
+                report(PhaseProgress("copy", done, total, "bytes"))
+                target.write(chunk)
+                done += len(chunk)
+    remove_paths(output)
+    report(PhaseProgress("copy", done, total, "bytes"))

@@ -1,0 +1,62 @@
+"""Import: the weights worker brings a model's files into this home; downloads go on where they were."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from smolorad.children.worker import Workers
+from smolorad.domain import Fetched, ImportSpec, Job, Origin, check_name
+from smolorad.errors import InvalidRequest
+from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.job_runner import Tell
+from smolorad.paths import Home
+from smolorad.residency import STARTER, Resolver
+
+
+class Import:
+    """What an import job does."""
+
+    def __init__(self, home: Home, shelf: Shelf, workers: Workers, resolver: Resolver) -> None:
+        self._home = home
+        self._shelf = shelf
+        self._workers = workers
+        self._resolver = resolver
+
+    async def plan(self, spec: ImportSpec) -> ImportSpec:
+        """The request, if it can be carried out; raises InvalidRequest, NotFound, AlreadyExists."""
+        check_name(spec.name)
+        if spec.name == STARTER:
+            raise InvalidRequest.field("name", f"{STARTER!r} always means the starter model; choose another name")
+        if spec.source != STARTER and "/" not in spec.source:
+            raise InvalidRequest.field(
+                "source",
+                f"{spec.source!r} is not a model to import; give a folder (./folder or its absolute path), "
+                "a hub id owner/name, or starter",
+            )
+        await self._resolver.check(spec.source)
+        await self._shelf.check_free(spec.name)
+        return spec
+
+    async def work(self, job: Job, tell: Tell) -> Fetched:
+        """Has the worker bring the files to the job's output folder."""
+        spec = _spec(job)
+        trust = self._resolver.trusts(spec.source)
+        output = self._home.job(job.id).output
+        async with aclosing(self._workers.fetch(spec.source, spec.revision, output, trust_remote_code=trust)) as events:
+            async for event in events:
+                if isinstance(event, Fetched):
+                    return event
+                await tell(event)
+        raise AssertionError("a fetch ends with its result or raises")
+
+    async def publish(self, job: Job, made: Fetched) -> str:
+        """Publishes the model."""
+        spec = _spec(job)
+        origin = Origin.STARTER if spec.source == STARTER else Origin.FOLDER if spec.source.startswith("/") else Origin.HUB
+        model = await self._shelf.put_model(job, spec.name, origin, made.source or spec.source, made.facts)
+        return model.name
+
+
+def _spec(job: Job) -> ImportSpec:
+    assert isinstance(job.spec, ImportSpec)
+    return job.spec

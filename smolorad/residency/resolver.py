@@ -1,0 +1,151 @@
+"""From a model's reference to its folder: a name of this home, `starter`, a hub id, or an absolute path."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolora.common.adapter_config import adapter_instead, is_adapter
+from smolorad import publish
+from smolorad.children.worker import Workers
+from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
+from smolorad.errors import HubUnreachable, NotFound, UnsupportedModel
+from smolorad.gguf import gguf_instead
+from smolorad.log import Log
+from smolorad.paths import check_readable, user_path
+from smolorad.portable import STARTER, STARTER_ID
+from smolorad.store.library import Library
+
+log = Log(__name__)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+# What a model is read from.
+_READ = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt", ".py"})
+_WHOLE = publish.MANIFEST  # a folder that has it is whole
+
+Tell = Callable[[LoadProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model that was found. `fingerprint` is empty where it shows only when the model is loaded.
+
+    `stamp` tells the files of a folder of the user's, which may change at any time, from others; empty for what is published.
+    """
+
+    name: str
+    path: Path
+    fingerprint: str = ""
+    trust_remote_code: bool = False
+    stamp: tuple[tuple[str | int, ...], ...] = ()
+
+
+class Resolver:
+    """Finds models; fetches those that are not on this machine yet."""
+
+    def __init__(self, library: Library, workers: Workers, cache: Path, allow_remote_code: Sequence[str] = ()) -> None:
+        self._library = library
+        self._workers = workers
+        self._cache = cache
+        self._allowed = frozenset(allow_remote_code)
+
+    async def check(self, reference: str) -> None:
+        """Raises NotFound or InvalidRequest for what cannot be a model; does not fetch."""
+        if reference == STARTER or _HUB_ID.fullmatch(reference):
+            return
+        if reference.startswith("/"):
+            await asyncio.to_thread(_check_folder, user_path(reference, "model"))
+        else:
+            await self._registered(reference)
+
+    def trusts(self, reference: str) -> bool:
+        """Whether the owner allowed this model's own code, by name, in the config file."""
+        return reference in self._allowed
+
+    async def at_hand(self, reference: str) -> Base | None:
+        """The model's folder if it need not be fetched, else None; raises as `check`."""
+        await self.check(reference)
+        if reference in (STARTER, STARTER_ID):
+            found = await asyncio.to_thread(lambda: sorted((self._cache / STARTER).glob(f"*/{_WHOLE}")))
+            return Base(reference, found[-1].parent) if found else None
+        return None if _HUB_ID.fullmatch(reference) else await self.find(reference, lambda progress: None)
+
+    async def find(self, reference: str, tell: Tell) -> Base:
+        """The model's folder, fetched where it must be, with progress told.
+
+        Raises NotFound, InvalidRequest, Damaged, HubUnreachable, and what fetching raises.
+        """
+        if reference == STARTER:
+            return await self._fetched(reference, reference, tell)
+        if reference.startswith("/"):
+            path = user_path(reference, "model")
+            await asyncio.to_thread(_check_folder, path)
+            stamp = await asyncio.to_thread(_stamp, path)
+            return Base(reference, path, trust_remote_code=self.trusts(reference), stamp=stamp)
+        if not _HUB_ID.fullmatch(reference):
+            model = await self._registered(reference)
+            await asyncio.to_thread(publish.verify, Path(model.path), sums=False)
+            trust = self.trusts(reference) or self.trusts(model.source.partition("@")[0])
+            return Base(reference, Path(model.path), model.fingerprint, trust)
+        try:
+            return await self._fetched(reference, reference, tell)
+        except HubUnreachable as error:
+            if reference != STARTER_ID:
+                raise
+            log.warning("the hub cannot be reached; the starter is taken", model=reference, why=error.message)
+            tell(LoadProgress(LoadStage.DOWNLOAD, detail="the hub cannot be reached; the same model is had as the starter"))
+            return await self._fetched(STARTER, reference, tell)
+
+    async def has_changed(self, base: Base) -> bool:
+        """Whether a folder of the user's holds other files than when it was found."""
+        return bool(base.stamp) and await asyncio.to_thread(_stamp, base.path) != base.stamp
+
+    async def _registered(self, name: str) -> Model:
+        check_name(name, "model")
+        return await self._library.model(name)
+
+    async def _fetched(self, source: str, name: str, tell: Tell) -> Base:
+        trust = self.trusts(name)
+        async with aclosing(self._workers.fetch(source, trust_remote_code=trust)) as events:
+            async for event in events:
+                match event:
+                    case PhaseProgress(phase=phase, done=done, total=total, unit="bytes"):
+                        tell(LoadProgress(LoadStage.DOWNLOAD, done, total, phase))
+                    case PhaseProgress(phase=phase):
+                        tell(LoadProgress(LoadStage.DOWNLOAD, detail=phase))
+                    case Note(text=text):
+                        tell(LoadProgress(LoadStage.DOWNLOAD, detail=text))
+                    case Fetched():
+                        return Base(name, Path(event.path), event.facts.fingerprint, trust)
+        raise AssertionError("a fetch ends with its result or raises")
+
+
+def _check_folder(path: Path) -> None:
+    if os.path.isfile(path):
+        raise NotFound(f"{path} is a file, not a model folder; name the folder that has it.")
+    check_readable(path, _READ)
+    if (path / "config.json").is_file():
+        return
+    if is_adapter(path):
+        raise UnsupportedModel(adapter_instead(str(path)))
+    if instead := gguf_instead(path):
+        raise UnsupportedModel(instead)
+    raise NotFound(
+        f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."
+    )
+
+
+def _stamp(path: Path) -> tuple[tuple[str | int, ...], ...]:
+    """What changes whenever a file of the folder is replaced or written; a folder that is gone has none."""
+    try:
+        with os.scandir(path) as entries:
+            files = sorted((entry.name, entry.stat()) for entry in entries)
+    except OSError:
+        return ()
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in files)

@@ -1,0 +1,109 @@
+"""Folders of quantised weights are called what they are, wherever a model is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from smolorad.engine.model.folder import check
+from smolorad.engine.model.load import load
+from smolorad.engine.worker.fetch import fetch
+from smolorad.engine.worker.merge import merge
+from smolorad.engine.worker.progress import tell_nobody
+from smolorad.errors import UnsupportedModel
+from tests.tiny import tiny_model
+from tests.unit.engine.kit import make_adapter
+
+MLX = {"group_size": 32, "bits": 4}
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def pack(folder: Path, change: Callable[[dict[str, torch.Tensor], str], None]) -> None:
+    """Has the weights of one linear layer replaced."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors, "model.layers.0.self_attn.q_proj")
+    save_file(tensors, folder / "model.safetensors")
+
+
+def as_mlx(tensors: dict[str, torch.Tensor], layer: str) -> None:
+    weight = tensors.pop(f"{layer}.weight")
+    tensors[f"{layer}.weight"] = torch.zeros(weight.shape[0], weight.shape[1] // 8, dtype=torch.uint32)
+    tensors[f"{layer}.scales"] = tensors[f"{layer}.biases"] = torch.ones(weight.shape[0], 2)
+    tensors[f"{layer}.biases"] = tensors[f"{layer}.biases"].clone()
+
+
+def as_mlx_says(folder: Path) -> None:
+    pack(folder, as_mlx)
+    change_config(folder, quantization=MLX, quantization_config=MLX)
+
+
+def as_gptq(tensors: dict[str, torch.Tensor], layer: str) -> None:
+    tensors[f"{layer}.qweight"] = torch.zeros_like(tensors.pop(f"{layer}.weight"), dtype=torch.int32)
+
+
+def as_fp8(tensors: dict[str, torch.Tensor], layer: str) -> None:
+    tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].to(torch.float8_e4m3fn)
+
+
+QUANTISED: list[tuple[Callable[[Path], None], str]] = [
+    (as_mlx_says, "MLX (4 bits)"),
+    (lambda folder: change_config(folder, quantization=MLX), "MLX (4 bits)"),
+    (lambda folder: pack(folder, as_mlx), "MLX"),
+    (lambda folder: pack(folder, as_gptq), "GPTQ or AWQ"),
+    (lambda folder: pack(folder, as_fp8), "fp8"),
+    (lambda folder: change_config(folder, quantization_config={"quant_method": "awq", "w_bit": 4}), "AWQ (4 bits)"),
+    (lambda folder: change_config(folder, quantization_config={"quant_method": "gptq", "bits": 3}), "GPTQ (3 bits)"),
+    (lambda folder: change_config(folder, quantization_config={"quant_method": "fp8"}), "fp8"),
+    (lambda folder: change_config(folder, quantization_config={"quant_method": "compressed-tensors"}), "compressed-tensors"),
+    (
+        lambda folder: change_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "bitsandbytes (4 bits)",
+    ),
+    (lambda folder: change_config(folder, quantization_config={"quant_method": "of_next_year"}), "of_next_year"),
+    (lambda folder: change_config(folder, quantization_config={"strange": 1}), "does not name"),
+    (lambda folder: change_config(folder, text_config={"quantization": MLX}), "MLX (4 bits)"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), QUANTISED, ids=[f"{i} {words}" for i, (_, words) in enumerate(QUANTISED)])
+def test_what_it_is_and_what_to_load_instead(change: Callable[[Path], None], words: str, tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    adapter = make_adapter(folder, tmp_path / "adapter")
+    change(folder)
+    for use in (
+        lambda: check(folder, name="mine"),
+        lambda: load(folder, "mine"),
+        lambda: fetch(str(folder), output=tmp_path / "copy", cache=tmp_path, report=tell_nobody),
+        lambda: merge(folder, adapter, tmp_path / "merged"),
+    ):
+        with pytest.raises(UnsupportedModel) as refused:
+            use()
+        assert words in refused.value.message
+        assert "load the model that it was made from" in refused.value.message
+    assert not (tmp_path / "copy").exists()
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("gone", ["config.json", "model.safetensors"])
+def test_a_folder_of_gguf(gone: str, tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    (folder / gone).unlink()
+    (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UnsupportedModel, match=r"as GGUF.*load the model that it was made from"):
+        load(folder, "mine")
+
+
+def test_a_config_that_says_nothing_of_it(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    change_config(folder, quantization_config=None, quantization=None)
+    assert load(folder, "mine").parameters > 0

@@ -1,0 +1,66 @@
+"""How far a cache can be trusted is found out when a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from smolorad.engine.model.runner import Steps
+from smolorad.engine.model.torch_runner import forward, sample_ids, steps_of
+from tests.tiny import tiny_model
+from tests.unit.engine.kit import fp32_base, plain_model
+
+
+@pytest.mark.parametrize(
+    ("architecture", "steps"),
+    [
+        ("llama", Steps.CHUNKS),
+        ("gemma2", Steps.CHUNKS),
+        ("falcon_h1", Steps.CHUNKS),
+        ("jamba", Steps.TOKENS),  # forgets its state when several tokens come at once
+        ("mamba", Steps.TOKENS),
+        ("openai-gpt", Steps.WHOLE),  # has no cache
+        ("minimax", Steps.WHOLE),  # wants one of its own
+    ],
+)
+def test_what_each_can_is_found(architecture: str, steps: Steps, tmp_path: Path) -> None:
+    assert steps_of(plain_model(tiny_model(tmp_path, architecture))) is steps
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_is_no_fault(dtype: torch.dtype, llama_folder: Path) -> None:
+    assert steps_of(plain_model(llama_folder).to(dtype)) is Steps.CHUNKS
+
+
+def test_one_token_that_rounds_to_another_expert_is_no_fault(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = plain_model(llama_folder)
+    compute = type(model).forward
+
+    def another_expert(self: Any, *, past_key_values: Any = None, **more: Any) -> Any:
+        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        output = compute(self, past_key_values=past_key_values, **more)
+        if seen == 11:
+            output.logits.mul_(1.5)
+        return output
+
+    monkeypatch.setattr(type(model), "forward", another_expert)
+    monkeypatch.setattr("smolorad.engine.model.torch_runner._parameters", lambda kind: frozenset({"past_key_values"}))
+    assert steps_of(model) is Steps.CHUNKS
+
+
+def test_who_computes_everything_anew_is_told(llama_folder: Path, tmp_path: Path) -> None:
+    assert fp32_base(llama_folder).notes == ()
+    (note,) = fp32_base(tiny_model(tmp_path, "openai-gpt")).notes
+    assert note == "The cache of openai-gpt cannot be used, so the whole text is computed for every token: right, but slow."
+
+
+@torch.inference_mode()
+def test_logits_are_of_the_last_token_or_of_every_one(llama_folder: Path) -> None:
+    model = plain_model(llama_folder)
+    ids = sample_ids(model, 5)
+    every = forward(model, ids, every=True)
+    assert torch.equal(every, model(input_ids=ids).logits[0])
+    torch.testing.assert_close(forward(model, ids), every[-1:])

@@ -1,0 +1,76 @@
+"""A model's weights without torch: where safetensors says that they are."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from smolorad.domain import Dtype
+from smolorad.engine.model.folder import tensors_of
+from smolorad.engine.model.weights import read_weights
+from smolorad.errors import Damaged
+
+FORMATS = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "?", "U8": "u1", "F64": "<f8"}
+
+
+def write(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], order: list[str], padding: int) -> dict[str, np.ndarray]:
+    """A file whose tensors lie in an order of their own, and their header in another."""
+    random, places, data, numbers = np.random.default_rng(0), {}, b"", {}
+    for name in order:
+        format, shape = tensors[name]
+        numbers[name] = (random.normal(size=shape) * 4).astype(FORMATS[format])
+        begin, data = len(data), data + numbers[name].tobytes()
+        places[name] = {"dtype": format, "shape": shape, "data_offsets": [begin, len(data)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}} | {name: places[name] for name in tensors}).encode() + b" " * padding
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+    return numbers
+
+
+_NAMES = st.text(st.sampled_from("abcz_.0\u00e9"), min_size=1, max_size=6)
+_SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
+
+
+@given(
+    tensors=st.dictionaries(_NAMES, st.tuples(st.sampled_from(sorted(FORMATS)), _SHAPES), min_size=1, max_size=6),
+    data=st.data(),
+    padding=st.integers(0, 9),
+)
+def test_what_lies_between_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    tensors: dict[str, tuple[str, tuple[int, ...]]],
+    data: st.DataObject,
+    padding: int,
+) -> None:
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    numbers = write(path, tensors, data.draw(st.permutations(sorted(tensors))), padding)
+    assert {name: (format, tuple(shape)) for name, format, shape in tensors_of([path])} == tensors
+    wanted = {name: shape for name, (format, shape) in tensors.items() if format in ("F32", "F16")}
+    read = read_weights([path], wanted, Dtype.FLOAT32).arrays
+    theirs = load_file(path)
+    for name in wanted:
+        assert np.array_equal(read[name], numbers[name].astype(np.float32))
+        assert np.array_equal(read[name], theirs[name].astype(np.float32))
+
+
+def test_a_header_that_lies_is_refused_where_the_weights_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write(path, {"a": ("F32", (4,)), "b": ("F32", (4,))}, ["a", "b"], 0)
+    whole = path.read_bytes()
+    for wrong in (
+        whole[:-1],
+        whole.replace(b"[16, 32]", b"[20, 32]"),
+        whole.replace(b"[16, 32]", b"[ 0, 16]"),
+        whole.replace(b'"b"', b'"a"'),
+        b"\xff" * 8 + whole[8:],
+        whole[:8],
+    ):
+        path.write_bytes(wrong)
+        with pytest.raises(Damaged):
+            read_weights([path], {"a": (4,), "b": (4,)}, Dtype.FLOAT32)

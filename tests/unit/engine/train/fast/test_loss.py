@@ -1,0 +1,44 @@
+"""Cross entropy in blocks is cross entropy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from smolorad.engine.train.fast.loss import summed_cross_entropy
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 191, 192, 193, 400])
+def test_loss_and_gradient(rows: int) -> None:
+    torch.manual_seed(rows)
+    hidden, weight = torch.randn(rows, 16, requires_grad=True), torch.randn(50, 16)
+    targets = torch.randint(0, 50, (rows,))
+    got = summed_cross_entropy(hidden, weight, targets)
+    expected = functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    assert torch.allclose(got, expected, rtol=1e-5)
+    left, right = (torch.autograd.grad(loss / 7, hidden)[0] for loss in (got, expected))
+    assert torch.allclose(left, right, atol=1e-6)
+
+
+def test_in_bf16_the_loss_is_that_of_the_rounded_logits() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(300, 16).bfloat16().requires_grad_(), torch.randn(500, 16).bfloat16()
+    targets = torch.randint(0, 500, (300,))
+    got = summed_cross_entropy(hidden, weight, targets)
+    expected = functional.cross_entropy((hidden @ weight.t()).float(), targets, reduction="sum")
+    assert got.dtype == torch.float32
+    assert torch.allclose(got, expected, rtol=1e-5)
+    left, right = (torch.autograd.grad(loss, hidden)[0].float() for loss in (got, expected))
+    assert (left - right).abs().max() < 0.02 * right.abs().max()
+
+
+def test_logits_far_apart() -> None:
+    hidden = torch.tensor([[1000.0], [-1000.0]], requires_grad=True)
+    loss = summed_cross_entropy(hidden, torch.tensor([[1.0], [0.0]]), torch.tensor([1, 0]))
+    assert loss.item() == 2000.0
+    assert torch.autograd.grad(loss, hidden)[0].flatten().tolist() == [1.0, -1.0]
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
+    assert not summed_cross_entropy(torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 1, 2])).requires_grad

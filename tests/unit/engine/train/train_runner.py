@@ -1,0 +1,81 @@
+"""A process that trains and is killed: `python -m tests.unit.engine.train.train_runner JOB_JSON FAILPOINT`.
+
+It writes one line for each event, and `failpoint` where the point named is reached; there it waits to be killed. The points are
+set here, by replacing a function of a library or of ours: the product knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smolorad import publish
+from smolorad.engine.train.fast.trainer import FastTrainer
+from smolorad.engine.train.run import run
+from smolorad.engine.train.trainer import LoraTrainer
+from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base
+
+
+def _stop_here() -> None:
+    print("failpoint", flush=True)
+    signal.pause()
+
+
+def _before(owner: Any, name: str, nth: int) -> None:
+    """Stops before the nth call of `owner.name`."""
+    real, calls = getattr(owner, name), 0
+
+    def wrapper(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            _stop_here()
+        return real(*args, **more)
+
+    setattr(owner, name, wrapper)
+
+
+def _set(point: str, job: Job) -> None:
+    match point:
+        case "in step 4":
+            owner = FastTrainer if job.trainer.trainer == "fast" else LoraTrainer
+            _before(owner, "compute_loss", 1 + job.micro_steps * 4)  # one call is the evaluation before
+        case "optimiser of checkpoint 4 not written":
+            _before(LoraTrainer, "_save_optimizer_and_scheduler", 2)
+        case "checkpoint 4 not flushed":
+            _before(publish, "flush_tree", 2)
+        case "checkpoint 4 not renamed":
+            _before(Path, "rename", 2)
+        case "adapter not written":
+            _before(run, "_write", 1)
+        case "never":
+            pass
+        case _:
+            raise SystemExit(f"no failpoint {point!r}")
+
+
+class _PrintingHost(RecordingHost):
+    def emit(self, call: int, **body: Any) -> None:
+        for kind, message in body.items():
+            print(kind, getattr(message, "step", ""), flush=True)
+
+
+def main() -> None:
+    """Trains as the arguments say."""
+    torch.set_num_threads(1)
+    where, point = json.loads(sys.argv[1]), sys.argv[2]
+    job = Job(Path(where["root"]), Path(where["dataset"]))
+    job = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, trainer=where["trainer"]))
+    _set(point, job)
+    job.run(read_base(Path(where["model"])), _PrintingHost())
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

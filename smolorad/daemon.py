@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from smolora.common import paths
 from smolorad import log as logs
-from smolorad.app import SERVICES, Rooms, Seams, real_seams
+from smolorad.app import SERVICES, App, Backends, real_backends
 from smolorad.config import Settings
 from smolorad.errors import BadState, InvalidRequest, of_system
 from smolorad.log import Log
@@ -49,7 +49,7 @@ _OPTIONS = (
 )
 
 
-def run(settings: Settings, seams: Seams | None = None) -> int:
+def run(settings: Settings, seams: Backends | None = None) -> int:
     """Runs the daemon until it is told to end; the exit status.
 
     Raises InvalidRequest for a place that cannot be used. `seams` stands in for the children, in tests.
@@ -68,7 +68,7 @@ def run(settings: Settings, seams: Seams | None = None) -> int:
     socket_folder(settings.socket.parent)
     try:
         with _locked(settings.places.lock, settings.home), _locked(_beside(settings.socket), settings.socket):
-            return asyncio.run(serve(settings, seams or real_seams(settings)))
+            return asyncio.run(serve(settings, seams or real_backends(settings)))
     except _AlreadyRunning as error:
         log.error(error.message)
         return EXIT_ALREADY_RUNNING
@@ -93,13 +93,13 @@ class Ending:
             self.asked.set()
 
 
-async def serve(settings: Settings, seams: Seams, ending: Ending | None = None) -> int:
+async def serve(settings: Settings, seams: Backends, ending: Ending | None = None) -> int:
     """Serves until `ending` is asked for or a signal comes; the locks are the caller's."""
     ending = ending or Ending()
     grace_s = settings.drain_s
     with _signals(ending):
         async with Database.open(settings.places.database) as database:
-            rooms = Rooms(settings, database, seams, ending.ask)
+            rooms = App(settings, database, seams, ending.ask)
             await rooms.settle()
             server, pulse = await _bound(settings.socket, rooms)
             watch = asyncio.create_task(_watch_socket(settings.socket, ending))
@@ -119,7 +119,7 @@ async def serve(settings: Settings, seams: Seams, ending: Ending | None = None) 
     return ending.status
 
 
-async def _bound(path: Path, rooms: Rooms) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+async def _bound(path: Path, rooms: App) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A started server on the socket: our services, health and reflection."""
     server = grpc.aio.server(interceptors=(Unreadable(),), options=_OPTIONS)
     rooms.add_to(server)

@@ -36,16 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Puts exact memory in its place, for as long as the process lives."""
     settings.register_profile("sanitized", deadline=None, derandomize=True, max_examples=400)
     settings.load_profile("sanitized")
-    buffers.Reserve.take = _take  # type: ignore[method-assign]
-    buffers.Reserve.give_back = lambda self, memory: None  # type: ignore[method-assign]
+    buffers.BufferPool.take = _take  # type: ignore[method-assign]
+    buffers.BufferPool.give_back = lambda self, memory: None  # type: ignore[method-assign]
     library.aligned = _exact
     assert decoder.aligned_fp32.__globals__["aligned"] is _exact
-    assert kv_cache.Reserve is buffers.Reserve
+    assert kv_cache.BufferPool is buffers.BufferPool
     if sources := config.getoption("--native-sources"):
         build._FOLDER = Path(sources)
 
 
-def _take(self: buffers.Reserve, nbytes: int, *, whole: bool) -> Any:
+def _take(self: buffers.BufferPool, nbytes: int, *, whole: bool) -> Any:
     return _allocated(nbytes) if nbytes else mmap.mmap(-1, 1)
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.runtime.gc import gc_paused
 from smolorad.link.child import open_inbox
 
 
@@ -20,11 +20,11 @@ def main(argv: Sequence[str]) -> int:
     inbox.start()
     prefer_as_victim()
 
-    with uncollected():
+    with gc_paused():
         from smolorad.engine.runtime.device import cores
-        from smolorad.engine.serve.loop import Loop
+        from smolorad.engine.serve.loop import EngineLoop
 
-    Loop(inbox, cores(os.environ)).run()
+    EngineLoop(inbox, cores(os.environ)).run()
     return 0
 
 

@@ -49,7 +49,7 @@ class Console:
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
 
-    def breathe(self, call: int) -> None:
+    def yield_to_requests(self, call: int) -> None:
         """Nobody waits."""
 
     def stopping(self, call: int) -> bool:

@@ -44,7 +44,7 @@ from smolorad.store.jobs import JobStore
 from smolorad.store.library import Library, Revisioned
 
 
-class Shelf:
+class Artifacts:
     """Puts artefacts on the shelf and takes them down."""
 
     def __init__(self, home: Home, store: JobStore, library: Library, units: Units) -> None:

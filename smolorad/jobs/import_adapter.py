@@ -10,7 +10,7 @@ from pathlib import Path
 from smolorad.children.worker import Workers
 from smolorad.domain import Adapter, LoadProgress, check_name
 from smolorad.errors import SmoloraError
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.peft_folder import read_lora
 from smolorad.portable import source_of
 from smolorad.residency import Residency, Resolver
@@ -20,7 +20,7 @@ from smolorad.store.library import Library
 class AdapterImport:
     """Brings adapters in. What cannot answer on its base is refused: as the newest revision it would block its name."""
 
-    def __init__(self, library: Library, shelf: Shelf, residency: Residency, resolver: Resolver, workers: Workers) -> None:
+    def __init__(self, library: Library, shelf: Artifacts, residency: Residency, resolver: Resolver, workers: Workers) -> None:
         self._library = library
         self._shelf = shelf
         self._residency = residency

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, ImportSpec, Job, Origin, check_name
 from smolorad.errors import InvalidRequest
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.job_runner import Tell
 from smolorad.paths import Home
 from smolorad.residency import STARTER, Resolver
@@ -16,7 +16,7 @@ from smolorad.residency import STARTER, Resolver
 class Import:
     """What an import job does."""
 
-    def __init__(self, home: Home, shelf: Shelf, workers: Workers, resolver: Resolver) -> None:
+    def __init__(self, home: Home, shelf: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home
         self._shelf = shelf
         self._workers = workers

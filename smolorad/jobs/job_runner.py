@@ -61,7 +61,7 @@ class Discarding(Protocol):
         """Throws away what nobody needs now that the job has failed or was cancelled."""
 
 
-class Machine:
+class JobRunner:
     """Runs jobs, one call a run; the only one that decides a job's next state."""
 
     def __init__(self, home: Home, store: JobStore, library: Library, events: Events, kinds: Mapping[JobKind, Kind]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from smolorad.children.worker import Workers
 from smolorad.domain import Job, LoadProgress, Merged, MergeSpec, Origin, Ref, check_name
 from smolorad.errors import NoSpace, WrongBase
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.job_runner import Tell
 from smolorad.log import Log
 from smolorad.paths import Home
@@ -26,7 +26,7 @@ MERGED_KEY = "merge.last"  # what somebody merged here last
 class Merge:
     """What a merge job does."""
 
-    def __init__(self, home: Home, library: Library, shelf: Shelf, workers: Workers, resolver: Resolver) -> None:
+    def __init__(self, home: Home, library: Library, shelf: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home
         self._library = library
         self._shelf = shelf

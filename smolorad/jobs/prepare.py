@@ -17,7 +17,7 @@ import msgspec
 from smolorad.children.worker import Workers
 from smolorad.domain import ChunkUnit, Dataset, Job, JobState, Prepared, PrepareSpec, Ref, check, check_name, check_texts
 from smolorad.errors import InvalidRequest, NotFound, SmoloraError
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.job_runner import Tell
 from smolorad.log import Log
 from smolorad.paths import Home
@@ -54,7 +54,7 @@ class Prepare:
         workers: Workers,
         store: JobStore,
         library: Library,
-        shelf: Shelf,
+        shelf: Artifacts,
         residency: Residency,
         resolver: Resolver,
     ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState
 from smolorad.errors import AlreadyExists, BadState, NoSpace, QueueFull, ShuttingDown
 from smolorad.jobs.events import Events
-from smolorad.jobs.job_runner import Machine
+from smolorad.jobs.job_runner import JobRunner
 from smolorad.jobs.prepare import uploads_of
 from smolorad.jobs.units import Units, unit
 from smolorad.log import Log
@@ -78,7 +78,7 @@ class Lane:
 class Queue:
     """Takes jobs, and has them run."""
 
-    def __init__(self, home: Home, store: JobStore, events: Events, machine: Machine, units: Units, max_queue: int) -> None:
+    def __init__(self, home: Home, store: JobStore, events: Events, machine: JobRunner, units: Units, max_queue: int) -> None:
         self._home = home
         self._units = units
         self._store = store

@@ -26,7 +26,7 @@ from smolorad.domain import (
     check_texts,
 )
 from smolorad.errors import InvalidRequest, SmoloraError
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.job_runner import Tell
 from smolorad.jobs.merge import MERGED_KEY
 from smolorad.log import Log
@@ -54,7 +54,7 @@ class Train:
     """What a train job does."""
 
     def __init__(
-        self, home: Home, library: Library, shelf: Shelf, residency: Residency, resolver: Resolver, workers: Workers
+        self, home: Home, library: Library, shelf: Artifacts, residency: Residency, resolver: Resolver, workers: Workers
     ) -> None:
         self._home = home
         self._library = library

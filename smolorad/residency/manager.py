@@ -63,7 +63,7 @@ class EngineState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LoadRequest:
     """What somebody wants resident. None chooses, or takes the daemon's setting."""
 
     model: str = ""
@@ -74,7 +74,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ModelLease:
     """The engine and the model in it, while they are in use."""
 
     engine: Engine
@@ -104,9 +104,9 @@ class _Loaded:
     engine: Engine
     model: ResidentModel
     base: Base
-    wish: Wish
+    wish: LoadRequest
 
-    def answers(self, wish: Wish) -> bool:
+    def answers(self, wish: LoadRequest) -> bool:
         return (
             wish.model == self.model.name
             and wish.device in (None, self.model.device)
@@ -184,7 +184,7 @@ class Residency:
 
     # --- load, unload
 
-    async def load(self, wish: Wish) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+    async def load(self, wish: LoadRequest) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
         """Makes a model resident: progress, then the model. The one before stays until the new one stands.
 
         Raises BadState while a training runs, and what finding and loading a model raises.
@@ -246,7 +246,7 @@ class Residency:
     @contextlib.asynccontextmanager
     async def hold(
         self, reference: str = "", *, keep_alive: timedelta | None = None, training: bool = False
-    ) -> AsyncIterator[Held]:
+    ) -> AsyncIterator[ModelLease]:
         """The resident model, not to be unloaded meanwhile; loaded first where nothing is resident.
 
         A training loads its base in place of another one. Raises NoModel where nothing was ever loaded and none is named,
@@ -259,7 +259,7 @@ class Residency:
         self._idle.clear()
         self._keep_alive.stop()
         try:
-            yield Held(loaded.engine, loaded.model)
+            yield ModelLease(loaded.engine, loaded.model)
         except EngineUnavailable:
             # Its socket closes before its exit status is there: without this, whoever tries again meets the dead engine.
             await self._supervisor.forget(loaded.engine)
@@ -324,7 +324,7 @@ class Residency:
                 continue
             wish = await self._last()
             if not wish.model or reference not in ("", wish.model):
-                wish = Wish(reference or (self._settings.default_model if training else ""))
+                wish = LoadRequest(reference or (self._settings.default_model if training else ""))
             if not wish.model:
                 raise NoModel("No model is loaded. Type `smolora-client load starter`, or name another one.")
             await self._result(self._start_load(wish, _ignore))
@@ -343,7 +343,7 @@ class Residency:
         except TimeoutError:
             raise EngineUnavailable("The model is still being loaded; try again in a moment.") from None
 
-    async def _load(self, wish: Wish, tell: Tell) -> ResidentModel:
+    async def _load(self, wish: LoadRequest, tell: Tell) -> ResidentModel:
         began = time.monotonic()
         async with self._loading:
             wish = dataclasses.replace(
@@ -369,7 +369,7 @@ class Residency:
         log.info("model loaded", model=model.name, device=model.device, dtype=model.dtype, seconds=took_s)
         return model
 
-    async def _take_anew(self, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
+    async def _take_anew(self, base: Base, wish: LoadRequest, tell: Tell) -> ResidentModel:
         """As `_take`; with another engine where the one before was killed over a call that it did not come back from."""
         try:
             return await self._take(base, wish, tell)
@@ -378,7 +378,7 @@ class Residency:
                 raise
         return await self._take(base, wish, tell)
 
-    async def _take(self, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
+    async def _take(self, base: Base, wish: LoadRequest, tell: Tell) -> ResidentModel:
         """Has the engine load a base, and remembers it. A failure leaves the old one, and ends an engine that holds nothing."""
         self._refuse_when_closing()
         engine = await self._supervisor.started()
@@ -398,7 +398,7 @@ class Residency:
         self._count_down()
         return model
 
-    async def _read(self, engine: Engine, base: Base, wish: Wish, tell: Tell) -> ResidentModel:
+    async def _read(self, engine: Engine, base: Base, wish: LoadRequest, tell: Tell) -> ResidentModel:
         before, model = self._loaded, None
         events = engine.load(base.path, base.name, _placing(wish), base.trust_remote_code)
         async with contextlib.aclosing(events):
@@ -418,7 +418,7 @@ class Residency:
             raise Damaged(f"The weights of {base.name} are not as they were published; delete it and make it again.")
         return model
 
-    async def _refreshed(self, loaded: _Loaded, wish: Wish) -> ResidentModel:
+    async def _refreshed(self, loaded: _Loaded, wish: LoadRequest) -> ResidentModel:
         if wish.keep_alive is not None:
             self._loaded = dataclasses.replace(loaded, wish=dataclasses.replace(loaded.wish, keep_alive=wish.keep_alive))
             await self._remember(_RESIDENT_KEY, _write_wish(self._loaded.wish))
@@ -496,12 +496,12 @@ class Residency:
         finally:
             self._recovery = None
 
-    async def _last(self) -> Wish:
+    async def _last(self) -> LoadRequest:
         """What was loaded last, and how."""
         remembered = await self._library.recall(_LAST_KEY)
-        return _read_wish(remembered) if remembered else Wish()
+        return _read_wish(remembered) if remembered else LoadRequest()
 
-    def _start_load(self, wish: Wish, tell: Tell) -> asyncio.Task[ResidentModel]:
+    def _start_load(self, wish: LoadRequest, tell: Tell) -> asyncio.Task[ResidentModel]:
         task: asyncio.Task[ResidentModel] = self._spawn(self._load(wish, tell))
         self._loads.add(task)
         task.add_done_callback(self._loads.discard)
@@ -542,11 +542,11 @@ def _ignore(progress: LoadProgress) -> None:
     """Nobody watches this loading."""
 
 
-def _placing(wish: Wish) -> Placing:
+def _placing(wish: LoadRequest) -> Placing:
     return Placing(wish.device, wish.dtype, wish.precision or Precision.EXACT)
 
 
-def _write_wish(wish: Wish) -> str:
+def _write_wish(wish: LoadRequest) -> str:
     keep_alive_s = None if wish.keep_alive is None else wish.keep_alive.total_seconds()
     return json.dumps(
         {
@@ -559,9 +559,9 @@ def _write_wish(wish: Wish) -> str:
     )
 
 
-def _read_wish(text: str) -> Wish:
+def _read_wish(text: str) -> LoadRequest:
     found = json.loads(text)
-    return Wish(
+    return LoadRequest(
         model=found["model"],
         device=Device(found["device"]) if found["device"] else None,
         dtype=Dtype(found["dtype"]) if found["dtype"] else None,

@@ -10,7 +10,7 @@ from smolora.v1 import datasets_pb2_grpc
 from smolorad.children.worker import Workers
 from smolorad.domain import Dataset, JobKind, PrepareSpec, Ref
 from smolorad.errors import InvalidRequest
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.prepare import Prepare
 from smolorad.jobs.queue import Queue
 from smolorad.link.convert import from_message, to_message
@@ -32,7 +32,7 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
         self,
         uploads: Uploads,
         library: Library,
-        shelf: Shelf,
+        shelf: Artifacts,
         workers: Workers,
         queue: Queue,
         views: JobViews,

@@ -10,14 +10,14 @@ from smolora.v1 import models_pb2 as pb
 from smolora.v1 import models_pb2_grpc
 from smolorad.domain import Adapter, ImportSpec, JobKind, Model, Ref, ResidentModel, check_name
 from smolorad.errors import EngineUnavailable
-from smolorad.jobs.artifacts import Shelf
+from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.import_adapter import AdapterImport
 from smolorad.jobs.import_model import Import
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.units import Units, unit
 from smolorad.link.convert import from_message, to_message
 from smolorad.paths import user_path
-from smolorad.residency import Residency, Wish
+from smolorad.residency import LoadRequest, Residency
 from smolorad.services.grpc_errors import Context, wire
 from smolorad.services.job_stream import JobViews, model_message
 from smolorad.services.pagination import page
@@ -33,7 +33,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         self,
         residency: Residency,
         library: Library,
-        shelf: Shelf,
+        shelf: Artifacts,
         uploads: Uploads,
         queue: Queue,
         views: JobViews,
@@ -54,7 +54,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     @wire
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> AsyncIterator[pb.LoadModelResponse]:
         check_duration(request.keep_alive, "keep_alive")
-        async with aclosing(self._residency.load(from_message(Wish, request))) as stages:
+        async with aclosing(self._residency.load(from_message(LoadRequest, request))) as stages:
             async for stage in stages:
                 if isinstance(stage, ResidentModel):
                     yield pb.LoadModelResponse(resident=to_message(pb.ResidentModel, stage))

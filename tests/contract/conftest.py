@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smolorad.app import Seams
+from smolorad.app import Backends
 from tests.contract.house import House, settings_of
 from tests.fake_children import FakeEngine, FakeWorkers, Script
 
@@ -25,18 +25,18 @@ def engines() -> list[FakeEngine]:
 
 
 @pytest.fixture
-def seams(script: Script, engines: list[FakeEngine]) -> Seams:
+def seams(script: Script, engines: list[FakeEngine]) -> Backends:
     """Scripted children."""
 
     async def start() -> FakeEngine:
         engines.append(FakeEngine(script))
         return engines[-1]
 
-    return Seams(start, FakeWorkers(script))
+    return Backends(start, FakeWorkers(script))
 
 
 @pytest.fixture
-async def house(short_path: Path, seams: Seams) -> AsyncIterator[House]:
+async def house(short_path: Path, seams: Backends) -> AsyncIterator[House]:
     """A started daemon with its stubs."""
     house = await House(settings_of(short_path), seams).start()
     yield house

@@ -25,7 +25,7 @@ from smolora.v1 import (
     training_pb2,
     training_pb2_grpc,
 )
-from smolorad.app import Seams
+from smolorad.app import Backends
 from smolorad.config import Settings
 from smolorad.daemon import Ending, serve
 
@@ -48,7 +48,7 @@ class House:
     """A daemon and its stubs."""
 
     settings: Settings
-    seams: Seams
+    seams: Backends
     ending: Ending = field(default_factory=Ending)
     _task: asyncio.Task[int] | None = None
     channel: grpc.aio.Channel | None = None

@@ -12,7 +12,7 @@ import pytest
 
 from smolora.v1 import datasets_pb2, jobs_pb2, models_pb2, training_pb2
 from smolorad import publish
-from smolorad.app import Seams
+from smolorad.app import Backends
 from smolorad.jobs.run import FULL
 from smolorad.store.database import Database
 from smolorad.store.library import Library
@@ -31,7 +31,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
 
 
 @pytest.fixture
-async def house(short_path: Path, seams: Seams, disk: FullDisk) -> AsyncIterator[House]:
+async def house(short_path: Path, seams: Backends, disk: FullDisk) -> AsyncIterator[House]:
     """A daemon on that disk with a dataset, an adapter and a model; afterwards folders and rows agree."""
     house = await House(settings_of(short_path), seams).start()
     await prepared(house)

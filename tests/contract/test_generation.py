@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from smolora.v1 import common_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from smolora.v1 import generation_pb2 as pb
-from smolorad.app import Seams
+from smolorad.app import Backends
 from smolorad.domain import ResponseFormat, TokenLogprob, TopLogprob, TrainProgress
 from smolorad.errors import EngineUnavailable, NotFinite, PromptTooLong, UnsupportedModel
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until
@@ -151,7 +151,7 @@ async def test_a_bug_is_told_without_its_traceback(house: House, monkeypatch: py
     assert (answer.code, answer.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
-async def test_too_many_generations_are_refused_with_a_hint(short_path, seams: Seams, script: Script) -> None:  # type: ignore[no-untyped-def]
+async def test_too_many_generations_are_refused_with_a_hint(short_path, seams: Backends, script: Script) -> None:  # type: ignore[no-untyped-def]
     house = await House(settings_of(short_path, max_generations=1), seams).start()
     await loaded(house)
     gate = asyncio.Event()

@@ -15,7 +15,7 @@ import pytest
 
 from smolora.v1 import datasets_pb2, models_pb2, training_pb2
 from smolorad import publish
-from smolorad.app import Seams
+from smolorad.app import Backends
 from smolorad.jobs.units import Units
 from smolorad.paths import Home
 from smolorad.services import uploads
@@ -153,7 +153,7 @@ def parts() -> Any:
     ],
 )
 async def test_a_client_that_goes_away_within_a_unit_does_not_end_it(
-    short_path: Path, seams: Seams, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, method: str
+    short_path: Path, seams: Backends, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, method: str
 ) -> None:
     house = await House(settings_of(short_path), seams).start()
     await prepared(house)
@@ -198,7 +198,7 @@ async def test_a_client_that_goes_away_within_a_unit_does_not_end_it(
 
 
 async def test_a_job_whose_client_goes_away_as_it_is_written_down_runs(
-    short_path: Path, seams: Seams, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, seams: Backends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = await House(settings_of(short_path), seams).start()
     await prepared(house)

@@ -24,7 +24,7 @@ from smolora.common import paths
 from smolora.v1 import models_pb2, system_pb2, system_pb2_grpc
 from smolora.v1 import system_pb2 as pb
 from smolorad import daemon
-from smolorad.app import SERVICES, Seams
+from smolorad.app import SERVICES, Backends
 from smolorad.daemon import EXIT_ALREADY_RUNNING, EXIT_SOCKET_LOST
 from smolorad.errors import InvalidRequest
 from tests.contract.house import House, loaded, refused, settings_of
@@ -95,7 +95,7 @@ async def test_the_socket_is_for_its_owner_alone(house: House) -> None:
 
 
 async def test_a_daemon_without_its_socket_ends_to_be_started_again(
-    short_path: Path, seams: Seams, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, seams: Backends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon, "_SOCKET_CHECK_S", 0.01)
     house = await House(settings_of(short_path), seams).start()
@@ -105,7 +105,7 @@ async def test_a_daemon_without_its_socket_ends_to_be_started_again(
     assert await house.stop() == EXIT_SOCKET_LOST
 
 
-async def test_a_file_in_the_socket_s_place_is_left_alone(short_path: Path, seams: Seams) -> None:
+async def test_a_file_in_the_socket_s_place_is_left_alone(short_path: Path, seams: Backends) -> None:
     settings = settings_of(short_path)
     settings.places.create()
     settings.socket.write_text("mine")
@@ -114,7 +114,7 @@ async def test_a_file_in_the_socket_s_place_is_left_alone(short_path: Path, seam
     assert settings.socket.read_text() == "mine"
 
 
-def test_a_path_that_is_too_long_is_refused(short_path: Path, seams: Seams) -> None:
+def test_a_path_that_is_too_long_is_refused(short_path: Path, seams: Backends) -> None:
     settings = settings_of(short_path / ("x" * 100))
     with pytest.raises(InvalidRequest, match=r"bytes long, and 103 is the limit.*SMOLORA_SOCKET"):
         daemon.run(settings, seams)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from smolora.v1 import datasets_pb2, models_pb2, training_pb2
-from smolorad.app import Seams
+from smolorad.app import Backends
 from tests.contract.house import House, everything, loaded, prepared, settings_of, trained
 
 
@@ -27,7 +27,7 @@ async def listed(house: House) -> list[Path]:
     return [Path(one.path) for one in (dataset, adapter, model)]
 
 
-async def test_a_copied_home_removes_its_own_folders(short_path: Path, seams: Seams) -> None:
+async def test_a_copied_home_removes_its_own_folders(short_path: Path, seams: Backends) -> None:
     original = await House(settings_of(short_path / "a"), seams).start()
     folders = await filled(original)
     assert await original.stop() == 0

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from smolorad.domain import FinishReason, GenerateSpec, ResponseFormat, Sampling
 from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.generate.prompt_lookup import Lookup
-from smolorad.engine.generate.request import Answer
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel
 from tests.forms.corpus import EXPRESSIONS, SCHEMAS, VALID
 from tests.unit.engine.kit import begin, finish
 
@@ -81,7 +81,7 @@ def valid_forms() -> list[Form]:
     return [form for form in forms() if form.expected == VALID]
 
 
-def request(base: Base, form: Form, *, greedy: bool, seed: int, prompt: str = "The model", **more: Any) -> GenerateSpec:
+def request(base: BaseModel, form: Form, *, greedy: bool, seed: int, prompt: str = "The model", **more: Any) -> GenerateSpec:
     """A tiny model knows nothing of endings: it is drawn to them. That bends its choice, and never the form."""
     closing = {base.tokenizer.convert_tokens_to_ids(token): 12.0 for token in ('"', "}", "]", "0", "x", "y", "e", ".", "@")}
     bias = closing | dict.fromkeys(base.end_ids, 14.0)
@@ -89,13 +89,13 @@ def request(base: Base, form: Form, *, greedy: bool, seed: int, prompt: str = "T
     return GenerateSpec(prompt=prompt, sampling=Sampling(**settings), response_format=form.format)
 
 
-def ask(base: Base, spec: GenerateSpec, adapter: Adapter | None = None) -> Said:
+def ask(base: BaseModel, spec: GenerateSpec, adapter: Adapter | None = None) -> Said:
     """One answer, alone."""
     text, outcome = finish(begin(base, spec, adapter, "tuned" if adapter is not None else ""))
     return Said(text, outcome.finish_reason, outcome.token_ids)
 
 
-def ask_together(base: Base, specs: Sequence[GenerateSpec], adapter: Adapter | None = None) -> list[Said]:
+def ask_together(base: BaseModel, specs: Sequence[GenerateSpec], adapter: Adapter | None = None) -> list[Said]:
     """Several answers, each step computed for all of them at once."""
     answers = [begin(base, spec, adapter, "tuned" if adapter is not None else "") for spec in specs]
     texts = [answer.step() for answer in answers]
@@ -106,7 +106,7 @@ def ask_together(base: Base, specs: Sequence[GenerateSpec], adapter: Adapter | N
     return [Said(text, outcome.finish_reason, outcome.token_ids) for text, outcome in zip(texts, outcomes, strict=True)]
 
 
-def _step(answers: list[Answer]) -> list[str]:
+def _step(answers: list[GenerationRequest]) -> list[str]:
     native = answers[0].native
     assert native is not None
     logits = native.step([answer.part(1) for answer in answers])

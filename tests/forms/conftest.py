@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolorad.engine.adapters.registry import Adapter, Adapters
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import fp32_base, make_adapter
 
@@ -28,10 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base(folder: Path) -> Base:
+def base(folder: Path) -> BaseModel:
     return fp32_base(folder)
 
 
 @pytest.fixture(scope="session")
-def adapter(base: Base, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    return Adapters(base).attach("tuned@1", make_adapter(folder, tmp_path_factory.mktemp("adapters") / "tuned"))
+def adapter(base: BaseModel, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    return AdapterRegistry(base).attach("tuned@1", make_adapter(folder, tmp_path_factory.mktemp("adapters") / "tuned"))

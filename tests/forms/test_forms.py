@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from smolorad.domain import Device, Dtype, FinishReason, GenerateSpec, Precision
-from smolorad.engine.adapters.registry import Adapter, Adapters
+from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
 from smolorad.engine.generate.prefix_cache import PrefixCache
-from smolorad.engine.generate.request import Answer
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
-from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.errors import InvalidRequest
 from tests.forms.asking import Form, Said, ask, ask_together, forms, guesses, nothing, request, right, valid_forms
 from tests.forms.corpus import EXPRESSIONS, SCHEMAS, VALID
@@ -50,7 +50,7 @@ def test_the_corpus_is_as_large_as_it_claims() -> None:
     assert sum(expected == VALID for expected in EXPRESSIONS.values()) >= 50
 
 
-def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(base: Base) -> None:
+def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(base: BaseModel) -> None:
     accepted, refusals = set(), {}
     for form in forms():
         try:
@@ -67,7 +67,7 @@ def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(base: Base)
 
 
 def _asked_in_each_way(
-    base: Base, adapter: Adapter | None, form: Form, spec: GenerateSpec, patch: pytest.MonkeyPatch
+    base: BaseModel, adapter: Adapter | None, form: Form, spec: GenerateSpec, patch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, Said]]:
     """Without guesses, with right ones, and with wrong ones among them: the answer is the same."""
     prompt = len(base.tokenizer(spec.prompt).input_ids)
@@ -82,7 +82,7 @@ def _asked_in_each_way(
 
 
 def _ask_all(
-    base: Base, adapter: Adapter | None, asked: Sequence[Form], seeds: Sequence[int], patch: pytest.MonkeyPatch
+    base: BaseModel, adapter: Adapter | None, asked: Sequence[Form], seeds: Sequence[int], patch: pytest.MonkeyPatch
 ) -> tuple[Tally, int]:
     tally, expected = Tally(), 0
     for form in asked:
@@ -94,7 +94,7 @@ def _ask_all(
     return tally, expected
 
 
-def _ask_batches(base: Base, adapter: Adapter | None, asked: Sequence[Form], seeds: Sequence[int]) -> tuple[Tally, int]:
+def _ask_batches(base: BaseModel, adapter: Adapter | None, asked: Sequence[Form], seeds: Sequence[int]) -> tuple[Tally, int]:
     tally, specs = Tally(), [(form, request(base, form, greedy=seed == 0, seed=seed)) for form in asked for seed in seeds]
     for at in range(0, len(specs), 6):
         batch = specs[at : at + 6]
@@ -104,7 +104,7 @@ def _ask_batches(base: Base, adapter: Adapter | None, asked: Sequence[Form], see
 
 
 @pytest.mark.parametrize("tuned", [False, True], ids=["base", "adapter"])
-def test_answers_have_their_form(base: Base, adapter: Adapter, tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_have_their_form(base: BaseModel, adapter: Adapter, tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = valid_forms()[tuned::SAMPLE]
     tally, expected = _ask_all(base, adapter if tuned else None, asked, (0, 1), monkeypatch)
     tally.check(expected)
@@ -115,7 +115,7 @@ def test_answers_have_their_form(base: Base, adapter: Adapter, tuned: bool, monk
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("tuned", [False, True], ids=["base", "adapter"])
-def test_all_answers_have_their_form(base: Base, adapter: Adapter, tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_answers_have_their_form(base: BaseModel, adapter: Adapter, tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     tally, expected = _ask_all(base, adapter if tuned else None, valid_forms(), (0, 1, 2), monkeypatch)
     tally.check(expected)
     tally, expected = _ask_batches(base, adapter if tuned else None, valid_forms(), (0, 1, 2))
@@ -131,7 +131,7 @@ def test_the_starter_model_s_answers_have_their_form(
 ) -> None:
     # int8, by far the fastest of what it may be loaded in; an adapter of noise is asked for a part of the forms.
     starter = load(starter_model, "starter", device=Device.CPU, dtype=Dtype.FLOAT32, precision=Precision.INT8, threads=2)
-    adapter = Adapters(starter).attach("tuned@1", make_adapter(starter_model, tmp_path / "tuned")) if tuned else None
+    adapter = AdapterRegistry(starter).attach("tuned@1", make_adapter(starter_model, tmp_path / "tuned")) if tuned else None
     tally, asked = Tally(), valid_forms()[:: SAMPLE if tuned else 1]
     for at, form in enumerate(asked):
         prompt = f"Answer in the form asked for, and keep it short.\n{form.format.json_schema[:300] or form.name}\n"
@@ -145,11 +145,11 @@ def test_the_starter_model_s_answers_have_their_form(
     tally.check(2 * len(asked))
 
 
-def test_a_form_that_many_ask_for_does_not_wear_out(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_form_that_many_ask_for_does_not_wear_out(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of a parser share what it remembers; where that is full, an answer goes on with a fresh one."""
     monkeypatch.setattr("smolorad.engine.text.grammar.grammar._LEXER_STATES", 400)
     form = next(form for form in valid_forms() if form.name == "call: file")
-    fresh = dataclasses.replace(base, constraints=Constraints(base.vocabulary))
+    fresh = dataclasses.replace(base, constraints=GrammarCache(base.vocabulary))
     kept = []
     for seed in range(12):
         said = ask(fresh, request(fresh, form, greedy=False, seed=seed, logit_bias={}))
@@ -158,7 +158,7 @@ def test_a_form_that_many_ask_for_does_not_wear_out(base: Base, monkeypatch: pyt
     assert len(set(map(id, kept))) > 1, "the parser was made anew at least once"
 
 
-def test_an_answer_cancelled_between_guesses_keeps_what_was_computed(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_cancelled_between_guesses_keeps_what_was_computed(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     form = next(form for form in valid_forms() if form.name == "record: deep")
     spec = request(base, form, greedy=True, seed=0)
     with guesses(monkeypatch, nothing):
@@ -178,6 +178,6 @@ def test_an_answer_cancelled_between_guesses_keeps_what_was_computed(base: Base,
             assert _run(again) == _run(fresh)
 
 
-def _run(answer: Answer) -> tuple[str, tuple[int, ...]]:
+def _run(answer: GenerationRequest) -> tuple[str, tuple[int, ...]]:
     text, outcome = finish(answer)
     return text, outcome.token_ids

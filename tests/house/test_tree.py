@@ -13,7 +13,8 @@ from tests.house.repository import ROOT, run
 
 MOST_LINES = 600
 # The library's way in: SMOLORA_HOME and SMOLORA_SOCKET are read where a client is made.
-_ENTRIES = {f"clients/python/smolora/{name}.py" for name in ("_channel", "_start", "cli/main")}
+_ENTRIES = {f"clients/python/smolora/{name}.py" for name in ("_channel", "_spawn_daemon", "cli/main")}
+_ENTRIES.add("smolorad/engine/worker/commands.py")  # a worker's first lines, whichever way it is started
 
 
 def sources(*roots: str) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from smolorad.engine.adapters.pattern_time import is_slow
 from smolorad.engine.runtime.dtypes import STORED, to_fp32
 from smolorad.errors import Damaged, NotFinite, UnsupportedModel, WrongBase, by_reason
 
-__all__ = ["CONFIG", "WEIGHTS", "check_promise", "read_config", "read_weights"]
+__all__ = ["CONFIG", "WEIGHTS", "check_base_fingerprint", "read_config", "read_weights"]
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
@@ -73,7 +73,7 @@ def _check_sum(folder: Path, name: str, found: str) -> None:
         raise Damaged(f"{folder / name} is not as it was published; delete this revision and train or import it again.")
 
 
-def check_promise(folder: Path, fingerprint: str, base: str) -> None:
+def check_base_fingerprint(folder: Path, fingerprint: str, base: str) -> None:
     """Whether a folder published here was trained on the weights of this fingerprint, of the base of this name.
 
     Others do not tell, and their shapes must do. Raises WrongBase.

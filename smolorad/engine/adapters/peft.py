@@ -15,11 +15,11 @@ from torch import Tensor
 
 from smolora.common.adapter_config import SHAPE
 from smolorad.engine.adapters import folder as peft_folder
-from smolorad.engine.adapters.folder import check_promise
+from smolorad.engine.adapters.folder import check_base_fingerprint
 from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.generate.sequence import Native
-from smolorad.engine.model.base_model import Base
-from smolorad.engine.model.torch_runner import TorchSpeaker
+from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.model.torch_runner import TorchRunner
 from smolorad.engine.native.decoder import Lora, NativeModel
 from smolorad.engine.native.lora import PlainLora
 from smolorad.engine.native.torch_arrays import array_of, tensor_of
@@ -30,10 +30,10 @@ _IS_A = re.compile(r"\.lora_(embedding_)?A\b")
 _COMMON_RANK = 256  # room for which costs little
 
 
-def read_adapter(base: Base, folder: Path) -> Adapter:
-    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `Adapters.attach`."""
+def read_adapter(base: BaseModel, folder: Path) -> Adapter:
+    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `AdapterRegistry.attach`."""
     config = read_config(folder)
-    check_promise(folder, base.fingerprint, base.name)
+    check_base_fingerprint(folder, base.fingerprint, base.name)
     weights = _weights(folder)
     if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
         return Adapter(None, _numbers(weights), Native(base.native, lora))
@@ -42,7 +42,7 @@ def read_adapter(base: Base, folder: Path) -> Adapter:
     return _attached(base, wrapped, parameters)
 
 
-def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
+def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
     """An adapter of tensors by PEFT's names for them in a file: for the native step, or else on a view of the base."""
     if base.native is not None and (lora := _plain_lora(base.native, config, tensors)) is not None:
         return Adapter(None, _numbers(tensors), Native(base.native, lora))
@@ -55,13 +55,13 @@ def adapter_of(base: Base, config: LoraConfig, tensors: Mapping[str, Tensor]) ->
     return _attached(base, wrapped, _numbers(tensors))
 
 
-def _view(base: Base, config: LoraConfig) -> Any:
+def _view(base: BaseModel, config: LoraConfig) -> Any:
     """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
     return base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=not config.ensure_weight_tying)
 
 
-def _attached(base: Base, wrapped: PeftModel, parameters: int) -> Adapter:
-    return Adapter(TorchSpeaker(wrapped.get_base_model().eval().requires_grad_(False), base.steps), parameters)
+def _attached(base: BaseModel, wrapped: PeftModel, parameters: int) -> Adapter:
+    return Adapter(TorchRunner(wrapped.get_base_model().eval().requires_grad_(False), base.steps), parameters)
 
 
 def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:
@@ -117,10 +117,10 @@ def _numbers(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in weights.values())
 
 
-def adapter_weights(base: Base, folder: Path) -> dict[str, Tensor]:
+def adapter_weights(base: BaseModel, folder: Path) -> dict[str, Tensor]:
     """The tensors of a PEFT folder, checked against the base as `wrap` checks them; raises the same."""
     config = read_config(folder)
-    check_promise(folder, base.fingerprint, base.name)
+    check_base_fingerprint(folder, base.fingerprint, base.name)
     view = base.view(own_biases=config.bias != "none" or config.lora_bias)
     return fit(view, base.name, config, folder)[1]
 

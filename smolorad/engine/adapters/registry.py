@@ -6,12 +6,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.engine.adapters.folder import check_promise, read_config, read_weights
+from smolorad.engine.adapters.folder import check_base_fingerprint, read_config, read_weights
 from smolorad.engine.generate.sequence import Native
-from smolorad.engine.model.base_model import Base
-from smolorad.engine.model.runner import Speaker
+from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.model.runner import ModelRunner
 from smolorad.engine.native.lora import read_plain_lora
-from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.runtime.gc import gc_paused
 
 LIMIT = 16
 
@@ -20,15 +20,15 @@ LIMIT = 16
 class Adapter:
     """The base with an adapter on it."""
 
-    speaker: Speaker | None  # a view of the base; None where the native step needs none
+    speaker: ModelRunner | None  # a view of the base; None where the native step needs none
     parameters: int
     native: Native | None = None  # the base's native step with the adapter in it, if that can be
 
 
-class Adapters:
+class AdapterRegistry:
     """The adapters in memory, by key; the one that was not asked for the longest goes where there are too many."""
 
-    def __init__(self, base: Base, limit: int = LIMIT) -> None:
+    def __init__(self, base: BaseModel, limit: int = LIMIT) -> None:
         self._base = base
         self._limit = limit
         self._by_key: OrderedDict[str, Adapter] = OrderedDict()
@@ -54,15 +54,15 @@ class Adapters:
         return tuple(self._by_key)
 
 
-def read_adapter(base: Base, folder: Path) -> Adapter:
-    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `Adapters.attach`."""
+def read_adapter(base: BaseModel, folder: Path) -> Adapter:
+    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `AdapterRegistry.attach`."""
     if base.native is not None:
         config = read_config(folder)
-        check_promise(folder, base.fingerprint, base.name)
+        check_base_fingerprint(folder, base.fingerprint, base.name)
         weights = read_weights(folder)
         if (lora := read_plain_lora(base.native, config, weights)) is not None:
             return Adapter(None, sum(array.size for array in weights.values()), Native(base.native, lora))
-    with uncollected():
+    with gc_paused():
         from smolorad.engine.adapters import peft  # which brings torch and PEFT: most adapters need neither
 
     return peft.read_adapter(base, folder)

@@ -40,7 +40,7 @@ class Cache(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class CachedPrefix:
     """What a prompt shares with an entry: the first `length` tokens of `cache`."""
 
     cache: Cache
@@ -71,7 +71,7 @@ class PrefixCache:
         """Bytes of all keys and values in it."""
         return sum(entry.nbytes for entry in self._entries.values())
 
-    def find(self, key: str, ids: Sequence[int]) -> Beginning | None:
+    def find(self, key: str, ids: Sequence[int]) -> CachedPrefix | None:
         """The longest beginning of `ids` that an entry has; one token at least is left to compute. None for next to nothing."""
         wanted = np.asarray(ids[:-1])
         shared = {number: _shared(wanted, entry.ids) for number, entry in self._entries.items() if entry.key == key}
@@ -79,7 +79,7 @@ class PrefixCache:
         if best is None or shared[best] < _SHORTEST:
             return None
         self._entries.move_to_end(best)
-        return Beginning(self._entries[best].cache, shared[best])
+        return CachedPrefix(self._entries[best].cache, shared[best])
 
     def keep(self, key: str, ids: Sequence[int], cache: Cache) -> None:
         """Remembers the keys and values of `ids`, which nobody changes any more.

@@ -8,14 +8,14 @@ from smolorad.chat.model import ModelText
 from smolorad.chat.template import ChatTemplate, TemplateRefuses, source_of
 from smolorad.chat.turns import Turn, Turns
 from smolorad.domain import ChatMessage
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
 
 # Tokenising is work of the one thread that everybody waits for; no context is so long that more than this would fit.
 PROMPT_LIMIT_BYTES = 2**20
 
 
-def encode(base: Base, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool = False) -> list[int]:
+def encode(base: BaseModel, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool = False) -> list[int]:
     """The token ids of a prompt, or of a conversation put through the model's chat template and open for its answer.
 
     The spelling of a control token in a prompt or a message is text, unless `parse_special`.
@@ -40,7 +40,7 @@ def encode(base: Base, prompt: str, messages: Sequence[ChatMessage], *, parse_sp
     return ids
 
 
-def decode(base: Base, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+def decode(base: BaseModel, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
     """The text of token ids; raises InvalidRequest for one that the model does not know."""
     most = len(base.tokenizer)
     if (unknown := next((token for token in token_ids if not 0 <= token < most), None)) is not None:
@@ -49,7 +49,7 @@ def decode(base: Base, token_ids: Sequence[int], *, skip_special_tokens: bool = 
     return text
 
 
-def room(base: Base, prompt_tokens: int, max_tokens: int) -> int:
+def room(base: BaseModel, prompt_tokens: int, max_tokens: int) -> int:
     """How many tokens may be generated: `max_tokens`, or what the context leaves; raises PromptTooLong if that is nothing."""
     left = base.context_length - prompt_tokens
     if left < 1:
@@ -60,7 +60,9 @@ def room(base: Base, prompt_tokens: int, max_tokens: int) -> int:
     return min(max_tokens, left)
 
 
-def _conversation(base: Base, text: ModelText | _Foreign, messages: Sequence[ChatMessage], parse_special: bool) -> list[int]:
+def _conversation(
+    base: BaseModel, text: ModelText | _Foreign, messages: Sequence[ChatMessage], parse_special: bool
+) -> list[int]:
     if not base.tokenizer.chat_template:
         raise UnsupportedModel(f"{base.name} has no chat template; give a prompt instead of messages.")
     turns = tuple(Turn(message.role, message.content) for message in messages)
@@ -75,7 +77,7 @@ def _conversation(base: Base, text: ModelText | _Foreign, messages: Sequence[Cha
 class _Foreign:
     """Encodes with a tokenizer that is not one of the tokenizers library: it cannot read a control token's spelling as text."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: BaseModel) -> None:
         self._tokenizer = base.tokenizer
 
     def prompt(self, text: str, *, parse_special: bool) -> list[int]:

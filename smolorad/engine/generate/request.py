@@ -14,21 +14,21 @@ from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.generate.logprobs import Logprobs
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt import encode, room
-from smolorad.engine.generate.sampler import Sampler, Surroundings, with_seed
+from smolorad.engine.generate.sampler import Sampler, SamplingContext, with_seed
 from smolorad.engine.generate.sequence import Memory, Native, Sequence
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.native.decoder import NativeModel, Part
 from smolorad.engine.text.detokenizer import Detokeniser, Verbatim
 from smolorad.engine.text.stop_strings import StopStrings
 
 
-class Answer:
+class GenerationRequest:
     """A generation in progress. It keeps the model it began with, also when another is loaded or its adapter is forgotten."""
 
     def __init__(
         self,
         call: int,
-        base: Base,
+        base: BaseModel,
         adapter: Adapter | None,
         key: str,
         spec: GenerateSpec,
@@ -37,7 +37,7 @@ class Answer:
     ) -> None:
         """`key` names the adapter, if there is one, and after a `#` its job; `arrived` is on the monotonic clock.
 
-        Raises what `encode`, `room`, `Constraints.of` and `Surroundings.of` do.
+        Raises what `encode`, `room`, `GrammarCache.of` and `SamplingContext.of` do.
         """
         prompt = encode(base, spec.prompt, spec.messages, parse_special=spec.parse_special)
         max_tokens = room(base, len(prompt), spec.sampling.max_tokens)
@@ -46,7 +46,7 @@ class Answer:
         self._sampling = dataclasses.replace(with_seed(spec.sampling), max_tokens=max_tokens)
         self._logprobs = Logprobs(base.vocabulary, spec.top_logprobs) if spec.logprobs else None
         constraint = base.constraints.of(spec.response_format) if spec.response_format is not None else None
-        around = Surroundings.of(self._sampling, base, len(prompt), constraint)
+        around = SamplingContext.of(self._sampling, base, len(prompt), constraint)
         self._sampler = Sampler(self._sampling, around, self._logprobs)
         self._sequence = _sequence(base, adapter, prompt, self._sampler, Memory(prefixes, key))
         self._end_ids = base.end_ids
@@ -145,7 +145,7 @@ class Answer:
         return held
 
 
-def _sequence(base: Base, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler, memory: Memory) -> Sequence:
+def _sequence(base: BaseModel, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler, memory: Memory) -> Sequence:
     if adapter is not None:
         return Sequence(adapter.speaker, prompt, sampler, adapter.native, memory, base.end_ids)
     native = Native(base.native) if base.native is not None else None

@@ -32,9 +32,9 @@ from smolorad.engine.generate.logits_processors import (
     likelihoods,
 )
 from smolorad.engine.generate.logprobs import Logprobs
-from smolorad.engine.model.base_model import Base
-from smolorad.engine.runtime.gc import uncollected
-from smolorad.engine.text.grammar.grammar import Constraint
+from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.runtime.gc import gc_paused
+from smolorad.engine.text.grammar.grammar import Grammar
 from smolorad.errors import InvalidRequest
 
 
@@ -44,16 +44,16 @@ def with_seed(sampling: Sampling) -> Sampling:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Surroundings:
+class SamplingContext:
     """What the choice depends on besides the settings and the scores."""
 
     prompt_tokens: int = 0
     end_ids: frozenset[int] = frozenset()
     bad_words: tuple[tuple[int, ...], ...] = ()  # each as token ids
-    constraint: Constraint | None = None
+    constraint: Grammar | None = None
 
     @classmethod
-    def of(cls, sampling: Sampling, base: Base, prompt_tokens: int, constraint: Constraint | None = None) -> Surroundings:
+    def of(cls, sampling: Sampling, base: BaseModel, prompt_tokens: int, constraint: Grammar | None = None) -> SamplingContext:
         """Those of an answer by `base`; raises InvalidRequest for a bias on a token that the model does not have."""
         vocabulary_size = base.vocabulary_size
         if (unknown := next((token for token in sampling.logit_bias if not 0 <= token < vocabulary_size), None)) is not None:
@@ -73,9 +73,9 @@ def bad_word_ids(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...],
     return tuple(dict.fromkeys(one for one in ids if one))
 
 
-def processors(sampling: Sampling, around: Surroundings | None = None) -> Iterator[Processor]:
+def processors(sampling: Sampling, around: SamplingContext | None = None) -> Iterator[Processor]:
     """What changes the scores before the choice, as `generate` composes it."""
-    around = around or Surroundings()
+    around = around or SamplingContext()
     if sampling.logit_bias:
         yield Bias(sampling.logit_bias)
     if sampling.repetition_penalty != 1.0:
@@ -101,7 +101,7 @@ def _of_sampling(sampling: Sampling) -> Iterator[Processor]:
         yield Temperature(sampling.temperature)
     rare = sampling.top_h is not None or sampling.typical_p < 1.0 or sampling.epsilon_cutoff > 0.0 or sampling.eta_cutoff > 0.0
     if rare:
-        with uncollected():
+        with gc_paused():
             from smolorad.engine.generate import transformers_processors  # which brings torch, and most engines never need it
 
         yield from transformers_processors.before_top_k(sampling)
@@ -118,10 +118,10 @@ def _of_sampling(sampling: Sampling) -> Iterator[Processor]:
 class Sampler:
     """Chooses tokens in double precision, so that a seed means the same on every device, by a generator of its own."""
 
-    def __init__(self, sampling: Sampling, around: Surroundings | None = None, logprobs: Logprobs | None = None) -> None:
+    def __init__(self, sampling: Sampling, around: SamplingContext | None = None, logprobs: Logprobs | None = None) -> None:
         """`logprobs` takes down what is chosen."""
         self.sampling = sampling
-        around = around or Surroundings()
+        around = around or SamplingContext()
         self._constraint = around.constraint
         self._logprobs = logprobs
         self._processors = list(processors(sampling, around))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt_lookup import Lookup
 from smolorad.engine.generate.sampler import Sampler
-from smolorad.engine.model.runner import Speaker, Steps
+from smolorad.engine.model.runner import CacheSupport, ModelRunner
 from smolorad.engine.native.decoder import MAX_ROWS, Lora, NativeModel, Part
 from smolorad.errors import NotFinite
 
@@ -50,7 +50,7 @@ class Sequence:
 
     def __init__(
         self,
-        speaker: Speaker | None,
+        speaker: ModelRunner | None,
         prompt: Ids[int],
         sampler: Sampler,
         native: Native | None = None,
@@ -60,8 +60,8 @@ class Sequence:
         """One of `speaker` and `native` at least is given."""
         self._speaker = speaker
         self._native = native
-        self._steps = speaker.steps if speaker is not None else Steps.CHUNKS
-        self._memory = memory if self._steps is Steps.CHUNKS else None
+        self._steps = speaker.steps if speaker is not None else CacheSupport.CHUNKS
+        self._memory = memory if self._steps is CacheSupport.CHUNKS else None
         self._end_ids = end_ids
         self._sampler = sampler
         self._lookup = Lookup()
@@ -148,7 +148,7 @@ class Sequence:
             return self._native.model.step([self.part()])
         assert self._speaker is not None
         begin = self._computed if self._cache is not None else 0
-        most = PREFILL_CHUNK if self._steps is Steps.CHUNKS else self._length
+        most = PREFILL_CHUNK if self._steps is CacheSupport.CHUNKS else self._length
         self._computed = min(begin + most, self._length)
         return self._speaker.compute(self._ids[begin : self._computed], self._cache, begin)
 

@@ -18,7 +18,7 @@ from smolorad.engine.generate.logits_processors import Ids, Processor, Scores
 from smolorad.engine.generate.torch_threads import alone
 
 
-class _Theirs:
+class TorchProcessor:
     """One of transformers' processors, which take batches of tensors."""
 
     def __init__(self, theirs: LogitsProcessor) -> None:
@@ -33,14 +33,14 @@ class _Theirs:
 def before_top_k(sampling: Sampling) -> Iterator[Processor]:
     """Of those wanted, those that `generate` has before `TopK`."""
     if sampling.top_h is not None:
-        yield _Theirs(TopHLogitsWarper(sampling.top_h))
+        yield TorchProcessor(TopHLogitsWarper(sampling.top_h))
 
 
 def at_the_end(sampling: Sampling) -> Iterator[Processor]:
     """Of those wanted, those that `generate` has last."""
     if sampling.typical_p < 1.0:
-        yield _Theirs(TypicalLogitsWarper(sampling.typical_p))
+        yield TorchProcessor(TypicalLogitsWarper(sampling.typical_p))
     if sampling.epsilon_cutoff > 0.0:
-        yield _Theirs(EpsilonLogitsWarper(sampling.epsilon_cutoff))
+        yield TorchProcessor(EpsilonLogitsWarper(sampling.epsilon_cutoff))
     if sampling.eta_cutoff > 0.0:
-        yield _Theirs(EtaLogitsWarper(sampling.eta_cutoff))
+        yield TorchProcessor(EtaLogitsWarper(sampling.eta_cutoff))

@@ -9,11 +9,11 @@ from typing import Any
 
 from smolorad.chat.model import ModelText
 from smolorad.domain import Device, Dtype, LoadProgress, Precision, ResidentModel
-from smolorad.engine.model.mapped_weights import Parked
-from smolorad.engine.model.runner import Speaker, Steps
+from smolorad.engine.model.mapped_weights import MappedWeights
+from smolorad.engine.model.runner import CacheSupport, ModelRunner
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.runtime.device import release
-from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.portable import Source, source_of
 
@@ -21,7 +21,7 @@ LoadReport = Callable[[LoadProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class TransformersModel:
     """A base as transformers has it: in eval mode, its parameters frozen."""
 
     model: Any  # transformers.PreTrainedModel
@@ -29,10 +29,12 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseModel:
     """A causal language model that is ready to compute."""
 
-    whole: Callable[[], Whole]  # the same one every time; the first may have to make it of the weights that are here
+    whole: Callable[
+        [], TransformersModel
+    ]  # the same one every time; the first may have to make it of the weights that are here
     tokenizer: Any  # a ServingTokenizer, or the whole's
     name: str
     path: Path
@@ -48,15 +50,15 @@ class Base:
     end_ids: frozenset[int]  # tokens that end an answer
     vocabulary: Vocabulary
     text: ModelText | None  # None where the tokenizer is not one of the tokenizers library
-    constraints: Constraints  # the forms that answers were asked for
-    speaker: Speaker | None = None  # the model as generation asks it; None where the native step needs none
+    constraints: GrammarCache  # the forms that answers were asked for
+    speaker: ModelRunner | None = None  # the model as generation asks it; None where the native step needs none
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
     precision: Precision = Precision.EXACT
     native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
     packed: Any | None = None  # a `linear.Packed`, the generic way, where there is no native one
-    parked: Parked | None = None  # where the exact weights lie, if generation has others
-    short_products: Any | None = None  # what cuts long products for as long as the base is there, where its layers need it
+    parked: MappedWeights | None = None  # where the exact weights lie, if generation has others
+    short_matmuls: Any | None = None  # what cuts long products for as long as the base is there, where its layers need it
 
     @property
     def model(self) -> Any:
@@ -69,9 +71,9 @@ class Base:
         return source_of(self.name, self.path)
 
     @property
-    def steps(self) -> Steps:
+    def steps(self) -> CacheSupport:
         """What transformers' code computes of it at once."""
-        return self.speaker.steps if self.speaker is not None else Steps.CHUNKS
+        return self.speaker.steps if self.speaker is not None else CacheSupport.CHUNKS
 
     def view(self, *, own_biases: bool = False, speaks: bool = False) -> Any:
         """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.

@@ -60,7 +60,7 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
     with reading(folder / CONFIG, "get the model again"):
         model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
     if left_out([name for name in stored if name not in parameters], config, list(parameters)):
-        return None  # and `load_whole` says so
+        return None  # and `load_transformers` says so
     model.generation_config = generation_config(folder, config)
     theirs = read_tokenizer(folder)
     special = {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}

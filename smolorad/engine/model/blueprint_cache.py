@@ -92,7 +92,7 @@ def _read(folder: Path) -> tuple[Blueprint, Path] | None:
     return None if blueprint is None else (blueprint, folder)
 
 
-def foresee(folder: Path, cache: Path) -> None:
+def prebuild(folder: Path, cache: Path) -> None:
     """Makes the blueprint by which this machine serves a model unless told otherwise, if transformers is here anyhow."""
     hardware = Hardware.without_torch()
     if hardware is None or _TRANSFORMERS not in sys.modules:

@@ -2,7 +2,7 @@
 
 Attention kernels have been silently wrong on MPS: half precision that sees future tokens (pytorch#195910), keys read beyond
 their end at lengths that are no multiple of 32 (pytorch#169222) or above 1024 with grouped heads (pytorch#174861). So attention
-is compared at such lengths, then matrix products as `short_products` has them computed, then the model itself: its logits, and
+is compared at such lengths, then matrix products as `short_matmuls` has them computed, then the model itself: its logits, and
 the gradient that a training step would give a LoRA. Where a comparison fails, the next rung of the ladder is tried.
 """
 
@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from smolorad.domain import Device, Dtype
-from smolorad.engine.model.runner import Steps
+from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.torch_runner import forward, sample_ids
 from smolorad.engine.runtime.device import Placement
-from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, short_products
+from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, short_matmuls
 from smolorad.engine.train.fast.loss import summed_cross_entropy
 from smolorad.errors import UnsupportedModel
 
@@ -86,7 +86,7 @@ def product_fault(device: Device, dtype: Dtype) -> str:
     """How products as a training asks for them differ on the device from the CPU's in fp64; empty if they do not."""
     left, right = _random(BATCH, ROWS, INNER_LENGTH), _random(BATCH, INNER_LENGTH, COLUMNS)
     to = {"device": device, "dtype": getattr(torch, dtype)}
-    with short_products(device):
+    with short_matmuls(device):
         for kind, multiply, factors in (
             ("a matrix product", torch.mm, (left[0], right[0])),
             ("a batch of matrix products", torch.bmm, (left, right)),
@@ -136,14 +136,14 @@ class Trace:
 
     tokens: Tensor
     logits: Tensor
-    steps: Steps
+    steps: CacheSupport
 
 
 @torch.inference_mode()
-def trace(model: Any, steps: Steps = Steps.CHUNKS, *, follow: Tensor | None = None) -> Trace:
+def trace(model: Any, steps: CacheSupport = CacheSupport.CHUNKS, *, follow: Tensor | None = None) -> Trace:
     """Greedy tokens in such steps; with `follow`, the logits for those tokens, whatever the model would choose."""
     ids = sample_ids(model, PROMPT_TOKENS)
-    cache = DynamicCache(config=model.config) if steps is not Steps.WHOLE else None
+    cache = DynamicCache(config=model.config) if steps is not CacheSupport.WHOLE else None
     computed = 0
     rows: list[Tensor] = []
     for step in range(GREEDY_TOKENS):

@@ -1,8 +1,8 @@
 """From a model folder to a resident base.
 
-Where the native step computes everything, what it needs is read without torch and transformers (`load_light`): it starts in a
+Where the native step computes everything, what it needs is read without torch and transformers (`load_native`): it starts in a
 fraction of the time, in half of the memory. Whoever needs the model as transformers has it (a training, an adapter that is more
-than plain LoRA) has it made of the same weights then. All else is transformers' (`load_whole`).
+than plain LoRA) has it made of the same weights then. All else is transformers' (`load_transformers`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from smolorad.domain import Device, Dtype, LoadProgress, Precision
-from smolorad.engine.model.base_model import Base, LoadReport
-from smolorad.engine.model.load_native import load_light
+from smolorad.engine.model.base_model import BaseModel, LoadReport
+from smolorad.engine.model.load_native import load_native
 from smolorad.engine.runtime.device import Hardware
-from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.runtime.gc import gc_paused
 
 
 def _nobody(progress: LoadProgress) -> None:
@@ -32,7 +32,7 @@ def load(
     hardware: Hardware | None = None,
     threads: int | None = None,
     report: LoadReport = _nobody,
-) -> Base:
+) -> BaseModel:
     """Reads a model, and brings it where it is to compute.
 
     None for device or dtype chooses; `hardware` is this machine's unless it is given; `threads` is how many compute where torch
@@ -42,15 +42,15 @@ def load(
     # Where torch is here already, nothing is to be spared.
     known = hardware or (None if "torch" in sys.modules else Hardware.without_torch())
     if known is not None and not trust_remote_code:
-        light = load_light(
+        light = load_native(
             folder, name, device=device, dtype=dtype, precision=precision, hardware=known, threads=threads, report=report
         )
         if light is not None:
             return light
-    with uncollected():
-        from smolorad.engine.model.load_transformers import load_whole
+    with gc_paused():
+        from smolorad.engine.model.load_transformers import load_transformers
 
-    return load_whole(
+    return load_transformers(
         folder,
         name,
         device=device,

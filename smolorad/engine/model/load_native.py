@@ -11,7 +11,7 @@ from smolora.common.paths import cache_path
 from smolorad import publish
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache as blueprints
-from smolorad.engine.model.base_model import Base, LoadReport, Whole
+from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
 from smolorad.engine.model.folder import check, fingerprint
 from smolorad.engine.model.model_text import model_text
 from smolorad.engine.model.weights import KEPT, Weights, read_weights
@@ -19,13 +19,13 @@ from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
 from smolorad.engine.native.model_shape import EMBEDDING
 from smolorad.engine.runtime.device import Hardware, cores, place
-from smolorad.engine.runtime.gc import uncollected
-from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.runtime.gc import gc_paused
+from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import NotFound, SmoloraError
 
 
-def load_light(
+def load_native(
     folder: Path,
     name: str,
     *,
@@ -35,7 +35,7 @@ def load_light(
     hardware: Hardware,
     threads: int | None,
     report: LoadReport,
-) -> Base | None:
+) -> BaseModel | None:
     """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
     files = check(folder, name=name)
     # Nothing here depends on the number of parameters: that decides for MPS alone.
@@ -63,7 +63,7 @@ def load_light(
     native = NativeModel(compiled, blueprint.shape, weights.arrays, precision)
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
-    return Base(
+    return BaseModel(
         whole=functools.cache(lambda: _whole(kept, folder, weights, placement.dtype)),
         tokenizer=tokenizer,
         name=name,
@@ -80,22 +80,22 @@ def load_light(
         end_ids=frozenset(blueprint.end_ids),
         vocabulary=vocabulary,
         text=model_text(tokenizer, vocabulary.end_ids),
-        constraints=Constraints(vocabulary),
+        constraints=GrammarCache(vocabulary),
         precision=precision,
         native=native,
         parked=weights.parked,
     )
 
 
-def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> Whole:
+def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> TransformersModel:
     """By the copy of the model's other files, or by themselves: each may have been thrown away or changed meanwhile."""
     found = kept if publish.is_whole(kept) else folder if _is_same(folder, dtype, kept.name) else None
     if found is None:
         raise NotFound(f"The model's files are gone from {folder}, or others now; bring them back, or load another model.")
-    with uncollected():
-        from smolorad.engine.model.to_transformers import whole_of
+    with gc_paused():
+        from smolorad.engine.model.to_transformers import to_transformers
 
-    return whole_of(found, weights.arrays, dtype)
+    return to_transformers(found, weights.arrays, dtype)
 
 
 def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:

@@ -14,24 +14,24 @@ from transformers.utils import logging as transformers_logging
 
 from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
-from smolorad.engine.model.base_model import Base, LoadReport, Whole
+from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
 from smolorad.engine.model.device_check import answer_fault, kernel_fault, product_notes, settle, trace
 from smolorad.engine.model.folder import CONFIG, check, facts
-from smolorad.engine.model.mapped_weights import Parked, park
+from smolorad.engine.model.mapped_weights import MappedWeights, park
 from smolorad.engine.model.model_text import model_text
 from smolorad.engine.model.native_support import knows, shape_of, weights_of
 from smolorad.engine.model.pretrained import fitting_config, pretrained
-from smolorad.engine.model.runner import Steps
+from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.shared_view import share
-from smolorad.engine.model.torch_runner import TorchSpeaker, steps_of
+from smolorad.engine.model.torch_runner import TorchRunner, steps_of
 from smolorad.engine.model.transformers_folder import context_length, end_ids, read_tokenizer
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.native.packed_linear import Packed, pack_linears
 from smolorad.engine.runtime.device import Hardware, Placement, ladder, place
 from smolorad.engine.runtime.errors import first_line, reading
-from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, cut_long_products, generates_long_products, short_products
-from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, cut_long_products, generates_long_products, short_matmuls
+from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest, UnsupportedModel
 
@@ -43,7 +43,7 @@ _SLOW = "The cache of {architecture} cannot be used, so the whole text is comput
 log = logging.getLogger("smolorad.engine")
 
 
-def load_whole(
+def load_transformers(
     folder: Path,
     name: str,
     *,
@@ -53,7 +53,7 @@ def load_whole(
     precision: Precision = Precision.EXACT,
     hardware: Hardware | None = None,
     report: LoadReport,
-) -> Base:
+) -> BaseModel:
     """Reads a model, brings it where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
     files = check(folder, name=name, trust_remote_code=trust_remote_code)
     # A large tokenizer takes as long to read as the weights, and no torch.
@@ -96,7 +96,7 @@ def load_whole(
     report(LoadProgress(LoadStage.WARM_UP))
     with reading(folder / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
         steps = steps_of(model)
-    if steps is Steps.WHOLE:
+    if steps is CacheSupport.WHOLE:
         notes = (*notes, _SLOW.format(architecture=model.config.model_type))
         log.warning("%s: %s", name, notes[-1])
     native, packed = _compiled(model, precision) if placement.device is Device.CPU else (None, None)
@@ -111,8 +111,8 @@ def load_whole(
         notes = (*notes, _SHORTENED.format(context=context, longest=LONGEST, device=placement.device))
         context = LONGEST
     parameters = list(model.parameters())
-    whole = Whole(model, tokenizer)
-    return Base(
+    whole = TransformersModel(model, tokenizer)
+    return BaseModel(
         whole=lambda: whole,
         tokenizer=tokenizer,
         name=name,
@@ -129,15 +129,15 @@ def load_whole(
         end_ids=ends,
         vocabulary=vocabulary,
         text=model_text(tokenizer, vocabulary.end_ids),
-        constraints=Constraints(vocabulary),
-        speaker=TorchSpeaker(packed.model if packed is not None else model, steps),
+        constraints=GrammarCache(vocabulary),
+        speaker=TorchRunner(packed.model if packed is not None else model, steps),
         notes=notes,
         trust_remote_code=trust_remote_code,
         precision=precision,
         native=native,
         packed=packed,
         parked=parked,
-        short_products=cut_long_products(placement.device) if generates_long_products(model) else None,
+        short_matmuls=cut_long_products(placement.device) if generates_long_products(model) else None,
     )
 
 
@@ -151,7 +151,7 @@ def _compared(model: Any, placement: Placement) -> tuple[Any, str]:
     expected, gradients = trace(model, steps_of(model)), lora_gradients(model)
     # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
     model = model.to(placement.device)
-    with short_products(placement.device):
+    with short_matmuls(placement.device):
         fault = answer_fault(model, placement.dtype, expected) or gradient_fault(model, placement.dtype, gradients)
     return model, fault
 
@@ -166,7 +166,7 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
     return None, pack_linears(share(model), compiled, precision)
 
 
-def _own_weights(model: Any, placement: Placement, precision: Precision) -> Parked | None:
+def _own_weights(model: Any, placement: Placement, precision: Precision) -> MappedWeights | None:
     """Copies what is still the mapped file itself: a file that is changed or cut short must not reach a model in use.
 
     Into memory; or where generation will have a packed copy, into a file again, of our own.
@@ -180,7 +180,7 @@ def _own_weights(model: Any, placement: Placement, precision: Precision) -> Park
     return None
 
 
-def park_model(model: Any, folder: Path) -> Parked | None:
+def park_model(model: Any, folder: Path) -> MappedWeights | None:
     """Moves every parameter and buffer of a model on the CPU into a file without a name below `folder`.
 
     None where the disk has no room for it, and the log says so; the model is then as it was.
@@ -193,7 +193,7 @@ def park_model(model: Any, folder: Path) -> Parked | None:
     for tensor, begin in zip(tensors, places, strict=True):
         flat = torch.frombuffer(mapped, dtype=torch.uint8, count=tensor.nbytes, offset=begin)
         tensor.data = flat.view(tensor.dtype).view(tensor.shape)
-    return Parked(mapped)
+    return MappedWeights(mapped)
 
 
 def _bytes(tensor: Tensor) -> Iterator[Any]:

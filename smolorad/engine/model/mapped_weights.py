@@ -24,7 +24,7 @@ ALIGNMENT = 64  # bytes, for vectors that long should not lie across two lines o
 Tensor = Iterable[Any]  # its bytes, in pieces
 
 
-class Parked:
+class MappedWeights:
     """A file without a name, mapped into memory."""
 
     def __init__(self, mapped: mmap.mmap) -> None:

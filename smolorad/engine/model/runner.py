@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Steps(Enum):
+class CacheSupport(Enum):
     """The steps in which a model computes a text rightly."""
 
     CHUNKS = "any tokens after any others"
@@ -17,10 +17,10 @@ class Steps(Enum):
     WHOLE = "the whole text for every token, without a cache"
 
 
-class Speaker(Protocol):
+class ModelRunner(Protocol):
     """A model that computes by itself, as `forward.TorchSpeaker` does."""
 
-    steps: Steps
+    steps: CacheSupport
 
     def cache(self) -> Any | None:
         """An empty one; None where the model computes without."""

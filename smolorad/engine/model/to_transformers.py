@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.base_model import Whole
+from smolorad.engine.model.base_model import TransformersModel
 from smolorad.engine.model.transformers_folder import read_model_config, read_tokenizer
 from smolorad.engine.native.torch_arrays import tensor_of
 
 
 @torch.inference_mode(False)  # whoever asks first: a training wants its parameters
-def whole_of(folder: Path, arrays: Mapping[str, NDArray[Any]], dtype: Dtype) -> Whole:
+def to_transformers(folder: Path, arrays: Mapping[str, NDArray[Any]], dtype: Dtype) -> TransformersModel:
     """The model with these parameters, by name; `folder` has its other files. Raises Damaged where these are gone."""
     transformers_logging.disable_progress_bar()
     config = read_model_config(folder, str(folder))
@@ -28,4 +28,4 @@ def whole_of(folder: Path, arrays: Mapping[str, NDArray[Any]], dtype: Dtype) -> 
     model.eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         assert parameter.data_ptr() == tensors[name].data_ptr(), f"transformers has copied {name}"
-    return Whole(model, read_tokenizer(folder))
+    return TransformersModel(model, read_tokenizer(folder))

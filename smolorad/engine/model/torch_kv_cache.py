@@ -12,7 +12,7 @@ from smolorad.engine.native.kv_cache import KvCache
 from smolorad.engine.native.torch_arrays import tensor_of
 
 
-class WholeCache:
+class TorchKvCache:
     """A model's own cache, with what `KvCache` can of what others ask."""
 
     def __init__(self, config: Any) -> None:
@@ -32,7 +32,7 @@ class WholeCache:
         kept = (tensor[:, :, :tokens] for layer in self.cache.layers for tensor in (layer.keys, layer.values))
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
-    def begin_with(self, other: WholeCache, tokens: int) -> None:
+    def begin_with(self, other: TorchKvCache, tokens: int) -> None:
         """Copies the first tokens of another one into this one, which is empty."""
         for at, layer in enumerate(other.cache.layers):
             self.cache.update(layer.keys[:, :, :tokens], layer.values[:, :, :tokens], at)
@@ -42,7 +42,7 @@ class WholeCache:
         return self
 
 
-def as_transformers(cache: KvCache | WholeCache | None) -> Cache | None:
+def as_transformers(cache: KvCache | TorchKvCache | None) -> Cache | None:
     """What a model takes as `past_key_values`; what it adds is in the cache given."""
     return _NativeCache(cache) if isinstance(cache, KvCache) else None if cache is None else cache.cache
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from smolorad.engine.model.runner import Steps
-from smolorad.engine.model.torch_kv_cache import WholeCache, as_transformers
+from smolorad.engine.model.runner import CacheSupport
+from smolorad.engine.model.torch_kv_cache import TorchKvCache, as_transformers
 from smolorad.engine.native.kv_cache import KvCache
 
 log = logging.getLogger("smolorad.engine")
@@ -30,19 +30,19 @@ _TRIAL_TOKENS, _BEGINNING, _SINGLE = 12, 6, 2
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
-class TorchSpeaker:
+class TorchRunner:
     """A model of transformers as generation asks it. Steps of `steps` are what it computes rightly."""
 
-    def __init__(self, model: Any, steps: Steps) -> None:
+    def __init__(self, model: Any, steps: CacheSupport) -> None:
         self.model = model
         self.steps = steps
 
-    def cache(self) -> WholeCache | None:
+    def cache(self) -> TorchKvCache | None:
         """An empty one; None where the model computes without."""
-        return WholeCache(self.model.config) if self.steps is not Steps.WHOLE else None
+        return TorchKvCache(self.model.config) if self.steps is not CacheSupport.WHOLE else None
 
     @torch.inference_mode()
-    def compute(self, ids: NDArray[np.int64], cache: KvCache | WholeCache | None, begin: int) -> NDArray[np.float32]:
+    def compute(self, ids: NDArray[np.int64], cache: KvCache | TorchKvCache | None, begin: int) -> NDArray[np.float32]:
         """The logits (1, vocabulary) after the last of `ids` (tokens,); `cache` has the `begin` tokens before them."""
         logits: NDArray[np.float32] = forward(self.model, torch.from_numpy(ids)[None], as_transformers(cache), begin).numpy()
         return logits
@@ -67,14 +67,14 @@ def forward(model: Any, ids: Tensor, cache: Any | None = None, begin: int = 0, *
 
 
 @torch.inference_mode()
-def steps_of(model: Any) -> Steps:
+def steps_of(model: Any) -> CacheSupport:
     """The largest steps whose logits are those of one forward pass without a cache."""
     ids = sample_ids(model, _TRIAL_TOKENS)
     expected = forward(model, ids, every=True)[_BEGINNING:]
     singles = [1] * _SINGLE
     for steps, sizes in (
-        (Steps.CHUNKS, [_BEGINNING, _TRIAL_TOKENS - _BEGINNING - _SINGLE, *singles]),
-        (Steps.TOKENS, [_BEGINNING, *[1] * (_TRIAL_TOKENS - _BEGINNING)]),
+        (CacheSupport.CHUNKS, [_BEGINNING, _TRIAL_TOKENS - _BEGINNING - _SINGLE, *singles]),
+        (CacheSupport.TOKENS, [_BEGINNING, *[1] * (_TRIAL_TOKENS - _BEGINNING)]),
     ):
         try:
             got = _in_steps(model, ids, sizes)
@@ -85,7 +85,7 @@ def steps_of(model: Any) -> Steps:
         difference = (got - expected).abs().amax(dim=1).median() / expected.abs().max()
         if float(difference) <= _TOLERANCE[model.dtype]:
             return steps
-    return Steps.WHOLE
+    return CacheSupport.WHOLE
 
 
 def sample_ids(model: Any, tokens: int) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smolorad.domain import Dtype
 from smolorad.engine.model.folder import tensors_of
-from smolorad.engine.model.mapped_weights import ALIGNMENT, Parked, hold, park
+from smolorad.engine.model.mapped_weights import ALIGNMENT, MappedWeights, hold, park
 from smolorad.engine.runtime.dtypes import STORED, to_bf16, to_fp32
 from smolorad.errors import Damaged, UnsupportedModel
 
@@ -36,7 +36,7 @@ class Weights:
     """Parameters by name. Nothing that happens to the files they came from reaches them."""
 
     arrays: Mapping[str, NDArray[Any]]
-    parked: Parked | None
+    parked: MappedWeights | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def read_weights(
     arrays: dict[str, NDArray[Any]] = {}
     for (name, shape), place in zip(parameters.items(), places, strict=True):
         arrays[name] = np.frombuffer(memory, kept, math.prod(shape), place).reshape(shape)
-    return Weights(arrays, None if parked is None else Parked(memory))
+    return Weights(arrays, None if parked is None else MappedWeights(memory))
 
 
 def _stored(files: Sequence[Path]) -> dict[str, _Stored]:

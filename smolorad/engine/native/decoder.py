@@ -16,7 +16,7 @@ from smolorad.domain import Precision
 from smolorad.engine.native.kv_cache import KvCache
 from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer, aligned_fp32
 from smolorad.engine.native.model_shape import EMBEDDING, FINAL_NORM, HEAD, PROJECTIONS, Shape
-from smolorad.engine.runtime.buffers import Reserve
+from smolorad.engine.runtime.buffers import BufferPool
 from smolorad.engine.runtime.dtypes import to_fp32
 
 MAX_ROWS = 128  # tokens of all sequences together in one step
@@ -93,7 +93,7 @@ class NativeModel:
         _check(shape, weights, precision)
         self._library = library
         self._weights = weights  # at which the pointers point
-        self._reserve = Reserve()
+        self._reserve = BufferPool()
         self._small_arrays: list[NDArray[np.float32]] = []
         self._matrices: list[Matrix] = []
         self._layers = (_Layer * shape.layers)()

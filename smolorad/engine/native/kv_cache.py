@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.engine.runtime.buffers import Reserve
+from smolorad.engine.runtime.buffers import BufferPool
 
 _SLACK_BYTES = 2**18  # that no copy is worth
 
@@ -30,11 +30,11 @@ class KvCache:
         head_dim: int,
         dtype: np.dtype[Any],
         sure: int = 0,
-        reserve: Reserve | None = None,
+        reserve: BufferPool | None = None,
     ) -> None:
         """`sure`: so many tokens will come for sure. `reserve` is where its memory comes from, and goes when nobody has it."""
         shape = (layers, 2, heads, capacity, head_dim)
-        self._reserve = Reserve() if reserve is None else reserve
+        self._reserve = BufferPool() if reserve is None else reserve
         # Pages that nobody writes cost nothing, so the whole capacity may be taken at once. Not so in large pages, as numpy's
         # own memory is: each may hold the beginning of every head.
         memory = self._reserve.take(math.prod(shape) * dtype.itemsize, whole=2 * sure >= capacity)

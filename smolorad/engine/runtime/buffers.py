@@ -22,7 +22,7 @@ def take(nbytes: int, *, whole: bool) -> mmap.mmap:
     return memory
 
 
-class Reserve:
+class BufferPool:
     """Memory that nobody uses any more, for whoever is next: the system may take 50 ms to give 25 MB of it anew."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:

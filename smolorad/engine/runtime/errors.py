@@ -69,7 +69,7 @@ def _in_a_sentence(error: BaseException) -> str:
     return " ".join(printable.split())[:300].rstrip(".")
 
 
-def explain(error: BaseException) -> SmoloraError:
+def to_smolora_error(error: BaseException) -> SmoloraError:
     """The error that a caller is told; Internal for what we did not foresee."""
     if isinstance(error, SmoloraError):
         return error

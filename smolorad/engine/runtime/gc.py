@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """For large imports: they make objects by the hundred thousand and drop none, and looking took a quarter of their time.
 
     What is there afterwards stays, and is never looked at again.

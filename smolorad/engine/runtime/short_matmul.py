@@ -31,7 +31,7 @@ Kernel = Callable[..., Any]
 
 
 @contextmanager
-def short_products(device: Device) -> Iterator[None]:
+def short_matmuls(device: Device) -> Iterator[None]:
     """Inside, no kernel of a device that computes long products wrongly is asked for one, whichever thread asks."""
     library = cut_long_products(device)
     try:

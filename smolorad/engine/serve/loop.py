@@ -1,13 +1,13 @@
 """The engine loop: takes commands, steps one thing, posts events. How a step goes:
 
 1. Everything in the inbox is taken. With nothing to do, taking blocks: an idle engine sleeps in the kernel.
-2. A command is served at once (load, attach, detach, count, decode), or it becomes an `Answer` in the schedule (generate).
-   `train` is served like the others, but does not come back before it is done: it calls `breathe` between micro-steps.
+2. A command is served at once (load, attach, detach, count, decode), or it becomes a `GenerationRequest` in the scheduler
+   (generate). `train` returns only when it is done, and calls `yield_to_requests` between micro-steps.
 3. Whose turn it is makes one step: a chunk of its prompt, or one token, then together with all others that need one token
    and are computed by the same native step. What text is certain by then goes out.
-4. An answer that has its outcome sends it and leaves the schedule.
+4. A request that has its outcome sends it and leaves the scheduler.
 
-While a training runs the same happens inside `breathe`, for a slice of time that the schedule measures: every answer makes at
+While a training runs, `yield_to_requests` does the same for a slice of time that the scheduler measures: every request makes at
 least one step, the training keeps at least half of the time. Load and train are refused then.
 
 Another thread, the inbox's, hears Ping, Cancel and Drain at any time. A cancelled call is noticed before its next step.
@@ -31,19 +31,19 @@ from numpy.typing import NDArray
 
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2
 from smolorad.domain import Device, Dtype, GenerateSpec, Precision
-from smolorad.engine.adapters.registry import Adapter, Adapters, read_adapter
+from smolorad.engine.adapters.registry import Adapter, AdapterRegistry, read_adapter
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt import decode, encode
 from smolorad.engine.generate.prompt_lookup import Pace
-from smolorad.engine.generate.request import Answer
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
-from smolorad.engine.runtime.errors import explain
-from smolorad.engine.runtime.gc import uncollected
-from smolorad.engine.serve.output_batcher import Outlet
-from smolorad.engine.serve.scheduler import Schedule
-from smolorad.engine.train.warmup import Early, ready_to_train
+from smolorad.engine.runtime.errors import to_smolora_error
+from smolorad.engine.runtime.gc import gc_paused
+from smolorad.engine.serve.output_batcher import OutputBatcher
+from smolorad.engine.serve.scheduler import Scheduler
+from smolorad.engine.train.warmup import WarmUp, ready_to_train
 from smolorad.errors import BadState, Cancelled, Internal, NoModel, NotFound, OutOfMemory, ShuttingDown, is_panic
 from smolorad.link.child import Inbox
 from smolorad.link.convert import from_message, to_message
@@ -52,7 +52,7 @@ from smolorad.link.v1 import link_pb2 as pb
 log = logging.getLogger("smolorad.engine")
 
 Snapshot = Callable[[], tuple[int, Adapter]]
-Parts = Sequence[tuple[Answer, Part]]
+Parts = Sequence[tuple[GenerationRequest, Part]]
 
 _STOPPING = "The daemon is shutting down; ask again when it is back."
 
@@ -68,21 +68,21 @@ class _Wanted:
     precision: Precision = Precision.EXACT
 
 
-class Loop:
+class EngineLoop:
     """What the engine does, one step at a time. It is the `Host` that a training breathes through."""
 
     def __init__(self, inbox: Inbox, threads: int | None = None) -> None:
         """`threads`: as in `load`."""
         self._inbox = inbox
         self._threads = threads
-        self._base: Base | None = None
-        self._adapters: Adapters | None = None
+        self._base: BaseModel | None = None
+        self._adapters: AdapterRegistry | None = None
         self._prefixes = PrefixCache()
         self._pace = Pace()
-        self._schedule: Schedule[Answer] = Schedule()
-        self._outlet = Outlet(self.emit)
+        self._schedule: Scheduler[GenerationRequest] = Scheduler()
+        self._outlet = OutputBatcher(self.emit)
         self._training: int | None = None
-        self._early = Early(lambda: ready_to_train(self._base.dtype if self._base is not None else None))
+        self._early = WarmUp(lambda: ready_to_train(self._base.dtype if self._base is not None else None))
         self._offered: Snapshot | None = None
 
     def run(self) -> None:
@@ -95,7 +95,7 @@ class Loop:
 
     # What a training asks.
 
-    def breathe(self, call: int) -> None:
+    def yield_to_requests(self, call: int) -> None:
         """Between two micro-steps of training `call`: serves what is pending for a bounded slice.
 
         Raises Cancelled if somebody cancelled the training.
@@ -142,7 +142,7 @@ class Loop:
             with self._answering(command.call):
                 self._serve(command)
 
-    def _turn(self, answer: Answer) -> None:
+    def _turn(self, answer: GenerationRequest) -> None:
         """One step of an answer, and of those that the native step can compute with it: weights are read once for all."""
         self._working(answer.call)
         if not answer.tokens:  # a prompt's step may take a while
@@ -159,7 +159,7 @@ class Loop:
             self._pace.add((time.monotonic() - begin) / made)
         self._working(answer.call)
 
-    def _step_together(self, native: NativeModel, company: Sequence[Answer]) -> None:
+    def _step_together(self, native: NativeModel, company: Sequence[GenerationRequest]) -> None:
         if not (parts := list(self._parts(company))):
             return
         # The first one's call fails with the step that all make together; the others are tried again without it.
@@ -168,7 +168,7 @@ class Loop:
                 self._schedule.went(one)
                 self._step(one, own)
 
-    def _logits(self, native: NativeModel, parts: Parts) -> list[tuple[Answer, NDArray[np.float32] | None]]:
+    def _logits(self, native: NativeModel, parts: Parts) -> list[tuple[GenerationRequest, NDArray[np.float32] | None]]:
         """What the native step computes for each; where memory is short nothing, and for the first alone."""
         ends = np.cumsum([len(part.tokens) if part.every else 1 for _, part in parts])
         try:
@@ -177,12 +177,12 @@ class Loop:
             return [(parts[0][0], None)]
         return [(one, own) for (one, _), own in zip(parts, logits, strict=True)]
 
-    def _company(self, answer: Answer) -> list[Answer]:
+    def _company(self, answer: GenerationRequest) -> list[GenerationRequest]:
         """The answer, and the others whose next step the same native step computes."""
         others = (one for one in self._schedule.all() if one is not answer and one.native is answer.native)
         return [answer, *(one for one in others if not self._inbox.cancelled(one.call))][:MAX_ROWS]
 
-    def _parts(self, company: Sequence[Answer]) -> Iterator[tuple[Answer, Part]]:
+    def _parts(self, company: Sequence[GenerationRequest]) -> Iterator[tuple[GenerationRequest, Part]]:
         """Their tokens for one step: each has one at least, and who comes first has the most. One that fails has none."""
         room = MAX_ROWS
         for after, one in zip(reversed(range(len(company))), company, strict=True):
@@ -191,7 +191,7 @@ class Loop:
                 room -= len(part.tokens)
                 yield one, part
 
-    def _step(self, answer: Answer, logits: NDArray[np.float32] | None = None) -> None:
+    def _step(self, answer: GenerationRequest, logits: NDArray[np.float32] | None = None) -> None:
         with self._answering(answer.call, answer):
             text = answer.cancel() if self._inbox.cancelled(answer.call) else answer.step(logits)
             self._outlet.push(answer.call, text, answer.logprobs())
@@ -202,14 +202,14 @@ class Loop:
                 self._inbox.forget(answer.call)
 
     @contextlib.contextmanager
-    def _answering(self, call: int, answer: Answer | None = None) -> Iterator[None]:
+    def _answering(self, call: int, answer: GenerationRequest | None = None) -> Iterator[None]:
         """Whatever goes wrong inside ends the call, and the call alone."""
         try:
             yield
         except BaseException as error:
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
-            told = explain(error)
+            told = to_smolora_error(error)
             if isinstance(told, Internal):
                 log.exception("call %d failed", call)
             if answer is not None:
@@ -273,14 +273,14 @@ class Loop:
                 raise Internal(f"The engine does not know the command {other!r}; daemon and engine are of different versions.")
         self._inbox.forget(call)
 
-    def _answer(self, call: int, command: pb.Generate) -> Answer:
+    def _answer(self, call: int, command: pb.Generate) -> GenerationRequest:
         base = self._resident()
         adapter, key = self._adapter(command.adapter) if command.HasField("adapter") else None, command.adapter.key
         if adapter is not None and not command.adapter.path:
             # With the job that follows the `#`: the next training of this name has such a step too.
             key = re.sub("@[^#]*", f"@step-{self._live()[0]}", key)
         spec = from_message(GenerateSpec, command.request)
-        return Answer(call, base, adapter, key, spec, self._inbox.arrived(call), self._prefixes)
+        return GenerationRequest(call, base, adapter, key, spec, self._inbox.arrived(call), self._prefixes)
 
     def _load(self, call: int, command: pb.Load) -> None:
         self._refuse_while_training("loaded")
@@ -295,7 +295,7 @@ class Loop:
         wanted = from_message(_Wanted, command)
         base = load(Path(command.path), threads=self._threads, report=report, **dataclasses.asdict(wanted))
         # Only now does the one before go; answers that it has begun are still its own.
-        self._base, self._adapters, self._prefixes = base, Adapters(base), PrefixCache()
+        self._base, self._adapters, self._prefixes = base, AdapterRegistry(base), PrefixCache()
         base.rest()
         self.emit(call, resident=to_message(models_pb2.ResidentModel, base.resident(time.monotonic() - begin)))
 
@@ -303,7 +303,7 @@ class Loop:
         self._refuse_while_training("trained")
         base = self._resident()
         self._early.wait()
-        with uncollected():
+        with gc_paused():
             from smolorad.engine.train.run import train  # TRL takes seconds to import, and most engines never train
 
         self._training = call
@@ -320,7 +320,7 @@ class Loop:
         ids = encode(self._resident(), spec.prompt, spec.messages, parse_special=spec.parse_special)
         self.emit(call, counted=generation_pb2.CountTokensResponse(tokens=len(ids), token_ids=ids))
 
-    def _resident(self) -> Base:
+    def _resident(self) -> BaseModel:
         if self._base is None:
             raise NoModel("No model is loaded; load one with `smolora-client load MODEL`.")
         return self._base

@@ -25,7 +25,7 @@ class _Waiting:
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
-class Outlet:
+class OutputBatcher:
     """Sends what generations say: the first piece of each at once, later ones as soon as the last is `INTERVAL_S` old.
 
     A quarter of that is added for each other one that speaks; and when one piece goes, all that waits goes with it.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 LONGEST_SLICE_S = 1.0
 
 
-class Schedule(Generic[T]):
+class Scheduler(Generic[T]):
     """The active generations, in a circle, and what of the time they get while a training runs.
 
     A generation is an item; the caller steps it and removes it when it has ended.

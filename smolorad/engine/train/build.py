@@ -17,15 +17,15 @@ from torch import Tensor
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Device, Estimate, LoraSettings, Note, TrainerSettings
 from smolorad.engine.adapters.peft import adapter_weights, read_config
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train import estimate
 from smolorad.engine.train import lora as peft_lora
 from smolorad.engine.train.checkpoint import Checkpoints
 from smolorad.engine.train.dataset import Rows, read_rows
 from smolorad.engine.train.fast.eligibility import misfit
 from smolorad.engine.train.fast.trainer import FastTrainer
-from smolorad.engine.train.live_adapter import Live
-from smolorad.engine.train.tensorboard import Board
+from smolorad.engine.train.live_adapter import LiveAdapter
+from smolorad.engine.train.tensorboard import TensorBoard
 from smolorad.engine.train.trainer import HostedTrainer, LoraTrainer, PreferenceTrainer
 from smolorad.engine.train.training_host import Host
 from smolorad.engine.train.trl_config import Setting, dpo_config, sft_config
@@ -38,7 +38,7 @@ class Run:
     """One training, as it was asked for."""
 
     call: int
-    base: Base
+    base: BaseModel
     host: Host
     lora: LoraSettings
     settings: TrainerSettings
@@ -67,7 +67,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     max_length = min(settings.max_length, base.context_length)
     if base.text is None:
         raise UnsupportedModel(f"The tokenizer of {base.name} is not one of the tokenizers library; train another model.")
-    rows = read_rows(run.dataset, base.text, settings, max_length, lambda: run.host.breathe(run.call))
+    rows = read_rows(run.dataset, base.text, settings, max_length, lambda: run.host.yield_to_requests(run.call))
     _check(run, rows, start)
     for text in _notes(run, rows, max_length):
         run.note(text)
@@ -75,7 +75,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     shutil.rmtree(stage, ignore_errors=True)
     held_out = rows.held_out is not None
     setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
-    live, board = Live(base, settings, as_chat=rows.as_chat), Board(run.tensorboard, done or 0)
+    live, board = LiveAdapter(base, settings, as_chat=rows.as_chat), TensorBoard(run.tensorboard, done or 0)
 
     def fitting(*, fast: bool) -> tuple[TrainerSettings, Estimate]:
         return _fitting(run, rows, start.config, done or 0, fast=fast)
@@ -128,7 +128,7 @@ class _Start:
         weights = adapter_weights(run.base, run.parent)
         return cls(config, weights)
 
-    def model(self, base: Base) -> Any:
+    def model(self, base: BaseModel) -> Any:
         """A view of the base, for TRL to put the adapter on; with the adapter on it where that is another one's."""
         view = base.view(own_biases=self.config.bias != "none" or self.config.lora_bias)
         if peft_lora.changes_base(self.config):
@@ -143,7 +143,7 @@ class _Start:
         """What the trainer is told of the adapter that it is to make."""
         return {"peft_config": copy.deepcopy(self.config)} if self.weights is None else {}
 
-    def first_model(self, base: Base, trained: PeftModel) -> Any:
+    def first_model(self, base: BaseModel, trained: PeftModel) -> Any:
         """The model that training begins with, computed as everybody computes it; `trained` is what begins so."""
         if self.weights is None and not peft_lora.changes_base(self.config):
             return base.model

@@ -13,17 +13,17 @@ from smolorad.domain import ChatMessage, GenerateSpec, Sampling, TrainerSettings
 from smolorad.engine.adapters.peft import adapter_of
 from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.generate.prefix_cache import PrefixCache
-from smolorad.engine.generate.request import Answer
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train import lora as peft_lora
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.portable import Source
 
 
-class Live:
+class LiveAdapter:
     """Makes adapters of a training's tensors, and has them answer its sample prompts."""
 
-    def __init__(self, base: Base, settings: TrainerSettings, *, as_chat: bool) -> None:
+    def __init__(self, base: BaseModel, settings: TrainerSettings, *, as_chat: bool) -> None:
         """With `as_chat` a sample prompt is a question put through the chat template.
 
         Raises InvalidRequest for a prompt that cannot be answered.
@@ -48,15 +48,17 @@ class Live:
             tensors, config = peft_lora.as_plain_lora(tensors, start, config)
         return adapter_of(self._base, config, tensors)
 
-    def answer(self, adapter: Adapter, prompt: str, breathe: Callable[[], Any]) -> str:
-        """The greedy answer to a prompt; `breathe` is called between tokens."""
+    def answer(self, adapter: Adapter, prompt: str, yield_to_requests: Callable[[], Any]) -> str:
+        """The greedy answer to a prompt; `yield_to_requests` is called between tokens."""
         answer, text = self._asked(adapter, prompt), ""
         while answer.outcome is None:
             text += answer.step()
-            breathe()
+            yield_to_requests()
         return text
 
-    def _asked(self, adapter: Adapter | None, prompt: str) -> Answer:
+    def _asked(self, adapter: Adapter | None, prompt: str) -> GenerationRequest:
         sampling = Sampling(max_tokens=self._settings.sample_max_tokens, temperature=0.0)
         asked = {"messages": (ChatMessage("user", prompt),)} if self._as_chat else {"prompt": prompt}
-        return Answer(0, self._base, adapter, "", GenerateSpec(sampling=sampling, **asked), time.monotonic(), PrefixCache())
+        return GenerationRequest(
+            0, self._base, adapter, "", GenerateSpec(sampling=sampling, **asked), time.monotonic(), PrefixCache()
+        )

@@ -15,10 +15,10 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from smolorad.domain import Dtype, LoraSettings, Trained, TrainerSettings, check
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.runtime.device import release
 from smolorad.engine.runtime.errors import is_out_of_memory
-from smolorad.engine.runtime.short_matmul import short_products
+from smolorad.engine.runtime.short_matmul import short_matmuls
 from smolorad.engine.train import estimate
 from smolorad.engine.train import lora as peft_lora
 from smolorad.engine.train.build import Run, assemble
@@ -33,7 +33,7 @@ from smolorad.portable import remove_paths
 __all__ = ["Host", "train"]
 
 
-def train(command: pb.Train, call: int, base: Base, host: Host, processes: int = 1) -> pb.Trained:
+def train(command: pb.Train, call: int, base: BaseModel, host: Host, processes: int = 1) -> pb.Trained:
     """Trains an adapter and writes it to `command.output_path`; goes on from the newest complete checkpoint, if there is one.
 
     Emits TrainProgress, Evaluation, Checkpoint and Note events. The base is left as it was, also when the training fails; then
@@ -47,7 +47,7 @@ def train(command: pb.Train, call: int, base: Base, host: Host, processes: int =
         check(lora, "lora.")
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
-    with _own_errors(settings), _as_it_was(base), short_products(base.device):
+    with _own_errors(settings), _as_it_was(base), short_matmuls(base.device):
         try:
             return _train(command, call, base, host, lora, settings, processes)
         finally:
@@ -55,7 +55,7 @@ def train(command: pb.Train, call: int, base: Base, host: Host, processes: int =
 
 
 def _train(
-    command: pb.Train, call: int, base: Base, host: Host, lora: LoraSettings, settings: TrainerSettings, processes: int
+    command: pb.Train, call: int, base: BaseModel, host: Host, lora: LoraSettings, settings: TrainerSettings, processes: int
 ) -> pb.Trained:
     dataset, parent = Path(command.dataset_path), Path(command.parent_path) if command.parent_path else None
     board = Path(command.tensorboard_path) if settings.tensorboard and command.tensorboard_path else None
@@ -100,20 +100,20 @@ def _run(trainer: HostedTrainer, saved: Saved | None) -> tuple[dict[str, Tensor]
         if state.global_step < state.max_steps and not trainer.gave_up:
             trainer.train(resume_from_checkpoint=str(saved.path))
         else:
-            trainer.take_up(saved.path, state)
+            trainer.restore(saved.path, state)
     if not trainer.finished:
         raise ShuttingDown("The training was stopped; it goes on from its checkpoint when it is its turn again.")
     return peft_lora.adapter_tensors(trainer.model), trainer.model.peft_config["default"]
 
 
-def _write(output: Path, tensors: dict[str, Tensor], config: LoraConfig, base: Base) -> None:
+def _write(output: Path, tensors: dict[str, Tensor], config: LoraConfig, base: BaseModel) -> None:
     """The finished folder: PEFT's two files, and the tokenizer's."""
     peft_lora.write_adapter(output, tensors, config, base.source)
     base.whole().tokenizer.save_pretrained(output)
     remove_paths(output)
 
 
-def _notes(base: Base, settings: TrainerSettings, saved: Saved | None, now: Mapping[str, str]) -> Iterator[str]:
+def _notes(base: BaseModel, settings: TrainerSettings, saved: Saved | None, now: Mapping[str, str]) -> Iterator[str]:
     """What the user should know before the first step."""
     if settings.max_length > base.context_length:
         yield f"Rows are cut to {base.context_length:,} tokens, which is all that {base.name} can see."
@@ -128,7 +128,7 @@ def _notes(base: Base, settings: TrainerSettings, saved: Saved | None, now: Mapp
 
 
 @contextmanager
-def _as_it_was(base: Base) -> Iterator[None]:
+def _as_it_was(base: BaseModel) -> Iterator[None]:
     """Gives back what the training took, and the base its flags: the parameters that PEFT freezes in a view are the base's."""
     flags = [(parameter, parameter.requires_grad) for parameter in base.model.parameters()]
     try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 
-class Board:
+class TensorBoard:
     """Writes what is told of a training; a run that goes on appends, and what it does again replaces what stood there."""
 
     def __init__(self, folder: Path | None, first_step: int = 0) -> None:

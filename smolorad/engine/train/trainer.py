@@ -18,10 +18,10 @@ from smolorad.domain import Checkpoint, Evaluation, Sample, TrainerSettings, Tra
 from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.train.checkpoint import Checkpoints, RunState
 from smolorad.engine.train.held_out import HeldOut
-from smolorad.engine.train.live_adapter import Live
+from smolorad.engine.train.live_adapter import LiveAdapter
 from smolorad.engine.train.lora import adapter_tensors, changes_base, write_adapter
 from smolorad.engine.train.rng import untouched_random
-from smolorad.engine.train.tensorboard import Board
+from smolorad.engine.train.tensorboard import TensorBoard
 from smolorad.engine.train.throughput import Pace
 from smolorad.engine.train.tokenize import UNSCORED
 from smolorad.engine.train.training_host import Host
@@ -50,8 +50,8 @@ class HostedTrainer(Trainer):
         checkpoints: Checkpoints,
         held_out_rows: int,
         settings: TrainerSettings,
-        live: Live,
-        board: Board,
+        live: LiveAdapter,
+        board: TensorBoard,
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
@@ -86,7 +86,7 @@ class HostedTrainer(Trainer):
         """Whether so many evaluations have brought no lower loss that no more steps are taken."""
         return 0 < self._patience <= self.run.evaluations_in_vain
 
-    def take_up(self, checkpoint: Path, state: TrainerState) -> None:
+    def restore(self, checkpoint: Path, state: TrainerState) -> None:
         """Takes a checkpoint whose steps are all done, and measures it if that is still to do."""
         self.state = state
         self._load_from_checkpoint(str(checkpoint))
@@ -110,7 +110,7 @@ class HostedTrainer(Trainer):
         with self._pace.aside(), untouched_random():
             step, adapter = self.snapshot()
             for prompt in prompts:
-                text = self._live.answer(adapter, prompt, lambda: self._host.breathe(self._call))
+                text = self._live.answer(adapter, prompt, lambda: self._host.yield_to_requests(self._call))
                 sample = Sample(step, prompt, text)
                 self.board.sample(sample)
                 self._host.emit(self._call, sample=to_message(jobs_pb2.Sample, sample))
@@ -225,7 +225,7 @@ class HostedTrainer(Trainer):
 
     def _breathe(self) -> None:
         with untouched_random():
-            self._host.breathe(self._call)
+            self._host.yield_to_requests(self._call)
 
     def _together(self, *values: float) -> list[float]:
         """Sums over all processes of a run; one alone has them already."""

@@ -11,7 +11,7 @@ from smolorad.engine.adapters.registry import Adapter
 class Host(Protocol):
     """The loop that a training runs inside."""
 
-    def breathe(self, call: int) -> None:
+    def yield_to_requests(self, call: int) -> None:
         """Serves what is pending for a bounded slice; raises Cancelled if the call was cancelled."""
 
     def stopping(self, call: int) -> bool:

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable
 
 from smolorad.domain import Dtype
-from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.runtime.gc import gc_paused
 
 log = logging.getLogger(__name__)
 
 
-class Early:
+class WarmUp:
     """Does something once, in a thread of its own: the native step computes meanwhile, all else takes turns with it."""
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -39,7 +39,7 @@ class Early:
 
 def ready_to_train(dtype: Dtype | None) -> None:
     """Imports what a training imports, and has the kernels for a model in this dtype compiled, if it is known."""
-    with uncollected():
+    with gc_paused():
         import torch
 
         from smolorad.engine.train.fast.kernels import compile_kernels

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from smolora.common.paths import cache_path
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Dtype, PhaseProgress
-from smolorad.engine.model.blueprint_cache import foresee
-from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.model.blueprint_cache import prebuild
+from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.worker.progress import Report
 from smolorad.errors import Cancelled, Internal, ShuttingDown, SmoloraError
 from smolorad.link.child import Inbox, open_inbox
@@ -25,7 +25,7 @@ from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 
 if TYPE_CHECKING:
-    from smolorad.engine.worker.merge_prefetch import Ahead
+    from smolorad.engine.worker.merge_prefetch import MergePrefetch
 
 log = logging.getLogger(__name__)
 _NICE = 10
@@ -54,7 +54,7 @@ def opened(argv: Sequence[str]) -> Inbox:
     return open_inbox(argv)
 
 
-def serve(inbox: Inbox, ahead: Ahead | None = None) -> None:
+def serve(inbox: Inbox, ahead: MergePrefetch | None = None) -> None:
     """Takes commands until the daemon drains it; it ends with the daemon in any case. `ahead` is for a merge."""
     while (command := inbox.take(block=True)) is not None and command.WhichOneof("body") != "drain":
         inbox.working()
@@ -62,7 +62,7 @@ def serve(inbox: Inbox, ahead: Ahead | None = None) -> None:
         inbox.idle()
 
 
-def _answer(command: pb.Command, inbox: Inbox, ahead: Ahead | None) -> None:
+def _answer(command: pb.Command, inbox: Inbox, ahead: MergePrefetch | None) -> None:
     report = _report_to(inbox, command.call)
     try:
         match command.WhichOneof("body"):
@@ -78,9 +78,9 @@ def _answer(command: pb.Command, inbox: Inbox, ahead: Ahead | None) -> None:
         inbox.fail(command.call, error)
     except Exception as error:
         log.exception("%s failed", command.WhichOneof("body"))
-        from smolorad.engine.runtime.errors import explain
+        from smolorad.engine.runtime.errors import to_smolora_error
 
-        inbox.fail(command.call, explain(error))
+        inbox.fail(command.call, to_smolora_error(error))
     finally:
         inbox.forget(command.call)
 
@@ -106,7 +106,7 @@ def _report_to(inbox: Inbox, call: int) -> Report:
 
 
 def _fetch(command: pb.Fetch, report: Report) -> pb.Fetched:
-    with uncollected():
+    with gc_paused():
         from smolorad.engine.worker.fetch import fetch
 
     fetched = fetch(
@@ -117,12 +117,12 @@ def _fetch(command: pb.Fetch, report: Report) -> pb.Fetched:
         report=report,
         trust_remote_code=command.trust_remote_code,
     )
-    foresee(Path(fetched.path), cache_path())
+    prebuild(Path(fetched.path), cache_path())
     return to_message(pb.Fetched, fetched)
 
 
-def _merge(command: pb.Merge, report: Report, ahead: Ahead | None) -> pb.Merged:
-    with uncollected():
+def _merge(command: pb.Merge, report: Report, ahead: MergePrefetch | None) -> pb.Merged:
+    with gc_paused():
         from smolorad.engine.worker.merge import merge
 
     merged = merge(
@@ -139,7 +139,7 @@ def _merge(command: pb.Merge, report: Report, ahead: Ahead | None) -> pb.Merged:
 
 
 def _check_adapter(command: pb.CheckAdapter) -> pb.Attached:
-    with uncollected():
+    with gc_paused():
         from smolorad.engine.worker.adapter_check import check_adapter
 
     base, adapter = Path(command.base_path), Path(command.adapter_path)

@@ -25,8 +25,8 @@ from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.runtime.device import release
 from smolorad.engine.runtime.errors import refused
 from smolorad.engine.worker import merge_check
-from smolorad.engine.worker.merge_prefetch import Ahead
-from smolorad.engine.worker.progress import Report, tell_nobody
+from smolorad.engine.worker.merge_prefetch import MergePrefetch
+from smolorad.engine.worker.progress import Report, no_progress
 from smolorad.errors import MergeMismatch, NotFinite, UnsupportedModel
 from smolorad.portable import remove_paths
 
@@ -41,8 +41,8 @@ def merge(
     dtype: Dtype | None = None,
     prompts: Sequence[str] = (),
     trust_remote_code: bool = False,
-    report: Report = tell_nobody,
-    ahead: Ahead | None = None,
+    report: Report = no_progress,
+    ahead: MergePrefetch | None = None,
 ) -> Merged:
     """Merges a PEFT LoRA folder into its base and writes a plain Hugging Face folder, verified, to `output`.
 
@@ -57,7 +57,7 @@ def merge(
     beside = ThreadPoolExecutor(2)
     try:
         known = ahead if ahead is not None and ahead.holds(base) else None
-        looking = beside.submit(lambda: known or Ahead.of(base, trust_remote_code=trust_remote_code))
+        looking = beside.submit(lambda: known or MergePrefetch.of(base, trust_remote_code=trust_remote_code))
         report(PhaseProgress("read", 0, 2, "folders"))
         model = _read(base, torch.float32, trust_remote_code)
         tokenizer = looking.result().tokenizer
@@ -72,7 +72,7 @@ def merge(
         model = merged(adapted)
         report(PhaseProgress("merge", 1, 1, "adapters"))
         bound, answers = merge_check.bound_for(unmerged), merge_check.greedy(unmerged)
-        difference = merge_check.hold_equal(unmerged, merge_check.logits_of(model, batches, verified), bound)
+        difference = merge_check.check_close(unmerged, merge_check.logits_of(model, batches, verified), bound)
         del unmerged, adapted
 
         with publish.fresh(output):

@@ -60,7 +60,7 @@ def bound_for(logits: Sequence[Tensor]) -> float:
     return RELATIVE_BOUND * max(one.abs().max().item() for one in logits)
 
 
-def hold_equal(unmerged: Sequence[Tensor], merged: Sequence[Tensor], bound: float) -> float:
+def check_close(unmerged: Sequence[Tensor], merged: Sequence[Tensor], bound: float) -> float:
     """The largest absolute difference of any logit; raises MergeMismatch where it is above the bound."""
     difference = max((one - other).abs().max().item() for one, other in zip(unmerged, merged, strict=True))
     if not difference <= bound:

@@ -18,7 +18,7 @@ Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class MergePrefetch:
     """A base folder that was found whole, and its tokenizer; both as long as no file of it changes."""
 
     base: Path
@@ -40,10 +40,10 @@ class Ahead:
         return base == self.base and _stamp(base) == self.stamp
 
 
-def look_ahead(base: Path) -> Ahead | None:
-    """As `Ahead.of`, and has the code of the base's architecture imported; None where it fails: the merge will tell why."""
+def prefetch(base: Path) -> MergePrefetch | None:
+    """As `MergePrefetch.of`, and has the code of the base's architecture imported; None where it fails: the merge says why."""
     try:
-        ahead = Ahead.of(base)
+        ahead = MergePrefetch.of(base)
         fitting_config(base, str(base))
         return ahead
     except Exception as error:  # noqa: BLE001, libraries raise anything, and nobody has asked for this yet

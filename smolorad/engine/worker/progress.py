@@ -10,5 +10,5 @@ from smolorad.domain import PhaseProgress
 Report = Callable[[PhaseProgress], None]
 
 
-def tell_nobody(progress: PhaseProgress) -> None:
+def no_progress(progress: PhaseProgress) -> None:
     """A report that goes nowhere."""

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from smolorad.domain import Device
-from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.worker.commands import opened, serve
 
 if TYPE_CHECKING:
-    from smolorad.engine.worker.merge_prefetch import Ahead
+    from smolorad.engine.worker.merge_prefetch import MergePrefetch
 
 T = TypeVar("T")
 
@@ -52,13 +52,13 @@ def _step_back() -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # 0 is this thread
 
 
-def _look(base: Path | None) -> Ahead | None:
-    with uncollected():
+def _look(base: Path | None) -> MergePrefetch | None:
+    with gc_paused():
         import smolorad.engine.worker.merge  # noqa: F401
         from smolorad.engine.runtime.device import release
-        from smolorad.engine.worker.merge_prefetch import look_ahead
+        from smolorad.engine.worker.merge_prefetch import prefetch
 
-        ahead = look_ahead(base) if base is not None else None
+        ahead = prefetch(base) if base is not None else None
     release(Device.CPU)  # it may wait for a while
     return ahead
 

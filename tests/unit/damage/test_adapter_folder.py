@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolorad.domain import Dtype
-from smolorad.engine.adapters.registry import Adapters
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker.adapter_check import check_adapter
@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bases(model: Path) -> Iterator[tuple[Base, Base]]:
+def bases(model: Path) -> Iterator[tuple[BaseModel, BaseModel]]:
     """The base without torch, and by transformers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(model.parent / "cache"))
@@ -56,12 +56,14 @@ def adapter(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytes
     return stage.parent / "1"
 
 
-def attached(base: Base, folder: Path) -> object:
-    adapter = Adapters(base).attach("a@1", folder)
+def attached(base: BaseModel, folder: Path) -> object:
+    adapter = AdapterRegistry(base).attach("a@1", folder)
     return finish(begin(base, spec("The quick brown fox", max_tokens=2), adapter))
 
 
-def test_one_of_the_users_own(adapter: Path, bases: tuple[Base, Base], where: Path, model: Path, tmp_path: Path) -> None:
+def test_one_of_the_users_own(
+    adapter: Path, bases: tuple[BaseModel, BaseModel], where: Path, model: Path, tmp_path: Path
+) -> None:
     def work(copy: Path, use: str) -> object:
         match use:
             case "light" | "whole":
@@ -85,7 +87,7 @@ def test_one_of_the_users_own(adapter: Path, bases: tuple[Base, Base], where: Pa
     run()
 
 
-def test_one_that_was_published_here(adapter: Path, bases: tuple[Base, Base], where: Path) -> None:
+def test_one_that_was_published_here(adapter: Path, bases: tuple[BaseModel, BaseModel], where: Path) -> None:
     whole = {name: (adapter / name).read_bytes() for name in FILES}
 
     @damage(60)

@@ -15,7 +15,7 @@ from smolora.common.paths import cache_path
 from smolorad import publish
 from smolorad.domain import Dtype, Precision
 from smolorad.engine.model import blueprint_cache
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
 from smolorad.engine.native.build import library
 from smolorad.engine.runtime.cache_folder import kept
@@ -44,13 +44,13 @@ def _cache(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     shutil.copytree(compiled, cache_path() / "native")
 
 
-def light(folder: Path, precision: Precision = Precision.EXACT) -> Base:
+def light(folder: Path, precision: Precision = Precision.EXACT) -> BaseModel:
     base = load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=Hardware(cpu_bfloat16=True), precision=precision)
     assert base.native is not None
     return base
 
 
-def said(base: Base) -> object:
+def said(base: BaseModel) -> object:
     return finish(begin(base, spec("The quick brown fox", max_tokens=4)))[1].token_ids
 
 

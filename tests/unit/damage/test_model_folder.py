@@ -22,7 +22,7 @@ from smolorad.engine.model.size_check import Stored, check_fit, left_out
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker.adapter_check import check_adapter
 from smolorad.engine.worker.merge import merge
-from smolorad.engine.worker.merge_prefetch import look_ahead
+from smolorad.engine.worker.merge_prefetch import prefetch
 from smolorad.errors import Damaged, UnsupportedModel
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.tiny import tiny_model
@@ -127,7 +127,7 @@ def test_its_tokenizer_read_to_prepare(single: Path, where: Path) -> None:
 
 def test_a_base_to_merge_into_and_to_check_an_adapter_on(single: Path, adapter: Path, where: Path, tmp_path: Path) -> None:
     def work(copy: Path) -> None:
-        look_ahead(copy)
+        prefetch(copy)
         contained(lambda: check_adapter(copy, "tiny", adapter))
         merge(copy, adapter, tmp_path / "merged", prompts=["The quick"])
 

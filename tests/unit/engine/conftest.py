@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import fp32_base
 
@@ -30,6 +30,6 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama(llama_folder: Path) -> Base:
+def llama(llama_folder: Path) -> BaseModel:
     """The same, resident in fp32 on the CPU."""
     return fp32_base(llama_folder)

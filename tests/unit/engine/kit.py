@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
 from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.generate.prefix_cache import PrefixCache
-from smolorad.engine.generate.request import Answer
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
 from tests.tiny import CORPUS
 
 
-def fp32_base(folder: Path, name: str = "tiny") -> Base:
+def fp32_base(folder: Path, name: str = "tiny") -> BaseModel:
     """The model of a folder on the CPU in fp32, as the engine loads it."""
     return load(folder, name, device=Device.CPU, dtype=Dtype.FLOAT32)
 
@@ -48,17 +48,17 @@ def spec(prompt: str = "", *, messages: tuple[ChatMessage, ...] = (), **sampling
 
 
 def begin(
-    base: Base,
+    base: BaseModel,
     request: GenerateSpec,
     adapter: Adapter | None = None,
     key: str = "",
     prefixes: PrefixCache | None = None,
-) -> Answer:
+) -> GenerationRequest:
     """An answer that has not made a step; it remembers nothing of others unless `prefixes` are given."""
-    return Answer(1, base, adapter, key, request, time.monotonic(), PrefixCache() if prefixes is None else prefixes)
+    return GenerationRequest(1, base, adapter, key, request, time.monotonic(), PrefixCache() if prefixes is None else prefixes)
 
 
-def finish(answer: Answer) -> tuple[str, GenerateOutcome]:
+def finish(answer: GenerationRequest) -> tuple[str, GenerateOutcome]:
     """Runs an answer to its end: all its text, and its outcome."""
     pieces = []
     while answer.outcome is None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from smolorad.domain import Device, Dtype, LoraSettings, Precision, TrainerSettings
-from smolorad.engine.adapters.registry import Adapters
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.load import load
 from smolorad.engine.worker.merge import merge
 from smolorad.errors import NotFinite
@@ -178,6 +178,6 @@ def test_an_adapter(folders: dict[str, Path], tmp_path: Path, half: str, bad: fl
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     base = load(folders["llama"], "tiny", device=Device.CPU, dtype=Dtype.FLOAT32, precision=Precision.INT8)
     with pytest.raises(NotFinite):
-        Adapters(base).attach("a@1", adapter)
+        AdapterRegistry(base).attach("a@1", adapter)
     with pytest.raises(NotFinite):
         merge(folders["llama"], adapter, tmp_path / "out")

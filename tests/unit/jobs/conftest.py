@@ -12,7 +12,7 @@ import pytest
 
 from smolorad.domain import Job, JobKind, JobState, MergeSpec, TrainSpec
 from smolorad.jobs.events import Events
-from smolorad.jobs.job_runner import Machine, Tell
+from smolorad.jobs.job_runner import JobRunner, Tell
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.units import Units
 from smolorad.paths import Home
@@ -85,7 +85,7 @@ def desk_over(database: Database, home: Home, max_queue: int = 512) -> Desk:
     """A desk that has not started yet."""
     store, library, train, merge = JobStore(database), Library(database), ScriptedKind(), ScriptedKind()
     events = Events(store)
-    machine = Machine(home, store, library, events, {JobKind.TRAIN: train, JobKind.MERGE: merge})
+    machine = JobRunner(home, store, library, events, {JobKind.TRAIN: train, JobKind.MERGE: merge})
     return Desk(home, store, library, events, Queue(home, store, events, machine, Units(), max_queue), train, merge)
 
 

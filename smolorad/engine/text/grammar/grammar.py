@@ -40,11 +40,11 @@ _TOO_COMPLEX = re.compile(
 _FIELDS = tuple(field.name for field in dataclasses.fields(ResponseFormat))
 
 
-class Constraint:
+class Grammar:
     """The form of one answer, and how far the answer has come in it."""
 
     def __init__(self, matcher: LLMatcher, vocabulary_size: int, anew: Callable[[], LLMatcher]) -> None:
-        """Use `Constraints.of`, which makes the matcher; `anew` makes another one, which shares nothing with it."""
+        """Use `GrammarCache.of`, which makes the matcher; `anew` makes another one, which shares nothing with it."""
         self._matcher = matcher
         self._size = vocabulary_size
         self._anew = anew
@@ -90,7 +90,7 @@ class Constraint:
         raise InvalidRequest.field("response_format", f"cannot be followed any further ({why}); simplify it")
 
 
-class Constraints:
+class GrammarCache:
     """The forms asked for, ready to be followed; the one that was not asked for the longest goes where there are too many."""
 
     def __init__(self, vocabulary: Vocabulary, limit: int = LIMIT) -> None:
@@ -98,7 +98,7 @@ class Constraints:
         self._limit = limit
         self._compiled: OrderedDict[ResponseFormat, LLMatcher] = OrderedDict()
 
-    def of(self, wanted: ResponseFormat) -> Constraint:
+    def of(self, wanted: ResponseFormat) -> Grammar:
         """A constraint for one answer.
 
         Raises InvalidRequest for a form that is malformed, that nothing can fulfil, or that cannot be guaranteed;
@@ -108,7 +108,7 @@ class Constraints:
             self._keep(wanted)
         self._compiled.move_to_end(wanted)
         size = self._vocabulary.guided.vocab_size
-        return Constraint(self._compiled[wanted].deep_copy(), size, lambda: self._keep(wanted).deep_copy())
+        return Grammar(self._compiled[wanted].deep_copy(), size, lambda: self._keep(wanted).deep_copy())
 
     def _keep(self, wanted: ResponseFormat) -> LLMatcher:
         matcher = self._compiled[wanted] = self._compile(wanted)

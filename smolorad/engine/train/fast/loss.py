@@ -71,7 +71,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 def _back(logits: Tensor, weight: Tensor, *, whole: bool) -> Sum:
     """The gradient of the hidden states, as a sum of products over parts of the vocabulary.
 
-    Torch's product over a whole one is wrong on M1 and M2 (pytorch#177116); `short_products` cuts whatever else is long there.
+    Torch's product over a whole one is wrong on M1 and M2 (pytorch#177116); `short_matmuls` cuts whatever else is long there.
     """
     if whole:
         return Sum([(logits, weight)])

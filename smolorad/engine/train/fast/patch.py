@@ -26,7 +26,7 @@ _MLPS = (LlamaMLP, MistralMLP, Qwen2MLP, Qwen3MLP)
 _ATTENTIONS = (LlamaAttention, MistralAttention, Qwen2Attention)
 
 
-def speed_up(model: Any) -> None:
+def patch_model(model: Any) -> None:
     """Changes a PEFT model over a view; it must be called with `segments` from then on."""
     model.get_base_model().config._attn_implementation = attention.NAME
     for module in list(model.modules()):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from smolorad.engine.train.fast.batching import UNSCORED, Segments, collate, cut
 from smolorad.engine.train.fast.loss import summed_cross_entropy
-from smolorad.engine.train.fast.patch import speed_up
-from smolorad.engine.train.fast.yield_points import Breaths
+from smolorad.engine.train.fast.patch import patch_model
+from smolorad.engine.train.fast.yield_points import YieldPoints
 from smolorad.engine.train.trainer import LoraTrainer
 
 BUDGET = 1024  # tokens of a micro-batch
@@ -26,8 +26,8 @@ class FastTrainer(LoraTrainer):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.data_collator = collate
-        speed_up(self.model)
-        self._breaths = Breaths(self._breathe)
+        patch_model(self.model)
+        self._breaths = YieldPoints(self._breathe)
         if self.args.device.type == "cpu":  # elsewhere autograd has a thread of its own, and torch must have one only
             self._breaths.attach(decoder_layers(self.model.get_base_model()))
             self.breathes_between = "layers"

@@ -16,11 +16,11 @@ from torch import Tensor
 WORK_FLOP = 10e9
 
 
-class Breaths:
+class YieldPoints:
     """Breathes after so much work of a model's layers and head."""
 
-    def __init__(self, breathe: Callable[[], None]) -> None:
-        self._breathe = breathe
+    def __init__(self, yield_to_requests: Callable[[], None]) -> None:
+        self._breathe = yield_to_requests
         self._done_flop = 0.0
 
     def attach(self, layers: Any) -> None:

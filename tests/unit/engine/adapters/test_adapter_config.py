@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from smolora.common.adapter_config import CONFIG, WEIGHTS
 from smolorad.domain import LoraSettings
 from smolorad.engine.adapters import pattern_time
-from smolorad.engine.adapters.registry import Adapters
-from smolorad.engine.model.base_model import Base
-from smolorad.engine.runtime.errors import explain
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.runtime.errors import to_smolora_error
 from smolorad.engine.train.lora import lora_config
 from smolorad.engine.worker.adapter_check import check_adapter
 from smolorad.engine.worker.merge import merge
@@ -37,13 +37,13 @@ def changed(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def by_peft(model: Path, adapter: Path, base: Base) -> list[int]:
+def by_peft(model: Path, adapter: Path, base: BaseModel) -> list[int]:
     theirs = PeftModel.from_pretrained(plain_model(model), adapter).eval()
     return generated_by_transformers(theirs, base.tokenizer, PROMPT, max_new_tokens=24, do_sample=False)
 
 
-def by_us(base: Base, adapter: Path) -> list[int]:
-    attached = Adapters(base).attach("a@1", adapter)
+def by_us(base: BaseModel, adapter: Path) -> list[int]:
+    attached = AdapterRegistry(base).attach("a@1", adapter)
     return list(finish(begin(base, spec(PROMPT, max_tokens=24), attached))[1].token_ids)
 
 
@@ -141,10 +141,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "reason"), REFUSED, ids=lambda value: str(value)[:60])
 def test_a_value_that_is_no_setting_is_refused_at_import_and_at_attach(
-    changes: dict[str, Any], reason: str, llama: Base, llama_folder: Path, tmp_path: Path
+    changes: dict[str, Any], reason: str, llama: BaseModel, llama_folder: Path, tmp_path: Path
 ) -> None:
     adapter = changed(make_adapter(llama_folder, tmp_path / "adapter"), **changes)
-    for use in (lambda: read_lora(adapter), lambda: Adapters(llama).attach("a@1", adapter)):
+    for use in (lambda: read_lora(adapter), lambda: AdapterRegistry(llama).attach("a@1", adapter)):
         with pytest.raises(SmoloraError) as refused:
             use()
         assert refused.value.reason == reason
@@ -153,19 +153,21 @@ def test_a_value_that_is_no_setting_is_refused_at_import_and_at_attach(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"r": ' * 100_000, "[]", "7", '{"r": 1' + "0" * 5000 + "}", "\x00"])
-def test_a_config_that_is_no_config(text: str, llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_a_config_that_is_no_config(text: str, llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     adapter = make_adapter(llama_folder, tmp_path / "adapter")
     (adapter / CONFIG).write_text(text)
-    for use in (lambda: read_lora(adapter), lambda: Adapters(llama).attach("a@1", adapter)):
+    for use in (lambda: read_lora(adapter), lambda: AdapterRegistry(llama).attach("a@1", adapter)):
         with pytest.raises(SmoloraError) as refused:
             use()
         assert refused.value.reason in ("DAMAGED", "UNSUPPORTED_MODEL")
 
 
 @pytest.mark.parametrize("changes", [{"r": 8}, {"r": 50_000}, {"rank_pattern": {"q_proj": 50_000}}, {"r": 2}], ids=str)
-def test_a_rank_that_the_weights_have_not(changes: dict[str, Any], llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_a_rank_that_the_weights_have_not(
+    changes: dict[str, Any], llama: BaseModel, llama_folder: Path, tmp_path: Path
+) -> None:
     adapter = changed(make_adapter(llama_folder, tmp_path / "adapter"), **changes)
-    for use in (lambda: check_adapter(llama_folder, "tiny", adapter), lambda: Adapters(llama).attach("a@1", adapter)):
+    for use in (lambda: check_adapter(llama_folder, "tiny", adapter), lambda: AdapterRegistry(llama).attach("a@1", adapter)):
         with pytest.raises(SmoloraError, match="lora_A") as refused:
             use()
         assert refused.value.reason == "WRONG_BASE"
@@ -189,7 +191,9 @@ NAMES = sorted(set(LoraConfig().to_dict()) | {"of_a_later_version"})
 
 @settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1, max_size=2))
-def test_no_value_is_a_bug(llama: Base, llama_folder: Path, tmp_path_factory: pytest.TempPathFactory, changes: Any) -> None:
+def test_no_value_is_a_bug(
+    llama: BaseModel, llama_folder: Path, tmp_path_factory: pytest.TempPathFactory, changes: Any
+) -> None:
     root = tmp_path_factory.getbasetemp()
     if not (root / "sound").exists():
         make_adapter(llama_folder, root / "sound")
@@ -200,10 +204,10 @@ def test_no_value_is_a_bug(llama: Base, llama_folder: Path, tmp_path_factory: py
         try:
             use()
         except Exception as error:  # noqa: BLE001, as the engine's loop contains them
-            return explain(error).reason
+            return to_smolora_error(error).reason
         return ""
 
-    attached = verdict(lambda: Adapters(llama).attach("a@1", adapter))
+    attached = verdict(lambda: AdapterRegistry(llama).attach("a@1", adapter))
     assert attached != Internal.reason
     assert verdict(lambda: check_adapter(llama_folder, "tiny", adapter)) == attached
     assert verdict(lambda: read_lora(adapter)) in (attached, "")
@@ -296,10 +300,10 @@ def test_a_base_that_is_not_in_memory_tells_what_does_not_fit(fault: str, llama_
     assert refused.value.reason == ("NOT_FINITE" if fault == "NaN" else "WRONG_BASE")
 
 
-def test_an_adapter_of_a_model_that_was_trained_with_peft_alone(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_a_model_that_was_trained_with_peft_alone(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     model = get_peft_model(plain_model(llama_folder), LoraConfig(r=2, lora_alpha=3, target_modules="all-linear"))
     model.save_pretrained(tmp_path / "adapter")
-    assert Adapters(llama).attach("a@1", tmp_path / "adapter").parameters == check_adapter(
+    assert AdapterRegistry(llama).attach("a@1", tmp_path / "adapter").parameters == check_adapter(
         llama_folder, "tiny", tmp_path / "adapter"
     )
 
@@ -336,7 +340,7 @@ def test_a_base_that_is_not_in_memory_takes_what_the_loaded_one_takes(
     }
     model = tiny_model(tmp_path / "model", architecture)
     adapter = make_adapter(model, tmp_path / "adapter", **lora)
-    attached = Adapters(fp32_base(model)).attach("a@1", adapter)
+    attached = AdapterRegistry(fp32_base(model)).attach("a@1", adapter)
     assert check_adapter(model, "tiny", adapter) == attached.parameters
 
 
@@ -352,12 +356,12 @@ def test_a_base_that_is_not_in_memory_takes_what_the_loaded_one_takes(
     ids=str,
 )
 def test_a_pattern_that_takes_for_ever_is_refused(
-    changes: dict[str, Any], llama: Base, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], llama: BaseModel, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.5)
     adapter = changed(make_adapter(llama_folder, tmp_path / "a"), **changes)
     with pytest.raises(UnsupportedModel, match="takes too long to match"):
-        Adapters(llama).attach("a@1", adapter)
+        AdapterRegistry(llama).attach("a@1", adapter)
     with pytest.raises(UnsupportedModel, match="takes too long to match"):
         check_adapter(llama_folder, "tiny", adapter)
 

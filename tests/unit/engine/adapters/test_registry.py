@@ -13,8 +13,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from smolorad.engine.adapters.folder import CONFIG, WEIGHTS
-from smolorad.engine.adapters.registry import Adapter, Adapters
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.worker.adapter_check import check_adapter
 from smolorad.engine.worker.merge import merge
 from smolorad.errors import Damaged, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
@@ -32,7 +32,7 @@ TARGETS = {
 }
 
 
-def answered(base: Base, adapter: Adapter | None = None) -> tuple[int, ...]:
+def answered(base: BaseModel, adapter: Adapter | None = None) -> tuple[int, ...]:
     return finish(begin(base, spec("The quick brown fox", max_tokens=24), adapter))[1].token_ids
 
 
@@ -44,7 +44,7 @@ def test_answers_as_peft_does(architecture: str, tmp_path: Path) -> None:
     adapter = make_adapter(folder, tmp_path / "adapter", target_modules=TARGETS[architecture])
     theirs = PeftModel.from_pretrained(plain_model(folder), adapter).eval()
     expected = generated_by_transformers(theirs, base.tokenizer, "The quick brown fox", max_new_tokens=24, do_sample=False)
-    attached = Adapters(base).attach("a@1", adapter)
+    attached = AdapterRegistry(base).attach("a@1", adapter)
     assert list(answered(base, attached)) == expected
     assert answered(base) != tuple(expected)
     assert attached.parameters == sum(tensor.numel() for tensor in load_file(adapter / WEIGHTS).values())
@@ -71,12 +71,12 @@ def test_every_shape_of_lora_answers_as_peft_does(lora: dict[str, Any], tmp_path
     adapter = make_adapter(folder, tmp_path / "adapter", **lora)
     theirs = PeftModel.from_pretrained(plain_model(folder), adapter).eval()
     expected = generated_by_transformers(theirs, base.tokenizer, "The quick brown fox", max_new_tokens=24, do_sample=False)
-    assert list(answered(base, Adapters(base).attach("a@1", adapter))) == expected
+    assert list(answered(base, AdapterRegistry(base).attach("a@1", adapter))) == expected
     assert all(torch.equal(p, copy) for p, copy in zip(base.model.parameters(), before, strict=True))
 
 
-def test_two_side_by_side_each_equal_their_solo_run(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
-    adapters = Adapters(llama)
+def test_two_side_by_side_each_equal_their_solo_run(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
+    adapters = AdapterRegistry(llama)
     models = [adapters.attach(f"a@{i}", make_adapter(llama_folder, tmp_path / str(i), seed=i)) for i in (1, 2)]
     alone = [answered(llama, model) for model in (*models, None)]
     assert len(set(alone)) == 3
@@ -88,9 +88,9 @@ def test_two_side_by_side_each_equal_their_solo_run(llama: Base, llama_folder: P
     assert [answer.outcome.token_ids for answer in answers if answer.outcome] == alone
 
 
-def test_the_least_recently_asked_for_goes_first(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_the_least_recently_asked_for_goes_first(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     folder = make_adapter(llama_folder, tmp_path / "a")
-    adapters = Adapters(llama, limit=2)
+    adapters = AdapterRegistry(llama, limit=2)
     first = adapters.attach("a@1", folder)
     adapters.attach("a@2", folder)
     assert adapters.attach("a@1", folder) is first
@@ -101,10 +101,10 @@ def test_the_least_recently_asked_for_goes_first(llama: Base, llama_folder: Path
     assert adapters.keys() == ("a@3",)
 
 
-def test_attaching_draws_no_random_numbers(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_attaching_draws_no_random_numbers(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     folder = make_adapter(llama_folder, tmp_path / "a")
     before = torch.get_rng_state()
-    Adapters(llama).attach("a@1", folder)
+    AdapterRegistry(llama).attach("a@1", folder)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -149,11 +149,11 @@ REFUSED: list[tuple[str, Any, type[SmoloraError], str]] = [
 
 @pytest.mark.parametrize(("spoil", "error", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_refused_with_a_reason(
-    spoil: Any, error: type[SmoloraError], words: str, llama: Base, llama_folder: Path, tmp_path: Path
+    spoil: Any, error: type[SmoloraError], words: str, llama: BaseModel, llama_folder: Path, tmp_path: Path
 ) -> None:
     folder = make_adapter(llama_folder, tmp_path / "a")
     spoil(folder)
-    adapters = Adapters(llama)
+    adapters = AdapterRegistry(llama)
     with pytest.raises(error, match=words):
         adapters.attach("a@1", folder)
     assert adapters.keys() == ()
@@ -164,21 +164,21 @@ def test_a_trained_adapter_answers_though_the_files_of_its_base_are_gone(tmp_pat
     shutil.rmtree(tmp_path / "base")
     job = Job(tmp_path, write_dataset(tmp_path / "rows"))
     job.run(base)
-    _, outcome = finish(begin(base, spec("A", max_tokens=3), Adapters(base).attach("a@1", job.output), "a@1"))
+    _, outcome = finish(begin(base, spec("A", max_tokens=3), AdapterRegistry(base).attach("a@1", job.output), "a@1"))
     assert len(outcome.token_ids) == 3
 
 
-def test_an_adapter_of_another_architecture(llama: Base, tmp_path: Path) -> None:
+def test_an_adapter_of_another_architecture(llama: BaseModel, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other", "llama", num_hidden_layers=3)
     with pytest.raises(WrongBase):
-        Adapters(llama).attach("a@1", make_adapter(other, tmp_path / "a"))
+        AdapterRegistry(llama).attach("a@1", make_adapter(other, tmp_path / "a"))
 
 
-def test_a_published_adapter_of_other_weights_in_the_same_shape(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_a_published_adapter_of_other_weights_in_the_same_shape(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     stage = make_adapter(llama_folder, tmp_path / "stage")
     publish(stage, tmp_path / "adapters" / "a" / "1", {"base_fingerprint": "0" * 64})
     with pytest.raises(WrongBase, match="other weights"):
-        Adapters(llama).attach("a@1", tmp_path / "adapters" / "a" / "1")
+        AdapterRegistry(llama).attach("a@1", tmp_path / "adapters" / "a" / "1")
 
 
 def flip(path: Path) -> None:
@@ -195,13 +195,13 @@ def published(stage: Path, to: Path) -> Path:
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
 @pytest.mark.parametrize("lora", [{}, {"use_dora": True}], ids=["plain", "by PEFT"])
 def test_one_byte_that_changed_since_it_was_published(
-    name: str, lora: dict[str, Any], llama: Base, llama_folder: Path, tmp_path: Path
+    name: str, lora: dict[str, Any], llama: BaseModel, llama_folder: Path, tmp_path: Path
 ) -> None:
     folder = published(make_adapter(llama_folder, tmp_path / "stage", **lora), tmp_path / "a" / "1")
-    assert Adapters(llama).attach("a@1", folder).parameters
+    assert AdapterRegistry(llama).attach("a@1", folder).parameters
     flip(folder / name)
     with pytest.raises(Damaged, match=f"{name} is not as it was published"):
-        Adapters(llama).attach("a@1", folder)
+        AdapterRegistry(llama).attach("a@1", folder)
     with pytest.raises(Damaged, match=f"{name} is not as it was published"):
         check_adapter(llama_folder, "tiny", folder)
     with pytest.raises(Damaged, match=f"{name} is not as it was published"):
@@ -211,4 +211,4 @@ def test_one_byte_that_changed_since_it_was_published(
         Job(tmp_path / "job", write_dataset(tmp_path / "rows"), parent=folder).run(llama)
     (folder / MANIFEST).unlink()  # then it is somebody's own folder
     if name == WEIGHTS:
-        assert Adapters(llama).attach("a@1", folder).parameters
+        assert AdapterRegistry(llama).attach("a@1", folder).parameters

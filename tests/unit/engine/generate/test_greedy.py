@@ -14,10 +14,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from smolora.v1 import generation_pb2
-from smolorad.engine.adapters.registry import Adapters
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.native.decoder import NativeModel, Part
-from smolorad.engine.serve.loop import Loop
+from smolorad.engine.serve.loop import EngineLoop
 from smolorad.link.child import Inbox
 from smolorad.link.v1 import link_pb2 as pb
 from tests.unit.engine.kit import fp32_base, make_adapter, plain_model
@@ -71,12 +71,12 @@ class Heard:
 class Engine:
     """The engine's loop over a model in this process, so that its native steps can be seen."""
 
-    def __init__(self, base: Base, adapters: dict[str, Path]) -> None:
+    def __init__(self, base: BaseModel, adapters: dict[str, Path]) -> None:
         self._heard = Heard()
         self._inbox = Inbox(self._heard)  # type: ignore[arg-type]
-        self._loop = Loop(self._inbox)
+        self._loop = EngineLoop(self._inbox)
         # No token ends an answer: to the last one it is what the model says.
-        self._loop._base, self._loop._adapters = dataclasses.replace(base, end_ids=frozenset()), Adapters(base)
+        self._loop._base, self._loop._adapters = dataclasses.replace(base, end_ids=frozenset()), AdapterRegistry(base)
         self._folders = {name: pb.AdapterFolder(key=f"{name}@1", path=str(path)) for name, path in adapters.items()}
         self._calls = itertools.count(1)
 
@@ -90,14 +90,14 @@ class Engine:
             self._inbox._queue.put(pb.Command(call=call, generate=command))
             calls.append(call)
         while not set(calls) <= self._heard.outcomes.keys():
-            self._loop.breathe(0)
+            self._loop.yield_to_requests(0)
         return [self._heard.outcomes[call] for call in calls]
 
 
 class Truth:
     """Plain transformers, and PEFT for adapters."""
 
-    def __init__(self, base: Base, folder: Path, adapters: dict[str, Path]) -> None:
+    def __init__(self, base: BaseModel, folder: Path, adapters: dict[str, Path]) -> None:
         self._tokenizer = base.tokenizer
         (first, path), *others = adapters.items()
         self._model = PeftModel.from_pretrained(plain_model(folder), path, adapter_name=first)

@@ -11,7 +11,7 @@ import torch
 
 from smolorad.domain import GenerateSpec, ResponseFormat, Sampling, TokenLogprob
 from smolorad.engine.generate.logprobs import Logprobs
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from tests.unit.engine.kit import begin, finish, plain_model
 
 PROMPT = "The quick brown fox"
@@ -22,7 +22,7 @@ CHOICES: tuple[dict[str, Any], ...] = (
 )
 
 
-def told(base: Base, top: int = 3, form: ResponseFormat | None = None, **sampling: Any) -> tuple[list[TokenLogprob], Any]:
+def told(base: BaseModel, top: int = 3, form: ResponseFormat | None = None, **sampling: Any) -> tuple[list[TokenLogprob], Any]:
     """What each token of an answer was said to be, and the outcome; every step tells its own."""
     choice = Sampling(max_tokens=20, **sampling)
     answer = begin(base, GenerateSpec(PROMPT, sampling=choice, logprobs=True, top_logprobs=top, response_format=form))
@@ -39,7 +39,7 @@ def told(base: Base, top: int = 3, form: ResponseFormat | None = None, **samplin
 @pytest.mark.parametrize("sampling", CHOICES, ids=str)
 @pytest.mark.parametrize("form", [None, ResponseFormat(regex="[a-z ]{90}")], ids=["free", "formed"])
 def test_they_are_the_log_softmax_of_transformers_logits(
-    sampling: dict[str, Any], form: ResponseFormat | None, llama: Base, llama_folder: Path
+    sampling: dict[str, Any], form: ResponseFormat | None, llama: BaseModel, llama_folder: Path
 ) -> None:
     tokens, outcome = told(llama, 3, form, **sampling)
     assert [one.token_id for one in tokens] == list(outcome.token_ids)
@@ -54,7 +54,7 @@ def test_they_are_the_log_softmax_of_transformers_logits(
         assert [top.logprob for top in one.top_logprobs] == pytest.approx(likeliest.values.tolist(), abs=1e-4)
 
 
-def test_greedy_chooses_the_first_of_them(llama: Base) -> None:
+def test_greedy_chooses_the_first_of_them(llama: BaseModel) -> None:
     tokens, _ = told(llama, 1, temperature=0.0)
     for one in tokens:
         [top] = one.top_logprobs
@@ -66,7 +66,7 @@ def test_greedy_chooses_the_first_of_them(llama: Base) -> None:
         )
 
 
-def test_the_bytes_of_the_tokens_are_those_of_the_text(llama: Base) -> None:
+def test_the_bytes_of_the_tokens_are_those_of_the_text(llama: BaseModel) -> None:
     request = GenerateSpec(PROMPT, sampling=Sampling(max_tokens=60, seed=7), logprobs=True)
     answer = begin(llama, request)
     text, _ = finish(answer)
@@ -77,19 +77,19 @@ def test_the_bytes_of_the_tokens_are_those_of_the_text(llama: Base) -> None:
     assert all(one.top_logprobs == () for one in tokens)
 
 
-def test_a_stop_string_s_tokens_are_told_too(llama: Base) -> None:
+def test_a_stop_string_s_tokens_are_told_too(llama: BaseModel) -> None:
     whole, _ = finish(begin(llama, GenerateSpec(PROMPT, sampling=Sampling(temperature=0.0, max_tokens=20))))
     tokens, outcome = told(llama, 0, temperature=0.0, stop=(whole[5:8],))
     assert [one.token_id for one in tokens] == list(outcome.token_ids)
 
 
-def test_none_are_kept_unless_somebody_asks(llama: Base) -> None:
+def test_none_are_kept_unless_somebody_asks(llama: BaseModel) -> None:
     answer = begin(llama, GenerateSpec(PROMPT, sampling=Sampling(max_tokens=3)))
     finish(answer)
     assert answer.logprobs() == ()
 
 
-def test_a_token_that_cannot_be_is_not_among_the_likeliest(llama: Base) -> None:
+def test_a_token_that_cannot_be_is_not_among_the_likeliest(llama: BaseModel) -> None:
     logits = np.full(len(llama.tokenizer), -np.inf, dtype=np.float32)
     logits[:2] = (1.0, 0.0)
     notes = Logprobs(llama.vocabulary, top=5)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, MistralConfig
 
-from smolorad.engine.adapters.registry import Adapters
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate.prefix_cache import PrefixCache
-from smolorad.engine.model.base_model import Base
-from smolorad.engine.model.torch_kv_cache import WholeCache
+from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.model.torch_kv_cache import TorchKvCache
 from smolorad.engine.native.kv_cache import KvCache
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, make_adapter, spec
@@ -120,16 +120,16 @@ def test_what_is_kept_takes_no_room_for_what_might_have_followed() -> None:
 
 def test_caches_that_are_no_whole_record_are_not_kept() -> None:
     prefixes = PrefixCache()
-    prefixes.keep("", list(range(20)), WholeCache(LlamaConfig(num_hidden_layers=0)))  # which keeps nothing
-    prefixes.keep("", list(range(20)), WholeCache(LlamaConfig()))  # nor this one, whose layers wait
-    windows = WholeCache(MistralConfig(num_hidden_layers=1, sliding_window=30))
+    prefixes.keep("", list(range(20)), TorchKvCache(LlamaConfig(num_hidden_layers=0)))  # which keeps nothing
+    prefixes.keep("", list(range(20)), TorchKvCache(LlamaConfig()))  # nor this one, whose layers wait
+    windows = TorchKvCache(MistralConfig(num_hidden_layers=1, sliding_window=30))
     windows.cache.update(torch.zeros(1, 2, 20, 8), torch.zeros(1, 2, 20, 8), 0)
     prefixes.keep("", list(range(20)), windows)
     assert len(prefixes) == 0
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt_neox", "gemma2"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return fp32_base(tiny_model(tmp_path_factory.mktemp("model"), request.param))
 
 
@@ -137,7 +137,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     turns=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 10), st.text("abc de", max_size=12)), min_size=2, max_size=5)
 )
 @settings(max_examples=8)
-def test_under_random_edits_no_token_differs(model: Base, turns: list[tuple[int, int, str]]) -> None:
+def test_under_random_edits_no_token_differs(model: BaseModel, turns: list[tuple[int, int, str]]) -> None:
     prefixes = PrefixCache()
     text = TEXT
     for at, gone, new in turns:
@@ -161,7 +161,7 @@ def test_a_conversation_computes_only_what_is_new(tmp_path: Path) -> None:
 
 def test_an_adapter_has_its_own(tmp_path: Path) -> None:
     base, prefixes = fp32_base(tiny_model(tmp_path / "base")), PrefixCache()
-    adapter = Adapters(base).attach("a@1", make_adapter(tmp_path / "base", tmp_path / "adapter"))
+    adapter = AdapterRegistry(base).attach("a@1", make_adapter(tmp_path / "base", tmp_path / "adapter"))
     asked = spec(TEXT, max_tokens=8)
     finish(begin(base, asked, prefixes=prefixes))
     plain = finish(begin(base, asked, adapter=adapter))[1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smolorad.engine.generate import prompt_lookup
 from smolorad.engine.generate.prompt_lookup import Lookup, Pace
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, spec
 
@@ -109,23 +109,23 @@ def test_a_pace_follows_what_is_new() -> None:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Base:
+def base(tmp_path: Path) -> BaseModel:
     return fp32_base(tiny_model(tmp_path))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_with_guesses_the_answer_is_the_same(base: Base, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_guesses_the_answer_is_the_same(base: BaseModel, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = spec(REPEATING, max_tokens=120, temperature=temperature, seed=4)
     monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: [])
     text, plain = finish(begin(base, asked))
 
-    def foresee(self: Lookup, ids: NDArray[np.int64], most: int = 4) -> list[int]:
+    def prebuild(self: Lookup, ids: NDArray[np.int64], most: int = 4) -> list[int]:
         """What will come, but for every seventh token."""
         made = len(ids) - plain.usage.prompt_tokens
         coming = plain.token_ids[made : made + min(most, 4)]
         return [token + (made + at) % 7 // 6 for at, token in enumerate(coming)]
 
-    monkeypatch.setattr(Lookup, "guess", foresee)
+    monkeypatch.setattr(Lookup, "guess", prebuild)
     answer = begin(base, asked)
     told, steps = "", 0
     while answer.outcome is None:
@@ -136,7 +136,7 @@ def test_with_guesses_the_answer_is_the_same(base: Base, temperature: float, mon
     assert steps < len(plain.token_ids) / 2
 
 
-def test_an_end_within_the_guesses_ends_the_answer(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_within_the_guesses_ends_the_answer(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: prompt_lookup._continuation(ids, min(most, 4)))
     whole, outcome = finish(begin(base, spec(REPEATING, max_tokens=60)))
     stop = whole[20:23]
@@ -146,7 +146,7 @@ def test_an_end_within_the_guesses_ends_the_answer(base: Base, monkeypatch: pyte
         assert finish(begin(base, spec(REPEATING, max_tokens=length)))[1].token_ids == outcome.token_ids[:length]
 
 
-def test_in_company_nothing_is_guessed(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_company_nothing_is_guessed(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: [7] * min(most, 4))
     answer = begin(base, spec(REPEATING, max_tokens=60))
     while not answer.tokens:

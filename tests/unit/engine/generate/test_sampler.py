@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessor
 
 from smolorad.domain import Sampling
-from smolorad.engine.generate.sampler import Sampler, Surroundings, bad_word_ids, processors, with_seed
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.generate.sampler import Sampler, SamplingContext, bad_word_ids, processors, with_seed
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.errors import InvalidRequest
 from tests.tiny import tiny_tokenizer
 from tests.unit.engine.kit import begin, finish, generated_by_transformers, plain_model, spec
@@ -84,7 +84,7 @@ def scores_of_generate(model: Any, settings: dict[str, Any], ids: torch.Tensor, 
 
 def our_scores(settings: dict[str, Any], ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     sampling = Sampling(**settings)
-    around = Surroundings(PROMPT_TOKENS, frozenset({END}), bad_word_ids(tiny_tokenizer(), sampling.bad_words))
+    around = SamplingContext(PROMPT_TOKENS, frozenset({END}), bad_word_ids(tiny_tokenizer(), sampling.bad_words))
     scores, before = logits[0].numpy(), logits[0].numpy().copy()
     for processor in processors(sampling, around):
         scores = processor(ids[0].numpy(), scores)
@@ -145,7 +145,7 @@ def test_scores_equal_those_of_generate_whatever_is_combined(
 
 
 @pytest.mark.parametrize("settings", [one for one in SETTINGS if one["temperature"] == 0.0], ids=str)
-def test_tokens_equal_those_of_generate(settings: dict[str, Any], llama: Base, plain: Any) -> None:
+def test_tokens_equal_those_of_generate(settings: dict[str, Any], llama: BaseModel, plain: Any) -> None:
     ours = finish(begin(llama, spec("The quick brown fox", max_tokens=40, **settings)))[1].token_ids
     theirs = generated_by_transformers(
         plain, llama.tokenizer, "The quick brown fox", max_new_tokens=40, **as_generate_options(settings)
@@ -163,7 +163,7 @@ def test_each_token_comes_as_often_as_its_score_says(settings: dict[str, float])
     assert (np.abs(found - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all()
 
 
-def test_a_drawn_seed_is_told_and_repeats_the_answer(llama: Base) -> None:
+def test_a_drawn_seed_is_told_and_repeats_the_answer(llama: BaseModel) -> None:
     first = finish(begin(llama, spec("A", temperature=1.0, max_tokens=30)))[1]
     assert first.sampling.seed is not None
     again = finish(begin(llama, spec("A", temperature=1.0, max_tokens=30, seed=first.sampling.seed)))[1]
@@ -173,7 +173,7 @@ def test_a_drawn_seed_is_told_and_repeats_the_answer(llama: Base) -> None:
     assert with_seed(Sampling(seed=5)).seed == 5
 
 
-def test_answers_side_by_side_each_keep_their_own_numbers(llama: Base) -> None:
+def test_answers_side_by_side_each_keep_their_own_numbers(llama: BaseModel) -> None:
     alone = [finish(begin(llama, spec("A", temperature=1.0, max_tokens=20, seed=s)))[1].token_ids for s in (1, 2)]
     answers = [begin(llama, spec("A", temperature=1.0, max_tokens=20, seed=s)) for s in (1, 2)]
     while any(answer.outcome is None for answer in answers):
@@ -183,7 +183,7 @@ def test_answers_side_by_side_each_keep_their_own_numbers(llama: Base) -> None:
     assert [answer.outcome.token_ids for answer in answers if answer.outcome] == alone
 
 
-def test_the_global_generator_is_left_alone(llama: Base) -> None:
+def test_the_global_generator_is_left_alone(llama: BaseModel) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
     finish(begin(llama, spec("A", temperature=1.0, max_tokens=5)))
@@ -204,7 +204,7 @@ def test_where_everything_is_forbidden_the_model_s_own_choice_comes() -> None:
     assert Sampler(Sampling(temperature=0.0, no_repeat_ngram_size=1)).choose(np.arange(8), logits) == 7
 
 
-def test_a_bad_word_never_comes_at_the_beginning_or_after_a_space(llama: Base) -> None:
+def test_a_bad_word_never_comes_at_the_beginning_or_after_a_space(llama: BaseModel) -> None:
     sampling: dict[str, Any] = {"temperature": 1.0, "max_tokens": 200, "seed": 1, "min_tokens": 200}
     text, _ = finish(begin(llama, spec("The quick brown fox", **sampling)))
     words = tuple({word for word in text.split() if word.isalpha()})
@@ -216,7 +216,7 @@ def test_a_bad_word_never_comes_at_the_beginning_or_after_a_space(llama: Base) -
     assert not runs & set(ids)
 
 
-def test_a_bias_on_a_token_that_is_not_there_is_refused(llama: Base) -> None:
+def test_a_bias_on_a_token_that_is_not_there_is_refused(llama: BaseModel) -> None:
     for token in (-1, len(llama.tokenizer)):
         with pytest.raises(InvalidRequest, match=f"holds token {token}, but tokens must be at least 0 and below"):
             begin(llama, spec("A", logit_bias={token: 1.0}))

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from smolorad.domain import Device, Dtype, FinishReason, Precision
-from smolorad.engine.adapters.registry import Adapters
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate import sequence
 from smolorad.engine.generate.prefix_cache import PrefixCache
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
@@ -59,7 +59,7 @@ def test_an_adapter_s_cache_can_what_its_base_s_can(architecture: str, tmp_path:
     targets = {"mamba": ["in_proj"], "openai-gpt": ["c_attn"]}[architecture]
     written = make_adapter(folder, tmp_path / "adapter", target_modules=targets, fan_in_fan_out=architecture == "openai-gpt")
     base = fp32_base(folder)
-    adapter = Adapters(base).attach("a@1", written)
+    adapter = AdapterRegistry(base).attach("a@1", written)
     _, outcome = finish(begin(base, spec(PROMPTS[3], max_tokens=12), adapter))
     wrapped = PeftModel.from_pretrained(plain_model(folder), written).eval()
     assert list(outcome.token_ids) == generated_by_transformers(
@@ -67,7 +67,7 @@ def test_an_adapter_s_cache_can_what_its_base_s_can(architecture: str, tmp_path:
     )
 
 
-def test_prompt_in_chunks_changes_nothing(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_in_chunks_changes_nothing(llama: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     base = dataclasses.replace(llama, native=None)
     whole = finish(begin(base, spec(PROMPTS[3], max_tokens=24)))
     monkeypatch.setattr(sequence, "PREFILL_CHUNK", 7)
@@ -104,7 +104,7 @@ def test_who_computes_a_long_prompt(
     assert max(taken) == (1 if by_torch else MAX_ROWS)
 
 
-def test_ends_at_the_end_token_of_the_generation_config(llama_folder: Path, llama: Base) -> None:
+def test_ends_at_the_end_token_of_the_generation_config(llama_folder: Path, llama: BaseModel) -> None:
     ids = finish(begin(llama, spec("A", max_tokens=20)))[1].token_ids
     model = plain_model(llama_folder)
     # Any token can be the end: take the one that came third.
@@ -128,7 +128,7 @@ def test_logits_that_stay_not_finite_fail_after_one_more_try(llama_folder: Path)
         answer.step()
 
 
-def test_a_passing_fault_in_the_cache_is_cured(llama: Base) -> None:
+def test_a_passing_fault_in_the_cache_is_cured(llama: BaseModel) -> None:
     expected = finish(begin(llama, spec("The quick", max_tokens=12)))[1].token_ids
     answer = begin(llama, spec("The quick", max_tokens=12))
     for _ in range(5):
@@ -144,7 +144,7 @@ def test_starter_greedy_equals_transformers_for_base_and_adapter(starter_model: 
 
     base = fp32_base(starter_model)
     folder = make_adapter(starter_model, tmp_path / "adapter", r=8)
-    adapter = Adapters(base).attach("random@1", folder)
+    adapter = AdapterRegistry(base).attach("random@1", folder)
     plain = plain_model(starter_model)
     greedy = {"max_new_tokens": 24, "do_sample": False, "pad_token_id": 0}
     for prompt in STARTER_PROMPTS:

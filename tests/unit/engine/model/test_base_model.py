@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from smolorad.domain import Device, Dtype
-from smolorad.engine.adapters.registry import Adapters
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
 from tests.tiny import ARCHITECTURES, tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, make_adapter, spec
 
@@ -43,7 +43,7 @@ def test_training_a_view_and_attaching_adapters_leave_the_base_as_it_was(llama_f
     base = fp32_base(llama_folder)
     before, copies = pointers(base.model), [p.clone() for p in base.model.parameters()]
     answer = finish(begin(base, spec("The quick", max_tokens=10)))[1].token_ids
-    adapters = Adapters(dataclasses.replace(base, native=None))  # whose way needs no view
+    adapters = AdapterRegistry(dataclasses.replace(base, native=None))  # whose way needs no view
     attached = [adapters.attach(f"a@{i}", make_adapter(llama_folder, tmp_path / str(i), seed=i)) for i in (1, 2)]
 
     trained = get_peft_model(base.view(), LoraConfig(r=4, target_modules=["q_proj"]))
@@ -65,7 +65,7 @@ def test_training_a_view_and_attaching_adapters_leave_the_base_as_it_was(llama_f
         assert {p.data_ptr() for p in own} <= shared
 
 
-def test_what_others_are_told(llama: Base) -> None:
+def test_what_others_are_told(llama: BaseModel) -> None:
     told = llama.resident(1.5)
     parameters = sum(p.numel() for p in llama.model.parameters())
     assert (told.name, told.architecture, told.device, told.dtype) == ("tiny", "llama", Device.CPU, Dtype.FLOAT32)

@@ -20,7 +20,7 @@ from smolora.common.paths import cache_path
 from smolora.v1 import common_pb2
 from smolorad.domain import ChatMessage, Device, Dtype, Precision
 from smolorad.engine.model import blueprint_cache
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import Part
@@ -54,21 +54,21 @@ def _whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def light(folder: Path, **more: Any) -> Base:
+def light(folder: Path, **more: Any) -> BaseModel:
     """A model as it is loaded where nobody has imported torch yet."""
     base = load(folder, "tiny", **{"dtype": Dtype.FLOAT32, "hardware": ANY_CPU, **more})
     assert base.speaker is None
     return base
 
 
-def heavy(folder: Path, **more: Any) -> Base:
+def heavy(folder: Path, **more: Any) -> BaseModel:
     """The same by transformers."""
     base = load(folder, "tiny", **{"dtype": Dtype.FLOAT32, **more})
     assert base.speaker is not None
     return base
 
 
-def logits(base: Base) -> np.ndarray[Any, Any]:
+def logits(base: BaseModel) -> np.ndarray[Any, Any]:
     assert base.native is not None
     return base.native.step([Part(TOKENS, base.native.cache(len(TOKENS)), every=True)])
 
@@ -251,12 +251,12 @@ def test_a_blueprint_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(Hardware.without_torch() is None, reason="this machine may have a GPU")
 def test_who_has_transformers_at_hand_makes_it_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_model(tmp_path / "model")
-    blueprint_cache.foresee(folder, cache_path())
+    blueprint_cache.prebuild(folder, cache_path())
     monkeypatch.setattr(blueprint_cache, "_make", None)
     known = Hardware.without_torch()
     assert known is not None
     light(folder, dtype=Dtype.BFLOAT16 if known.cpu_bfloat16 else Dtype.FLOAT32)
-    blueprint_cache.foresee(tmp_path / "nowhere", cache_path())  # whose loading will fail
+    blueprint_cache.prebuild(tmp_path / "nowhere", cache_path())  # whose loading will fail
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"architecture": 1}'])

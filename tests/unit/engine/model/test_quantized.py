@@ -15,7 +15,7 @@ from smolorad.engine.model.folder import check
 from smolorad.engine.model.load import load
 from smolorad.engine.worker.fetch import fetch
 from smolorad.engine.worker.merge import merge
-from smolorad.engine.worker.progress import tell_nobody
+from smolorad.engine.worker.progress import no_progress
 from smolorad.errors import UnsupportedModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import make_adapter
@@ -83,7 +83,7 @@ def test_what_it_is_and_what_to_load_instead(change: Callable[[Path], None], wor
     for use in (
         lambda: check(folder, name="mine"),
         lambda: load(folder, "mine"),
-        lambda: fetch(str(folder), output=tmp_path / "copy", cache=tmp_path, report=tell_nobody),
+        lambda: fetch(str(folder), output=tmp_path / "copy", cache=tmp_path, report=no_progress),
         lambda: merge(folder, adapter, tmp_path / "merged"),
     ):
         with pytest.raises(UnsupportedModel) as refused:

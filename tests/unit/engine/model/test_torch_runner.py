@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from smolorad.engine.model.runner import Steps
+from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.torch_runner import forward, sample_ids, steps_of
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import fp32_base, plain_model
@@ -17,22 +17,22 @@ from tests.unit.engine.kit import fp32_base, plain_model
 @pytest.mark.parametrize(
     ("architecture", "steps"),
     [
-        ("llama", Steps.CHUNKS),
-        ("gemma2", Steps.CHUNKS),
-        ("falcon_h1", Steps.CHUNKS),
-        ("jamba", Steps.TOKENS),  # forgets its state when several tokens come at once
-        ("mamba", Steps.TOKENS),
-        ("openai-gpt", Steps.WHOLE),  # has no cache
-        ("minimax", Steps.WHOLE),  # wants one of its own
+        ("llama", CacheSupport.CHUNKS),
+        ("gemma2", CacheSupport.CHUNKS),
+        ("falcon_h1", CacheSupport.CHUNKS),
+        ("jamba", CacheSupport.TOKENS),  # forgets its state when several tokens come at once
+        ("mamba", CacheSupport.TOKENS),
+        ("openai-gpt", CacheSupport.WHOLE),  # has no cache
+        ("minimax", CacheSupport.WHOLE),  # wants one of its own
     ],
 )
-def test_what_each_can_is_found(architecture: str, steps: Steps, tmp_path: Path) -> None:
+def test_what_each_can_is_found(architecture: str, steps: CacheSupport, tmp_path: Path) -> None:
     assert steps_of(plain_model(tiny_model(tmp_path, architecture))) is steps
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_is_no_fault(dtype: torch.dtype, llama_folder: Path) -> None:
-    assert steps_of(plain_model(llama_folder).to(dtype)) is Steps.CHUNKS
+    assert steps_of(plain_model(llama_folder).to(dtype)) is CacheSupport.CHUNKS
 
 
 def test_one_token_that_rounds_to_another_expert_is_no_fault(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_one_token_that_rounds_to_another_expert_is_no_fault(llama_folder: Path,
 
     monkeypatch.setattr(type(model), "forward", another_expert)
     monkeypatch.setattr("smolorad.engine.model.torch_runner._parameters", lambda kind: frozenset({"past_key_values"}))
-    assert steps_of(model) is Steps.CHUNKS
+    assert steps_of(model) is CacheSupport.CHUNKS
 
 
 def test_who_computes_everything_anew_is_told(llama_folder: Path, tmp_path: Path) -> None:

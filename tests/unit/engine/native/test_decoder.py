@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype, Precision
-from smolorad.engine.adapters.registry import Adapters
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
 from smolorad.engine.model.native_support import knows, shape_of, weights_of
 from smolorad.engine.model.torch_kv_cache import as_transformers
@@ -208,16 +208,16 @@ def test_too_many_tokens_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Base:
+def base(tmp_path: Path) -> BaseModel:
     return load(tiny_model(tmp_path / "base", tie_word_embeddings=False), "tiny", device=Device.CPU, dtype=Dtype.FLOAT32)
 
 
 @pytest.mark.parametrize(
     "lora", [{}, {"target_modules": "all-linear", "r": 7}, {"use_rslora": True}, {"layers_to_transform": [1]}]
 )
-def test_an_adapter(base: Base, lora: dict[str, Any], tmp_path: Path) -> None:
+def test_an_adapter(base: BaseModel, lora: dict[str, Any], tmp_path: Path) -> None:
     folder = make_adapter(tmp_path / "base", tmp_path / "adapter", **lora)
-    native = Adapters(base).attach("a@1", folder).native
+    native = AdapterRegistry(base).attach("a@1", folder).native
     assert native is not None
     peft = PeftModel.from_pretrained(plain_model(tmp_path / "base"), folder).eval()
     expected = by_transformers(peft, TOKENS)
@@ -225,9 +225,9 @@ def test_an_adapter(base: Base, lora: dict[str, Any], tmp_path: Path) -> None:
     torch.testing.assert_close(by_steps(native.model, TOKENS, native.lora), expected, rtol=5e-4, atol=5e-4)
 
 
-def test_sequences_with_different_adapters_share_a_step(base: Base, tmp_path: Path) -> None:
+def test_sequences_with_different_adapters_share_a_step(base: BaseModel, tmp_path: Path) -> None:
     folders = [make_adapter(tmp_path / "base", tmp_path / str(seed), seed=seed) for seed in (1, 2)]
-    loras = [None, *(Adapters(base).attach("a", folder).native.lora for folder in folders)]  # type: ignore[union-attr]
+    loras = [None, *(AdapterRegistry(base).attach("a", folder).native.lora for folder in folders)]  # type: ignore[union-attr]
     native = base.native
     assert native is not None
     caches = [native.cache(10) for _ in loras]
@@ -240,9 +240,9 @@ def test_sequences_with_different_adapters_share_a_step(base: Base, tmp_path: Pa
 @pytest.mark.parametrize(
     "lora", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"target_modules": ["embed_tokens", "q_proj"]}]
 )
-def test_what_is_more_than_plain_lora_is_left_to_torch(base: Base, lora: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_more_than_plain_lora_is_left_to_torch(base: BaseModel, lora: dict[str, Any], tmp_path: Path) -> None:
     folder = make_adapter(tmp_path / "base", tmp_path / "adapter", **lora)
-    assert Adapters(base).attach("a@1", folder).native is None
+    assert AdapterRegistry(base).attach("a@1", folder).native is None
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_models_it_does_not_know(architecture: str, changes: dict[str, Any], dty
     assert not knows(model)
 
 
-def test_weights_are_read_where_they_are(base: Base) -> None:
+def test_weights_are_read_where_they_are(base: BaseModel) -> None:
     native = base.native
     assert native is not None
     before = by_steps(native, TOKENS[:5])

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from smolorad.engine.native.kv_cache import KvCache
-from smolorad.engine.runtime.buffers import Reserve, take
+from smolorad.engine.runtime.buffers import BufferPool, take
 
 MIB = 2**20
 
@@ -38,7 +38,7 @@ def test_room_for_tokens_that_may_never_come_costs_nothing() -> None:
 
 
 def test_it_serves_the_next_cache_and_then_goes_back() -> None:
-    reserve = Reserve()
+    reserve = BufferPool()
     before = resident()
     cache = KvCache(30, 3, 1020, 64, np.dtype(np.uint16), 1020, reserve)
     cache.array[...] = 1
@@ -56,7 +56,7 @@ def test_it_serves_the_next_cache_and_then_goes_back() -> None:
 
 
 def test_a_reserve_is_bounded() -> None:
-    reserve = Reserve(10 * MIB)
+    reserve = BufferPool(10 * MIB)
     taken = [reserve.take(4 * MIB, whole=False) for _ in range(4)]
     for memory in taken:
         reserve.give_back(memory)
@@ -80,7 +80,7 @@ class Watched(mmap.mmap):
 
 @pytest.mark.parametrize("meanwhile", ["clear", "a finaliser"])
 def test_what_goes_while_it_is_looked_at_is_not_taken(meanwhile: str) -> None:
-    reserve, found = Reserve(10 * MIB), Watched(-1, 4 * MIB)
+    reserve, found = BufferPool(10 * MIB), Watched(-1, 4 * MIB)
     reserve.give_back(found)
     found.meanwhile = reserve.clear if meanwhile == "clear" else lambda: reserve.give_back(take(20 * MIB, whole=False))
     taken = reserve.take(4 * MIB, whole=False)
@@ -90,14 +90,14 @@ def test_what_goes_while_it_is_looked_at_is_not_taken(meanwhile: str) -> None:
 
 
 def test_what_is_given_back_while_something_is_given_back() -> None:
-    reserve, found = Reserve(10 * MIB), Watched(-1, 20 * MIB)
+    reserve, found = BufferPool(10 * MIB), Watched(-1, 20 * MIB)
     found.meanwhile = lambda: reserve.give_back(take(30 * MIB, whole=False))
     reserve.give_back(found)
     assert reserve.nbytes == 0
 
 
 def test_threads_that_take_and_give_back_share_nothing() -> None:
-    reserve, wrong = Reserve(4 * MIB), []
+    reserve, wrong = BufferPool(4 * MIB), []
 
     def work(number: int) -> None:
         for _ in range(300):

@@ -6,14 +6,14 @@ import gc
 
 import pytest
 
-from smolorad.engine.runtime.gc import uncollected
+from smolorad.engine.runtime.gc import gc_paused
 
 
 def test_looking_begins_again_also_where_an_import_failed() -> None:
     seen = []
 
     def fail() -> None:
-        with uncollected():
+        with gc_paused():
             seen.append(gc.isenabled())
             raise ImportError
 

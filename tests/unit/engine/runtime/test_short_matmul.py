@@ -29,7 +29,7 @@ from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base, tex
 VOCABULARY = 40_003
 LONG = 70_001  # inner length: three parts, none as long as another
 FEW = 192  # for tests in which everything is long
-CUT = short_matmul.short_products
+CUT = short_matmul.short_matmuls
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ import pytest
 
 from smolora.v1 import common_pb2, generation_pb2, settings_pb2
 from smolorad.domain import LoraSettings, TrainerSettings
-from smolorad.engine.adapters.registry import Adapters
-from smolorad.engine.generate.request import Answer
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.native.decoder import NativeModel, Part
-from smolorad.engine.serve.loop import Loop
+from smolorad.engine.serve.loop import EngineLoop
 from smolorad.link.child import Inbox
 from smolorad.link.convert import to_message
 from smolorad.link.frames import Frames
@@ -72,7 +72,7 @@ def answer(engine: EngineProcess, command: pb.Generate) -> tuple[str, generation
     return "".join(piece.text for piece in pieces), last.outcome
 
 
-def test_an_answer_is_streamed_and_its_outcome_tells_everything(engine: EngineProcess, llama: Base) -> None:
+def test_an_answer_is_streamed_and_its_outcome_tells_everything(engine: EngineProcess, llama: BaseModel) -> None:
     expected_text, expected = finish(begin(llama, spec("The quick", max_tokens=40)))
     *pieces, last = engine.events(engine.send(generate=generate("The quick", max_tokens=40)))
     outcome = last.outcome
@@ -101,7 +101,7 @@ def test_a_stop_string_ends_it_and_is_no_part_of_it(engine: EngineProcess) -> No
     assert outcome.usage.completion_tokens < 40
 
 
-def test_log_probabilities_come_before_the_text_that_they_are_part_of(engine: EngineProcess, llama: Base) -> None:
+def test_log_probabilities_come_before_the_text_that_they_are_part_of(engine: EngineProcess, llama: BaseModel) -> None:
     command = generate("The quick", max_tokens=20)
     command.request.logprobs, command.request.top_logprobs = True, 2
     *events, last = engine.events(engine.send(generate=command))
@@ -119,7 +119,7 @@ def test_log_probabilities_come_before_the_text_that_they_are_part_of(engine: En
     assert text == finish(begin(llama, spec("The quick", max_tokens=20)))[0]
 
 
-def test_answers_of_a_form_and_free_ones_share_their_steps(engine: EngineProcess, llama: Base) -> None:
+def test_answers_of_a_form_and_free_ones_share_their_steps(engine: EngineProcess, llama: BaseModel) -> None:
     free = finish(begin(llama, spec("The quick", max_tokens=40)))[1].token_ids
     calls = [engine.send(generate=generate("The quick", max_tokens=40))]
     for regex in ("[a-z]{20}", "[0-9]{20}"):
@@ -155,26 +155,28 @@ def test_a_cancel_is_seen_before_the_next_token(endless_folder: Path) -> None:
         assert last.outcome.usage.completion_tokens < _ENDLESS // 2
 
 
-def test_answers_that_come_at_once_take_turns(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_answers_that_come_at_once_take_turns(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     adapters = [None, *(pb.AdapterFolder(key=f"{i}@1", path=str(make_adapter(llama_folder, tmp_path / i))) for i in "ab")]
     ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
     with ours as daemon, theirs as frames:
-        loop = Loop(inbox := Inbox(frames))
-        loop._base, loop._adapters = llama, Adapters(llama)
+        loop = EngineLoop(inbox := Inbox(frames))
+        loop._base, loop._adapters = llama, AdapterRegistry(llama)
         for call, adapter in enumerate(adapters):
             inbox._queue.put(pb.Command(call=call, generate=generate("The quick", adapter, max_tokens=60)))
-        loop.breathe(0)
+        loop.yield_to_requests(0)
         while loop._schedule:
-            loop.breathe(0)
+            loop.yield_to_requests(0)
         spoken = set()
         while (event := daemon.receive(pb.Event)).WhichOneof("body") == "text":
             spoken.add(event.call)
     assert spoken == {0, 1, 2}  # before the first of them ended
 
 
-def test_answers_at_once_equal_their_solo_runs(engine: EngineProcess, llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_answers_at_once_equal_their_solo_runs(
+    engine: EngineProcess, llama: BaseModel, llama_folder: Path, tmp_path: Path
+) -> None:
     folders = [make_adapter(llama_folder, tmp_path / str(i), seed=i) for i in (1, 2)]
-    models = [None, *(Adapters(llama).attach("a", folder) for folder in folders)]
+    models = [None, *(AdapterRegistry(llama).attach("a", folder) for folder in folders)]
     alone = [finish(begin(llama, spec("The quick", max_tokens=60), model))[1].token_ids for model in models]
     adapters = [None, *(pb.AdapterFolder(key=f"a@{i + 1}", path=str(f)) for i, f in enumerate(folders))]
     calls = [engine.send(generate=generate("The quick", adapter, max_tokens=60)) for adapter in adapters]
@@ -198,7 +200,7 @@ def test_adapters_are_attached_told_and_forgotten(engine: EngineProcess, llama_f
     assert "new@1" not in engine.receive().pong.adapters
 
 
-def test_tokens_are_counted(engine: EngineProcess, llama: Base) -> None:
+def test_tokens_are_counted(engine: EngineProcess, llama: BaseModel) -> None:
     counted = engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A daemon keeps")).counted
     decoded = engine.call(decode_tokens=generation_pb2.DecodeTokensRequest(token_ids=counted.token_ids)).decoded
     assert decoded.text == "A daemon keeps"
@@ -206,7 +208,7 @@ def test_tokens_are_counted(engine: EngineProcess, llama: Base) -> None:
     assert counted.tokens == len(counted.token_ids)
 
 
-def test_what_fails_fails_alone(engine: EngineProcess, llama: Base, tmp_path: Path) -> None:
+def test_what_fails_fails_alone(engine: EngineProcess, llama: BaseModel, tmp_path: Path) -> None:
     expected = finish(begin(llama, spec("The quick", max_tokens=30)))[1].token_ids
     good = engine.send(generate=generate("The quick", max_tokens=30))
     bad = {
@@ -256,7 +258,7 @@ def endless_training(root: Path, **settings: Any) -> pb.Train:
     )
 
 
-def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, llama: Base, tmp_path: Path) -> None:
+def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, llama: BaseModel, tmp_path: Path) -> None:
     expected = finish(begin(llama, spec("The quick", max_tokens=30)))[1].token_ids
     adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
     train = endless_training(tmp_path)
@@ -321,10 +323,14 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
 
 
 @pytest.mark.parametrize("broken", ["the first one's tokens", "another one's tokens", "the native step"])
-def test_what_fails_in_a_step_of_several_fails_alone(llama: Base, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
-    part, step, failing = Answer.part, NativeModel.step, {"the first one's tokens": 2, "another one's tokens": 3}.get(broken)
+def test_what_fails_in_a_step_of_several_fails_alone(llama: BaseModel, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    part, step, failing = (
+        GenerationRequest.part,
+        NativeModel.step,
+        {"the first one's tokens": 2, "another one's tokens": 3}.get(broken),
+    )
 
-    def broken_part(answer: Answer, most: int) -> Part:
+    def broken_part(answer: GenerationRequest, most: int) -> Part:
         if answer.call == failing:
             raise ValueError("broken")
         return part(answer, most)
@@ -335,11 +341,11 @@ def test_what_fails_in_a_step_of_several_fails_alone(llama: Base, monkeypatch: p
         return step(native, parts)
 
     expected = finish(begin(llama, spec("The quick", max_tokens=5)))[1].token_ids
-    monkeypatch.setattr(Answer, "part", broken_part)
+    monkeypatch.setattr(GenerationRequest, "part", broken_part)
     monkeypatch.setattr(NativeModel, "step", broken_step)
     ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
     with ours as daemon, theirs as engine:
-        loop = Loop(inbox := Inbox(engine))
+        loop = EngineLoop(inbox := Inbox(engine))
         loop._base = llama
         for call in (2, 3, 4):
             inbox._queue.put(pb.Command(call=call, generate=generate("The quick", max_tokens=5)))
@@ -370,22 +376,22 @@ def test_a_tokenizer_that_panics_fails_its_call_alone(llama_folder: Path, tmp_pa
         assert answer(engine, generate("The quick", max_tokens=2))[1].usage.completion_tokens == 2
 
 
-def test_two_trainings_of_one_name_remember_nothing_of_each_other(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
+def test_two_trainings_of_one_name_remember_nothing_of_each_other(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
     with ours as daemon, theirs as engine:
-        loop = Loop(inbox := Inbox(engine))
+        loop = EngineLoop(inbox := Inbox(engine))
         loop._base = llama
 
         def remembered(job: int) -> int:
             """What an answer of a training at its third step had not to compute."""
-            adapter = Adapters(llama).attach("a", folders[job])
+            adapter = AdapterRegistry(llama).attach("a", folders[job])
             loop.offer(1, lambda: (3, adapter))
             folder = pb.AdapterFolder(key=f"a@latest#{job}")
             command = generate("The quick brown fox jumps over the lazy dog", folder, max_tokens=3)
             inbox._queue.put(pb.Command(call=2, generate=command))
-            loop.breathe(1)
+            loop.yield_to_requests(1)
             while loop._schedule:
-                loop.breathe(1)
+                loop.yield_to_requests(1)
             while (event := daemon.receive(pb.Event)).WhichOneof("body") != "outcome":
                 pass
             assert event.outcome.adapter == "a@step-3"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolorad.domain import TokenLogprob
-from smolorad.engine.serve.output_batcher import INTERVAL_S, Outlet
+from smolorad.engine.serve.output_batcher import INTERVAL_S, OutputBatcher
 
 
 class Sent:
@@ -17,7 +17,7 @@ class Sent:
     def __init__(self) -> None:
         self.now = 0.0
         self.events: list[tuple[int, dict[str, Any]]] = []
-        self.outlet = Outlet(lambda call, **body: self.events.append((call, body)), lambda: self.now)
+        self.outlet = OutputBatcher(lambda call, **body: self.events.append((call, body)), lambda: self.now)
 
     def texts(self, call: int = 1) -> list[str]:
         return [body["text"] for which, body in self.events if which == call and "text" in body]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolorad.engine.serve.scheduler import LONGEST_SLICE_S, Schedule
+from smolorad.engine.serve.scheduler import LONGEST_SLICE_S, Scheduler
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 
 
 def test_turns_go_round() -> None:
-    schedule: Schedule[str] = Schedule()
+    schedule: Scheduler[str] = Scheduler()
     for name in "abc":
         schedule.add(name)
     assert [schedule.next() for _ in range(4)] == ["a", "b", "c", "a"]
@@ -37,7 +37,7 @@ def test_turns_go_round() -> None:
 )
 def test_every_answer_steps_and_training_keeps_half(answers: int, step_s: float, micro_steps: list[float]) -> None:
     clock = Clock()
-    schedule: Schedule[int] = Schedule(clock)
+    schedule: Scheduler[int] = Scheduler(clock)
     for i in range(answers):
         schedule.add(i)
     schedule.begin_training()
@@ -56,7 +56,7 @@ def test_every_answer_steps_and_training_keeps_half(answers: int, step_s: float,
 
 def test_a_turn_in_company_is_a_turn() -> None:
     clock = Clock()
-    schedule: Schedule[str] = Schedule(clock)
+    schedule: Scheduler[str] = Scheduler(clock)
     for name in "abcd":
         schedule.add(name)
     schedule.begin_training()
@@ -71,7 +71,7 @@ def test_a_turn_in_company_is_a_turn() -> None:
 
 def test_a_slice_ends_when_the_last_answer_does() -> None:
     clock = Clock()
-    schedule: Schedule[str] = Schedule(clock)
+    schedule: Scheduler[str] = Scheduler(clock)
     schedule.add("a")
     schedule.begin_training()
     clock.now = 10.0

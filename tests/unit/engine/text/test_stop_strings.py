@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import StopStringCriteria
 
 from smolorad.domain import FinishReason
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.text.stop_strings import StopStrings
 from smolorad.engine.text.vocabulary import Vocabulary
 from tests.tiny import tiny_tokenizer
@@ -117,7 +117,7 @@ def stopped_by_transformers(tokenizer: Any, tokens: list[int], stops: list[str])
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @settings(max_examples=150)
 @given(data=st.data())
-def test_special_tokens_stop_as_they_do_in_transformers(kind: str, llama: Base, data: st.DataObject) -> None:
+def test_special_tokens_stop_as_they_do_in_transformers(kind: str, llama: BaseModel, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[kind]
     words = [*SPECIAL, *(tokenizer.convert_ids_to_tokens(id) for id in tokenizer.encode("a\nb🙂", add_special_tokens=False))]
     choices = tokenizer.convert_tokens_to_ids(words)
@@ -135,7 +135,7 @@ def test_special_tokens_stop_as_they_do_in_transformers(kind: str, llama: Base, 
     assert text == without_special(whole).lstrip()
 
 
-def answered(llama: Base, tokenizer: Any, tokens: list[int], stops: list[str], per_step: int) -> tuple[str, int]:
+def answered(llama: BaseModel, tokenizer: Any, tokens: list[int], stops: list[str], per_step: int) -> tuple[str, int]:
     """The text of an answer that consists of these tokens, and how many of them it took."""
     vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
     base = dataclasses.replace(llama, tokenizer=tokenizer, vocabulary=vocabulary, end_ids=frozenset({tokenizer.eos_token_id}))
@@ -155,13 +155,13 @@ def without_special(text: str) -> str:
     return text[:cut]
 
 
-def test_a_special_token_that_the_model_writes_stops_it(llama: Base) -> None:
+def test_a_special_token_that_the_model_writes_stops_it(llama: BaseModel) -> None:
     begins = llama.tokenizer.convert_tokens_to_ids("<|im_start|>")
     text, outcome = finish(begin(llama, spec("Hello", max_tokens=9, logit_bias={begins: 100.0}, stop=("<|im_start|>",))))
     assert (text, outcome.finish_reason, outcome.token_ids) == ("", FinishReason.STOP, (begins,))
 
 
-def test_a_token_that_ends_the_answer_may_be_part_of_a_stop_string(llama: Base) -> None:
+def test_a_token_that_ends_the_answer_may_be_part_of_a_stop_string(llama: BaseModel) -> None:
     ends = llama.tokenizer.convert_tokens_to_ids("<|endoftext|>")
     text, outcome = finish(begin(llama, spec("Hello", max_tokens=9, logit_bias={ends: 100.0}, stop=("<|endoftext|>",))))
     assert (text, outcome.finish_reason, outcome.token_ids) == ("", FinishReason.STOP, (ends,))

@@ -13,8 +13,8 @@ from tensorboardX.proto.event_pb2 import Event
 from smolorad.domain import GenerateSpec, LoraSettings, Sampling, TrainerSettings
 from smolorad.engine.adapters.registry import read_adapter
 from smolorad.engine.generate.prefix_cache import PrefixCache
-from smolorad.engine.generate.request import Answer
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train import checkpoint, estimate
 from smolorad.engine.train.throughput import Pace
 from smolorad.errors import InvalidRequest, OutOfMemory
@@ -25,7 +25,7 @@ PROMPTS = ("the river", "bread and")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return read_base(tiny_model(tmp_path_factory.mktemp("model")))
 
 
@@ -38,10 +38,10 @@ def with_settings(job: Job, **changes: Any) -> Job:
     return dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, **changes))
 
 
-def greedy(base: Base, folder: Path, prompt: str, tokens: int) -> str:
+def greedy(base: BaseModel, folder: Path, prompt: str, tokens: int) -> str:
     sampling = Sampling(max_tokens=tokens, temperature=0.0)
     asked = GenerateSpec(prompt=prompt, sampling=sampling)
-    answer, text = Answer(0, base, read_adapter(base, folder), "", asked, 0.0, PrefixCache()), ""
+    answer, text = GenerationRequest(0, base, read_adapter(base, folder), "", asked, 0.0, PrefixCache()), ""
     while answer.outcome is None:
         text += answer.step()
     return text
@@ -50,7 +50,7 @@ def greedy(base: Base, folder: Path, prompt: str, tokens: int) -> str:
 @pytest.mark.parametrize("trainer", ["fast", "plain"])
 @pytest.mark.parametrize("init", ["true", "pissa"])
 def test_samples_are_the_adapters_own_answers_and_change_nothing(
-    job: Job, base: Base, tmp_path: Path, trainer: str, init: str
+    job: Job, base: BaseModel, tmp_path: Path, trainer: str, init: str
 ) -> None:
     job = dataclasses.replace(with_settings(job, trainer=trainer), lora=LoraSettings(r=4, init_lora_weights=init))
     silent = dataclasses.replace(job, root=tmp_path / "silent")
@@ -64,13 +64,13 @@ def test_samples_are_the_adapters_own_answers_and_change_nothing(
     assert [sample.text for sample in samples[2:]] == [greedy(base, job.output, prompt, 6) for prompt in PROMPTS]
 
 
-def test_a_prompt_that_cannot_be_answered_is_refused_before_the_first_step(job: Job, base: Base) -> None:
+def test_a_prompt_that_cannot_be_answered_is_refused_before_the_first_step(job: Job, base: BaseModel) -> None:
     with pytest.raises(InvalidRequest, match="sample_prompts"):
         with_settings(job, sample_prompts=("river " * 2000,)).run(base, host := RecordingHost())
     assert not host.of("train")
 
 
-def test_whoever_asks_between_two_steps_gets_the_adapter_of_the_last_one(job: Job, base: Base) -> None:
+def test_whoever_asks_between_two_steps_gets_the_adapter_of_the_last_one(job: Job, base: BaseModel) -> None:
     seen: dict[int, Any] = {}
     host = RecordingHost()
 
@@ -93,7 +93,7 @@ def test_whoever_asks_between_two_steps_gets_the_adapter_of_the_last_one(job: Jo
 class TestBoard:
     """TensorBoard files."""
 
-    def test_curves(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_curves(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         job = dataclasses.replace(with_settings(job, tensorboard=True, sample_prompts=PROMPTS[:1]), board=tmp_path / "board")
         host = RecordingHost()
         job.run(base, host)
@@ -103,12 +103,12 @@ class TestBoard:
         assert [step for tag, step in told if tag == "eval/perplexity"] == [0, 6]
         assert [step for tag, step in told if tag.startswith("sample/")] == [6]
 
-    def test_none_unless_asked_for(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_none_unless_asked_for(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         dataclasses.replace(job, board=tmp_path / "board").run(base)
         assert not (tmp_path / "board").exists()
 
 
-def test_the_adapter_of_every_saved_step_is_kept(job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_adapter_of_every_saved_step_is_kept(job: Job, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "ADAPTERS_KEPT", 3)
     written = {}
 
@@ -138,7 +138,7 @@ def read_events(path: Path) -> list[Event]:
 class TestNeed:
     """Will it fit, and how long."""
 
-    def test_is_told_before_the_first_step(self, job: Job, base: Base) -> None:
+    def test_is_told_before_the_first_step(self, job: Job, base: BaseModel) -> None:
         host = RecordingHost()
         job.run(base, host)
         kinds = [kind for kind, _ in host.events]
@@ -147,7 +147,7 @@ class TestNeed:
         assert 0 < told.memory_bytes < told.available_bytes
         assert told.seconds > 0
 
-    def test_more_to_compute_needs_more(self, base: Base) -> None:
+    def test_more_to_compute_needs_more(self, base: BaseModel) -> None:
         def of(tokens: int, **more: Any) -> Any:
             work = estimate.Workload(longest=tokens, mean=tokens, rows=8, rows_at_once=8, fast=False)
             return estimate.estimate(base.model, 1000, work, 10, **({"checkpointing": False} | more))
@@ -156,7 +156,7 @@ class TestNeed:
         assert of(1000, checkpointing=True).memory_bytes < of(1000).memory_bytes
 
     @pytest.mark.parametrize("packing", [False, True])
-    def test_the_longest_row_counts_wherever_it_stands(self, job: Job, base: Base, tmp_path: Path, packing: bool) -> None:
+    def test_the_longest_row_counts_wherever_it_stands(self, job: Job, base: BaseModel, tmp_path: Path, packing: bool) -> None:
         short, long = ["river"] * 150, ["river stone " * 40] * 50
         estimates = []
         for name, rows in (("short first", short + long), ("long first", long + short)):
@@ -176,7 +176,7 @@ class TestNeed:
         shortest.run(base, host)
         assert host.of("estimate")[0].memory_bytes < estimates[0].memory_bytes
 
-    def test_is_of_the_trainer_that_takes_the_run(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_is_of_the_trainer_that_takes_the_run(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         told = {}
         for name in ("fast", "plain"):
             host = RecordingHost()
@@ -193,7 +193,7 @@ class TestNeed:
         assert estimate.smaller(in_batches, fast=True) == "trainer.max_length or trainer.per_device_train_batch_size"
 
     def test_where_memory_is_short_layers_are_computed_again(
-        self, job: Job, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, job: Job, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = dataclasses.replace(job, root=tmp_path / "whole")
         whole.run(base)
@@ -208,7 +208,7 @@ class TestNeed:
         assert any("computed again" in note.text for note in told.of("note"))
         assert equal(again.adapter(), short.adapter())
 
-    def test_what_cannot_fit_is_refused_with_advice(self, job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_cannot_fit_is_refused_with_advice(self, job: Job, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(estimate, "available_bytes", lambda device: 1_000_000)
         host = RecordingHost()
         with pytest.raises(OutOfMemory, match=r"needs about .* lower trainer\.max_length"):
@@ -255,7 +255,7 @@ def test_pace_counts_samples_and_checkpoints(every: int) -> None:
     assert [left_s for _, left_s in told[20:-1]] == pytest.approx([now - then for then, _ in told[20:-1]])
 
 
-def test_pace_is_told_of_samples_and_checkpoints(job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pace_is_told_of_samples_and_checkpoints(job: Job, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asides = []
     aside = Pace.aside
     monkeypatch.setattr(Pace, "aside", lambda self, what="samples": asides.append(what) or aside(self, what))

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.adapters.registry import read_adapter
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train.trainer import LoraTrainer
 from smolorad.errors import (
     BadData,
@@ -52,7 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def base(model: Path) -> Base:
+def base(model: Path) -> BaseModel:
     return read_base(model)
 
 
@@ -81,7 +81,7 @@ class TestPlainTrl:
     """The same adapter, bit for bit, as a plain SFTTrainer script with the same settings and seed."""
 
     def test_with_evaluations_checkpoints_and_breaths_in_between(
-        self, job: Job, base: Base, model: Path, tmp_path: Path
+        self, job: Job, base: BaseModel, model: Path, tmp_path: Path
     ) -> None:
         job.run(base)
         lora = {"r": 4, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
@@ -97,7 +97,7 @@ class TestPlainTrl:
         }
         assert equal(job.adapter(), plain_sft(model, texts(10), tmp_path / "plain", lora, **settings))
 
-    def test_with_everything_else_set(self, job: Job, base: Base, model: Path, tmp_path: Path) -> None:
+    def test_with_everything_else_set(self, job: Job, base: BaseModel, model: Path, tmp_path: Path) -> None:
         trainer = TrainerSettings(
             num_train_epochs=1.5,
             per_device_train_batch_size=3,
@@ -134,7 +134,7 @@ class TestPlainTrl:
         plain = plain_sft(model, texts(10), tmp_path / "plain", peft, **settings, gradient_checkpointing=True)
         assert equal(trained.adapter(), plain)
 
-    def test_packed(self, job: Job, base: Base, model: Path, tmp_path: Path) -> None:
+    def test_packed(self, job: Job, base: BaseModel, model: Path, tmp_path: Path) -> None:
         trained = dataclasses.replace(job, trainer=dataclasses.replace(SHORT, packing=True, max_length=32))
         trained.run(base)
         lora = {"r": 4, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
@@ -159,7 +159,7 @@ class TestPlainTrl:
         assert equal(job.adapter(), plain_sft(starter_model, texts(10), tmp_path / "plain", lora, **settings))
 
 
-def test_generation_between_micro_steps_changes_nothing(job: Job, base: Base, tmp_path: Path) -> None:
+def test_generation_between_micro_steps_changes_nothing(job: Job, base: BaseModel, tmp_path: Path) -> None:
     job.run(base)
 
     def answer(count: int) -> None:
@@ -174,7 +174,7 @@ def test_generation_between_micro_steps_changes_nothing(job: Job, base: Base, tm
     assert equal(job.adapter(), disturbed.adapter())
 
 
-def test_twenty_jobs_leave_the_base_as_it_was(job: Job, base: Base, tmp_path: Path) -> None:
+def test_twenty_jobs_leave_the_base_as_it_was(job: Job, base: BaseModel, tmp_path: Path) -> None:
     before = weights_of(base)
     shapes = [
         LoraSettings(),
@@ -198,13 +198,13 @@ def test_twenty_jobs_leave_the_base_as_it_was(job: Job, base: Base, tmp_path: Pa
 class TestEvents:
     """What is told on the way."""
 
-    def test_a_checkpoint_when_it_is_time(self, job: Job, base: Base) -> None:
+    def test_a_checkpoint_when_it_is_time(self, job: Job, base: BaseModel) -> None:
         settings = dataclasses.replace(SHORT, save_steps=1000, save_seconds=1e-9)
         host = RecordingHost()
         dataclasses.replace(job, trainer=settings).run(base, host)
         assert [checkpoint.step for checkpoint in host.of("checkpoint")] == [1, 2, 3]
 
-    def test_of_a_whole_run(self, job: Job, base: Base) -> None:
+    def test_of_a_whole_run(self, job: Job, base: BaseModel) -> None:
         host = RecordingHost()
         trained = job.run(base, host)
         progress = host.of("train")
@@ -221,7 +221,7 @@ class TestEvents:
         means = progress[0].loss + progress[1].loss + 2 * progress[2].loss + 2 * progress[3].loss
         assert trained.train_loss == pytest.approx(means / 6)
 
-    def test_held_out_loss_is_per_scored_token_however_batches_are_cut(self, job: Job, base: Base) -> None:
+    def test_held_out_loss_is_per_scored_token_however_batches_are_cut(self, job: Job, base: BaseModel) -> None:
         expected = held_out_loss(base.model, base.tokenizer, rows=4)
         for size in (1, 3, 8):
             settings = dataclasses.replace(SHORT, per_device_eval_batch_size=size, eval_rows=4)
@@ -234,7 +234,7 @@ class TestEvents:
             for folder in job.checkpoints.iterdir():
                 (folder / "manifest.json").unlink()  # start anew with the next size
 
-    def test_evaluations_in_between_do_not_change_the_adapter(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_evaluations_in_between_do_not_change_the_adapter(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         job.run(base)
         settings = dataclasses.replace(job.trainer, eval_steps=2)
         measured = dataclasses.replace(job, root=tmp_path / "measured", trainer=settings)
@@ -244,7 +244,7 @@ class TestEvents:
         assert trained.eval_loss_after == host.of("evaluation")[-1].loss
         assert equal(job.adapter(), measured.adapter())
 
-    def test_nothing_held_out(self, base: Base, tmp_path: Path) -> None:
+    def test_nothing_held_out(self, base: BaseModel, tmp_path: Path) -> None:
         job = Job(tmp_path / "job", write_dataset(tmp_path / "set", held_out_rows=0), trainer=SHORT)
         host = RecordingHost()
         trained = job.run(base, host)
@@ -252,7 +252,7 @@ class TestEvents:
         assert not trained.HasField("eval_loss_before")
         assert not trained.HasField("eval_loss_after")
 
-    def test_rows_longer_than_the_context_are_cut_and_said_so(self, job: Job, base: Base) -> None:
+    def test_rows_longer_than_the_context_are_cut_and_said_so(self, job: Job, base: BaseModel) -> None:
         host = RecordingHost()
         dataclasses.replace(job, trainer=SHORT).run(dataclasses.replace(base, context_length=16), host)
         assert [note.text for note in host.of("note")] == [
@@ -264,7 +264,7 @@ class TestEvents:
 class TestOutput:
     """The finished folder."""
 
-    def test_is_one_that_peft_loads(self, job: Job, base: Base, model: Path) -> None:
+    def test_is_one_that_peft_loads(self, job: Job, base: BaseModel, model: Path) -> None:
         job.run(base)
         plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
         loaded = PeftModel.from_pretrained(plain, job.output).state_dict()
@@ -283,7 +283,7 @@ class TestOutput:
             ("/home/ann/models--org--tiny/snapshots/0123abc", "org/tiny"),
         ],
     )
-    def test_names_its_base_as_others_can_find_it(self, job: Job, base: Base, name: str, expected: str) -> None:
+    def test_names_its_base_as_others_can_find_it(self, job: Job, base: BaseModel, name: str, expected: str) -> None:
         dataclasses.replace(job, trainer=SHORT).run(dataclasses.replace(base, name=name))
         configs = sorted(job.root.rglob("adapter_config.json"))
         assert len(configs) > 1  # those of checkpoints, too
@@ -292,7 +292,7 @@ class TestOutput:
             assert config["base_model_name_or_path"] == expected
             assert config["revision"] == ("0123abc" if "snapshots" in name else None)
 
-    def test_replaces_what_an_earlier_attempt_left(self, job: Job, base: Base) -> None:
+    def test_replaces_what_an_earlier_attempt_left(self, job: Job, base: BaseModel) -> None:
         job.output.mkdir(parents=True)
         (job.output / "half").write_text("x")
         dataclasses.replace(job, trainer=SHORT).run(base)
@@ -303,14 +303,14 @@ class TestStopping:
     """Ends before the last step."""
 
     @pytest.mark.parametrize("breath", [1, 2, 6])
-    def test_cancelled_at_the_next_breath(self, job: Job, base: Base, breath: int) -> None:
+    def test_cancelled_at_the_next_breath(self, job: Job, base: BaseModel, breath: int) -> None:
         host = RecordingHost(cancel_at(breath))
         with pytest.raises(Cancelled):
             job.run(base, host)
         assert host.breaths == breath
         assert not job.output.exists()
 
-    def test_drained_after_its_step_with_a_checkpoint_and_then_goes_on(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_drained_after_its_step_with_a_checkpoint_and_then_goes_on(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         job = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, save_steps=100))
         whole = dataclasses.replace(job, root=tmp_path / "whole")
         expected = whole.run(base)
@@ -326,12 +326,14 @@ class TestStopping:
         assert job.run(base) == expected
         assert equal(job.adapter(), whole.adapter())
 
-    def test_drained_before_the_first_step(self, job: Job, base: Base) -> None:
+    def test_drained_before_the_first_step(self, job: Job, base: BaseModel) -> None:
         with pytest.raises(ShuttingDown):
             job.run(base, RecordingHost(is_draining=True))
         assert not job.checkpoints.exists()
 
-    def test_drained_in_the_last_evaluation_measures_it_when_it_is_back(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_drained_in_the_last_evaluation_measures_it_when_it_is_back(
+        self, job: Job, base: BaseModel, tmp_path: Path
+    ) -> None:
         job = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, per_device_eval_batch_size=1))
         whole = dataclasses.replace(job, root=tmp_path / "whole")
         expected = whole.run(base)
@@ -347,7 +349,7 @@ class TestStopping:
         assert [e.step for e in again.of("evaluation")] == [6]
         assert equal(job.adapter(), whole.adapter())
 
-    def test_a_loss_that_is_not_finite(self, job: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_loss_that_is_not_finite(self, job: Job, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
         real = LoraTrainer.compute_loss
         steps = 0
 
@@ -364,7 +366,7 @@ class TestStopping:
 
     @pytest.mark.parametrize(("step", "said"), [(1, "before anything was trained"), (2, "The gradient of step 2")])
     def test_a_gradient_that_is_not_finite(
-        self, job: Job, base: Base, monkeypatch: pytest.MonkeyPatch, step: int, said: str
+        self, job: Job, base: BaseModel, monkeypatch: pytest.MonkeyPatch, step: int, said: str
     ) -> None:
         real = LoraTrainer.training_step
 
@@ -381,7 +383,7 @@ class TestStopping:
         assert not job.output.exists()
         assert not job.checkpoints.exists()
 
-    def test_memory_and_disk_in_our_words(self, job: Job, base: Base) -> None:
+    def test_memory_and_disk_in_our_words(self, job: Job, base: BaseModel) -> None:
         def refuse(error: Exception) -> RecordingHost:
             def on_breath(count: int) -> None:
                 raise error
@@ -400,32 +402,32 @@ class TestStopping:
 class TestRefused:
     """Bad input, before anything is computed."""
 
-    def test_nothing_to_learn(self, base: Base, tmp_path: Path) -> None:
+    def test_nothing_to_learn(self, base: BaseModel, tmp_path: Path) -> None:
         from datasets import Dataset, DatasetDict
 
         DatasetDict({"train": Dataset.from_dict({"text": ["", ""]})}).save_to_disk(str(tmp_path / "set"))
         with pytest.raises(BadData, match="has a token to learn"):
             Job(tmp_path / "job", tmp_path / "set").run(base)
 
-    def test_no_text(self, base: Base, tmp_path: Path) -> None:
+    def test_no_text(self, base: BaseModel, tmp_path: Path) -> None:
         from datasets import Dataset, DatasetDict
 
         DatasetDict({"train": Dataset.from_dict({"story": ["a"]})}).save_to_disk(str(tmp_path / "set"))
         with pytest.raises(BadData, match="Nothing can be learned of a dataset with the columns story"):
             Job(tmp_path / "job", tmp_path / "set").run(base)
 
-    def test_no_dataset(self, base: Base, tmp_path: Path) -> None:
+    def test_no_dataset(self, base: BaseModel, tmp_path: Path) -> None:
         (tmp_path / "set").mkdir()
         with pytest.raises(Damaged, match="prepare it again"):
             Job(tmp_path / "job", tmp_path / "set").run(base)
 
-    def test_settings_out_of_bounds(self, job: Job, base: Base) -> None:
+    def test_settings_out_of_bounds(self, job: Job, base: BaseModel) -> None:
         with pytest.raises(InvalidRequest, match=r"trainer\.learning_rate: is 11\.0"):
             dataclasses.replace(job, trainer=TrainerSettings(learning_rate=11.0)).run(base)
         with pytest.raises(InvalidRequest, match=r"lora\.r: is 2000"):
             dataclasses.replace(job, lora=LoraSettings(r=2000)).run(base)
 
-    def test_a_tokenizer_without_an_end(self, job: Job, base: Base) -> None:
+    def test_a_tokenizer_without_an_end(self, job: Job, base: BaseModel) -> None:
         base.tokenizer.eos_token = None
         with pytest.raises(UnsupportedModel, match="no end-of-text token"):
             job.run(base)
@@ -470,7 +472,7 @@ class TestBase:
         assert {name: p.requires_grad for name, p in base.model.named_parameters()} == flags
 
     @pytest.mark.parametrize("ending", ["done", "cancelled", "failed"])
-    def test_however_it_ends(self, job: Job, base: Base, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_however_it_ends(self, job: Job, base: BaseModel, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
         base.model.lm_head.weight.requires_grad_(True)
         flags = {name: p.requires_grad for name, p in base.model.named_parameters()}
         config = base.model.config.to_dict()
@@ -507,7 +509,7 @@ class TestBase:
         assert not any(module._forward_hooks for module in base.model.modules())
         assert base.model.config.to_dict() == config
 
-    def test_a_cancelled_run_does_not_disturb_the_next(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_a_cancelled_run_does_not_disturb_the_next(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         job.run(base)
         with pytest.raises(Cancelled):
             dataclasses.replace(job, root=tmp_path / "cancelled").run(base, RecordingHost(cancel_at(5)))
@@ -524,7 +526,7 @@ class TestBase:
         for left, right in zip(exact.of("train"), rounded.of("train"), strict=True):
             assert right.loss == pytest.approx(left.loss, rel=0.02)
 
-    def test_the_dataset_folder_is_not_written_to(self, job: Job, base: Base, dataset: Path) -> None:
+    def test_the_dataset_folder_is_not_written_to(self, job: Job, base: BaseModel, dataset: Path) -> None:
         before = sorted(dataset.rglob("*"))
         dataclasses.replace(job, trainer=dataclasses.replace(SHORT, packing=True)).run(base)
         assert sorted(dataset.rglob("*")) == before

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from smolorad.domain import LoraSettings
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.errors import BadState, Cancelled, Damaged
 from smolorad.link.v1 import link_pb2 as pb
 from tests.tiny import tiny_model
@@ -38,7 +38,7 @@ def one_thread() -> object:
 
 
 @pytest.fixture
-def base(model: Path) -> Base:
+def base(model: Path) -> BaseModel:
     return read_base(model)
 
 
@@ -54,7 +54,7 @@ def job(tmp_path: Path, dataset: Path, request: pytest.FixtureRequest) -> Job:
 
 
 @pytest.fixture
-def undisturbed(base: Base, job: Job, tmp_path: Path) -> tuple[Job, pb.Trained]:
+def undisturbed(base: BaseModel, job: Job, tmp_path: Path) -> tuple[Job, pb.Trained]:
     whole = dataclasses.replace(job, root=tmp_path / "whole")
     return whole, whole.run(base)
 
@@ -92,7 +92,7 @@ def kill_at(job: Job, model: Path, *, point: str = "never", line: str = "failpoi
     ],
 )
 def test_killed(
-    job: Job, base: Base, model: Path, undisturbed: tuple[Job, pb.Trained], point: str, line: str, goes_on_from: int | None
+    job: Job, base: BaseModel, model: Path, undisturbed: tuple[Job, pb.Trained], point: str, line: str, goes_on_from: int | None
 ) -> None:
     kill_at(job, model, point=point, line=line)
     host = RecordingHost()
@@ -106,7 +106,7 @@ def test_killed(
     assert job.saved_steps() == [4, 6]
 
 
-def test_reports_after_a_resume_are_those_of_an_undisturbed_run(job: Job, base: Base, tmp_path: Path) -> None:
+def test_reports_after_a_resume_are_those_of_an_undisturbed_run(job: Job, base: BaseModel, tmp_path: Path) -> None:
     whole, resumed = RecordingHost(), RecordingHost()
     dataclasses.replace(job, root=tmp_path / "whole").run(base, whole)
     with pytest.raises(Cancelled):
@@ -122,7 +122,7 @@ def test_reports_after_a_resume_are_those_of_an_undisturbed_run(job: Job, base: 
     [LoraSettings(init_lora_weights="pissa"), LoraSettings(use_dora=True), LoraSettings(modules_to_save=("norm",))],
     ids=["pissa", "dora", "modules_to_save"],
 )
-def test_resumes_whatever_the_adapter_is(job: Job, base: Base, tmp_path: Path, lora: LoraSettings) -> None:
+def test_resumes_whatever_the_adapter_is(job: Job, base: BaseModel, tmp_path: Path, lora: LoraSettings) -> None:
     job = dataclasses.replace(job, lora=lora, trainer=dataclasses.replace(job.trainer, neftune_noise_alpha=3.0))
     whole = dataclasses.replace(job, root=tmp_path / "whole")
     whole.run(base)
@@ -133,7 +133,7 @@ def test_resumes_whatever_the_adapter_is(job: Job, base: Base, tmp_path: Path, l
 
 
 @pytest.mark.parametrize("steps_of_an_epoch", [1, 2, 3])
-def test_resumes_at_the_border_of_an_epoch(job: Job, base: Base, tmp_path: Path, steps_of_an_epoch: int) -> None:
+def test_resumes_at_the_border_of_an_epoch(job: Job, base: BaseModel, tmp_path: Path, steps_of_an_epoch: int) -> None:
     data = write_dataset(tmp_path / "small", train_rows=2 * steps_of_an_epoch - 1)  # the last step is short of a row
     job = dataclasses.replace(job, dataset=data)
     whole = dataclasses.replace(job, root=tmp_path / "whole")
@@ -158,7 +158,7 @@ class TestTorn:
             ("adapter_model.safetensors", "flipped"),
         ],
     )
-    def test_newest(self, job: Job, base: Base, undisturbed: tuple[Job, pb.Trained], file: str, damage: str) -> None:
+    def test_newest(self, job: Job, base: BaseModel, undisturbed: tuple[Job, pb.Trained], file: str, damage: str) -> None:
         with pytest.raises(Cancelled):
             job.run(base, RecordingHost(cancel_at(1 + job.micro_steps * 4 + 1)))
         assert job.saved_steps() == [2, 4]
@@ -178,7 +178,7 @@ class TestTorn:
         assert equal(job.adapter(), undisturbed[0].adapter())
         assert job.saved_steps() == [4, 6]
 
-    def test_all(self, job: Job, base: Base, undisturbed: tuple[Job, pb.Trained]) -> None:
+    def test_all(self, job: Job, base: BaseModel, undisturbed: tuple[Job, pb.Trained]) -> None:
         job.run(base)
         for folder in job.checkpoints.iterdir():
             (folder / "manifest.json").write_text("{")
@@ -192,12 +192,12 @@ class TestAnotherRun:
     """A checkpoint is continued by the run that wrote it, or not at all."""
 
     @pytest.fixture
-    def begun(self, job: Job, base: Base) -> Job:
+    def begun(self, job: Job, base: BaseModel) -> Job:
         with pytest.raises(Cancelled):
             job.run(base, RecordingHost(cancel_at(1 + job.micro_steps * 2 + 1)))
         return job
 
-    def test_settings(self, begun: Job, base: Base) -> None:
+    def test_settings(self, begun: Job, base: BaseModel) -> None:
         for other in (
             dataclasses.replace(begun, lora=LoraSettings(r=4, lora_dropout=0.2)),
             dataclasses.replace(begun, trainer=dataclasses.replace(begun.trainer, max_steps=7)),
@@ -206,16 +206,16 @@ class TestAnotherRun:
                 other.run(base)
         assert begun.saved_steps() == [2]
 
-    def test_dataset(self, begun: Job, base: Base, tmp_path: Path) -> None:
+    def test_dataset(self, begun: Job, base: BaseModel, tmp_path: Path) -> None:
         other = dataclasses.replace(begun, dataset=write_dataset(tmp_path / "other", train_rows=11))
         with pytest.raises(BadState, match="with other dataset than"):
             other.run(base)
 
-    def test_base(self, begun: Job, base: Base) -> None:
+    def test_base(self, begun: Job, base: BaseModel) -> None:
         with pytest.raises(BadState, match="with other base than"):
             begun.run(dataclasses.replace(base, fingerprint="0" * 64))
 
-    def test_libraries_may_differ_and_it_is_said(self, begun: Job, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_libraries_may_differ_and_it_is_said(self, begun: Job, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("smolorad.engine.train.checkpoint.version", lambda name: "99" if name == "torch" else "")
         monkeypatch.setattr("smolorad.engine.train.checkpoint._LIBRARIES", ("torch",))
         host = RecordingHost()
@@ -224,7 +224,7 @@ class TestAnotherRun:
         assert f"torch {torch.__version__.split('+')[0]}" in notes
         assert "is now 99" in notes
 
-    def test_a_published_dataset_is_checked(self, job: Job, base: Base) -> None:
+    def test_a_published_dataset_is_checked(self, job: Job, base: BaseModel) -> None:
         from smolorad import publish
 
         stage = write_dataset(job.root / "made")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolorad.domain import LoraSettings, TrainerSettings
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train.lora import linear_names, lora_config, resolved
 from smolorad.engine.train.trl_config import Setting, sft_config
 from smolorad.errors import InvalidRequest
@@ -20,13 +20,13 @@ from tests.unit.engine.train.train_kit import read_base
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModel]:
     folder = tmp_path_factory.mktemp("models")
     return {name: read_base(tiny_model(folder / name, name)) for name in ("llama", "gpt2", "gpt_neox")}
 
 
 @pytest.fixture(scope="module")
-def llama(bases: dict[str, Base]) -> Any:
+def llama(bases: dict[str, BaseModel]) -> Any:
     return bases["llama"].model
 
 
@@ -146,11 +146,11 @@ class TestTargets:
         ("architecture", "expected"),
         [("llama", {"q_proj", "v_proj"}), ("gpt2", {"c_attn"}), ("gpt_neox", {"query_key_value"})],
     )
-    def test_by_default(self, bases: dict[str, Base], architecture: str, expected: set[str]) -> None:
+    def test_by_default(self, bases: dict[str, BaseModel], architecture: str, expected: set[str]) -> None:
         assert lora_config(LoraSettings(), bases[architecture].model).target_modules == expected
 
     @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
-    def test_all_linear_is_every_linear_module_but_the_head(self, bases: dict[str, Base], architecture: str) -> None:
+    def test_all_linear_is_every_linear_module_but_the_head(self, bases: dict[str, BaseModel], architecture: str) -> None:
         model = bases[architecture].model
         config = lora_config(LoraSettings(target_modules=("all-linear",)), model)
         assert config.target_modules == set(linear_names(model))
@@ -198,7 +198,7 @@ def test_refused(llama: Any, field: str, settings: dict[str, Any], words: str) -
 
 
 @given(name=st.text(max_size=20))
-def test_any_name_is_a_module_or_refused(bases: dict[str, Base], name: str) -> None:
+def test_any_name_is_a_module_or_refused(bases: dict[str, BaseModel], name: str) -> None:
     model = bases["llama"].model
     try:
         config = lora_config(LoraSettings(target_modules=(name,)), model)

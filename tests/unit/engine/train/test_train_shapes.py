@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer
 
 from smolorad.domain import ChatMessage, LoraSettings, TrainerSettings
 from smolorad.engine.adapters.registry import read_adapter
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.errors import BadData, Cancelled, InvalidRequest, WrongBase
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, spec
@@ -57,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def base(model: Path) -> Base:
+def base(model: Path) -> BaseModel:
     return read_base(model)
 
 
@@ -65,7 +65,7 @@ def notes(host: RecordingHost) -> str:
     return " ".join(note.text for note in host.of("note"))
 
 
-def test_completions_as_trl_trains_them(base: Base, model: Path, tmp_path: Path) -> None:
+def test_completions_as_trl_trains_them(base: BaseModel, model: Path, tmp_path: Path) -> None:
     job = Job(tmp_path / "job", write_columns(tmp_path / "set", **COMPLETIONS), LORA, SETTINGS)
     host = RecordingHost()
     trained = job.run(base, host)
@@ -77,7 +77,7 @@ def test_completions_as_trl_trains_them(base: Base, model: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("shape", ["completions", "conversations"])
-def test_both_trainers_learn_the_same(base: Base, tmp_path: Path, shape: str) -> None:
+def test_both_trainers_learn_the_same(base: BaseModel, tmp_path: Path, shape: str) -> None:
     columns: dict[str, list[Any]] = dict(COMPLETIONS)
     if shape == "conversations":
         base.tokenizer.chat_template = CHATML
@@ -106,7 +106,7 @@ def _talk(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def test_a_run_in_which_nothing_is_learned_is_refused(base: Base, tmp_path: Path) -> None:
+def test_a_run_in_which_nothing_is_learned_is_refused(base: BaseModel, tmp_path: Path) -> None:
     long = {"prompt": [" ".join(texts(40))] * 2, "completion": ["bread", "salt"]}
     settings = dataclasses.replace(SETTINGS, max_length=16)
     job = Job(tmp_path / "job", write_columns(tmp_path / "long", **long), LORA, settings)
@@ -125,7 +125,7 @@ def test_a_run_in_which_nothing_is_learned_is_refused(base: Base, tmp_path: Path
 
 @pytest.mark.parametrize(("max_length", "cut"), [(64, "4 rows are"), (500, "")])
 @pytest.mark.parametrize("chat", [False, True])
-def test_how_many_rows_are_cut_is_said(base: Base, tmp_path: Path, chat: bool, max_length: int, cut: str) -> None:
+def test_how_many_rows_are_cut_is_said(base: BaseModel, tmp_path: Path, chat: bool, max_length: int, cut: str) -> None:
     base.tokenizer.chat_template = CHATML
     long, short = " ".join(texts(5)), "sun"
     rows = [long] * 4 + [short] * 3
@@ -151,7 +151,7 @@ def test_how_many_rows_are_cut_is_said(base: Base, tmp_path: Path, chat: bool, m
         ({"warmup_steps": 100, "num_train_epochs": 1.0}, "is never reached"),
     ],
 )
-def test_a_warm_up_that_does_not_end_is_said(base: Base, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_warm_up_that_does_not_end_is_said(base: BaseModel, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     host = RecordingHost()
     settings = dataclasses.replace(SETTINGS, learning_rate=0.01, logging_steps=1, **changes)
     Job(tmp_path / "job", write_columns(tmp_path / "set", text=texts(8)), LORA, settings).run(base, host)
@@ -169,7 +169,7 @@ class TestPreferences:
         settings = dataclasses.replace(SETTINGS, beta=0.3, save_steps=2)
         return Job(tmp_path / "job", write_columns(tmp_path / "set", held_out_rows=2, **PAIRS), LORA, settings)
 
-    def test_as_trl_trains_them(self, job: Job, base: Base, model: Path, tmp_path: Path) -> None:
+    def test_as_trl_trains_them(self, job: Job, base: BaseModel, model: Path, tmp_path: Path) -> None:
         before = weights_of(base)
         host = RecordingHost()
         trained = job.run(base, host)
@@ -201,7 +201,7 @@ class TestPreferences:
         assert [e.step for e in host.of("evaluation")] == [0, 4]
         assert trained.eval_loss_before == pytest.approx(0.6931, abs=1e-3)
 
-    def test_conversations_are_sampled_as_such(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_conversations_are_sampled_as_such(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         base.tokenizer.chat_template = CHATML
         talks = [[_talk(*pair) for pair in zip(PAIRS["prompt"], PAIRS[name], strict=True)] for name in ("chosen", "rejected")]
         columns = {"prompt": [talk[:1] for talk in talks[0]]}
@@ -213,7 +213,7 @@ class TestPreferences:
         asked = spec(messages=(ChatMessage("user", "why"),), max_tokens=6)
         assert host.of("sample")[-1].text == finish(begin(base, asked, read_adapter(base, job.output)))[0]
 
-    def test_goes_on_from_a_checkpoint(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_goes_on_from_a_checkpoint(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         whole = dataclasses.replace(job, root=tmp_path / "whole")
         whole.run(base)
         with pytest.raises(Cancelled):
@@ -221,7 +221,7 @@ class TestPreferences:
         job.run(base)
         assert equal(job.adapter(), whole.adapter())
 
-    def test_refuses_what_does_not_go_with_pairs(self, job: Job, base: Base) -> None:
+    def test_refuses_what_does_not_go_with_pairs(self, job: Job, base: BaseModel) -> None:
         for lora, settings, field in (
             (dataclasses.replace(LORA, init_lora_weights="pissa"), job.trainer, "lora.init_lora_weights"),
             (LORA, dataclasses.replace(job.trainer, packing=True), "trainer.packing"),
@@ -235,14 +235,14 @@ class TestFromAnotherAdapter:
     """Goes on from an adapter's weights, in its shape."""
 
     @pytest.fixture
-    def first(self, base: Base, tmp_path: Path) -> Job:
+    def first(self, base: BaseModel, tmp_path: Path) -> Job:
         lora = LoraSettings(r=3, lora_alpha=6, lora_dropout=0.0, target_modules=("all-linear",), modules_to_save=("norm",))
         job = Job(tmp_path / "first", write_dataset(tmp_path / "set"), lora, SETTINGS)
         job.run(base)
         return job
 
     @pytest.mark.parametrize("trainer", ["fast", "plain"])
-    def test_its_weights_are_the_start(self, first: Job, base: Base, tmp_path: Path, trainer: str) -> None:
+    def test_its_weights_are_the_start(self, first: Job, base: BaseModel, tmp_path: Path, trainer: str) -> None:
         still = dataclasses.replace(SETTINGS, max_steps=1, learning_rate=1e-12, trainer=trainer)
         host = RecordingHost()
         second = dataclasses.replace(first, root=tmp_path / "second", trainer=still, parent=first.output)
@@ -257,7 +257,7 @@ class TestFromAnotherAdapter:
         dataclasses.replace(first, root=tmp_path / "again").run(base, whole)
         assert before == pytest.approx(whole.of("evaluation")[-1].loss, rel=1e-5)
 
-    def test_resumes(self, first: Job, base: Base, tmp_path: Path) -> None:
+    def test_resumes(self, first: Job, base: BaseModel, tmp_path: Path) -> None:
         settings = dataclasses.replace(SETTINGS, save_steps=2)
         whole = dataclasses.replace(first, root=tmp_path / "whole", parent=first.output, trainer=settings)
         whole.run(base)
@@ -267,7 +267,7 @@ class TestFromAnotherAdapter:
         cut.run(base)
         assert equal(cut.adapter(), whole.adapter())
 
-    def test_pairs_after_texts(self, first: Job, base: Base, tmp_path: Path) -> None:
+    def test_pairs_after_texts(self, first: Job, base: BaseModel, tmp_path: Path) -> None:
         pairs = write_columns(tmp_path / "pairs", **PAIRS)
         job = dataclasses.replace(first, root=tmp_path / "pairs-job", dataset=pairs, parent=first.output)
         host = RecordingHost()
@@ -291,7 +291,7 @@ class TestEarlyStopping:
         )
         return Job(tmp_path / "job", write_dataset(tmp_path / "set"), LORA, settings)
 
-    def test_publishes_the_best(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_publishes_the_best(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         host = RecordingHost()
         trained = job.run(base, host)
         losses = {e.step: e.loss for e in host.of("evaluation") if e.step}
@@ -311,7 +311,7 @@ class TestEarlyStopping:
             whole.run(base, RecordingHost(stop_there))
         assert equal(job.adapter(), load_file(reached / "adapter_model.safetensors"))
 
-    def test_resumes_into_the_same_end(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_resumes_into_the_same_end(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         whole = dataclasses.replace(job, root=tmp_path / "whole")
         expected = whole.run(base)
         with pytest.raises(Cancelled):
@@ -320,7 +320,7 @@ class TestEarlyStopping:
         assert equal(job.adapter(), whole.adapter())
         assert job.run(base) == expected  # its end is in the checkpoint; no step more
 
-    def test_needs_something_held_out(self, job: Job, base: Base, tmp_path: Path) -> None:
+    def test_needs_something_held_out(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
         data = write_dataset(tmp_path / "none", held_out_rows=0)
         with pytest.raises(InvalidRequest, match="early_stopping_patience"):
             dataclasses.replace(job, dataset=data).run(base)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from smolora.v1 import common_pb2
-from smolorad.engine.train.warmup import Early
+from smolorad.engine.train.warmup import WarmUp
 from smolorad.link.v1 import link_pb2 as pb
 from tests.engine_process import engine_process
 
 
 def test_it_is_done_once_and_waited_for() -> None:
     done: list[str] = []
-    early = Early(lambda: done.append(threading.current_thread().name))
+    early = WarmUp(lambda: done.append(threading.current_thread().name))
     early.wait()
     assert done == []
     early.start()
@@ -28,7 +28,7 @@ def test_it_is_done_once_and_waited_for() -> None:
 
 
 def test_what_cannot_be_imported_is_told_by_who_needs_it(caplog: pytest.LogCaptureFixture) -> None:
-    early = Early(lambda: importlib.import_module("smolorad.engine.nowhere") and None)
+    early = WarmUp(lambda: importlib.import_module("smolorad.engine.nowhere") and None)
     early.start()
     early.wait()
     assert "nowhere" in caplog.text

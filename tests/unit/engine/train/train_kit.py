@@ -17,11 +17,11 @@ from trl import SFTConfig, SFTTrainer
 
 from smolora.v1 import settings_pb2
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
-from smolorad.engine.model.base_model import Base, Whole
+from smolorad.engine.model.base_model import BaseModel, TransformersModel
 from smolorad.engine.model.model_text import model_text
-from smolorad.engine.model.runner import Steps
-from smolorad.engine.model.torch_runner import TorchSpeaker
-from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.model.runner import CacheSupport
+from smolorad.engine.model.torch_runner import TorchRunner
+from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.engine.train.run import train
 from smolorad.errors import Cancelled
@@ -57,14 +57,14 @@ def write_columns(folder: Path, held_out_rows: int = 0, **columns: list[Any]) ->
     return folder
 
 
-def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
+def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
     """A model folder as the engine holds it: in eval mode, frozen."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     end_ids = frozenset({tokenizer.eos_token_id})
     vocabulary = Vocabulary(tokenizer, end_ids)
-    whole = Whole(model, tokenizer)
-    return Base(
+    whole = TransformersModel(model, tokenizer)
+    return BaseModel(
         whole=lambda: whole,
         tokenizer=tokenizer,
         name="tiny",
@@ -81,12 +81,12 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> Base:
         end_ids=end_ids,
         text=model_text(tokenizer, end_ids),
         vocabulary=vocabulary,
-        constraints=Constraints(vocabulary),
-        speaker=TorchSpeaker(model, Steps.CHUNKS),
+        constraints=GrammarCache(vocabulary),
+        speaker=TorchRunner(model, CacheSupport.CHUNKS),
     )
 
 
-def weights_of(base: Base) -> str:
+def weights_of(base: BaseModel) -> str:
     """SHA-256 over every parameter and buffer of the base."""
     digest = hashlib.sha256()
     for name, tensor in sorted(base.model.state_dict(keep_vars=True).items()):
@@ -105,7 +105,7 @@ class RecordingHost:
     is_draining: bool = False
     snapshot: Callable[[], Any] | None = None
 
-    def breathe(self, call: int) -> None:
+    def yield_to_requests(self, call: int) -> None:
         assert call == CALL
         self.breaths += 1
         self.on_breath(self.breaths)
@@ -186,7 +186,7 @@ class Job:
             tensorboard_path=str(self.board or ""),
         )
 
-    def run(self, base: Base, host: RecordingHost | None = None) -> pb.Trained:
+    def run(self, base: BaseModel, host: RecordingHost | None = None) -> pb.Trained:
         return train(self.command, CALL, base, host or RecordingHost())
 
     def adapter(self) -> dict[str, torch.Tensor]:

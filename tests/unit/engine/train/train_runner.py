@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from smolorad import publish
+from smolorad.engine.train import run
 from smolorad.engine.train.fast.trainer import FastTrainer
-from smolorad.engine.train.run import run
 from smolorad.engine.train.trainer import LoraTrainer
 from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from smolorad.engine.model.folder import facts
 from smolorad.engine.worker.fetch import fetch
-from smolorad.engine.worker.progress import tell_nobody
+from smolorad.engine.worker.progress import no_progress
 from smolorad.errors import Cancelled, Damaged, NotFound, UnsupportedModel
 from smolorad.link.v1 import link_pb2 as pb
 from tests.hub import Hub, running_hub
@@ -182,7 +182,7 @@ def test_a_hub_model_with_pickles_alone_is_refused(worker: Worker, hub: Hub, mod
 
 
 def bring(source: Path, output: Path | None, cache: Path) -> Path:
-    return Path(fetch(str(source), output=output, cache=cache, report=tell_nobody).path)
+    return Path(fetch(str(source), output=output, cache=cache, report=no_progress).path)
 
 
 def test_a_folder_is_copied_plainly(model: Path, tmp_path: Path) -> None:
@@ -232,5 +232,5 @@ def test_code_comes_only_where_it_is_allowed(model: Path, tmp_path: Path) -> Non
     (strange / "modeling_strange.py").write_text("raise SystemExit('ran')\n")
     with pytest.raises(UnsupportedModel, match="allow_remote_code"):
         bring(strange, tmp_path / "output", tmp_path)
-    fetch(str(strange), output=tmp_path / "output", cache=tmp_path, report=tell_nobody, trust_remote_code=True)
+    fetch(str(strange), output=tmp_path / "output", cache=tmp_path, report=no_progress, trust_remote_code=True)
     assert (tmp_path / "output" / "modeling_strange.py").is_file()

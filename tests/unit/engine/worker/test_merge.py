@@ -19,7 +19,7 @@ from smolorad.domain import Dtype, PhaseProgress
 from smolorad.engine.model.folder import facts
 from smolorad.engine.worker import merge_check
 from smolorad.engine.worker.merge import attach, merge, merged
-from smolorad.engine.worker.merge_prefetch import look_ahead
+from smolorad.engine.worker.merge_prefetch import prefetch
 from smolorad.errors import Cancelled, Damaged, MergeMismatch, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
 from smolorad.link.v1 import link_pb2 as pb
 from tests.tiny import tiny_model
@@ -162,7 +162,7 @@ def test_the_proof_catches(fault: str, base: Path, adapter: Path) -> None:
             layer.scaling["default"] *= 1.05 if fault == "wrong scale" else 0.0
         wrong = merged(adapted)
     with pytest.raises(MergeMismatch, match="logits differ"):
-        merge_check.hold_equal(unmerged, merge_check.logits_of(wrong, batches), bound)
+        merge_check.check_close(unmerged, merge_check.logits_of(wrong, batches), bound)
 
 
 def test_a_right_merge_is_far_from_the_bound(base: Path, adapter: Path) -> None:
@@ -170,13 +170,13 @@ def test_a_right_merge_is_far_from_the_bound(base: Path, adapter: Path) -> None:
     adapted = attach(load(base), adapter, base.name)
     unmerged = merge_check.logits_of(adapted, batches)
     bound = merge_check.bound_for(unmerged)
-    assert merge_check.hold_equal(unmerged, merge_check.logits_of(merged(adapted), batches), bound) < bound / 5
+    assert merge_check.check_close(unmerged, merge_check.logits_of(merged(adapted), batches), bound) < bound / 5
 
 
 def test_not_a_number_is_never_equal() -> None:
     good = [torch.ones(2, 3)]
     with pytest.raises(MergeMismatch):
-        merge_check.hold_equal(good, [torch.full((2, 3), torch.nan)], 1.0)
+        merge_check.check_close(good, [torch.full((2, 3), torch.nan)], 1.0)
 
 
 def test_a_merge_that_differs_writes_nothing(
@@ -324,7 +324,7 @@ def test_a_base_that_is_not_as_it_was_published(base: Path, adapter: Path, tmp_p
 
 def test_what_is_known_ahead_counts_until_a_file_changes(base: Path, adapter: Path, tmp_path: Path) -> None:
     publish.publish(Path(shutil.copytree(base, tmp_path / "stage")), tmp_path / "m", {})
-    ahead = look_ahead(tmp_path / "m")
+    ahead = prefetch(tmp_path / "m")
     assert ahead is not None
     assert ahead.holds(tmp_path / "m")
     assert not ahead.holds(base)
@@ -336,7 +336,7 @@ def test_what_is_known_ahead_counts_until_a_file_changes(base: Path, adapter: Pa
     assert not ahead.holds(tmp_path / "m")
     with pytest.raises(Damaged, match="not as it was published"):
         merge(tmp_path / "m", adapter, tmp_path / "output", ahead=ahead)
-    assert look_ahead(tmp_path / "m") is None
+    assert prefetch(tmp_path / "m") is None
 
 
 def test_the_sums_are_those_of_the_files(base: Path, adapter: Path, tmp_path: Path) -> None:

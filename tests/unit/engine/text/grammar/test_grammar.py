@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from smolorad.domain import ChatMessage, FinishReason, GenerateSpec, ResponseFormat, Sampling
-from smolorad.engine.adapters.registry import Adapters
-from smolorad.engine.generate.sampler import Sampler, Surroundings
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.generate.sampler import Sampler, SamplingContext
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.text.detokenizer import Verbatim
 from smolorad.engine.text.grammar import grammar
-from smolorad.engine.text.grammar.grammar import Constraints
+from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -54,11 +54,11 @@ class Babbler:
         self.tokenizer = tokenizer
         self.end_ids = frozenset({tokenizer.eos_token_id})
         self.vocabulary = Vocabulary(tokenizer, self.end_ids)
-        self.constraints = Constraints(self.vocabulary)
+        self.constraints = GrammarCache(self.vocabulary)
 
     def say(self, form: ResponseFormat, seed: int, *, most: int = 600, **sampling: Any) -> str | None:
         """A complete answer; None where it was not complete after `most` tokens."""
-        around = Surroundings(1, self.end_ids, constraint=self.constraints.of(form))
+        around = SamplingContext(1, self.end_ids, constraint=self.constraints.of(form))
         sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": seed, **sampling}), around)
         generator, text = np.random.default_rng(seed), Verbatim(self.vocabulary)
         tokens, pieces = [1], []  # the prompt is one token
@@ -227,7 +227,7 @@ def test_settings_that_forbid_what_the_form_needs_give_way(babbler: Babbler) -> 
         (ResponseFormat(regex=r"[^\x00-\U0010ffff]"), "regex: cannot be guaranteed (no text fulfils it); simplify it"),
     ],
 )
-def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(llama: Base, form: ResponseFormat, says: str) -> None:
+def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(llama: BaseModel, form: ResponseFormat, says: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(says)) as refused:
         begin(llama, GenerateSpec(prompt="A", response_format=form))
     assert "\n" not in refused.value.message
@@ -236,7 +236,7 @@ def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(llama: Base
 
 def test_forms_are_kept_for_the_next_answer_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = tiny_tokenizer()
-    constraints = Constraints(Vocabulary(tokenizer, [tokenizer.eos_token_id]), limit=2)
+    constraints = GrammarCache(Vocabulary(tokenizer, [tokenizer.eos_token_id]), limit=2)
     compiled: list[ResponseFormat] = []
     compile_ = constraints._compile
     monkeypatch.setattr(constraints, "_compile", lambda form: (compiled.append(form), compile_(form))[1])
@@ -246,7 +246,7 @@ def test_forms_are_kept_for_the_next_answer_and_only_so_many(monkeypatch: pytest
     assert compiled == [one, two, three, two]
 
 
-def test_answers_of_one_form_do_not_meet(llama: Base) -> None:
+def test_answers_of_one_form_do_not_meet(llama: BaseModel) -> None:
     form = ResponseFormat(regex="[a-z]{10}|[0-9]{10}")
     requests = [GenerateSpec(prompt="A", sampling=Sampling(seed=seed), response_format=form) for seed in range(6)]
     alone = [finish(begin(llama, request))[0] for request in requests]
@@ -264,27 +264,27 @@ def formed(form: ResponseFormat, **sampling: Any) -> GenerateSpec:
     return GenerateSpec(prompt="The quick brown fox", sampling=Sampling(**sampling), response_format=form)
 
 
-def test_an_answer_ends_as_soon_as_its_form_is_complete(llama: Base) -> None:
+def test_an_answer_ends_as_soon_as_its_form_is_complete(llama: BaseModel) -> None:
     text, outcome = finish(begin(llama, formed(by_schema({"const": [1, {"a": "b"}]}), temperature=0.0)))
     assert text == '[1, {"a": "b"}]'
     assert outcome.finish_reason is FinishReason.STOP
     assert not llama.end_ids & set(outcome.token_ids), "nothing else could come, so the end was not computed"
 
 
-def test_an_answer_that_is_cut_off_tells_it(llama: Base) -> None:
+def test_an_answer_that_is_cut_off_tells_it(llama: BaseModel) -> None:
     text, outcome = finish(begin(llama, formed(by_schema(PERSON), max_tokens=5, seed=1)))
     assert outcome.finish_reason is FinishReason.LENGTH
     with pytest.raises(json.JSONDecodeError):
         json.loads(text)
 
 
-def test_a_form_that_completes_with_the_last_token_is_complete(llama: Base) -> None:
+def test_a_form_that_completes_with_the_last_token_is_complete(llama: BaseModel) -> None:
     whole, outcome = finish(begin(llama, formed(ResponseFormat(regex="abc"), temperature=0.0)))
     again, last = finish(begin(llama, formed(ResponseFormat(regex="abc"), temperature=0.0, max_tokens=len(outcome.token_ids))))
     assert (again, last.finish_reason) == (whole, FinishReason.STOP) == ("abc", FinishReason.STOP)
 
 
-def test_a_stop_string_ends_it_where_it_comes(llama: Base) -> None:
+def test_a_stop_string_ends_it_where_it_comes(llama: BaseModel) -> None:
     form = ResponseFormat(regex="[a-z]{3}: [0-9]{3}")
     text, outcome = finish(begin(llama, formed(form, seed=1, stop=(": ",))))
     assert re.fullmatch("[a-z]{3}", text)
@@ -293,7 +293,7 @@ def test_a_stop_string_ends_it_where_it_comes(llama: Base) -> None:
     assert re.fullmatch(form.regex, text), "what was held back for a stop string comes at the end"
 
 
-def test_the_end_of_text_may_come_where_the_form_is_fulfilled_and_only_there(llama: Base) -> None:
+def test_the_end_of_text_may_come_where_the_form_is_fulfilled_and_only_there(llama: BaseModel) -> None:
     [end] = llama.end_ids
     wish = Sampling(temperature=0.0, logit_bias={end: 100.0})
     text, outcome = finish(begin(llama, GenerateSpec("A", sampling=wish, response_format=ResponseFormat(regex="[ab]{3,9}"))))
@@ -302,24 +302,24 @@ def test_the_end_of_text_may_come_where_the_form_is_fulfilled_and_only_there(lla
 
 
 @pytest.mark.parametrize("make", TOKENIZERS, ids=lambda make: make.__name__)
-def test_not_even_a_space_is_lost(make: Callable[[], Any], llama: Base) -> None:
+def test_not_even_a_space_is_lost(make: Callable[[], Any], llama: BaseModel) -> None:
     """Whose decoder drops the leading space, or tidies spaces before a comma, leaves an answer of a form as it is."""
     tokenizer = make()
     tokenizer.clean_up_tokenization_spaces = True
     vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
-    parts = {"vocabulary": vocabulary, "constraints": Constraints(vocabulary)}
+    parts = {"vocabulary": vocabulary, "constraints": GrammarCache(vocabulary)}
     base = dataclasses.replace(llama, tokenizer=tokenizer, end_ids=frozenset({tokenizer.eos_token_id}), **parts)
     assert finish(begin(base, formed(ResponseFormat(regex=" the fox , don't"), temperature=0.0)))[0] == " the fox , don't"
 
 
-def test_an_answer_that_is_cut_off_within_a_character_tells_that_too(llama: Base) -> None:
+def test_an_answer_that_is_cut_off_within_a_character_tells_that_too(llama: BaseModel) -> None:
     form = ResponseFormat(regex="[🧪🧫]")
     text, outcome = finish(begin(llama, formed(form, max_tokens=1)))
     assert (text, outcome.finish_reason) == ("�", FinishReason.LENGTH)
 
 
-def test_an_adapter_s_answer_has_its_form_too(llama: Base, llama_folder: Path, tmp_path: Path) -> None:
-    adapter = Adapters(llama).attach("a@1", make_adapter(llama_folder, tmp_path / "a"))
+def test_an_adapter_s_answer_has_its_form_too(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
+    adapter = AdapterRegistry(llama).attach("a@1", make_adapter(llama_folder, tmp_path / "a"))
     request = formed(by_schema(PERSON), seed=4, max_tokens=300)
     tuned, outcome = finish(begin(llama, request, adapter))
     VALIDATOR(PERSON).validate(json.loads(tuned))

@@ -12,7 +12,7 @@ import torch
 
 from smolorad.chat.folder import PARSE_SPECIAL, SPLITS_FILE
 from smolorad.domain import LoraSettings, TrainerSettings
-from smolorad.engine.model.base_model import Base
+from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train.fast import trainer as fast_trainer
 from smolorad.engine.train.fast import yield_points
 from smolorad.errors import Cancelled
@@ -46,14 +46,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModel]:
     folder = tmp_path_factory.mktemp("models")
     changes = {"gpt2": WITHOUT_DROPOUT}
     return {name: read_base(tiny_model(folder / name, name, **changes.get(name, {}))) for name in ARCHITECTURES}
 
 
 def both(
-    root: Path, dataset: Path, base: Base, lora: LoraSettings, settings: TrainerSettings = SETTINGS
+    root: Path, dataset: Path, base: BaseModel, lora: LoraSettings, settings: TrainerSettings = SETTINGS
 ) -> tuple[tuple[Job, RecordingHost], tuple[Job, RecordingHost]]:
     """A run of each trainer: the fast one, the plain one."""
     runs = []
@@ -83,7 +83,7 @@ def check_same(fast: tuple[Job, RecordingHost], plain: tuple[Job, RecordingHost]
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("targets", [(), ("all-linear",)], ids=["default", "all-linear"])
 def test_every_architecture(
-    bases: dict[str, Base], dataset: Path, tmp_path: Path, architecture: str, targets: tuple[str, ...]
+    bases: dict[str, BaseModel], dataset: Path, tmp_path: Path, architecture: str, targets: tuple[str, ...]
 ) -> None:
     lora = LoraSettings(r=4, lora_dropout=0.0, target_modules=targets)
     check_same(*both(tmp_path, dataset, bases[architecture], lora))
@@ -105,7 +105,7 @@ def test_every_architecture(
     ids=lambda lora: repr(lora).removeprefix("LoraSettings"),
 )
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:.*tied.*:UserWarning")
-def test_whatever_the_adapter_is(bases: dict[str, Base], dataset: Path, tmp_path: Path, lora: LoraSettings) -> None:
+def test_whatever_the_adapter_is(bases: dict[str, BaseModel], dataset: Path, tmp_path: Path, lora: LoraSettings) -> None:
     base = bases["qwen2"]  # has biases
     before = weights_of(base)
     check_same(*both(tmp_path, dataset, base, dataclasses.replace(lora, lora_dropout=0.0)))
@@ -123,13 +123,17 @@ def test_whatever_the_adapter_is(bases: dict[str, Base], dataset: Path, tmp_path
     ],
     ids=str,
 )
-def test_whatever_the_settings_are(bases: dict[str, Base], dataset: Path, tmp_path: Path, changes: dict[str, float]) -> None:
+def test_whatever_the_settings_are(
+    bases: dict[str, BaseModel], dataset: Path, tmp_path: Path, changes: dict[str, float]
+) -> None:
     check_same(
         *both(tmp_path, dataset, bases["llama"], LoraSettings(lora_dropout=0.0), dataclasses.replace(SETTINGS, **changes))
     )
 
 
-def test_however_a_step_is_cut(bases: dict[str, Base], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_however_a_step_is_cut(
+    bases: dict[str, BaseModel], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fast_trainer, "BUDGET", 25)
     fast, plain = both(tmp_path, dataset, bases["llama"], LoraSettings(lora_dropout=0.0))
     check_same(fast, plain)
@@ -144,7 +148,7 @@ def test_in_bf16_the_losses_are_close_to_those_of_the_plain_trainer(dataset: Pat
         assert left.loss == pytest.approx(right.loss, rel=0.02)
 
 
-def test_dropout_is_drawn_anew_but_as_the_seed_says(bases: dict[str, Base], dataset: Path, tmp_path: Path) -> None:
+def test_dropout_is_drawn_anew_but_as_the_seed_says(bases: dict[str, BaseModel], dataset: Path, tmp_path: Path) -> None:
     runs = {}
     for name, share in (("none", 0.0), ("one", 0.5), ("same", 0.5)):
         runs[name] = Job(tmp_path / name, dataset, LoraSettings(r=4, lora_dropout=share), SETTINGS)
@@ -156,7 +160,12 @@ def test_dropout_is_drawn_anew_but_as_the_seed_says(bases: dict[str, Base], data
 @pytest.mark.parametrize("work", [0.0, yield_points.WORK_FLOP], ids=["at every layer", "between micro-steps"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_generation_meanwhile_changes_nothing(
-    bases: dict[str, Base], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: float, checkpointing: bool
+    bases: dict[str, BaseModel],
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    work: float,
+    checkpointing: bool,
 ) -> None:
     base = bases["llama"]
     settings = dataclasses.replace(SETTINGS, gradient_checkpointing=checkpointing)
@@ -182,7 +191,7 @@ def test_generation_meanwhile_changes_nothing(
 
 
 def test_cancelled_in_the_middle_of_a_backward_pass(
-    bases: dict[str, Base], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bases: dict[str, BaseModel], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(yield_points, "WORK_FLOP", 0.0)
     base = bases["llama"]
@@ -201,7 +210,7 @@ def test_cancelled_in_the_middle_of_a_backward_pass(
 
 @pytest.mark.parametrize("trainer", ["fast", "plain"])
 def test_a_step_and_a_part_of_an_evaluation_without_a_scored_token(
-    bases: dict[str, Base], tmp_path: Path, trainer: str
+    bases: dict[str, BaseModel], tmp_path: Path, trainer: str
 ) -> None:
     texts = [END, "sun moon", "river stone", END, "bread"]  # the end of a text alone has nothing to be predicted from
     dataset = write_columns(tmp_path / "set", 2, text=texts)
@@ -257,7 +266,7 @@ def test_the_first_step_has_the_held_out_loss_of_its_rows(tmp_path: Path, archit
 
 
 def test_a_model_whose_own_loss_takes_no_count_trains_alike(
-    bases: dict[str, Base], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bases: dict[str, BaseModel], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = bases["llama"]
     monkeypatch.setattr(type(base.model), "accepts_loss_kwargs", False, raising=False)

@@ -15,9 +15,9 @@ from smolorad.engine.generate.logprobs import Logprobs
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt import encode, room
 from smolorad.engine.generate.sampler import Sampler, SamplingContext, with_seed
-from smolorad.engine.generate.sequence import Memory, Native, Sequence
+from smolorad.engine.generate.sequence import Memory, Sequence
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.native.decoder import NativeModel, Part
+from smolorad.engine.native.decoder import NativeModel, NativeRunner, Part
 from smolorad.engine.text.detokenizer import Detokeniser, Verbatim
 from smolorad.engine.text.stop_strings import StopStrings
 
@@ -147,6 +147,6 @@ class GenerationRequest:
 
 def _sequence(base: BaseModel, adapter: Adapter | None, prompt: Ids[int], sampler: Sampler, memory: Memory) -> Sequence:
     if adapter is not None:
-        return Sequence(adapter.speaker, prompt, sampler, adapter.native, memory, base.end_ids)
-    native = Native(base.native) if base.native is not None else None
-    return Sequence(base.speaker, prompt, sampler, native, memory, base.end_ids)
+        return Sequence(adapter.runner, prompt, sampler, adapter.native, memory, base.end_ids)
+    native = NativeRunner(base.native) if base.native is not None else None
+    return Sequence(base.runner, prompt, sampler, native, memory, base.end_ids)

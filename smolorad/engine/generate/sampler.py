@@ -17,7 +17,6 @@ import numpy as np
 from smolorad.domain import Sampling
 from smolorad.engine.generate.logits_processors import (
     Bias,
-    Ids,
     MinNewTokens,
     MinP,
     NoBadWords,
@@ -25,7 +24,6 @@ from smolorad.engine.generate.logits_processors import (
     OccurrencePenalties,
     Processor,
     RepetitionPenalty,
-    Scores,
     Temperature,
     TopK,
     TopP,
@@ -33,6 +31,7 @@ from smolorad.engine.generate.logits_processors import (
 )
 from smolorad.engine.generate.logprobs import Logprobs
 from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.runtime.dtypes import Ids, Scores
 from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.text.grammar.grammar import Grammar
 from smolorad.errors import InvalidRequest

@@ -13,19 +13,11 @@ from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt_lookup import Lookup
 from smolorad.engine.generate.sampler import Sampler
 from smolorad.engine.model.runner import CacheSupport, ModelRunner
-from smolorad.engine.native.decoder import MAX_ROWS, Lora, NativeModel, Part
+from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, NativeRunner, Part
 from smolorad.errors import NotFinite
 
 # Tokens of the prompt that one step computes: long enough to be efficient, short enough that others get their turn.
 PREFILL_CHUNK = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Native:
-    """The native step of a model, and the adapter in it."""
-
-    model: NativeModel
-    lora: Lora | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +34,7 @@ class Sequence:
     Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
     So prefill and decode are the same operation. The native step computes it, where there is one, and takes a prompt in steps
     of its own where that is cheaper. Where it is not, torch with its larger products is faster for a long prompt, if there is a
-    speaker for it: an adapter may have the native step alone.
+    runner for it: an adapter may have the native step alone.
 
     With the last token the native step computes what may follow it, as guessed from the text: every guess that the choice
     confirms is a token more. Not in company: a step of several is bound by arithmetic, and all would wait for one's guesses.
@@ -50,17 +42,17 @@ class Sequence:
 
     def __init__(
         self,
-        speaker: ModelRunner | None,
+        runner: ModelRunner | None,
         prompt: Ids[int],
         sampler: Sampler,
-        native: Native | None = None,
+        native: NativeRunner | None = None,
         memory: Memory | None = None,
         end_ids: frozenset[int] = frozenset(),
     ) -> None:
-        """One of `speaker` and `native` at least is given."""
-        self._speaker = speaker
+        """One of `runner` and `native` at least is given."""
+        self._runner = runner
         self._native = native
-        self._steps = speaker.steps if speaker is not None else CacheSupport.CHUNKS
+        self._steps = runner.steps if runner is not None else CacheSupport.CHUNKS
         self._memory = memory if self._steps is CacheSupport.CHUNKS else None
         self._end_ids = end_ids
         self._sampler = sampler
@@ -87,7 +79,7 @@ class Sequence:
         if self._native is None:
             return True
         long = self._length - self._computed > MAX_ROWS
-        return long and self._speaker is not None and not self._native.model.takes_prompts
+        return long and self._runner is not None and not self._native.model.takes_prompts
 
     def part(self, most: int = MAX_ROWS, *, guesses: bool = True) -> Part:
         """The next step, for `native`: at most so many tokens, with or without guesses."""
@@ -146,11 +138,11 @@ class Sequence:
         if not self._by_torch:
             assert self._native is not None
             return self._native.model.step([self.part()])
-        assert self._speaker is not None
+        assert self._runner is not None
         begin = self._computed if self._cache is not None else 0
         most = PREFILL_CHUNK if self._steps is CacheSupport.CHUNKS else self._length
         self._computed = min(begin + most, self._length)
-        return self._speaker.compute(self._ids[begin : self._computed], self._cache, begin)
+        return self._runner.compute(self._ids[begin : self._computed], self._cache, begin)
 
     def _compute_again(self) -> None:
         # Seen on MPS with a cache that had grown for long (transformers#47396); a fresh one cured it.
@@ -164,8 +156,8 @@ class Sequence:
         if self._native is not None:
             self._cache = self._native.model.cache(len(self._ids), self._length)
         else:
-            assert self._speaker is not None
-            self._cache = self._speaker.cache()
+            assert self._runner is not None
+            self._cache = self._runner.cache()
         self._computed, self._guesses = 0, []
 
     def _remember(self, prompt: Ids[int]) -> int:

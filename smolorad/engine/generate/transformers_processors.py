@@ -14,8 +14,9 @@ from transformers.generation.logits_process import (
 )
 
 from smolorad.domain import Sampling
-from smolorad.engine.generate.logits_processors import Ids, Processor, Scores
+from smolorad.engine.generate.logits_processors import Processor
 from smolorad.engine.generate.torch_threads import alone
+from smolorad.engine.runtime.dtypes import Ids, Scores
 
 
 class TorchProcessor:

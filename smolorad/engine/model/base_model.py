@@ -51,7 +51,7 @@ class BaseModel:
     vocabulary: Vocabulary
     text: ModelText | None  # None where the tokenizer is not one of the tokenizers library
     constraints: GrammarCache  # the forms that answers were asked for
-    speaker: ModelRunner | None = None  # the model as generation asks it; None where the native step needs none
+    runner: ModelRunner | None = None  # the model as generation asks it; None where the native step needs none
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
     precision: Precision = Precision.EXACT
@@ -73,7 +73,7 @@ class BaseModel:
     @property
     def steps(self) -> CacheSupport:
         """What transformers' code computes of it at once."""
-        return self.speaker.steps if self.speaker is not None else CacheSupport.CHUNKS
+        return self.runner.steps if self.runner is not None else CacheSupport.CHUNKS
 
     def view(self, *, own_biases: bool = False, speaks: bool = False) -> Any:
         """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.

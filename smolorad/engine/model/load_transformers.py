@@ -130,7 +130,7 @@ def load_transformers(
         vocabulary=vocabulary,
         text=model_text(tokenizer, vocabulary.end_ids),
         constraints=GrammarCache(vocabulary),
-        speaker=TorchRunner(packed.model if packed is not None else model, steps),
+        runner=TorchRunner(packed.model if packed is not None else model, steps),
         notes=notes,
         trust_remote_code=trust_remote_code,
         precision=precision,

@@ -237,6 +237,14 @@ class NativeModel:
         return self._small(self._weights[name]) if name in self._weights else None
 
 
+@dataclass(frozen=True, slots=True)
+class NativeRunner:
+    """A model that runs natively, with an adapter or without."""
+
+    model: NativeModel
+    lora: Lora | None = None
+
+
 def _check(shape: Shape, weights: Mapping[str, NDArray[Any]], precision: Precision) -> None:
     if reason := shape.misfit({name: array.shape for name, array in weights.items()}):
         raise ValueError(f"the native step does not know such a model: {reason}")

@@ -68,7 +68,7 @@ def test_any_file_of_a_blueprint(tmp_path: Path) -> None:
         with copied(whole, made) as copy:
             mutation.apply(copy)
             base = light(folder)
-            assert base.speaker is None, "it was loaded the slow way"
+            assert base.runner is None, "it was loaded the slow way"
             assert said(base) == expected
             assert publish.verify(made)["files"] == about
         assert list(made.parent.iterdir()) == []
@@ -121,7 +121,7 @@ def test_whatever_is_wrong_with_a_folder(spoil: Spoil, tmp_path: Path) -> None:
     (made,) = (cache_path() / "blueprints").iterdir()
     spoil(made)
     base = light(folder)
-    assert (base.speaker, said(base)) == (None, expected)
+    assert (base.runner, said(base)) == (None, expected)
     assert [path.name for path in made.parent.iterdir()] == [made.name]
     publish.verify(made)
 
@@ -139,7 +139,7 @@ def test_caches_that_cannot_be_written_leave_the_slow_way(tmp_path: Path) -> Non
     shutil.rmtree(cache_path())
     cache_path().write_text("a file")
     base = load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=Hardware(cpu_bfloat16=True))
-    assert base.speaker is not None
+    assert base.runner is not None
     assert said(base)
 
 

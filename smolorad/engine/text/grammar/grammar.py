@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smolorad.domain import ResponseFormat
-from smolorad.engine.generate.logits_processors import Ids, Scores
+from smolorad.engine.runtime.dtypes import Ids, Scores
 from smolorad.engine.runtime.errors import first_line
 from smolorad.engine.text.grammar.json_schema import prepare
 from smolorad.engine.text.grammar.patterns import NotGuaranteed, translate

@@ -61,7 +61,7 @@ def test_training_a_view_and_attaching_adapters_leave_the_base_as_it_was(llama_f
     assert finish(begin(base, spec("The quick", max_tokens=10)))[1].token_ids == answer
     shared = set(before)
     for adapter in attached:
-        own = [p for n, p in adapter.speaker.model.named_parameters() if "lora_" not in n]
+        own = [p for n, p in adapter.runner.model.named_parameters() if "lora_" not in n]
         assert {p.data_ptr() for p in own} <= shared
 
 

@@ -57,14 +57,14 @@ def _whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def light(folder: Path, **more: Any) -> BaseModel:
     """A model as it is loaded where nobody has imported torch yet."""
     base = load(folder, "tiny", **{"dtype": Dtype.FLOAT32, "hardware": ANY_CPU, **more})
-    assert base.speaker is None
+    assert base.runner is None
     return base
 
 
 def heavy(folder: Path, **more: Any) -> BaseModel:
     """The same by transformers."""
     base = load(folder, "tiny", **{"dtype": Dtype.FLOAT32, **more})
-    assert base.speaker is not None
+    assert base.runner is not None
     return base
 
 
@@ -189,7 +189,7 @@ LEFT_TO_TRANSFORMERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("architecture", LEFT_TO_TRANSFORMERS)
 def test_what_the_step_does_not_know_is_left_to_transformers(architecture: str, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", architecture, **LEFT_TO_TRANSFORMERS[architecture])
-    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).speaker is not None
+    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).runner is not None
 
 
 def test_a_head_of_its_own_beside_a_tied_one_is_left_to_transformers(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_head_of_its_own_beside_a_tied_one_is_left_to_transformers(tmp_path: P
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"] * 2
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).speaker is not None
+    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).runner is not None
 
 
 def test_weights_that_are_missing_are_told(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
         text=model_text(tokenizer, end_ids),
         vocabulary=vocabulary,
         constraints=GrammarCache(vocabulary),
-        speaker=TorchRunner(model, CacheSupport.CHUNKS),
+        runner=TorchRunner(model, CacheSupport.CHUNKS),
     )
 
 

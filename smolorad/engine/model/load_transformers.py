@@ -14,8 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
+from smolorad.engine.device_check.kernels import answer_fault, kernel_fault, product_notes, settle, trace
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.device_check import answer_fault, kernel_fault, product_notes, settle, trace
 from smolorad.engine.model.folder import CONFIG, check, facts
 from smolorad.engine.model.mapped_weights import MappedWeights, park
 from smolorad.engine.model.model_text import model_text
@@ -143,7 +143,7 @@ def load_transformers(
 
 def _compared(model: Any, placement: Placement) -> tuple[Any, str]:
     """The model, moved to its device, and how it computes otherwise there than on the CPU."""
-    from smolorad.engine.model.gradient_check import (  # it brings PEFT, which takes a second to import
+    from smolorad.engine.device_check.gradient import (  # it brings PEFT, which takes a second to import
         gradient_fault,
         lora_gradients,
     )

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smolorad.domain import Device, Dtype
-from smolorad.engine.model import device_check
-from smolorad.engine.model.device_check import answer_fault, attention_fault, settle, trace
+from smolorad.engine.device_check import kernels as device_check
+from smolorad.engine.device_check.kernels import answer_fault, attention_fault, settle, trace
 from smolorad.engine.runtime.device import Hardware, Placement, cores, ladder, place
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from tests.unit.engine.kit import plain_model

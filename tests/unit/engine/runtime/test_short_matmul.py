@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
-from smolorad.engine.model import device_check, load_transformers
-from smolorad.engine.model.device_check import product_fault, product_notes
-from smolorad.engine.model.gradient_check import gradient_fault, lora_gradients
+from smolorad.engine.device_check import kernels as device_check
+from smolorad.engine.device_check.gradient import gradient_fault, lora_gradients
+from smolorad.engine.device_check.kernels import product_fault, product_notes
+from smolorad.engine.model import load_transformers
 from smolorad.engine.model.load import load
 from smolorad.engine.runtime import short_matmul
 from smolorad.engine.runtime.device import Placement

@@ -21,7 +21,7 @@ import msgspec
 from smolorad.domain import Dtype
 from smolorad.engine.model.folder import model_files, read_config, tensors_of, weight_files
 from smolorad.engine.native.model_shape import Shape
-from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware, place
 from smolorad.engine.text.tokenizer import ServingTokenizer
 from smolorad.errors import Damaged, SmoloraError
@@ -78,7 +78,7 @@ def find(folder: Path, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | No
     if read_config(folder)["model_type"] not in FAMILY:
         return None
     try:
-        return kept(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
+        return read_or_make(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
     except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # transformers will say why when it loads the model
         log.info("no blueprint of %s: %s", folder, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
         return None

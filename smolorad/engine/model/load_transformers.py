@@ -16,21 +16,27 @@ from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.device_check.kernels import answer_fault, kernel_fault, product_notes, settle, trace
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.folder import CONFIG, check, facts
-from smolorad.engine.model.mapped_weights import MappedWeights, park
+from smolorad.engine.model.folder import CONFIG, check, inspect
+from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
 from smolorad.engine.model.model_text import model_text
-from smolorad.engine.model.native_support import knows, shape_of, weights_of
+from smolorad.engine.model.native_support import shape_of, supports, weights_of
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.shared_view import share
-from smolorad.engine.model.torch_runner import TorchRunner, steps_of
+from smolorad.engine.model.torch_runner import TorchRunner, find_cache_support
 from smolorad.engine.model.transformers_folder import context_length, end_ids, read_tokenizer
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.native.packed_linear import Packed, pack_linears
-from smolorad.engine.runtime.device import Hardware, Placement, ladder, place
+from smolorad.engine.runtime.device import Hardware, Placement, place, placements_to_try
 from smolorad.engine.runtime.errors import first_line, reading
-from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, cut_long_products, generates_long_products, short_matmuls
+from smolorad.engine.runtime.short_matmul import (
+    AFFECTED_DEVICES,
+    MAX_INNER_LENGTH,
+    has_long_products,
+    split_long_products,
+    splitting_long_products,
+)
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest, UnsupportedModel
@@ -63,7 +69,7 @@ def load_transformers(
     hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
     config = fitting_config(folder, name, trust_remote_code)
-    found = facts(folder, name=name, trust_remote_code=trust_remote_code)
+    found = inspect(folder, name=name, trust_remote_code=trust_remote_code)
     first = place(device, dtype, found.parameters, hardware)
     total = sum(path.stat().st_size for path in files)
 
@@ -87,16 +93,16 @@ def load_transformers(
         except RuntimeError as error:  # an operator that the device lacks, or memory that it has not
             return None, first_line(error).rstrip(".")
 
-    model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
+    model, placement, notes = settle(placements_to_try(first, device, dtype, found.parameters, hardware), attempt)
     notes = (*notes, *product_notes(placement.device, placement.dtype))
-    parked = _own_weights(model, placement, precision)
+    mapped_weights = _own_weights(model, placement, precision)
     tokenizer = reading_tokenizer.result()
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
     with reading(folder / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
-        steps = steps_of(model)
-    if steps is CacheSupport.WHOLE:
+        steps = find_cache_support(model)
+    if steps is CacheSupport.NONE:
         notes = (*notes, _SLOW.format(architecture=model.config.model_type))
         log.warning("%s: %s", name, notes[-1])
     native, packed = _compiled(model, precision) if placement.device is Device.CPU else (None, None)
@@ -107,13 +113,13 @@ def load_transformers(
             "compiler; load it with `--precision exact`, or with `--device cpu` where there is a compiler",
         )
     context = context_length(model, tokenizer)
-    if placement.device in FAULTY and context > LONGEST:
-        notes = (*notes, _SHORTENED.format(context=context, longest=LONGEST, device=placement.device))
-        context = LONGEST
+    if placement.device in AFFECTED_DEVICES and context > MAX_INNER_LENGTH:
+        notes = (*notes, _SHORTENED.format(context=context, longest=MAX_INNER_LENGTH, device=placement.device))
+        context = MAX_INNER_LENGTH
     parameters = list(model.parameters())
     whole = TransformersModel(model, tokenizer)
     return BaseModel(
-        whole=lambda: whole,
+        transformers_model=lambda: whole,
         tokenizer=tokenizer,
         name=name,
         path=folder,
@@ -129,15 +135,15 @@ def load_transformers(
         end_ids=ends,
         vocabulary=vocabulary,
         text=model_text(tokenizer, vocabulary.end_ids),
-        constraints=GrammarCache(vocabulary),
+        grammars=GrammarCache(vocabulary),
         runner=TorchRunner(packed.model if packed is not None else model, steps),
         notes=notes,
         trust_remote_code=trust_remote_code,
         precision=precision,
         native=native,
         packed=packed,
-        parked=parked,
-        short_matmuls=cut_long_products(placement.device) if generates_long_products(model) else None,
+        mapped_weights=mapped_weights,
+        long_product_guard=split_long_products(placement.device) if has_long_products(model) else None,
     )
 
 
@@ -148,10 +154,10 @@ def _compared(model: Any, placement: Placement) -> tuple[Any, str]:
         lora_gradients,
     )
 
-    expected, gradients = trace(model, steps_of(model)), lora_gradients(model)
+    expected, gradients = trace(model, find_cache_support(model)), lora_gradients(model)
     # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
     model = model.to(placement.device)
-    with short_matmuls(placement.device):
+    with splitting_long_products(placement.device):
         fault = answer_fault(model, placement.dtype, expected) or gradient_fault(model, placement.dtype, gradients)
     return model, fault
 
@@ -161,7 +167,7 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
     compiled = library(cache_path(), torch.get_num_threads())
     if compiled is None:
         return None, None
-    if knows(model, precision):
+    if supports(model, precision):
         return NativeModel(compiled, shape_of(model), weights_of(model), precision), None
     return None, pack_linears(share(model), compiled, precision)
 
@@ -173,20 +179,20 @@ def _own_weights(model: Any, placement: Placement, precision: Precision) -> Mapp
     """
     if placement.device is not Device.CPU:
         return None  # the device has its copy
-    if precision is not Precision.EXACT and (parked := park_model(model, cache_path() / "parked")) is not None:
-        return parked
+    if precision is not Precision.EXACT and (mapped_weights := map_model(model, cache_path() / "weights")) is not None:
+        return mapped_weights
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
     return None
 
 
-def park_model(model: Any, folder: Path) -> MappedWeights | None:
+def map_model(model: Any, folder: Path) -> MappedWeights | None:
     """Moves every parameter and buffer of a model on the CPU into a file without a name below `folder`.
 
     None where the disk has no room for it, and the log says so; the model is then as it was.
     """
     tensors = list({id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}.values())
-    found = park(map(_bytes, tensors), folder)
+    found = write_to_file(map(_bytes, tensors), folder)
     if found is None:
         return None
     mapped, places = found

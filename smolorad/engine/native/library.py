@@ -80,7 +80,7 @@ class Library:
             raise OSError("no threads can be had")
         weakref.finalize(self, close_pool, self.pool)
 
-    def many(self, format: Format) -> int:
+    def min_prefill_tokens(self, format: Format) -> int:
         """From how many tokens on a step of one sequence takes them together, each at much less cost; 0: never."""
         return int(self._many(format))
 

@@ -217,7 +217,7 @@ class EngineLoop:
                 if answer in self._schedule:
                     self._schedule.remove(answer)
             if isinstance(told, OutOfMemory) and self._base is not None:
-                self._base.rest()
+                self._base.release_idle_memory()
             self._inbox.fail(call, told)
             self._inbox.forget(call)
 
@@ -296,8 +296,8 @@ class EngineLoop:
         base = load(Path(command.path), threads=self._threads, report=report, **dataclasses.asdict(wanted))
         # Only now does the one before go; answers that it has begun are still its own.
         self._base, self._adapters, self._prefixes = base, AdapterRegistry(base), PrefixCache()
-        base.rest()
-        self.emit(call, resident=to_message(models_pb2.ResidentModel, base.resident(time.monotonic() - begin)))
+        base.release_idle_memory()
+        self.emit(call, resident=to_message(models_pb2.ResidentModel, base.describe(time.monotonic() - begin)))
 
     def _train(self, call: int, command: pb.Train) -> None:
         self._refuse_while_training("trained")
@@ -312,7 +312,7 @@ class EngineLoop:
             trained = train(command, call, base, self)
         finally:
             self._training = None
-            base.rest()
+            base.release_idle_memory()
         self.emit(call, trained=trained)
 
     def _count_tokens(self, call: int, command: generation_pb2.CountTokensRequest) -> None:

@@ -16,7 +16,6 @@ from smolorad import publish
 from smolorad.domain import Dtype, Precision
 from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
 from smolorad.engine.native.build import library
 from smolorad.engine.runtime.cache_folder import kept
 from smolorad.engine.runtime.device import Hardware
@@ -25,7 +24,7 @@ from smolorad.engine.worker.starter import ensure_starter
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.powerless import powerless
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, spec
+from tests.unit.engine.kit import begin, finish, load, spec
 
 Spoil = Callable[[Path], object]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from smolorad.domain import Device, Dtype, FinishReason, GenerateSpec, Precision
-from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 from tests.house.repository import ROOT, run
@@ -16,6 +18,12 @@ BREAKS = {
     "only the engine knows torch": ("smolorad/corpus/__init__.py", "import torch"),
     "engine and corpus know only the link, the words and files": ("smolorad/engine/__init__.py", "import smolorad.store"),
     "nobody imports the engine: it is spawned": ("smolorad/services/__init__.py", "import smolorad.engine"),
+    "the engine's packages import downwards": ("smolorad/engine/model/runner.py", "import smolorad.engine.train.fast.loss"),
+    "no import goes in a circle": (
+        "smolorad/engine/model/runner.py",
+        "def lazily() -> None:\n    import smolorad.engine.model.base_model",
+    ),
+    "serving a native model takes no torch": ("smolorad/engine/text/vocabulary.py", "import transformers"),
     "the client knows nothing of the daemon": ("clients/python/smolora/common/paths.py", "import smolorad.errors"),
 }
 
@@ -41,7 +49,7 @@ def test_every_contract_has_its_break() -> None:
 
 def test_every_room_of_the_daemon_has_its_layer() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    (layers,) = (contract["layers"] for contract in contracts if contract["name"] == "downwards only")
     listed = {name.strip() for line in layers for name in line.split("|")}
     rooms = {
         f"smolorad.{path.stem}"
@@ -61,6 +69,26 @@ def test_a_forbidden_import_is_caught(contract: str, copy: Path) -> None:
     status, said = lint_imports(copy)
     assert status != 0
     assert f"{contract} BROKEN" in " ".join(said.split())
+
+
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("smolorad", "smolora", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def check_circles(graph: grimp.ImportGraph) -> None:
+    """Raises CycleError. The contract compares siblings; this also compares a package's own file with what is in it."""
+    TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}).prepare()
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    check_circles(imports())
+
+
+def test_a_circle_is_caught() -> None:
+    graph = imports()
+    graph.add_import(importer="smolorad.engine.device_check.cpu_comparison", imported="smolorad.engine.device_check")
+    with pytest.raises(CycleError):
+        check_circles(graph)
 
 
 @pytest.mark.parametrize("module", ["smolorad.daemon", "smolorad.cli", "smolorad.doctor", "smolora"])

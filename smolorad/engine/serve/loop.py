@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2
 from smolorad.domain import GenerateSpec
-from smolorad.engine.adapters.registry import Adapter, AdapterRegistry, read_adapter
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.adapters.registry import AdapterRegistry, read_adapter
 from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt import decode, encode

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
-from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest

@@ -21,6 +21,7 @@ from smolora.v1 import common_pb2
 from smolorad.domain import ChatMessage, Device, Dtype, Precision
 from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.model.blueprint import BLUEPRINT
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import Part
 from smolorad.engine.native.library import Library
@@ -263,7 +264,7 @@ def test_a_damaged_blueprint_is_no_obstacle(content: bytes, tmp_path: Path) -> N
     folder = tiny_model(tmp_path / "model")
     light(folder)
     [kept] = (cache_path() / "blueprints").iterdir()
-    (kept / blueprint_cache.BLUEPRINT).write_bytes(content)
+    (kept / BLUEPRINT).write_bytes(content)
     assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).native is not None
 
 

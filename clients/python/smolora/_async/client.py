@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._async.streams import JOB_IDLE_S, AsyncGeneration, AsyncJobRun, AsyncLoading
 from smolora._channel import Address
 from smolora._convert import from_message

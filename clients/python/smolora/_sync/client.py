@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._channel import Address
 from smolora._convert import from_message
 from smolora._errors import Cancelled, InvalidRequest, NotFound, by_reason

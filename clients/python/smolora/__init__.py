@@ -188,7 +188,7 @@ __all__ = [
 ]
 
 # Light ones first: an error or a data class must not cost an import of gRPC.
-_HOMES = ("_errors", "_values", "_sync.client", "_async.client", "lora")
+_HOMES = ("_errors", "_values", "_sync.client", "_sync.streams", "_async.client", "_async.streams", "lora")
 _MODULES = ("datasets", "local_text")
 
 

@@ -49,7 +49,7 @@ class Planted:
 
 PLANTED = (
     Planted(
-        "step.c",
+        "decode.c",
         "store(m->format, s->values[l], at, v, d);",
         "store(m->format, s->values[l], at, v, d + 1);",
         "tests/unit/engine/native/test_step.py::test_every_known_architecture[llama]",

@@ -24,7 +24,7 @@ from smolorad.engine.native.library import Format
 
 log = logging.getLogger(__name__)
 
-# The structures of products.h, rows.h and attention.h.
+# The structures of train_products.h, train_rows.h and train_attention.h.
 _TERM, _PRODUCT = struct.Struct("@PPqqii"), struct.Struct("@PPPqqqiiiiP")
 _LOSS, _NORM, _GATES = struct.Struct("@PPPqiii"), struct.Struct("@PPPPPPiif"), struct.Struct("@PPPPPPq")
 _ATTENTION = struct.Struct("@PPPPPPPPPPPPPqqiiiif")

@@ -1,7 +1,7 @@
 /* What training computes, on a processor with the instructions for its numbers: called by Python, computed by torch's threads. */
-#include "attention.h"
-#include "products.h"
-#include "rows.h"
+#include "train_attention.h"
+#include "train_products.h"
+#include "train_rows.h"
 
 #if defined(TRAINS)
 

@@ -2,8 +2,8 @@
  *
  * A product takes a step of 32 bits of each row at a time: two numbers in bf16, one in fp32.
  */
-#ifndef SMOLORA_NUMBER_H
-#define SMOLORA_NUMBER_H
+#ifndef SMOLORA_TRAIN_NUMBER_H
+#define SMOLORA_TRAIN_NUMBER_H
 
 #include "matrix.h"
 

@@ -5,10 +5,10 @@
  * tile of 12 rows and 32 columns has its sums in registers. No sum depends on how many threads there are, or on which of them
  * makes it.
  */
-#ifndef SMOLORA_PRODUCTS_H
-#define SMOLORA_PRODUCTS_H
+#ifndef SMOLORA_TRAIN_PRODUCTS_H
+#define SMOLORA_TRAIN_PRODUCTS_H
 
-#include "number.h"
+#include "train_number.h"
 #include "team.h"
 
 enum { NOWHERE = -1 };

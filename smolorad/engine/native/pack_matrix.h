@@ -1,6 +1,6 @@
 /* Packs a row-major matrix of torch's into INT8 or INT4, as matrix.h lays them out. */
-#ifndef SMOLORA_PACK_H
-#define SMOLORA_PACK_H
+#ifndef SMOLORA_PACK_MATRIX_H
+#define SMOLORA_PACK_MATRIX_H
 
 #include "matrix.h"
 

@@ -8,7 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "matrix.h"
-#include "pack.h"
+#include "pack_matrix.h"
 #include "pool.h"
 
 enum { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };

@@ -1,8 +1,8 @@
 /* What a training computes between its products, in fp32 on rows of its numbers: each row by one thread, the same however many. */
-#ifndef SMOLORA_ROWS_H
-#define SMOLORA_ROWS_H
+#ifndef SMOLORA_TRAIN_ROWS_H
+#define SMOLORA_TRAIN_ROWS_H
 
-#include "number.h"
+#include "train_number.h"
 #include "team.h"
 
 #if defined(TRAINS)

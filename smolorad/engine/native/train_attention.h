@@ -2,11 +2,11 @@
  *
  * The heads that share a key are taken together where a text is short, and each head by itself, a block of queries at a time,
  * where it is long: so there is enough for all threads, and what is worked on stays near. */
-#ifndef SMOLORA_ATTENTION_H
-#define SMOLORA_ATTENTION_H
+#ifndef SMOLORA_TRAIN_ATTENTION_H
+#define SMOLORA_TRAIN_ATTENTION_H
 
-#include "products.h"
-#include "rows.h"
+#include "train_products.h"
+#include "train_rows.h"
 
 #if defined(TRAINS)
 

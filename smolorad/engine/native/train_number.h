@@ -5,7 +5,7 @@
 #ifndef SMOLORA_TRAIN_NUMBER_H
 #define SMOLORA_TRAIN_NUMBER_H
 
-#include "matrix.h"
+#include "panel.h"
 
 #if defined(__AVX512BW__) && (defined(TRAIN_FP32) || defined(__AVX512BF16__))
 #define TRAINS 1

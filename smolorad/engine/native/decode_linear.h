@@ -1,0 +1,71 @@
+/* The linear layers of a step: products, biases, LoRA. */
+#ifndef SMOLORA_DECODE_LINEAR_H
+#define SMOLORA_DECODE_LINEAR_H
+
+#include "decode_state.h"
+#include "functions.h"
+#include "product.h"
+
+/* What this thread's next products are with: `rows` vectors of as many numbers as `weight` has columns. */
+static void take(const Engine *e, Worker *w, const float *x, int rows, const Matrix *weight) {
+    w->vectors.x = x, w->vectors.stride = weight->cols, w->vectors.count = rows;
+    w->vectors.panel = e->alone ? w->panel : NULL;
+    prepare(&w->vectors, weight);
+}
+
+static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int projection, int first, int last,
+                              const Vectors *v, float *out, int out_stride) {
+    const float *bias = layer->bias[projection];
+    int cols = layer->weight[projection].cols;
+    for (int r = 0; r < e->rows; r++) {
+        float *restrict to = out + (size_t)r * out_stride;
+        if (bias)
+            for (int i = first; i < last; i++) to[i] += bias[i];
+        const Lora *lora = e->sequences[e->row[r].sequence].lora;
+        if (!lora || !(lora += l * PROJECTIONS + projection)->rank) continue;
+        for (int begin = 0; begin < lora->rank; begin += LORA_TERMS) {
+            float middle[LORA_TERMS];
+            int terms = lora->rank - begin < LORA_TERMS ? lora->rank - begin : LORA_TERMS;
+            for (int k = 0; k < terms; k++)
+                middle[k] = lora->scale * dot_f32(lora->a + (size_t)(begin + k) * cols, v->x + (size_t)r * v->stride, cols);
+            for (int k = 0; k < terms; k++) {
+                const float *restrict b = lora->b + (size_t)(begin + k) * layer->weight[projection].rows;
+                float weight = middle[k];
+#pragma omp simd
+                for (int i = first; i < last; i++) to[i] += weight * b[i];
+            }
+        }
+    }
+}
+
+/* This thread's rows of a projection of what it has taken. */
+static void project(Engine *e, int thread, int l, int projection, float *out, int out_stride) {
+    const Layer *layer = &e->model->layer[l];
+    const Matrix *weight = &layer->weight[projection];
+    const Vectors *v = &e->worker[thread].vectors;
+    int first, last;
+    share(e->pool, thread, weight->rows, BLOCK, &first, &last);
+    product(weight, first, last, v, out, out_stride);
+    add_bias_and_lora(e, layer, l, projection, first, last, v, out, out_stride);
+}
+
+static void add_projected(Engine *e, int thread, int l, int projection, const float *x) {
+    Worker *w = &e->worker[thread];
+    const Matrix *weight = &e->model->layer[l].weight[projection];
+    int n = e->model->hidden, first, last;
+    take(e, w, x, e->rows, weight);
+    project(e, thread, l, projection, w->part, n);
+    share(e->pool, thread, n, BLOCK, &first, &last);
+    for (int r = 0; r < e->rows; r++)
+        for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += w->part[(size_t)r * n + i];
+}
+
+static void take_normed(Engine *e, int thread, const float *norm, const Matrix *weight) {
+    Worker *w = &e->worker[thread];
+    int n = e->model->hidden;
+    for (int r = 0; r < e->rows; r++) rms_norm(e->x + (size_t)r * n, norm, e->model->eps, n, w->normed + (size_t)r * n);
+    take(e, w, w->normed, e->rows, weight);
+}
+
+
+#endif

@@ -1,4 +1,4 @@
-/* The linear layers of a step: products, biases, LoRA. */
+/* The linear layers of a step: their input, their products, biases and LoRAs. */
 #ifndef SMOLORA_DECODE_LINEAR_H
 #define SMOLORA_DECODE_LINEAR_H
 
@@ -6,13 +6,14 @@
 #include "functions.h"
 #include "product.h"
 
-/* What this thread's next products are with: `rows` vectors of as many numbers as `weight` has columns. */
-static void take(const Engine *e, Worker *w, const float *x, int rows, const Matrix *weight) {
+/* Makes `rows` vectors the input of this thread's next products, converted to the format of `weight`. */
+static void quantize_input(const Engine *e, Worker *w, const float *x, int rows, const Matrix *weight) {
     w->vectors.x = x, w->vectors.stride = weight->cols, w->vectors.count = rows;
-    w->vectors.panel = e->alone ? w->panel : NULL;
-    prepare(&w->vectors, weight);
+    w->vectors.panel = e->single ? w->panel : NULL;
+    quantize_vectors(&w->vectors, weight);
 }
 
+/* out += bias + scale * B (A x), columns first..last-1 of each row. */
 static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int projection, int first, int last,
                               const Vectors *v, float *out, int out_stride) {
     const float *bias = layer->bias[projection];
@@ -38,34 +39,36 @@ static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int pr
     }
 }
 
-/* This thread's rows of a projection of what it has taken. */
+/* This thread's part of a projection of its input. */
 static void project(Engine *e, int thread, int l, int projection, float *out, int out_stride) {
     const Layer *layer = &e->model->layer[l];
     const Matrix *weight = &layer->weight[projection];
     const Vectors *v = &e->worker[thread].vectors;
     int first, last;
-    share(e->pool, thread, weight->rows, BLOCK, &first, &last);
+    split_work(e->pool, thread, weight->rows, BLOCK, &first, &last);
     product(weight, first, last, v, out, out_stride);
     add_bias_and_lora(e, layer, l, projection, first, last, v, out, out_stride);
 }
 
+/* Adds this thread's part of a projection of `x` to the residual stream. */
 static void add_projected(Engine *e, int thread, int l, int projection, const float *x) {
     Worker *w = &e->worker[thread];
     const Matrix *weight = &e->model->layer[l].weight[projection];
     int n = e->model->hidden, first, last;
-    take(e, w, x, e->rows, weight);
+    quantize_input(e, w, x, e->rows, weight);
     project(e, thread, l, projection, w->part, n);
-    share(e->pool, thread, n, BLOCK, &first, &last);
+    split_work(e->pool, thread, n, BLOCK, &first, &last);
     for (int r = 0; r < e->rows; r++)
         for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += w->part[(size_t)r * n + i];
 }
 
-static void take_normed(Engine *e, int thread, const float *norm, const Matrix *weight) {
+/* Makes the normed residual stream the input of this thread's next products. */
+static void normalize_input(Engine *e, int thread, const float *norm, const Matrix *weight) {
     Worker *w = &e->worker[thread];
     int n = e->model->hidden;
-    for (int r = 0; r < e->rows; r++) rms_norm(e->x + (size_t)r * n, norm, e->model->eps, n, w->normed + (size_t)r * n);
-    take(e, w, w->normed, e->rows, weight);
+    for (int r = 0; r < e->rows; r++)
+        rms_norm(FP32, e->x + (size_t)r * n, norm, e->model->eps, n, w->normed + (size_t)r * n);
+    quantize_input(e, w, w->normed, e->rows, weight);
 }
-
 
 #endif

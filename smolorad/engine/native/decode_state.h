@@ -1,4 +1,4 @@
-/* A model, its sequences, and the threads of a step. */
+/* A model, its adapters and sequences as Python describes them, and the state of a step. */
 #ifndef SMOLORA_DECODE_STATE_H
 #define SMOLORA_DECODE_STATE_H
 
@@ -6,9 +6,14 @@
 #include "pool.h"
 
 enum { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };
-enum { MAX_ROWS = 128 };
-enum { QUERIES = 8 };   /* that go over the keys together */
-enum { LORA_TERMS = 64 }; /* of a LoRA's rank, which a file decides and no stack has room for */
+enum {
+    MAX_ROWS = 128,     /* tokens in a step */
+    QUERY_BATCH = 8,    /* queries that are multiplied with the same keys together */
+    LORA_TERMS = 64,    /* of a LoRA's rank at a time: a file decides the rank, and the stack has no room for any */
+    SPARE_SCORES = 1024 /* tokens that a sequence may grow by before its scores are allocated again */
+};
+
+/* --- what Python mirrors; `smolora_structs` gives their sizes --------------------------------------------------------------- */
 
 typedef struct {
     Matrix weight[PROJECTIONS];
@@ -19,7 +24,7 @@ typedef struct {
 
 typedef struct {
     int32_t layers, hidden, heads, kv_heads, head_dim, inner, vocab;
-    int32_t format; /* of embedding and caches: FP32 or BF16 */
+    int32_t format; /* of embedding and KV caches: FP32 or BF16 */
     float eps, rope_scale, attention_scale;
     const void *embedding;
     Matrix head;
@@ -31,45 +36,47 @@ typedef struct {
 typedef struct {
     const float *a; /* rank x in */
     const float *b; /* rank x out */
-    int32_t rank;
+    int32_t rank;   /* 0: no LoRA */
     float scale;
-} Lora; /* rank 0: none */
+} Lora;
 
 typedef struct {
     const int32_t *tokens;
-    int32_t count, position, capacity; /* how many tokens, and how many have keys and values already */
-    void *const *keys;                 /* of each layer */
-    void *const *values;               /* of each layer */
+    int32_t count, position, capacity; /* tokens of this step, tokens in the KV cache before it, and room in the cache */
+    void *const *keys;                 /* of each layer: kv_heads x capacity x head_dim */
+    void *const *values;               /* likewise */
     const Lora *lora;                  /* layers x PROJECTIONS, or NULL */
     int32_t every;                     /* logits after every token, not only after the last */
 } Sequence;
 
+/* --- what only C knows ------------------------------------------------------------------------------------------------------ */
+
 typedef struct {
-    Vectors vectors;   /* what this thread's next product is with: normed, or what all threads made */
-    float *normed;     /* MAX_ROWS x hidden */
-    float *part;       /* MAX_ROWS x hidden */
-    float *scores;     /* QUERIES x score_room, grown when needed */
-    int score_room;
-    float *queries, *mixed; /* QUERIES x head_dim: queries that go over the keys together, and what they read */
-    uint16_t *rounded;      /* as queries, in bf16 */
+    Vectors vectors;           /* the input of this thread's next products */
+    float *normed;             /* MAX_ROWS x hidden */
+    float *part;               /* MAX_ROWS x hidden */
+    float *scores;             /* QUERY_BATCH x max_scores, grown when needed */
+    int max_scores;
+    float *queries, *weighted; /* QUERY_BATCH x head_dim: a batch of queries, and their weighted sums of values */
+    uint16_t *rounded;         /* as queries, in bf16 */
     uint32_t *panel;
 } Worker;
 
 typedef struct {
     Pool *pool;
     const Model *model;
-    int workers; /* as many as the pool has threads; it may be gone before this is */
+    int workers; /* the number of the pool's threads; the pool may be closed before the engine */
     Worker worker[MAX_THREADS];
-    float *x, *rope, *qkv, *attended, *inner; /* of all rows */
+    float *x, *angles, *qkv, *attended, *inner; /* of all rows */
     const Sequence *sequences;
     int rows, scored; /* tokens of all sequences together, and those of them whose logits are wanted */
-    int alone;        /* one sequence: in company the order of its sums stays what it is for one token, whoever comes along */
+    int single;       /* whether there is one sequence. Only then may a prompt use panels: beside others, the sums of a token must
+                         be added in the order in which they are added for one token */
     struct {
         int sequence, position, token, scored;
     } row[MAX_ROWS];
     float *logits; /* scored x vocab */
     atomic_int failed;
 } Engine;
-
 
 #endif

@@ -1,31 +1,27 @@
-/* Panels: weights as an instruction takes them. */
+/* Panels: 32 rows of a weight matrix, interleaved so that one load gives the same columns of 16 rows (docs/native.md draws them).
+ *
+ * A depth step is 32 bits of a row: one number in fp32, a pair in bf16 where the processor multiplies bf16, and elsewhere one
+ * bf16 number that packing converts to fp32. A product with a panel keeps each sum in a lane of its own: nothing needs to be
+ * added across lanes, and the sums of a tile of 12 vectors fill the registers.
+ */
 #ifndef SMOLORA_PANEL_H
 #define SMOLORA_PANEL_H
 
 #include "matrix.h"
 
-/* A prompt's product is bound by arithmetic, not by memory. So two blocks of rows are first laid out as the instruction takes
- * them: a step meets 32 rows of a vector in two instructions, each sum is a lane that needs no folding, and 12 vectors' sums fill
- * the registers. Where the processor multiplies bf16, a step is a pair of columns, [column / 2][row][column % 2]; elsewhere it is
- * one column, widened: [column][row]. The sums are those of few vectors in another order. */
+enum { PANEL = 2 * BLOCK, TILE = 12 };
 
 #if defined(__AVX512BF16__)
-enum { STEP = 2 }; /* columns, together 32 bits */
-#define MULTIPLY_STEP(sums, w, x) PAIRS(sums, w, x)
+enum { BF16_STEP = 2 }; /* numbers in a depth step */
 #else
-enum { STEP = 1 };
-#define MULTIPLY_STEP(sums, w, x) MULTIPLY_ADD(sums, (f16)(w), (f16)(x))
+enum { BF16_STEP = 1 };
 #endif
 
-
-/* Room for 2 * BLOCK rows of a matrix of at most `cols` columns; NULL where memory ran out. To be freed. */
-static inline uint32_t *panel_open(int cols) {
-    return aligned_alloc(64, sizeof(uint32_t) * 2 * BLOCK * (((size_t)cols + 1) / STEP));
-}
+INLINE int step_of(int format) { return format == FP32 ? 1 : BF16_STEP; }
 
 #if defined(__AVX512F__)
-/* 16 x 16 numbers of 32 bits, the rows in `a`: columns become rows of `to`, each `stride` after the last. */
-INLINE void transpose(__m512i a[16], uint32_t *to, ptrdiff_t stride) {
+/* Transposes 16 x 16 numbers of 32 bits in registers. Row i of the result is at `to + i * stride`. */
+INLINE void transpose16(__m512i a[16], uint32_t *to, ptrdiff_t stride) {
     __m512i b[16];
     for (int i = 0; i < 16; i += 2) {
         b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
@@ -50,30 +46,37 @@ INLINE void transpose(__m512i a[16], uint32_t *to, ptrdiff_t stride) {
     }
 }
 
-INLINE __m512i steps16(const uint16_t *from) { /* 16 steps of one row */
-#if defined(__AVX512BF16__)
-    return _mm512_loadu_si512(from);
-#else
-    return (__m512i)widen16(from);
-#endif
+/* 16 depth steps of a row, from column `at` on. */
+INLINE __m512i load_steps(int format, const void *row, ptrdiff_t at) {
+    if (format == FP32) return _mm512_loadu_si512((const float *)row + at);
+    const uint16_t *from = (const uint16_t *)row + at;
+    return BF16_STEP == 2 ? _mm512_loadu_si512(from) : (__m512i)load_bf16x16(from);
 }
 
-/* 16 rows (those from `rows` on are 0) of n columns, n a multiple of STEP, each `stride` after the last: 16 numbers of 32 bits for
- * each step, `to` being walked 32 at a time. */
-static void lay_out(const uint16_t *w, ptrdiff_t stride, int n, int rows, uint32_t *to) {
-    int at = 0;
-    for (; at + 16 * STEP <= n; at += 16 * STEP) {
-        __m512i a[16];
-        for (int i = 0; i < 16; i++) a[i] = i < rows ? steps16(w + i * stride + at) : _mm512_setzero_si512();
-        transpose(a, to + (size_t)at / STEP * 32, 32);
-    }
-    for (; at < n; at += STEP)
-        for (int i = 0; i < 16; i++) {
-            uint32_t step = 0;
-            if (i < rows && STEP == 2) memcpy(&step, w + i * stride + at, sizeof step);
-            if (i < rows && STEP == 1) step = (uint32_t)w[i * stride + at] << 16;
-            to[(size_t)at / STEP * 32 + i] = step;
+/* One depth step of a row. */
+INLINE uint32_t load_step(int format, const void *row, ptrdiff_t at) {
+    if (format == BF16 && BF16_STEP == 1) return (uint32_t)((const uint16_t *)row)[at] << 16;
+    uint32_t step;
+    memcpy(&step, (const char *)row + at * (format == FP32 ? 4 : 2), sizeof step);
+    return step;
+}
+
+/* Packs rows of `depth` columns, each `stride` numbers after the last, into the first `halves` halves of a panel. The depth is
+ * whole steps, and the halves are zeros from `rows` on. `format` is a constant, FP32 or BF16. */
+INLINE void pack_panel(int format, const void *w, ptrdiff_t stride, int depth, int rows, int halves, uint32_t *panel) {
+    const int step = step_of(format);
+    for (int half = 0; half < halves; half++, rows -= BLOCK, panel += BLOCK) {
+        const char *first = (const char *)w + half * BLOCK * stride * (format == FP32 ? 4 : 2);
+        int at = 0;
+        for (; at + BLOCK * step <= depth; at += BLOCK * step) {
+            __m512i a[BLOCK];
+            for (int i = 0; i < BLOCK; i++) a[i] = i < rows ? load_steps(format, first, i * stride + at) : _mm512_setzero_si512();
+            transpose16(a, panel + (ptrdiff_t)(at / step) * PANEL, PANEL);
         }
+        for (; at < depth; at += step)
+            for (int i = 0; i < BLOCK; i++)
+                panel[(ptrdiff_t)(at / step) * PANEL + i] = i < rows ? load_step(format, first, i * stride + at) : 0;
+    }
 }
 #endif
 

@@ -21,10 +21,10 @@ def main(argv: Sequence[str]) -> int:
     prefer_as_victim()
 
     with gc_paused():
-        from smolorad.engine.runtime.device import cores
+        from smolorad.engine.runtime.device import default_threads
         from smolorad.engine.serve.loop import EngineLoop
 
-    EngineLoop(inbox, cores(os.environ)).run()
+    EngineLoop(inbox, default_threads(os.environ)).run()
     return 0
 
 

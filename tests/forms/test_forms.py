@@ -54,7 +54,7 @@ def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(base: BaseM
     accepted, refusals = set(), {}
     for form in forms():
         try:
-            base.constraints.of(form.format)
+            base.grammars.get(form.format)
             accepted.add(form.name)
         except InvalidRequest as error:
             refusals[form.name] = (form, error)
@@ -149,12 +149,12 @@ def test_a_form_that_many_ask_for_does_not_wear_out(base: BaseModel, monkeypatch
     """Copies of a parser share what it remembers; where that is full, an answer goes on with a fresh one."""
     monkeypatch.setattr("smolorad.engine.text.grammar.grammar._LEXER_STATES", 400)
     form = next(form for form in valid_forms() if form.name == "call: file")
-    fresh = dataclasses.replace(base, constraints=GrammarCache(base.vocabulary))
+    fresh = dataclasses.replace(base, grammars=GrammarCache(base.vocabulary))
     kept = []
     for seed in range(12):
         said = ask(fresh, request(fresh, form, greedy=False, seed=seed, logit_bias={}))
         assert said.reason is FinishReason.LENGTH or form.fits(said.text)
-        kept.append(next(iter(fresh.constraints._compiled.values())))
+        kept.append(next(iter(fresh.grammars._compiled.values())))
     assert len(set(map(id, kept))) > 1, "the parser was made anew at least once"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from graphlib import CycleError, TopologicalSorter
@@ -25,6 +26,7 @@ BREAKS = {
     ),
     "serving a native model takes no torch": ("smolorad/engine/text/vocabulary.py", "import transformers"),
     "the client knows nothing of the daemon": ("clients/python/smolora/common/paths.py", "import smolorad.errors"),
+    "the daemon shares the client's contract and common readers alone": ("smolorad/jobs/__init__.py", "import smolora._errors"),
 }
 
 
@@ -59,6 +61,28 @@ def test_every_room_of_the_daemon_has_its_layer() -> None:
     assert rooms - {"smolorad.__init__"} - listed == {"smolorad.engine", "smolorad.corpus"}, (
         "those two are spawned, not imported"
     )
+
+
+def test_the_daemon_s_contract_lists_every_module_of_the_client() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (forbidden,) = (one["forbidden_modules"] for one in contracts if one["name"].startswith("the daemon shares"))
+    modules = {
+        f"smolora.{path.stem}"
+        for path in (ROOT / "clients/python/smolora").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(forbidden) == modules - {"smolora.__init__", "smolora.common", "smolora.v1"}
+
+
+def test_the_daemon_does_not_go_through_the_client_s_front_door() -> None:
+    """The contract cannot see it: `import smolora` finds every public name lazily, the whole client behind it."""
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "smolorad").rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.match(r"\s*(import smolora\b(?!\.(common|v1)\b)|from smolora import)", line)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("contract", BREAKS)

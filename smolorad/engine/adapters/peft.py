@@ -56,11 +56,11 @@ def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor
 
 def _view(base: BaseModel, config: LoraConfig) -> Any:
     """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
-    return base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=not config.ensure_weight_tying)
+    return base.view(own_biases=config.bias != "none" or config.lora_bias, for_generation=not config.ensure_weight_tying)
 
 
 def _attached(base: BaseModel, wrapped: PeftModel, parameters: int) -> Adapter:
-    return Adapter(TorchRunner(wrapped.get_base_model().eval().requires_grad_(False), base.steps), parameters)
+    return Adapter(TorchRunner(wrapped.get_base_model().eval().requires_grad_(False), base.cache_support), parameters)
 
 
 def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:

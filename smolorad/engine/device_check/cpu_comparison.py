@@ -7,9 +7,9 @@ from typing import Any
 from smolorad.engine.device_check.gradient import gradient_fault, lora_gradients
 from smolorad.engine.device_check.kernels import attention_fault, product_fault, product_notes
 from smolorad.engine.device_check.logits import logits_fault, trace
-from smolorad.engine.model.torch_runner import steps_of
+from smolorad.engine.model.torch_runner import find_cache_support
 from smolorad.engine.runtime.device import Placement
-from smolorad.engine.runtime.short_matmul import short_matmuls
+from smolorad.engine.runtime.short_matmul import splitting_long_products
 
 
 class CpuComparison:
@@ -22,10 +22,10 @@ class CpuComparison:
 
     def move(self, model: Any, placement: Placement) -> tuple[Any, str]:
         """As `DeviceCheck.move`."""
-        expected, gradients = trace(model, steps_of(model)), lora_gradients(model)
+        expected, gradients = trace(model, find_cache_support(model)), lora_gradients(model)
         # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
         model = model.to(placement.device)
-        with short_matmuls(placement.device):
+        with splitting_long_products(placement.device):
             fault = logits_fault(model, placement.dtype, expected) or gradient_fault(model, placement.dtype, gradients)
         return model, fault
 

@@ -1,4 +1,4 @@
-"""Compares a device's kernels with the CPU's: attention, and matrix products as `short_matmuls` has them computed.
+"""Compares a device's kernels with the CPU's: attention, and matrix products as `splitting_long_products` has them computed.
 
 Attention kernels have been silently wrong on MPS: half precision that sees future tokens (pytorch#195910), keys read beyond
 their end at lengths that are no multiple of 32 (pytorch#169222) or above 1024 with grouped heads (pytorch#174861). So attention
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from smolorad.domain import Device, Dtype
 from smolorad.engine.device_check.difference import TOLERANCE, difference
-from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, short_matmuls
+from smolorad.engine.runtime.short_matmul import AFFECTED_DEVICES, MAX_INNER_LENGTH, splitting_long_products
 from smolorad.engine.train.fast.loss import summed_cross_entropy
 
 LENGTHS = (5, 31, 33, 64, 130, 1100)
 HEADS, KEY_HEADS, HEAD_DIM = 9, 3, 64
-INNER_LENGTH = 2 * LONGEST + 1  # of a product, as a vocabulary has it; an odd one, of which three parts are made
+INNER_LENGTH = 2 * MAX_INNER_LENGTH + 1  # of a product, as a vocabulary has it; an odd one, of which three parts are made
 ROWS, COLUMNS, BATCH = 24, 40, 2
 
 Attention = Callable[..., Tensor]
@@ -51,7 +51,7 @@ def product_fault(device: Device, dtype: Dtype) -> str:
     """How products as a training asks for them differ on the device from the CPU's in fp64; empty if they do not."""
     left, right = _random(BATCH, ROWS, INNER_LENGTH), _random(BATCH, INNER_LENGTH, COLUMNS)
     to = {"device": device, "dtype": getattr(torch, dtype)}
-    with short_matmuls(device):
+    with splitting_long_products(device):
         for kind, multiply, factors in (
             ("a matrix product", torch.mm, (left[0], right[0])),
             ("a batch of matrix products", torch.bmm, (left, right)),
@@ -70,13 +70,14 @@ def product_fault(device: Device, dtype: Dtype) -> str:
 
 def product_notes(device: Device, dtype: Dtype) -> tuple[str, ...]:
     """What is to be said of long products that are asked of the device in one: that it computes them wrongly, if it does."""
-    if device not in FAULTY:
+    if device not in AFFECTED_DEVICES:
         return ()
     left, right = _random(ROWS, INNER_LENGTH), _random(INNER_LENGTH, COLUMNS)
     got = torch.mm(*(factor.to(device, getattr(torch, dtype)) for factor in (left, right)))
     if difference(got.cpu().double(), left.double() @ right.double()) <= TOLERANCE[dtype]:
         return ()
-    return (f"{device} computes matrix products over more than {LONGEST:,} numbers wrongly here; they are computed in parts.",)
+    note = "{} computes matrix products over more than {:,} numbers wrongly here; they are computed in parts."
+    return (note.format(device, MAX_INNER_LENGTH),)
 
 
 def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Trace:
 def trace(model: Any, steps: CacheSupport = CacheSupport.CHUNKS, *, follow: Tensor | None = None) -> Trace:
     """Greedy tokens in such steps; with `follow`, the logits for those tokens, whatever the model would choose."""
     ids = sample_ids(model, PROMPT_TOKENS)
-    cache = DynamicCache(config=model.config) if steps is not CacheSupport.WHOLE else None
+    cache = DynamicCache(config=model.config) if steps is not CacheSupport.NONE else None
     computed = 0
     rows: list[Tensor] = []
     for step in range(GREEDY_TOKENS):

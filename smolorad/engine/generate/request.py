@@ -18,7 +18,7 @@ from smolorad.engine.generate.sampler import Sampler, SamplingContext, with_seed
 from smolorad.engine.generate.sequence import Memory, Sequence
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.native.decoder import NativeModel, NativeRunner, Part
-from smolorad.engine.text.detokenizer import Detokeniser, Verbatim
+from smolorad.engine.text.detokenizer import ByteDetokenizer, Detokenizer
 from smolorad.engine.text.stop_strings import StopStrings
 
 
@@ -37,7 +37,7 @@ class GenerationRequest:
     ) -> None:
         """`key` names the adapter, if there is one, and after a `#` its job; `arrived` is on the monotonic clock.
 
-        Raises what `encode`, `room`, `GrammarCache.of` and `SamplingContext.of` do.
+        Raises what `encode`, `room`, `GrammarCache.get` and `SamplingContext.of` do.
         """
         prompt = encode(base, spec.prompt, spec.messages, parse_special=spec.parse_special)
         max_tokens = room(base, len(prompt), spec.sampling.max_tokens)
@@ -45,12 +45,12 @@ class GenerationRequest:
         self.outcome: GenerateOutcome | None = None
         self._sampling = dataclasses.replace(with_seed(spec.sampling), max_tokens=max_tokens)
         self._logprobs = Logprobs(base.vocabulary, spec.top_logprobs) if spec.logprobs else None
-        constraint = base.constraints.of(spec.response_format) if spec.response_format is not None else None
-        around = SamplingContext.of(self._sampling, base, len(prompt), constraint)
+        grammar = base.grammars.get(spec.response_format) if spec.response_format is not None else None
+        around = SamplingContext.of(self._sampling, base, len(prompt), grammar)
         self._sampler = Sampler(self._sampling, around, self._logprobs)
         self._sequence = _sequence(base, adapter, prompt, self._sampler, Memory(prefixes, key))
         self._end_ids = base.end_ids
-        self._text = Detokeniser(base.tokenizer) if constraint is None else Verbatim(base.vocabulary)
+        self._text = Detokenizer(base.tokenizer) if grammar is None else ByteDetokenizer(base.vocabulary)
         self._stop = StopStrings(self._sampling.stop)
         self._special = base.vocabulary.special if self._sampling.stop else {}
         self._names = {"model": base.name, "adapter": key.partition("#")[0]}

@@ -52,8 +52,8 @@ class Sequence:
         """One of `runner` and `native` at least is given."""
         self._runner = runner
         self._native = native
-        self._steps = runner.steps if runner is not None else CacheSupport.CHUNKS
-        self._memory = memory if self._steps is CacheSupport.CHUNKS else None
+        self._cache_support = runner.cache_support if runner is not None else CacheSupport.CHUNKS
+        self._memory = memory if self._cache_support is CacheSupport.CHUNKS else None
         self._end_ids = end_ids
         self._sampler = sampler
         self._lookup = Lookup()
@@ -71,8 +71,8 @@ class Sequence:
         """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
         if self._native is None or self._by_torch:
             return None
-        many = self._native.model.many
-        return None if many and self._length - self._computed >= many else self._native.model
+        min_prefill_tokens = self._native.model.min_prefill_tokens
+        return None if min_prefill_tokens and self._length - self._computed >= min_prefill_tokens else self._native.model
 
     @property
     def _by_torch(self) -> bool:
@@ -140,7 +140,7 @@ class Sequence:
             return self._native.model.step([self.part()])
         assert self._runner is not None
         begin = self._computed if self._cache is not None else 0
-        most = PREFILL_CHUNK if self._steps is CacheSupport.CHUNKS else self._length
+        most = PREFILL_CHUNK if self._cache_support is CacheSupport.CHUNKS else self._length
         self._computed = min(begin + most, self._length)
         return self._runner.compute(self._ids[begin : self._computed], self._cache, begin)
 

@@ -19,7 +19,7 @@ import msgspec
 from smolorad.domain import Dtype
 from smolorad.engine.model.blueprint import BLUEPRINT, Blueprint, small_files
 from smolorad.engine.model.folder import read_config, tensors_of, weight_files
-from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware, place
 from smolorad.errors import Damaged, SmoloraError
 
@@ -51,7 +51,7 @@ def find(folder: Path, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | No
     if read_config(folder)["model_type"] not in FAMILY:
         return None
     try:
-        return kept(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
+        return read_or_make(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
     except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # transformers will say why when it loads the model
         log.info("no blueprint of %s: %s", folder, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
         return None

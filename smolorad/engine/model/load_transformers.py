@@ -16,23 +16,23 @@ from transformers.utils import logging as transformers_logging
 from smolora.common.paths import cache_path
 from smolorad.domain import Device, LoadProgress, LoadStage, Precision
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.folder import CONFIG, check, facts
+from smolorad.engine.model.folder import CONFIG, check, inspect
 from smolorad.engine.model.load_options import LoadOptions
-from smolorad.engine.model.mapped_weights import MappedWeights, park
+from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
 from smolorad.engine.model.model_text import model_text
-from smolorad.engine.model.native_support import knows, shape_of, weights_of
+from smolorad.engine.model.native_support import shape_of, supports, weights_of
 from smolorad.engine.model.placement import MakeDeviceCheck, first_that_works
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.shared_view import share
-from smolorad.engine.model.torch_runner import TorchRunner, steps_of
+from smolorad.engine.model.torch_runner import TorchRunner, find_cache_support
 from smolorad.engine.model.transformers_folder import context_length, end_ids, read_tokenizer
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.native.packed_linear import Packed, pack_linears
-from smolorad.engine.runtime.device import Hardware, Placement, ladder, place
+from smolorad.engine.runtime.device import Hardware, Placement, place, placements_to_try
 from smolorad.engine.runtime.errors import first_line, reading
-from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, cut_long_products, generates_long_products
+from smolorad.engine.runtime.short_matmul import AFFECTED_DEVICES, MAX_INNER_LENGTH, has_long_products, split_long_products
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest, UnsupportedModel
@@ -64,24 +64,24 @@ def load_transformers(
     transformers_logging.disable_progress_bar()
     size = sum(path.stat().st_size for path in files)
     checkpoint = _Checkpoint(folder, fitting_config(folder, name, trust), trust, size, report)
-    found = facts(folder, name=name, trust_remote_code=trust)
+    found = inspect(folder, name=name, trust_remote_code=trust)
     first = place(options.device, options.dtype, found.parameters, hardware)
-    rungs = ladder(first, options.device, options.dtype, found.parameters, hardware)
+    rungs = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
     model, placement, notes = _place(checkpoint, rungs, device_check)
-    parked = _own_weights(model, placement, options.precision)
+    mapped_weights = _own_weights(model, placement, options.precision)
     tokenizer = reading_tokenizer.result()
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
     with reading(folder / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
-        steps = steps_of(model)
+        steps = find_cache_support(model)
     native, packed = _compiled(model, options.precision) if placement.device is Device.CPU else (None, None)
     _check_precision(options.precision, name, placement, packs=native is not None or packed is not None)
     context, context_notes = _context(model, tokenizer, placement)
     parameters = list(model.parameters())
     whole = TransformersModel(model, tokenizer)
     return BaseModel(
-        whole=lambda: whole,
+        transformers_model=lambda: whole,
         tokenizer=tokenizer,
         name=name,
         path=folder,
@@ -97,15 +97,15 @@ def load_transformers(
         end_ids=ends,
         vocabulary=vocabulary,
         text=model_text(tokenizer, vocabulary.end_ids),
-        constraints=GrammarCache(vocabulary),
+        grammars=GrammarCache(vocabulary),
         runner=TorchRunner(packed.model if packed is not None else model, steps),
         notes=(*notes, *_cache_notes(name, model, steps), *context_notes),
         trust_remote_code=trust,
         precision=options.precision,
         native=native,
         packed=packed,
-        parked=parked,
-        short_matmuls=cut_long_products(placement.device) if generates_long_products(model) else None,
+        mapped_weights=mapped_weights,
+        long_product_guard=split_long_products(placement.device) if has_long_products(model) else None,
     )
 
 
@@ -175,13 +175,13 @@ def _check_precision(precision: Precision, name: str, placement: Placement, *, p
 def _context(model: Any, tokenizer: Any, placement: Placement) -> tuple[int, tuple[str, ...]]:
     """How many tokens prompt and answer may have together, and a note where that is less than the model was made for."""
     context = context_length(model, tokenizer)
-    if placement.device not in FAULTY or context <= LONGEST:
+    if placement.device not in AFFECTED_DEVICES or context <= MAX_INNER_LENGTH:
         return context, ()
-    return LONGEST, (_SHORTENED.format(context=context, longest=LONGEST, device=placement.device),)
+    return MAX_INNER_LENGTH, (_SHORTENED.format(context=context, longest=MAX_INNER_LENGTH, device=placement.device),)
 
 
 def _cache_notes(name: str, model: Any, steps: CacheSupport) -> tuple[str, ...]:
-    if steps is not CacheSupport.WHOLE:
+    if steps is not CacheSupport.NONE:
         return ()
     note = _SLOW.format(architecture=model.config.model_type)
     log.warning("%s: %s", name, note)
@@ -193,7 +193,7 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
     compiled = library(cache_path(), torch.get_num_threads())
     if compiled is None:
         return None, None
-    if knows(model, precision):
+    if supports(model, precision):
         return NativeModel(compiled, shape_of(model), weights_of(model), precision), None
     return None, pack_linears(share(model), compiled, precision)
 
@@ -205,20 +205,20 @@ def _own_weights(model: Any, placement: Placement, precision: Precision) -> Mapp
     """
     if placement.device is not Device.CPU:
         return None  # the device has its copy
-    if precision is not Precision.EXACT and (parked := park_model(model, cache_path() / "parked")) is not None:
-        return parked
+    if precision is not Precision.EXACT and (mapped_weights := map_model(model, cache_path() / "weights")) is not None:
+        return mapped_weights
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
     return None
 
 
-def park_model(model: Any, folder: Path) -> MappedWeights | None:
+def map_model(model: Any, folder: Path) -> MappedWeights | None:
     """Moves every parameter and buffer of a model on the CPU into a file without a name below `folder`.
 
     None where the disk has no room for it, and the log says so; the model is then as it was.
     """
     tensors = list({id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}.values())
-    found = park(map(_bytes, tensors), folder)
+    found = write_to_file(map(_bytes, tensors), folder)
     if found is None:
         return None
     mapped, places = found

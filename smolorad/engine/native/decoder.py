@@ -93,7 +93,7 @@ class NativeModel:
         _check(shape, weights, precision)
         self._library = library
         self._weights = weights  # at which the pointers point
-        self._reserve = BufferPool()
+        self._pool = BufferPool()
         self._small_arrays: list[NDArray[np.float32]] = []
         self._matrices: list[Matrix] = []
         self._layers = (_Layer * shape.layers)()
@@ -132,7 +132,7 @@ class NativeModel:
             raise MemoryError("no memory for the native step")
         weakref.finalize(self, library.close, self._engine)
         # From so many tokens of one sequence on, a step of their own is much cheaper; 0: never.
-        self.many = library.many(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
+        self.min_prefill_tokens = library.min_prefill_tokens(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
         self.takes_prompts = takes_prompts(library, self.dtype, precision)
 
     @property
@@ -140,14 +140,14 @@ class NativeModel:
         """Bytes that a step reads of weights."""
         return sum(matrix.nbytes for matrix in self._matrices)
 
-    def cache(self, capacity: int, sure: int = 0) -> KvCache:
+    def cache(self, capacity: int, expected_tokens: int = 0) -> KvCache:
         """Room for a sequence of `capacity` tokens, of which so many will come for sure."""
         shape = self.shape
-        return KvCache(shape.layers, shape.kv_heads, capacity, shape.head_dim, self.dtype, sure, self._reserve)
+        return KvCache(shape.layers, shape.kv_heads, capacity, shape.head_dim, self.dtype, expected_tokens, self._pool)
 
-    def rest(self) -> None:
+    def release_idle_memory(self) -> None:
         """Gives back what memory nobody uses."""
-        self._reserve.clear()
+        self._pool.clear()
 
     def lora_of(self, products: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]) -> Lora:
         """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""
@@ -268,7 +268,7 @@ def takes_prompts(library: Library, dtype: np.dtype[Any], precision: Precision) 
     Elsewhere torch's larger products are faster; but for packed weights it would need the exact ones.
     """
     format = FORMAT_OF[dtype]
-    fast = library.many(format) > 0 or (format is Format.FP32 and not ACCELERATE)
+    fast = library.min_prefill_tokens(format) > 0 or (format is Format.FP32 and not ACCELERATE)
     return fast or precision is not Precision.EXACT
 
 

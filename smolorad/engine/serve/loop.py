@@ -207,7 +207,7 @@ class EngineLoop:
                 if answer in self._schedule:
                     self._schedule.remove(answer)
             if isinstance(told, OutOfMemory) and self._base is not None:
-                self._base.rest()
+                self._base.release_idle_memory()
             self._inbox.fail(call, told)
             self._inbox.forget(call)
 
@@ -286,8 +286,8 @@ class EngineLoop:
         base = load(Path(command.path), command.name, options, compare_with_cpu, threads=self._threads, report=report)
         # Only now does the one before go; answers that it has begun are still its own.
         self._base, self._adapters, self._prefixes = base, AdapterRegistry(base), PrefixCache()
-        base.rest()
-        self.emit(call, resident=to_message(models_pb2.ResidentModel, base.resident(time.monotonic() - begin)))
+        base.release_idle_memory()
+        self.emit(call, resident=to_message(models_pb2.ResidentModel, base.describe(time.monotonic() - begin)))
 
     def _train(self, call: int, command: pb.Train) -> None:
         self._refuse_while_training("trained")
@@ -302,7 +302,7 @@ class EngineLoop:
             trained = train(command, call, base, self)
         finally:
             self._training = None
-            base.rest()
+            base.release_idle_memory()
         self.emit(call, trained=trained)
 
     def _count_tokens(self, call: int, command: generation_pb2.CountTokensRequest) -> None:

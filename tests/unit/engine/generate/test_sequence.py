@@ -81,7 +81,7 @@ def test_prompt_in_chunks_changes_nothing(llama: BaseModel, monkeypatch: pytest.
 def test_who_computes_a_long_prompt(
     precision: Precision, many: int, accelerate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Library, "many", lambda self, format: many)  # whatever this machine has
+    monkeypatch.setattr(Library, "min_prefill_tokens", lambda self, format: many)  # whatever this machine has
     monkeypatch.setattr(decoder, "ACCELERATE", accelerate)
     folder = tiny_model(tmp_path, hidden_size=64)
     base = load(folder, "tiny", device=Device.CPU, dtype=Dtype.FLOAT32, precision=precision)

@@ -66,7 +66,7 @@ def test_training_a_view_and_attaching_adapters_leave_the_base_as_it_was(llama_f
 
 
 def test_what_others_are_told(llama: BaseModel) -> None:
-    told = llama.resident(1.5)
+    told = llama.describe(1.5)
     parameters = sum(p.numel() for p in llama.model.parameters())
     assert (told.name, told.architecture, told.device, told.dtype) == ("tiny", "llama", Device.CPU, Dtype.FLOAT32)
     assert (told.parameters, told.weight_bytes, told.context_length) == (parameters, 4 * parameters, 512)

@@ -132,8 +132,8 @@ def test_a_precision_that_cannot_be_had_is_refused(
 @pytest.mark.parametrize(("architecture", "decoder"), [("llama", "native"), ("gpt_neox", "packed"), ("gpt2", "packed")])
 def test_who_computes_a_token_is_told(architecture: str, decoder: str, tmp_path: Path) -> None:
     base = load(tiny_model(tmp_path, architecture, **WIDE[architecture]), "tiny", dtype=Dtype.FLOAT32)
-    assert base.resident(0.0).decoder == decoder
-    packed = load(tmp_path, "tiny", dtype=Dtype.FLOAT32, precision=Precision.INT8).resident(0.0)
+    assert base.describe(0.0).decoder == decoder
+    packed = load(tmp_path, "tiny", dtype=Dtype.FLOAT32, precision=Precision.INT8).describe(0.0)
     assert packed.decoder == ("native" if architecture == "llama" else "packed")
     assert packed.precision is Precision.INT8
     assert packed.token_bytes < packed.weight_bytes / 3

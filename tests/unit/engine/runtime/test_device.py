@@ -15,7 +15,7 @@ from smolorad.engine.device_check import logits
 from smolorad.engine.device_check.kernels import attention_fault
 from smolorad.engine.device_check.logits import logits_fault, trace
 from smolorad.engine.model.placement import first_that_works
-from smolorad.engine.runtime.device import Hardware, Placement, cores, ladder, place
+from smolorad.engine.runtime.device import Hardware, Placement, default_threads, place, placements_to_try
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from tests.unit.engine.kit import plain_model
 
@@ -53,7 +53,7 @@ def test_what_is_asked_for_is_honoured_or_refused() -> None:
 
 
 def rungs(device: Device | None, dtype: Dtype | None, parameters: int, hardware: Hardware) -> list[Placement]:
-    return list(ladder(place(device, dtype, parameters, hardware), device, dtype, parameters, hardware))
+    return list(placements_to_try(place(device, dtype, parameters, hardware), device, dtype, parameters, hardware))
 
 
 def test_the_ladder_goes_down_to_fp32_then_eager_attention_then_the_cpu() -> None:
@@ -163,5 +163,5 @@ def test_a_model_that_answers_otherwise_is_found(llama_folder: Path) -> None:
 
 @pytest.mark.parametrize("told", ["", "0", "many", "-1"])
 def test_how_many_threads_compute(told: str) -> None:
-    assert cores({"OMP_NUM_THREADS": "3"}) == 3
-    assert 1 <= cores({"OMP_NUM_THREADS": told}) == cores()
+    assert default_threads({"OMP_NUM_THREADS": "3"}) == 3
+    assert 1 <= default_threads({"OMP_NUM_THREADS": told}) == default_threads()

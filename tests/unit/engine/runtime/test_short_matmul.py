@@ -30,14 +30,14 @@ from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base, tex
 VOCABULARY = 40_003
 LONG = 70_001  # inner length: three parts, none as long as another
 FEW = 192  # for tests in which everything is long
-CUT = short_matmul.short_matmuls
+CUT = short_matmul.splitting_long_products
 
 
 @pytest.fixture(autouse=True)
 def _the_cpu_is_metal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_matmul, "FAULTY", MappingProxyType({Device.MPS: "CPU"}))
+    monkeypatch.setattr(short_matmul, "AFFECTED_DEVICES", MappingProxyType({Device.MPS: "CPU"}))
     monkeypatch.setattr(kernels, "_kernels", lambda dtype: None)  # our own library computes for CPUs alone
-    monkeypatch.setattr("smolorad.engine.train.run.release", lambda device: None)
+    monkeypatch.setattr("smolorad.engine.train.run.trim_memory", lambda device: None)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
@@ -128,7 +128,7 @@ def test_short_products_are_computed_as_ever(metal: StandIn) -> None:
 
 
 def test_attention_to_many_keys_is_made_of_short_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_matmul, "LONGEST", FEW)
+    monkeypatch.setattr(short_matmul, "MAX_INNER_LENGTH", FEW)
     query, key, value = random(1, 2, 40, 16), random(1, 2, 500, 16), random(1, 2, 500, 16)
     expected = F.scaled_dot_product_attention(query, key, value)
     with stand_in(FEW + 1) as metal, CUT(Device.MPS):
@@ -139,10 +139,10 @@ def test_attention_to_many_keys_is_made_of_short_products(monkeypatch: pytest.Mo
 
 def test_which_models_ask_for_long_products_without_a_training(tmp_path: Path) -> None:
     wide = {"intermediate_size": 33_000, "num_hidden_layers": 1}
-    assert short_matmul.generates_long_products(plain_model(tiny_model(tmp_path / "wide", "llama", **wide)))
+    assert short_matmul.has_long_products(plain_model(tiny_model(tmp_path / "wide", "llama", **wide)))
     for tied in (True, False):
         folder = tiny_model(tmp_path / str(tied), "llama", vocab_size=VOCABULARY, tie_word_embeddings=tied)
-        assert not short_matmul.generates_long_products(plain_model(folder))
+        assert not short_matmul.has_long_products(plain_model(folder))
 
 
 SETTINGS = TrainerSettings(
@@ -189,11 +189,11 @@ def check_near(left: tuple[list[float], dict[str, Tensor]], right: tuple[list[fl
 @pytest.mark.parametrize("everything", [pytest.param(False, marks=pytest.mark.long), True], ids=["vocabulary", "everything"])
 def test_a_training_asks_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, everything: bool) -> None:
     """With a vocabulary that is long; and with a limit so low that widths, keys and the tokens of a batch are long as well."""
-    limit = short_matmul.LONGEST
+    limit = short_matmul.MAX_INNER_LENGTH
     changes: dict[str, Any] = {"vocab_size": VOCABULARY}
     if everything:
         limit, changes = FEW, {"intermediate_size": 500}
-        monkeypatch.setattr(short_matmul, "LONGEST", FEW)
+        monkeypatch.setattr(short_matmul, "MAX_INNER_LENGTH", FEW)
     base = read_base(tiny_model(tmp_path / "model", "llama", **changes))
     lora = LoraSettings(r=16, lora_dropout=0.0, target_modules=("all-linear",))
     expected = trained(tmp_path / "cpu", base, name, lora)
@@ -208,7 +208,7 @@ def test_a_training_that_asks_for_them_is_wrong_on_the_stand_in(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the test above relies on: without the cuts, long products are asked for, in the backward pass too, and spoil it."""
-    monkeypatch.setattr("smolorad.engine.train.fast.loss.LONGEST", 10**9)
+    monkeypatch.setattr("smolorad.engine.train.fast.loss.MAX_INNER_LENGTH", 10**9)
     base = read_base(tiny_model(tmp_path / "model", "llama", vocab_size=VOCABULARY))
     lora = LoraSettings(r=16, lora_dropout=0.0)
     expected = trained(tmp_path / "cpu", base, name, lora)
@@ -233,8 +233,8 @@ def test_modules_that_are_trained_whole_and_other_loras(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", Dtype)
 def test_products_in_parts_pass_and_long_ones_are_told(dtype: Dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_matmul, "FAULTY", MappingProxyType({Device.CPU: "CPU"}))
-    monkeypatch.setattr(device_kernels, "FAULTY", MappingProxyType({Device.CPU: "CPU"}))
+    monkeypatch.setattr(short_matmul, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
+    monkeypatch.setattr(device_kernels, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
     assert product_notes(Device.CPU, dtype) == ()
     with stand_in() as metal:
         assert product_fault(Device.CPU, dtype) == ""
@@ -277,7 +277,7 @@ def test_a_context_longer_than_attention_is_trusted_is_cut(tmp_path: Path, monke
     for path in folder.glob("tokenizer_config.json"):
         path.write_text(path.read_text().replace('"model_max_length": 512', '"model_max_length": 40000'))
     assert load(folder, "tiny", dtype=Dtype.FLOAT32).context_length == 40_000
-    monkeypatch.setattr(load_transformers, "FAULTY", MappingProxyType({Device.CPU: "CPU"}))
+    monkeypatch.setattr(load_transformers, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
     base = load(folder, "tiny", dtype=Dtype.FLOAT32)
-    assert base.context_length == short_matmul.LONGEST
+    assert base.context_length == short_matmul.MAX_INNER_LENGTH
     assert "40,000 tokens is cut to 32,704" in base.notes[-1]

@@ -1,4 +1,4 @@
-"""The daemon's rooms, put together once: store, residency, jobs, services; opened, started, drained."""
+"""App: the store, the residency, the jobs and the services, wired together once; started and drained together."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from smolorad.config import Settings
 from smolorad.domain import JobKind
 from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.events import Events
-from smolorad.jobs.import_adapter import AdapterImport
-from smolorad.jobs.import_model import Import
-from smolorad.jobs.job_runner import JobRunner, Kind
+from smolorad.jobs.import_adapter import ImportAdapter
+from smolorad.jobs.import_model import ImportModel
+from smolorad.jobs.job_runner import JobHandler, JobRunner
 from smolorad.jobs.live_adapters import LiveAdapters
 from smolorad.jobs.merge import Merge
 from smolorad.jobs.prepare import Prepare
@@ -41,7 +41,7 @@ from smolorad.jobs.units import Units
 from smolorad.residency import Residency, Resolver
 from smolorad.services.datasets import DatasetService
 from smolorad.services.generation import GenerationService
-from smolorad.services.job_stream import JobViews
+from smolorad.services.job_stream import JobStreams
 from smolorad.services.jobs import JobService
 from smolorad.services.models import ModelService
 from smolorad.services.system import SystemService
@@ -67,7 +67,7 @@ SERVICES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """Where tests put their own: how an engine is started, and who does one-shot work."""
+    """The child processes: how to start an engine, and the workers of one-shot jobs. Tests replace them."""
 
     engines: EngineFactory
     workers: Workers
@@ -80,37 +80,62 @@ class App:
         self,
         settings: Settings,
         database: Database,
-        seams: Backends,
+        backends: Backends,
         end: Callable[[timedelta | None], None],
     ) -> None:
-        home, workers = settings.places, seams.workers
+        home, workers = settings.places, backends.workers
         store, library = JobStore(database), Library(database)
         self._units = units = Units()
         self._home, self._library, self._workers = home, library, workers
         resolver = Resolver(library, workers, paths.cache_path(), settings.allow_remote_code)
-        self._residency = residency = Residency(settings, library, resolver, seams.engines)
-        shelf = Artifacts(home, store, library, units)
-        train = Train(home, library, shelf, residency, resolver, workers)
-        merge = Merge(home, library, shelf, workers, resolver)
-        prepare = Prepare(home, workers, store, library, shelf, residency, resolver)
-        import_ = Import(home, shelf, workers, resolver)
+        self._residency = residency = Residency(settings, library, resolver, backends.engines)
+        artifacts = Artifacts(home, store, library, units)
+        train = Train(home, library, artifacts, residency, resolver, workers)
+        merge = Merge(home, library, artifacts, workers, resolver)
+        prepare = Prepare(
+            home,
+            workers,
+            store=store,
+            library=library,
+            artifacts=artifacts,
+            residency=residency,
+            resolver=resolver,
+        )
+        import_model = ImportModel(home, artifacts, workers, resolver)
         events = Events(store)
-        kinds: dict[JobKind, Kind] = {
+        handlers: dict[JobKind, JobHandler] = {
             JobKind.TRAIN: train,
             JobKind.MERGE: merge,
             JobKind.PREPARE: prepare,
-            JobKind.IMPORT: import_,
+            JobKind.IMPORT: import_model,
         }
-        machine = JobRunner(home, store, library, events, kinds)
-        self._queue = queue = Queue(home, store, events, machine, units, settings.max_queue)
-        views = JobViews(store, events, queue, lambda: residency.resident.name if residency.resident else "")
+        runner = JobRunner(home, store, library, events, handlers)
+        self._queue = queue = Queue(home, store, events, runner, units, settings.max_queue)
+        streams = JobStreams(store, events, queue, lambda: residency.resident.name if residency.resident else "")
         uploads = Uploads(home, units)
         generation = GenerationService(residency, library, LiveAdapters(home, store), settings.max_generations)
-        self._datasets = DatasetService(uploads, library, shelf, workers, queue, views, prepare)
-        self._training = TrainingService(library, queue, views, train, merge)
-        self._jobs = JobService(store, queue, views)
-        import_adapter = AdapterImport(library, shelf, residency, resolver, workers)
-        self._models = ModelService(residency, library, shelf, uploads, queue, views, import_, import_adapter, units)
+        self._datasets = DatasetService(
+            library=library,
+            uploads=uploads,
+            artifacts=artifacts,
+            workers=workers,
+            queue=queue,
+            streams=streams,
+            prepare=prepare,
+        )
+        self._training = TrainingService(library, queue, streams, train, merge)
+        self._jobs = JobService(store, queue, streams)
+        self._models = ModelService(
+            residency=residency,
+            library=library,
+            uploads=uploads,
+            artifacts=artifacts,
+            queue=queue,
+            streams=streams,
+            import_model=import_model,
+            import_adapter=ImportAdapter(library, artifacts, residency, resolver, workers),
+            units=units,
+        )
         self._generation = generation
         self._system = SystemService(settings, residency, queue, generation, end)
 
@@ -124,7 +149,7 @@ class App:
         system_pb2_grpc.add_SystemServiceServicer_to_server(self._system, server)
 
     async def settle(self) -> None:
-        """Before the first call is answered: folders and rows agree.
+        """Makes folders and rows agree, before the first call is answered.
 
         A record of a copied home must not lead a removal to the original's folder, and no call may come between a folder that
         an earlier daemon did not record and its row.
@@ -133,23 +158,23 @@ class App:
         await adopt(self._home, self._library)
 
     async def start(self) -> None:
-        """Takes up what an earlier daemon left: the model that was resident, jobs."""
+        """Resumes what an earlier daemon left: loads its model again and runs its unfinished jobs."""
         self._residency.start_preload()
         await self._queue.start()
 
     async def drain(self, grace_s: float) -> None:
-        """Has training checkpoint within the grace, and interrupts the other jobs; all of them go on after the next start."""
+        """Lets a training checkpoint within the grace and interrupts the other jobs; all of them resume at the next start."""
         self._queue.shut()
         await self._residency.close(grace_s)
         await self._queue.close()
         await self._workers.close()
 
     async def close(self) -> None:
-        """Returns once what calls have begun to change is changed; called when the server takes no more calls."""
+        """Waits for the changes that calls have begun; called when the server takes no more calls."""
         await self._units.close()
 
 
 def real_backends(settings: Settings) -> Backends:
-    """The processes."""
+    """Engine and workers as child processes."""
     cache = paths.cache_path()
     return Backends(lambda: EngineProcess.start(settings.environ), WorkerProcesses(settings.environ, cache))

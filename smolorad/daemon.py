@@ -49,10 +49,10 @@ _OPTIONS = (
 )
 
 
-def run(settings: Settings, seams: Backends | None = None) -> int:
+def run(settings: Settings, backends: Backends | None = None) -> int:
     """Runs the daemon until it is told to end; the exit status.
 
-    Raises InvalidRequest for a place that cannot be used. `seams` stands in for the children, in tests.
+    Raises InvalidRequest for a place that cannot be used. `backends` stands in for the children, in tests.
     """
     os.umask(0o077)
     _raise_files_limit()
@@ -68,7 +68,7 @@ def run(settings: Settings, seams: Backends | None = None) -> int:
     socket_folder(settings.socket.parent)
     try:
         with _locked(settings.places.lock, settings.home), _locked(_beside(settings.socket), settings.socket):
-            return asyncio.run(serve(settings, seams or real_backends(settings)))
+            return asyncio.run(serve(settings, backends or real_backends(settings)))
     except _AlreadyRunning as error:
         log.error(error.message)
         return EXIT_ALREADY_RUNNING
@@ -93,17 +93,17 @@ class Ending:
             self.asked.set()
 
 
-async def serve(settings: Settings, seams: Backends, ending: Ending | None = None) -> int:
+async def serve(settings: Settings, backends: Backends, ending: Ending | None = None) -> int:
     """Serves until `ending` is asked for or a signal comes; the locks are the caller's."""
     ending = ending or Ending()
     grace_s = settings.drain_s
     with _signals(ending):
         async with Database.open(settings.places.database) as database:
-            rooms = App(settings, database, seams, ending.ask)
-            await rooms.settle()
-            server, pulse = await _bound(settings.socket, rooms)
+            app = App(settings, database, backends, ending.ask)
+            await app.settle()
+            server, pulse = await _bound(settings.socket, app)
             watch = asyncio.create_task(_watch_socket(settings.socket, ending))
-            await rooms.start()
+            await app.start()
             _notify(settings, "READY=1")
             log.info("ready", socket=settings.socket, home=settings.home, pid=os.getpid())
             await ending.asked.wait()
@@ -112,17 +112,17 @@ async def serve(settings: Settings, seams: Backends, ending: Ending | None = Non
             _notify(settings, "STOPPING=1")
             watch.cancel()
             await pulse.enter_graceful_shutdown()
-            await rooms.drain(grace_s)
+            await app.drain(grace_s)
             await server.stop(_STOP_GRACE_S)
-            await rooms.close()
+            await app.close()
     log.info("ended", status=ending.status)
     return ending.status
 
 
-async def _bound(path: Path, rooms: App) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+async def _bound(path: Path, app: App) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A started server on the socket: our services, health and reflection."""
     server = grpc.aio.server(interceptors=(Unreadable(),), options=_OPTIONS)
-    rooms.add_to(server)
+    app.add_to(server)
     pulse = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(pulse, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -4,7 +4,29 @@ Field names equal those of the public contract, so `smolorad.link.convert` maps 
 here is the only place where it is written; the contract's comments repeat it and a test holds them equal.
 """
 
+from smolorad.domain.adapters import Adapter, Trained
 from smolorad.domain.bounds import Bounds, Ref, check, check_name, check_texts, one_of, within
+from smolorad.domain.datasets import (
+    ChunkUnit,
+    Dataset,
+    DatasetDiff,
+    DatasetReport,
+    FileType,
+    Finding,
+    HubDataset,
+    LengthBin,
+    OnError,
+    Prepared,
+    PrepareSpec,
+    Preview,
+    PreviewRow,
+    ProblemKind,
+    RowProblem,
+    RowSpan,
+    Shape,
+    Splits,
+    TextUnit,
+)
 from smolorad.domain.generation import (
     ChatMessage,
     FinishReason,
@@ -42,40 +64,19 @@ from smolorad.domain.jobs import (
     TrainSpec,
 )
 from smolorad.domain.models import (
-    Adapter,
-    ChunkUnit,
-    Dataset,
-    DatasetDiff,
-    DatasetReport,
     Device,
     Dtype,
     Fetched,
-    FileType,
-    Finding,
-    HubDataset,
-    LengthBin,
     LoadProgress,
     LoadStage,
     Merged,
     MergeProof,
     Model,
     ModelFacts,
-    OnError,
     Origin,
     Placing,
     Precision,
-    Prepared,
-    PrepareSpec,
-    Preview,
-    PreviewRow,
-    ProblemKind,
     ResidentModel,
-    RowProblem,
-    RowSpan,
-    Shape,
-    Splits,
-    TextUnit,
-    Trained,
 )
 from smolorad.domain.settings import LoraSettings, TrainerSettings
 

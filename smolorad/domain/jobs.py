@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from smolorad.domain.models import Dtype, PrepareSpec
+from smolorad.domain.datasets import PrepareSpec
+from smolorad.domain.models import Dtype
 from smolorad.domain.settings import LoraSettings, TrainerSettings
 from smolorad.errors import BadState, Violation
 

@@ -1,7 +1,7 @@
-"""The library's folders: what is made is published and recorded here, and taken away here, one thing at a time.
+"""Published artefacts: this module alone publishes and removes datasets, adapters and models, one at a time.
 
 Folder and row are one unit: a caller that goes away does not come between them, and where one cannot be written the other is
-undone. A daemon that is killed in between finds out at its next start, see `store/recover.py`.
+undone. After a daemon was killed in between, its next start makes them agree, see `store/recover.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -44,8 +45,17 @@ from smolorad.store.jobs import JobStore
 from smolorad.store.library import Library, Revisioned
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterBase:
+    """The base model of an adapter: its name here, its fingerprint, and the name that other machines know it by."""
+
+    name: str
+    fingerprint: str
+    source: Source
+
+
 class Artifacts:
-    """Puts artefacts on the shelf and takes them down."""
+    """Publishes datasets, adapters and models into the home, with their rows, and removes them."""
 
     def __init__(self, home: Home, store: JobStore, library: Library, units: Units) -> None:
         self._home = home
@@ -114,17 +124,12 @@ class Artifacts:
         name: str,
         lora: LoraSettings,
         parameters: int,
-        base_model: str,
-        base_fingerprint: str,
-        source: Source,
+        base: AdapterBase,
     ) -> Adapter:
-        """Publishes a copy of an uploaded PEFT folder that was checked, and throws the upload away.
-
-        `source` is what its base is called elsewhere.
-        """
+        """Publishes a copy of an uploaded PEFT folder that was checked, then removes the upload."""
         stage = self._home.uploads / f".import-{secrets.token_hex(8)}"
         try:
-            await asyncio.to_thread(copy_adapter, folder, stage, source)
+            await asyncio.to_thread(copy_adapter, folder, stage, base.source)
             async with self._one_at_a_time:
                 ref = await self._next("adapter", name)
                 adapter = Adapter(
@@ -132,8 +137,8 @@ class Artifacts:
                     revision=ref.revision or 0,
                     create_time=datetime.now(UTC),
                     origin=Origin.FOLDER,
-                    base_model=base_model,
-                    base_fingerprint=base_fingerprint,
+                    base_model=base.name,
+                    base_fingerprint=base.fingerprint,
                     dataset="",
                     job_id="",
                     lora=lora,

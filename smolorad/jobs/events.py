@@ -1,4 +1,4 @@
-"""What happens to jobs: written down first, then told to whoever follows."""
+"""Job events: stored first, then sent to the followers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from smolorad.store.jobs import JobStore
 
 
 class Events:
-    """The one place through which events and moves of jobs go, so that no follower misses one."""
+    """Every event and state change of a job passes here, so that no follower misses one."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._bells: dict[str, set[asyncio.Event]] = {}
+        self._followers: dict[str, set[asyncio.Event]] = {}
         self._waits: dict[str, str] = {}
 
     async def append(self, job_id: str, body: EventBody) -> JobEvent:
         """Stores an event of a job, then wakes its followers."""
         event = await self._store.append(job_id, body)
-        self._ring(job_id)
+        self._notify(job_id)
         return event
 
     async def move(
@@ -39,21 +39,21 @@ class Events:
         Raises BadState where the table of moves forbids it, or where the job is not in the state that was expected.
         """
         job, _ = await self._store.move(job_id, to, why, error=error, result=result, expected=expected)
-        self._ring(job_id)
+        self._notify(job_id)
         return job
 
     def set_wait(self, job_id: str, why: str) -> None:
-        """Says why a job waits, or with an empty reason that it does no more. Kept in memory: a full disk takes no event."""
+        """Sets why a job waits; an empty reason ends the wait. Kept in memory: a full disk stores no event."""
         if why == self.wait_of(job_id):
             return
         if why:
             self._waits[job_id] = why
         else:
             del self._waits[job_id]
-        self._ring(job_id)
+        self._notify(job_id)
 
     def wait_of(self, job_id: str) -> str:
-        """Why a job waits; empty where it does not, or where it waits in the line."""
+        """Why a job waits; empty where it does not, or where it is queued."""
         return self._waits.get(job_id, "")
 
     async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
@@ -61,11 +61,11 @@ class Events:
 
         A note that cannot be stored repeats the last number. Raises NotFound.
         """
-        bell, said = asyncio.Event(), ""
-        self._bells.setdefault(job_id, set()).add(bell)
+        stored, announced = asyncio.Event(), ""
+        self._followers.setdefault(job_id, set()).add(stored)
         try:
             while True:
-                bell.clear()  # before reading: what is stored from here on rings again
+                stored.clear()  # before reading: an event stored from here on sets it again
                 job = await self._store.get(job_id)  # before the events: a job that has ended has all of them by then
                 while found := await self._store.events(job_id, after):
                     for event in found:
@@ -73,17 +73,17 @@ class Events:
                     after = found[-1].sequence
                 if job.state in TERMINAL:
                     return
-                if (why := self.wait_of(job_id)) and why != said:
+                if (why := self.wait_of(job_id)) and why != announced:
                     yield JobEvent(job_id, after, datetime.now(UTC), Note(f"{why[0].upper()}{why[1:]}."))
-                said = why
-                await bell.wait()
+                announced = why
+                await stored.wait()
         finally:
-            self._bells[job_id].discard(bell)
-            if not self._bells[job_id]:
-                del self._bells[job_id]
+            self._followers[job_id].discard(stored)
+            if not self._followers[job_id]:
+                del self._followers[job_id]
 
-    async def starts_in_vain(self, job_id: str) -> int:
-        """How often the job was started since it last got anywhere: since its newest checkpoint, or since it was resumed."""
+    async def failed_starts(self, job_id: str) -> int:
+        """How often the job was started since its newest checkpoint, or since it was resumed."""
         starts, after = 0, 0
         while found := await self._store.events(job_id, after):
             for event in found:
@@ -91,9 +91,9 @@ class Events:
             after = found[-1].sequence
         return starts
 
-    def _ring(self, job_id: str) -> None:
-        for bell in self._bells.get(job_id, ()):
-            bell.set()
+    def _notify(self, job_id: str) -> None:
+        for stored in self._followers.get(job_id, ()):
+            stored.set()
 
 
 def _counted(starts: int, body: EventBody) -> int:

@@ -1,4 +1,4 @@
-"""ImportAdapter: an uploaded PEFT folder is checked, its config first, then on the base it belongs to, and then published."""
+"""ImportAdapter: checks an uploaded PEFT folder, its config first, then its weights on the base, and publishes it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from pathlib import Path
 from smolorad.children.worker import Workers
 from smolorad.domain import Adapter, LoadProgress, check_name
 from smolorad.errors import SmoloraError
-from smolorad.jobs.artifacts import Artifacts
+from smolorad.jobs.artifacts import AdapterBase, Artifacts
 from smolorad.jobs.peft_folder import read_lora
 from smolorad.portable import source_of
 from smolorad.residency import Residency, Resolver
 from smolorad.store.library import Library
 
 
-class AdapterImport:
-    """Brings adapters in. What cannot answer on its base is refused: as the newest revision it would block its name."""
+class ImportAdapter:
+    """Imports adapters. One that does not fit its base is refused: as the newest revision it would block its name."""
 
-    def __init__(self, library: Library, shelf: Artifacts, residency: Residency, resolver: Resolver, workers: Workers) -> None:
+    def __init__(
+        self, library: Library, artifacts: Artifacts, residency: Residency, resolver: Resolver, workers: Workers
+    ) -> None:
         self._library = library
-        self._shelf = shelf
+        self._artifacts = artifacts
         self._residency = residency
         self._resolver = resolver
         self._workers = workers
@@ -30,11 +32,11 @@ class AdapterImport:
     async def run(self, folder: Path, name: str, base_model: str) -> Adapter:
         """Publishes a copy of an uploaded folder's adapter, for `base_model`, or for the loaded model where that is empty.
 
-        What is published needs its upload no more: that is removed.
+        The upload is removed once the copy is published.
 
         Raises InvalidRequest, NotFound, NoModel, Damaged, UnsupportedModel, NotFinite, WrongBase.
         """
-        self._shelf.check_place("adapter", name)
+        self._artifacts.check_place("adapter", name)
         with _of_upload(folder):
             lora, parameters = await asyncio.to_thread(read_lora, folder)
         resident = self._residency.resident
@@ -43,14 +45,15 @@ class AdapterImport:
             base = await self._resolver.find(model.name, _ignore)
             with _of_upload(folder):
                 await self._workers.check_adapter(folder, base.path, model.name, trust_remote_code=base.trust_remote_code)
-            source = source_of(model.name, base.path)
-            return await self._shelf.import_adapter(folder, name, lora, parameters, model.name, model.fingerprint, source)
-        async with self._residency.hold() as held:
+            adapter_base = AdapterBase(model.name, model.fingerprint, source_of(model.name, base.path))
+            return await self._artifacts.import_adapter(folder, name, lora, parameters, adapter_base)
+        async with self._residency.lease() as lease:
             with _of_upload(folder):
-                await held.engine.check_adapter(folder)
+                await lease.engine.check_adapter(folder)
             loaded = self._residency.base
-        source = source_of(held.model.name, loaded.path if loaded is not None else None)
-        return await self._shelf.import_adapter(folder, name, lora, parameters, held.model.name, held.model.fingerprint, source)
+        source = source_of(lease.model.name, loaded.path if loaded is not None else None)
+        adapter_base = AdapterBase(lease.model.name, lease.model.fingerprint, source)
+        return await self._artifacts.import_adapter(folder, name, lora, parameters, adapter_base)
 
 
 @contextmanager

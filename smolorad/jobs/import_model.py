@@ -1,4 +1,4 @@
-"""Import: the weights worker brings a model's files into this home; downloads go on where they were."""
+"""ImportModel: the weights worker brings a model's files into this home; downloads go on where they were."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, ImportSpec, Job, Origin, check_name
 from smolorad.errors import InvalidRequest
 from smolorad.jobs.artifacts import Artifacts
-from smolorad.jobs.job_runner import Tell
+from smolorad.jobs.job_runner import Emit
 from smolorad.paths import Home
 from smolorad.residency import STARTER, Resolver
 
 
-class Import:
+class ImportModel:
     """What an import job does."""
 
-    def __init__(self, home: Home, shelf: Artifacts, workers: Workers, resolver: Resolver) -> None:
+    def __init__(self, home: Home, artifacts: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home
-        self._shelf = shelf
+        self._artifacts = artifacts
         self._workers = workers
         self._resolver = resolver
 
@@ -34,10 +34,10 @@ class Import:
                 "a hub id owner/name, or starter",
             )
         await self._resolver.check(spec.source)
-        await self._shelf.check_free(spec.name)
+        await self._artifacts.check_free(spec.name)
         return spec
 
-    async def work(self, job: Job, tell: Tell) -> Fetched:
+    async def work(self, job: Job, emit: Emit) -> Fetched:
         """Has the worker bring the files to the job's output folder."""
         spec = _spec(job)
         trust = self._resolver.trusts(spec.source)
@@ -46,14 +46,14 @@ class Import:
             async for event in events:
                 if isinstance(event, Fetched):
                     return event
-                await tell(event)
+                await emit(event)
         raise AssertionError("a fetch ends with its result or raises")
 
     async def publish(self, job: Job, made: Fetched) -> str:
         """Publishes the model."""
         spec = _spec(job)
         origin = Origin.STARTER if spec.source == STARTER else Origin.FOLDER if spec.source.startswith("/") else Origin.HUB
-        model = await self._shelf.put_model(job, spec.name, origin, made.source or spec.source, made.facts)
+        model = await self._artifacts.put_model(job, spec.name, origin, made.source or spec.source, made.facts)
         return model.name
 
 

@@ -11,7 +11,7 @@ from smolorad.children.worker import Workers
 from smolorad.domain import Job, LoadProgress, Merged, MergeSpec, Origin, Ref, check_name
 from smolorad.errors import NoSpace, WrongBase
 from smolorad.jobs.artifacts import Artifacts
-from smolorad.jobs.job_runner import Tell
+from smolorad.jobs.job_runner import Emit
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Resolver
@@ -26,10 +26,10 @@ MERGED_KEY = "merge.last"  # what somebody merged here last
 class Merge:
     """What a merge job does."""
 
-    def __init__(self, home: Home, library: Library, shelf: Artifacts, workers: Workers, resolver: Resolver) -> None:
+    def __init__(self, home: Home, library: Library, artifacts: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home
         self._library = library
-        self._shelf = shelf
+        self._artifacts = artifacts
         self._workers = workers
         self._resolver = resolver
 
@@ -37,11 +37,11 @@ class Merge:
         """The request with `adapter` as a full reference; raises InvalidRequest, NotFound, AlreadyExists."""
         check_name(spec.name)
         adapter = await self._library.adapter(Ref.parse(spec.adapter, "adapter"))
-        await self._shelf.check_free(spec.name)
+        await self._artifacts.check_free(spec.name)
         await self._resolver.check(adapter.base_model)
         return dataclasses.replace(spec, adapter=str(adapter.ref), dtype=spec.dtype or adapter.base_dtype)
 
-    async def work(self, job: Job, tell: Tell) -> Merged:
+    async def work(self, job: Job, emit: Emit) -> Merged:
         """Finds the base that the adapter belongs to, and has the worker merge."""
         spec = _spec(job)
         adapter = await self._library.adapter(Ref.parse(spec.adapter))
@@ -58,13 +58,15 @@ class Merge:
             async for event in events:
                 if isinstance(event, Merged):
                     return event
-                await tell(event)
+                await emit(event)
         raise AssertionError("a merge ends with its result or raises")
 
     async def publish(self, job: Job, made: Merged) -> str:
         """Publishes the model."""
         spec = _spec(job)
-        model = await self._shelf.put_model(job, spec.name, Origin.MERGE, spec.adapter, made.facts, made.proof, made.sums)
+        model = await self._artifacts.put_model(
+            job, spec.name, Origin.MERGE, spec.adapter, made.facts, proof=made.proof, sums=made.sums
+        )
         with contextlib.suppress(NoSpace, CannotWrite):  # it makes the next merge faster, and no more
             await self._library.remember(MERGED_KEY, model.name)
         return model.name

@@ -18,7 +18,7 @@ from smolorad.children.worker import Workers
 from smolorad.domain import ChunkUnit, Dataset, Job, JobState, Prepared, PrepareSpec, Ref, check, check_name, check_texts
 from smolorad.errors import InvalidRequest, NotFound, SmoloraError
 from smolorad.jobs.artifacts import Artifacts
-from smolorad.jobs.job_runner import Tell
+from smolorad.jobs.job_runner import Emit
 from smolorad.log import Log
 from smolorad.paths import Home
 from smolorad.residency import Base, Residency, Resolver
@@ -54,7 +54,7 @@ class Prepare:
         workers: Workers,
         store: JobStore,
         library: Library,
-        shelf: Artifacts,
+        artifacts: Artifacts,
         residency: Residency,
         resolver: Resolver,
     ) -> None:
@@ -62,14 +62,14 @@ class Prepare:
         self._store = store
         self._library = library
         self._workers = workers
-        self._shelf = shelf
+        self._artifacts = artifacts
         self._residency = residency
         self._resolver = resolver
 
     async def plan(self, spec: PrepareSpec) -> PrepareSpec:
         """The request, if it can be carried out; raises InvalidRequest or NotFound."""
         _check(spec)
-        self._shelf.check_place("dataset", spec.name)
+        self._artifacts.check_place("dataset", spec.name)
         if bool(spec.upload_id) == (spec.hub is not None):
             raise InvalidRequest.field("upload_id", "give exactly one of upload_id and hub")
         if spec.upload_id and not (self._home.uploads / check_name(spec.upload_id, "upload_id")).is_dir():
@@ -80,7 +80,7 @@ class Prepare:
             await self._resolver.check(spec.model)
         return spec
 
-    async def work(self, job: Job, tell: Tell) -> Prepared:
+    async def work(self, job: Job, emit: Emit) -> Prepared:
         """Has the worker write the dataset into the job's output folder."""
         spec = _spec(job)
         files = self._home.uploads / spec.upload_id if spec.upload_id else None
@@ -96,12 +96,12 @@ class Prepare:
             async for event in events:
                 if isinstance(event, Prepared):
                     return event
-                await tell(event)
+                await emit(event)
         raise AssertionError("a preparation ends with its result or raises")
 
     async def publish(self, job: Job, made: Prepared) -> str:
         """Publishes the revision, and throws the uploaded files away."""
-        dataset = await self._shelf.put_dataset(job, _spec(job).name, made, _source_fingerprint(_spec(job)))
+        dataset = await self._artifacts.put_dataset(job, _spec(job).name, made, _source_fingerprint(_spec(job)))
         await self._throw_away(job)
         return str(dataset.ref)
 
@@ -177,7 +177,7 @@ def _check(spec: PrepareSpec) -> None:
 
 
 def _source_fingerprint(spec: PrepareSpec) -> str:
-    """SHA-256 of what the files were and what was asked for, in hexadecimal; empty where the caller does not tell."""
+    """SHA-256 of what the files were and what was asked for, in hexadecimal; empty where the caller does not emit."""
     if not spec.source_fingerprint:
         return ""
     asked = msgspec.to_builtins(replace(spec, upload_id="", model=""))

@@ -1,4 +1,4 @@
-"""Who runs next: two lanes, first come, first served within each."""
+"""The job queue: two lanes, each first in, first out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LANE_OF: Mapping[JobKind, str] = {
 
 
 class Lane:
-    """Runs its jobs one after the other."""
+    """Runs its jobs one after another."""
 
     def __init__(self, attempt: Callable[[str], Awaitable[Job]]) -> None:
         self._attempt = attempt
@@ -40,24 +40,24 @@ class Lane:
         self.running = ""
 
     def put(self, job_id: str) -> None:
-        """At the end of the line."""
+        """Queues a job last."""
         self.waiting.append(job_id)
         self._filled.set()
 
     def before(self, place: int) -> str:
-        """What one at this place in the line waits for; empty where it is next and nothing runs."""
-        told = [f"job {self.running} runs"] if self.running else []
-        told += [f"{place} {'waits' if place == 1 else 'wait'} before it"] if place else []
-        return ", ".join(told)
+        """What the job at this place waits for; empty where it is next and nothing runs."""
+        reasons = [f"job {self.running} runs"] if self.running else []
+        reasons += [f"{place} {'waits' if place == 1 else 'wait'} before it"] if place else []
+        return ", ".join(reasons)
 
     def close(self) -> None:
-        """Starts nothing more; what waits is forgotten here, and stays queued in the store."""
+        """Starts no more jobs; those that wait stay queued in the store."""
         self._closed = True
         self.waiting.clear()
         self._filled.set()
 
     async def work(self) -> None:
-        """Until it is closed, and the run under way has ended."""
+        """Runs jobs until the lane is closed and its last run has ended."""
         while not self._closed:
             if not self.waiting:
                 self._filled.clear()
@@ -69,57 +69,57 @@ class Lane:
                 if job.state is JobState.QUEUED:
                     self.waiting.appendleft(job.id)
             except Exception:
-                # A bug, or a row that cannot be read. The others run on; `jobs resume` puts this one into the line again.
-                log.exception("job does not run until it is resumed, or the daemon starts again", job=self.running)
+                # A bug, or a row that cannot be read. The other jobs run; `jobs resume` queues this one again.
+                log.exception("job skipped until it is resumed or the daemon restarts", job=self.running)
             finally:
                 self.running = ""
 
 
 class Queue:
-    """Takes jobs, and has them run."""
+    """Accepts jobs and runs them."""
 
-    def __init__(self, home: Home, store: JobStore, events: Events, machine: JobRunner, units: Units, max_queue: int) -> None:
+    def __init__(self, home: Home, store: JobStore, events: Events, runner: JobRunner, units: Units, max_queue: int) -> None:
         self._home = home
         self._units = units
         self._store = store
         self._events = events
-        self._machine = machine
+        self._runner = runner
         self._max_queue = max_queue
-        self._lanes = {name: Lane(machine.attempt) for name in (ENGINE, WORKER)}
+        self._lanes = {name: Lane(runner.attempt) for name in (ENGINE, WORKER)}
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        # Listed before the socket is bound: what comes later is somebody's.
+        # Listed before the socket is bound: what appears later belongs to a client.
         self._leftovers = [*home.jobs.iterdir(), *home.uploads.iterdir()]
 
     async def start(self) -> None:
-        """Takes up what an earlier daemon left, throws away what nobody needs, and begins to run jobs."""
+        """Queues the jobs that an earlier daemon left, removes unused files, and starts the lanes."""
         unfinished = await self._store.unfinished()
         for job in unfinished:
             if job.state is JobState.PAUSED:
                 continue
             try:
-                await self._machine.line_up(job)
+                await self._runner.requeue(job)
             except (NoSpace, CannotWrite) as error:
-                log.warning("a job is written down as queued once there is room", job=job.id, why=error.message)
+                log.warning("job is stored as queued once the disk has space", job=job.id, why=error.message)
             self._lane(job).put(job.id)
         failed = await self._store.failed_preparations()
         await asyncio.to_thread(self._sweep, uploads_of([*unfinished, *failed]))
         self._tasks = [asyncio.create_task(lane.work(), name=f"lane-{name}") for name, lane in self._lanes.items()]
 
     def shut(self) -> None:
-        """Takes and starts no more jobs; what runs goes on."""
+        """Accepts and starts no more jobs; those under way continue."""
         self._closing = True
         for lane in self._lanes.values():
             lane.close()
 
     async def close(self) -> None:
-        """Interrupts what runs; the daemon's next start takes it up again."""
+        """Interrupts the running jobs; the daemon's next start resumes them."""
         self.shut()
-        self._machine.stop_all(JobState.INTERRUPTED, "the daemon ended")
+        self._runner.stop_all(JobState.INTERRUPTED, "the daemon ended")
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def earlier(self, kind: JobKind, target: str, request_id: str) -> Job | None:
-        """The job that this request id has started already, if any; raises AlreadyExists if it was another request."""
+        """The job that this request id has started, if any; raises AlreadyExists if that was another request."""
         job = await self._store.by_request(request_id)
         if job is not None and (job.kind, job.target) != (kind, target):
             raise AlreadyExists(
@@ -129,7 +129,7 @@ class Queue:
 
     @unit
     async def submit(self, kind: JobKind, target: str, spec: JobSpec, request_id: str = "") -> Job:
-        """Writes a job down and lines it up; the same request id gives the earlier job.
+        """Stores and queues a job; the same request id returns the earlier job.
 
         Raises QueueFull, ShuttingDown, AlreadyExists.
         """
@@ -145,46 +145,46 @@ class Queue:
 
     @unit
     async def cancel(self, job_id: str) -> Job:
-        """Ends a job: at once while it waits, within a micro-step while it runs; one that has ended stays as it is."""
+        """Cancels a job: at once while it waits, within a micro-step while it runs; an ended job stays as it is."""
         while (job := await self._store.get(job_id)).state not in TERMINAL:
-            if job.state is JobState.RUNNING and self._machine.stop(job_id, JobState.CANCELLED, "somebody asked"):
+            if job.state is JobState.RUNNING and self._runner.stop(job_id, JobState.CANCELLED, "on request"):
                 return job
             try:
-                job = await self._events.move(job_id, JobState.CANCELLED, "somebody asked", expected=job.state)
+                job = await self._events.move(job_id, JobState.CANCELLED, "on request", expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
             except (NoSpace, CannotWrite):
-                if not self._machine.stop(job_id, JobState.CANCELLED, "somebody asked"):
+                if not self._runner.stop(job_id, JobState.CANCELLED, "on request"):
                     raise
-                return job  # it waits for room already, and becomes cancelled instead
-            self._unline(job)
-            await self._machine.discard(job)
+                return job  # its run waits for disk space, and ends as cancelled
+            self._dequeue(job)
+            await self._runner.discard(job)
             return job
         return job
 
     @unit
     async def pause(self, job_id: str) -> Job:
-        """Holds a job: at once while it waits, at its next step while it trains. Raises BadState if it has ended."""
+        """Pauses a job: at once while it waits, at its next step while it trains. Raises BadState if it has ended."""
         while (job := await self._store.get(job_id)).state is not JobState.PAUSED:
-            if job.state is JobState.RUNNING and await self._machine.pause(job_id):
+            if job.state is JobState.RUNNING and await self._runner.pause(job_id):
                 return job
             if job.state in TERMINAL:
                 raise BadState(f"Job {job_id} has ended ({job.state}), so it cannot be paused.")
             try:
-                job = await self._events.move(job_id, JobState.PAUSED, "somebody asked", expected=job.state)
+                job = await self._events.move(job_id, JobState.PAUSED, "on request", expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
             except (NoSpace, CannotWrite):
-                if not await self._machine.pause(job_id):
+                if not await self._runner.pause(job_id):
                     raise
-                return job  # it waits for room already, and becomes paused instead
-            self._unline(job)
+                return job  # its run waits for disk space, and ends as paused
+            self._dequeue(job)
             return job
         return job
 
     @unit
     async def resume(self, job_id: str) -> Job:
-        """Lines a paused, failed or cancelled job up again, now or once it is so; one that waits or runs stays as it is.
+        """Queues a paused, failed or cancelled job again, now or once it is so; one that waits or runs stays as it is.
 
         Raises BadState if it succeeded.
         """
@@ -193,22 +193,22 @@ class Queue:
                 raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
             self._admit()
             try:
-                job = await self._events.move(job_id, JobState.QUEUED, "somebody asked", expected=job.state)
+                job = await self._events.move(job_id, JobState.QUEUED, "on request", expected=job.state)
             except BadState:
                 continue  # another call has just moved it
             self._lane(job).put(job_id)
             return job
-        if not self._machine.resume(job_id) and job_id not in self._lane(job).waiting:
+        if not self._runner.resume(job_id) and job_id not in self._lane(job).waiting:
             self._admit()
             self._lane(job).put(job_id)
         return job
 
     def position(self, job_id: str) -> int:
-        """How many run before it; 0 for one that is next, or does not wait."""
+        """How many jobs run before it; 0 for one that is next, or does not wait."""
         return next((lane.waiting.index(job_id) for lane in self._lanes.values() if job_id in lane.waiting), 0)
 
     def waiting_for(self, job_id: str) -> str:
-        """What a job waits for, in one sentence; empty where it does not wait."""
+        """What a job waits for; empty where it does not wait."""
         lane = next((lane for lane in self._lanes.values() if job_id in lane.waiting), None)
         if lane is None:
             return ""
@@ -216,16 +216,16 @@ class Queue:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of queued jobs."""
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
     @property
     def on_engine(self) -> str:
-        """The job that runs on the engine; empty where none does."""
+        """The job that runs on the engine; empty where none runs."""
         return self._lanes[ENGINE].running
 
     async def unfinished(self) -> list[Job]:
-        """The jobs that wait or run."""
+        """The jobs that wait, run or are paused."""
         return await self._store.unfinished()
 
     def _admit(self) -> None:
@@ -237,14 +237,14 @@ class Queue:
     def _lane(self, job: Job) -> Lane:
         return self._lanes[LANE_OF[job.kind]]
 
-    def _unline(self, job: Job) -> None:
+    def _dequeue(self, job: Job) -> None:
         lane = self._lane(job)
         if job.id in lane.waiting:
             lane.waiting.remove(job.id)
-        self._machine.stir(job.id)
+        self._runner.wake(job.id)
 
     def _sweep(self, needed: set[str]) -> None:
-        """Removes stages, which no process writes now, and uploads that are not needed."""
+        """Removes stages, which no process writes now, and uploads that no job needs."""
         for path in self._leftovers:
             if path.parent == self._home.jobs:
                 shutil.rmtree(self._home.job(path.name).stage, ignore_errors=True)

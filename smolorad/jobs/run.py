@@ -1,4 +1,4 @@
-"""A run of a job under way: what it was asked to become, and how it waits where the disk is full."""
+"""A run of a job: the state that a caller requested for it, and its wait for a full disk."""
 
 from __future__ import annotations
 
@@ -19,106 +19,105 @@ log = Log(__name__)
 
 T = TypeVar("T")
 
-LOOK_S = 5.0  # how often one that waits looks whether there is room
-_MORE_BYTES = 2**20  # what must be free besides what was free when it did not suffice
-# When it tries all the same, first and at most: the room may have come before it was measured, or on another disk.
-FIRST_AGAIN_S, _LAST_AGAIN_S = 5.0, 600.0
+LOOK_S = 5.0  # how often a waiting run checks for free space
+_MORE_BYTES = 2**20  # what must be free above what was free when the disk was full
+# A run tries again after this time, doubled each time: space may have become free before it was measured, or on another disk.
+FIRST_RETRY_S, _LONGEST_RETRY_S = 5.0, 600.0
 FULL = "the disk is full; it continues when there is room"
 _REFUSED = "the daemon's database cannot be written; it continues when it can"
 
 
 class Unwritten(NoSpace):
-    """The daemon ends before there is room for what should be written."""
+    """The daemon ends before the disk has space for what should be written."""
 
 
 def is_full(error: Exception) -> bool:
-    """Whether a full disk is the reason of an error, ours or another's."""
+    """Whether a full disk caused an error of smolora or of a library."""
     return isinstance(error, NoSpace) or (not isinstance(error, SmoloraError) and is_disk_full(error))
 
 
 @dataclass(slots=True)
 class Run:
-    """Its cancellable part, and what the job shall become if that part is cancelled."""
+    """The cancellable task of a run, and the state that the job gets if it is cancelled."""
 
     job_id: str
     events: Events
     task: asyncio.Task[Any] | None = None
-    wish: JobState | None = None
+    requested: JobState | None = None
     why: str = ""
-    again: bool = False  # it was resumed before the wish came true, so it is lined up again after that
-    last: bool = False  # the daemon ends: nothing is waited for
-    rooms: int = 0  # how often its work has waited for room
-    _stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    resume_after: bool = False  # resumed before it had ended as requested: it is queued again after that
+    closing: bool = False  # the daemon ends: the run waits for nothing
+    space_waits: int = 0  # how often its work has waited for disk space
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, to: JobState, why: str) -> None:
-        """Ends the cancellable part, and a wait for room."""
-        self.wish, self.why = to, why
+        """Cancels the task, and a wait for disk space."""
+        self.requested, self.why = to, why
         if self.task is not None:
             self.task.cancel()
-        self.stir()
+        self.wake()
 
-    def stir(self) -> None:
-        """Has it look at once whether there is room."""
-        self._stirred.set()
+    def wake(self) -> None:
+        """Makes the run check for disk space at once."""
+        self._woken.set()
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for room."""
+        """Whether the run waits for disk space."""
         return bool(self.events.wait_of(self.job_id))
 
     def close(self) -> None:
-        """It waits for nothing any more."""
+        """Ends the wait."""
         self.events.set_wait(self.job_id, "")
 
-    async def written(self, write: Callable[[], Awaitable[T]], *, unless_asked: bool = False) -> T:
-        """What a write gives. Where the disk is full it waits and tries again: what is not written down would be lost.
+    async def persist(self, write: Callable[[], Awaitable[T]], *, unless_requested: bool = False) -> T:
+        """Writes, and returns what the write returns. On a full disk it waits and tries again, so that nothing is lost.
 
-        With `unless_asked` the wait ends, with the error, where the job was asked to end. Raises Unwritten where the daemon
+        With `unless_requested` a cancelled or paused job does not wait: it gets the error. Raises Unwritten where the daemon
         ends.
         """
         while True:
-            self._stirred.clear()
+            self._woken.clear()
             try:
                 result = await write()
             except (NoSpace, CannotWrite, OSError) as error:
                 if not isinstance(error, CannotWrite) and not is_full(error):
                     raise
-                if self.last:
+                if self.closing:
                     raise Unwritten(str(error)) from error
-                if unless_asked and self.wish is not None:
+                if unless_requested and self.requested is not None:
                     raise
                 self._wait_for(_REFUSED if isinstance(error, CannotWrite) else FULL, error)
             else:
                 self.close()
                 return result
-            await self._stir_within(LOOK_S)
+            await self._wake_within(LOOK_S)
 
-    async def room(self, home: Path) -> None:
-        """Returns once there is more room than there was, or the job was asked to end or to try now.
+    async def wait_for_space(self, home: Path) -> None:
+        """Returns once the disk has clearly more space than before, or the job is cancelled, paused or woken.
 
-        What failed is much work to try again, so that a few bytes are no reason for it. It is tried after a while all the
-        same, which is twice as long each time.
+        Trying again is expensive, so a few free bytes do not suffice. After a while, doubled each time, it returns anyway.
         """
-        self._stirred.clear()
+        self._woken.clear()
         loop = asyncio.get_running_loop()
-        again = loop.time() + min(FIRST_AGAIN_S * 2 ** min(self.rooms, 10), _LAST_AGAIN_S)
-        self.rooms += 1
+        retry_at = loop.time() + min(FIRST_RETRY_S * 2 ** min(self.space_waits, 10), _LONGEST_RETRY_S)
+        self.space_waits += 1
         wanted = await asyncio.to_thread(_free_bytes, home) + _MORE_BYTES
         self.events.set_wait(self.job_id, FULL)
-        while self.wish is None and not await self._stir_within(LOOK_S):
-            if loop.time() >= again or await asyncio.to_thread(_free_bytes, home) >= wanted:
+        while self.requested is None and not await self._wake_within(LOOK_S):
+            if loop.time() >= retry_at or await asyncio.to_thread(_free_bytes, home) >= wanted:
                 break
         self.close()
 
     def _wait_for(self, what: str, error: Exception) -> None:
         if not self.waits:
-            log.error("a job waits until it can be written down", job=self.job_id, why=error)
+            log.error("job waits until its state can be stored", job=self.job_id, why=error)
         self.events.set_wait(self.job_id, what)
 
-    async def _stir_within(self, limit_s: float) -> bool:
+    async def _wake_within(self, limit_s: float) -> bool:
         try:
             async with asyncio.timeout(limit_s):
-                await self._stirred.wait()
+                await self._woken.wait()
         except TimeoutError:
             return False
         return True

@@ -27,7 +27,7 @@ from smolorad.domain import (
 )
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.jobs.artifacts import Artifacts
-from smolorad.jobs.job_runner import Tell
+from smolorad.jobs.job_runner import Emit
 from smolorad.jobs.merge import MERGED_KEY
 from smolorad.log import Log
 from smolorad.paths import Home
@@ -43,7 +43,7 @@ _INIT = re.compile(r"true|gaussian|olora|pissa|pissa_niter_[1-9][0-9]{0,3}")
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class FinishedTraining:
     """A finished training: what it told, and the base it was done on."""
 
     trained: Trained
@@ -54,11 +54,11 @@ class Train:
     """What a train job does."""
 
     def __init__(
-        self, home: Home, library: Library, shelf: Artifacts, residency: Residency, resolver: Resolver, workers: Workers
+        self, home: Home, library: Library, artifacts: Artifacts, residency: Residency, resolver: Resolver, workers: Workers
     ) -> None:
         self._home = home
         self._library = library
-        self._shelf = shelf
+        self._artifacts = artifacts
         self._residency = residency
         self._resolver = resolver
         self._workers = workers
@@ -70,7 +70,7 @@ class Train:
         `given` are the settings of `lora` that were asked for, also where they are the defaults.
         """
         check_name(spec.adapter, "adapter")
-        self._shelf.check_place("adapter", spec.adapter)
+        self._artifacts.check_place("adapter", spec.adapter)
         check(spec.trainer, "trainer.")
         check_texts(spec.trainer, "trainer.")
         _check_lora(spec.lora)
@@ -84,7 +84,7 @@ class Train:
         if spec.trainer.early_stopping_patience and dataset.validation_rows < 1:
             raise InvalidRequest.field(
                 "trainer.early_stopping_patience",
-                f"needs held-out rows, and {dataset.ref} has none; prepare it with validation",
+                f"needs lease-out rows, and {dataset.ref} has none; prepare it with validation",
             )
         spec = dataclasses.replace(spec, dataset=str(dataset.ref))
         if spec.parent:
@@ -100,33 +100,33 @@ class Train:
             raise InvalidRequest.field("lora", f"has {other[0]}, but {parent.ref} keeps its own shape; leave it out")
         return dataclasses.replace(spec, parent=str(parent.ref), lora=parent.lora, model=spec.model or parent.base_model)
 
-    async def work(self, job: Job, tell: Tell) -> Made:
+    async def work(self, job: Job, emit: Emit) -> FinishedTraining:
         """Makes the base resident and trains on it."""
         spec = _spec(job)
         dataset = await self._library.dataset(Ref.parse(spec.dataset))
         parent = await self._library.adapter(Ref.parse(spec.parent)) if spec.parent else None
         board = self._home.tensorboard / f"{spec.adapter}-{job.id}" if spec.trainer.tensorboard else None
         if board is not None and job.attempts == 1:
-            await tell(Note(f"The curves are in {board}; type `tensorboard --logdir {self._home.tensorboard}` to see them."))
+            await emit(Note(f"The curves are in {board}; type `tensorboard --logdir {self._home.tensorboard}` to see them."))
         resident = self._residency.resident
         if resident is not None and resident.name != spec.model:
-            await tell(Note(f"Loads {spec.model} in place of {resident.name}."))
+            await emit(Note(f"Loads {spec.model} in place of {resident.name}."))
         merges = await self._library.recall(MERGED_KEY) is not None
-        async with self._residency.hold(spec.model, training=True) as held:
+        async with self._residency.lease(spec.model, training=True) as lease:
             if parent is not None:
-                held.check_base(parent)
+                lease.check_base(parent)
             wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None, board)
-            self._engines[job.id] = held.engine
+            self._engines[job.id] = lease.engine
             try:
-                events = held.engine.train(job.id, wanted, self._home.job(job.id))
+                events = lease.engine.train(job.id, wanted, self._home.job(job.id))
                 async with aclosing(events):
                     async for event in events:
                         left_s = _left_s(event)
                         if merges and left_s is not None and left_s <= _MERGE_FOLLOWS_S:
                             self._expect_merge(left_s)
                         if isinstance(event, Trained):
-                            return Made(event, held.model)
-                        await tell(event)
+                            return FinishedTraining(event, lease.model)
+                        await emit(event)
             finally:
                 del self._engines[job.id]
         raise AssertionError("a training ends with its result or raises")
@@ -141,9 +141,9 @@ class Train:
         engine = self._engines.get(job_id)
         return engine is not None and await engine.pause_training()
 
-    async def publish(self, job: Job, made: Made) -> str:
+    async def publish(self, job: Job, made: FinishedTraining) -> str:
         """Publishes the revision and has it in memory: the next Generate may name it."""
-        adapter = await self._shelf.put_adapter(job, _spec(job), made.trained, made.base)
+        adapter = await self._artifacts.put_adapter(job, _spec(job), made.trained, made.base)
         try:
             await self._residency.attach(adapter)
         except SmoloraError as error:

@@ -244,7 +244,7 @@ class Residency:
     # --- use
 
     @contextlib.asynccontextmanager
-    async def hold(
+    async def lease(
         self, reference: str = "", *, keep_alive: timedelta | None = None, training: bool = False
     ) -> AsyncIterator[ModelLease]:
         """The resident model, not to be unloaded meanwhile; loaded first where nothing is resident.

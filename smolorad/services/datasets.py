@@ -15,7 +15,7 @@ from smolorad.jobs.prepare import Prepare
 from smolorad.jobs.queue import Queue
 from smolorad.link.convert import from_message, to_message
 from smolorad.services.grpc_errors import Context, wire
-from smolorad.services.job_stream import JobViews
+from smolorad.services.job_stream import JobStreams
 from smolorad.services.pagination import page
 from smolorad.services.uploads import Uploads
 from smolorad.services.validation import check_request_id
@@ -32,18 +32,18 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
         self,
         uploads: Uploads,
         library: Library,
-        shelf: Artifacts,
+        artifacts: Artifacts,
         workers: Workers,
         queue: Queue,
-        views: JobViews,
+        streams: JobStreams,
         prepare: Prepare,
     ) -> None:
         self._uploads = uploads
         self._library = library
-        self._shelf = shelf
+        self._artifacts = artifacts
         self._workers = workers
         self._queue = queue
-        self._views = views
+        self._streams = streams
         self._prepare = prepare
 
     @wire
@@ -66,11 +66,11 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
                 spec = await self._prepare.plan(spec)
                 job = await self._queue.submit(JobKind.PREPARE, spec.name, spec, request_id)
             job_id = job.id
-        async with aclosing(self._views.events(job_id)) as events:
+        async with aclosing(self._streams.events(job_id)) as events:
             async for event in events:
                 yield pb.PrepareDatasetResponse(job_event=event)
-        ended = await self._views.ended(job_id)
-        yield pb.PrepareDatasetResponse(dataset=_message(await self._library.dataset(Ref.parse(ended.result))))
+        job = await self._streams.succeeded(job_id)
+        yield pb.PrepareDatasetResponse(dataset=_message(await self._library.dataset(Ref.parse(job.result))))
 
     @wire
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
@@ -106,7 +106,7 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
 
     @wire
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
-        return pb.DeleteDatasetResponse(revisions=await self._shelf.remove_dataset(Ref.parse(request.name)))
+        return pb.DeleteDatasetResponse(revisions=await self._artifacts.remove_dataset(Ref.parse(request.name)))
 
 
 def _message(dataset: Dataset) -> pb.Dataset:

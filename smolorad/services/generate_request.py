@@ -19,7 +19,7 @@ _BIAS_LIMIT = 100.0
 _FORMAT_LIMIT_BYTES = 2**16
 
 
-def parse_question(request: pb.GenerateRequest) -> GenerateSpec:
+def parse_request(request: pb.GenerateRequest) -> GenerateSpec:
     """The request with every default filled in; raises InvalidRequest."""
     check_duration(request.keep_alive, "keep_alive")
     spec = from_message(GenerateSpec, request)

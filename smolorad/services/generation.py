@@ -14,7 +14,7 @@ from smolorad.errors import EngineUnavailable, InvalidRequest, QueueFull
 from smolorad.jobs.live_adapters import LiveAdapter, LiveAdapters
 from smolorad.link.convert import from_message, to_message
 from smolorad.residency import Residency
-from smolorad.services.generate_request import check_prompt, parse_question
+from smolorad.services.generate_request import check_prompt, parse_request
 from smolorad.services.grpc_errors import Context, wire
 from smolorad.store.library import Library
 
@@ -35,7 +35,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
 
     @wire
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
-        spec = parse_question(request)
+        spec = parse_request(request)
         adapter: _AnyAdapter = None
         if self._live.names_one(spec.adapter):
             adapter = await self._live.find(spec.adapter)
@@ -55,16 +55,16 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         spec = from_message(GenerateSpec, request)
         check_prompt(spec)
-        async with self._residency.hold() as held:
-            ids = await held.engine.count_tokens(spec.prompt, spec.messages, parse_special=spec.parse_special)
+        async with self._residency.lease() as lease:
+            ids = await lease.engine.count_tokens(spec.prompt, spec.messages, parse_special=spec.parse_special)
         return pb.CountTokensResponse(tokens=len(ids), token_ids=ids)
 
     @wire
     async def DecodeTokens(self, request: pb.DecodeTokensRequest, context: Context) -> pb.DecodeTokensResponse:
         if len(request.token_ids) > _TOKEN_IDS_LIMIT:
             raise InvalidRequest.field("token_ids", f"are {len(request.token_ids):,}, and {_TOKEN_IDS_LIMIT:,} is the limit")
-        async with self._residency.hold() as held:
-            text = await held.engine.decode_tokens(request.token_ids, skip_special_tokens=request.skip_special_tokens)
+        async with self._residency.lease() as lease:
+            text = await lease.engine.decode_tokens(request.token_ids, skip_special_tokens=request.skip_special_tokens)
         return pb.DecodeTokensResponse(text=text)
 
     async def _answer(self, spec: GenerateSpec, adapter: _AnyAdapter) -> AsyncGenerator[pb.GenerateResponse, None]:
@@ -84,20 +84,20 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 yield message
 
     async def _ask(self, spec: GenerateSpec, adapter: _AnyAdapter) -> AsyncGenerator[pb.GenerateResponse, None]:
-        async with self._residency.hold(spec.model, keep_alive=spec.keep_alive) as held:
+        async with self._residency.lease(spec.model, keep_alive=spec.keep_alive) as lease:
             folder: tuple[str, Path | None] | None = None
             if isinstance(adapter, LiveAdapter):
-                held.check_model(adapter.model, adapter.key)
+                lease.check_model(adapter.model, adapter.key)
                 folder = (adapter.key, adapter.path)
             elif adapter is not None:
-                held.check_base(adapter)
+                lease.check_base(adapter)
                 folder = (str(adapter.ref), Path(adapter.path))
-            async with aclosing(held.engine.generate(spec, folder)) as events:
+            async with aclosing(lease.engine.generate(spec, folder)) as events:
                 async for event in events:
                     if isinstance(event, str):
                         yield pb.GenerateResponse(text=event)
                     elif isinstance(event, GenerateOutcome):
-                        told = dataclasses.replace(event, model=held.model.name)
+                        told = dataclasses.replace(event, model=lease.model.name)
                         yield pb.GenerateResponse(outcome=to_message(pb.GenerateOutcome, told))
                     else:
                         yield pb.GenerateResponse(token_logprob=to_message(pb.TokenLogprob, event))

@@ -11,15 +11,16 @@ from smolora.v1 import models_pb2_grpc
 from smolorad.domain import Adapter, ImportSpec, JobKind, Model, Ref, ResidentModel, check_name
 from smolorad.errors import EngineUnavailable
 from smolorad.jobs.artifacts import Artifacts
-from smolorad.jobs.import_adapter import AdapterImport
-from smolorad.jobs.import_model import Import
+from smolorad.jobs.import_adapter import ImportAdapter
+from smolorad.jobs.import_model import ImportModel
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.units import Units, unit
 from smolorad.link.convert import from_message, to_message
 from smolorad.paths import user_path
 from smolorad.residency import LoadRequest, Residency
 from smolorad.services.grpc_errors import Context, wire
-from smolorad.services.job_stream import JobViews, model_message
+from smolorad.services.job_stream import JobStreams
+from smolorad.services.messages import model_message
 from smolorad.services.pagination import page
 from smolorad.services.uploads import Uploads
 from smolorad.services.validation import check_duration, check_request_id
@@ -33,21 +34,21 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         self,
         residency: Residency,
         library: Library,
-        shelf: Artifacts,
+        artifacts: Artifacts,
         uploads: Uploads,
         queue: Queue,
-        views: JobViews,
-        import_: Import,
-        import_adapter: AdapterImport,
+        streams: JobStreams,
+        import_model: ImportModel,
+        import_adapter: ImportAdapter,
         units: Units,
     ) -> None:
         self._residency = residency
         self._library = library
-        self._shelf = shelf
+        self._artifacts = artifacts
         self._uploads = uploads
         self._queue = queue
-        self._views = views
-        self._import = import_
+        self._streams = streams
+        self._import_model = import_model
         self._import_adapter = import_adapter
         self._units = units
 
@@ -79,17 +80,17 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         request_id = check_request_id(request.request_id)
         job = await self._queue.earlier(JobKind.IMPORT, request.name, request_id)
         if job is None:
-            spec = await self._import.plan(from_message(ImportSpec, request))
+            spec = await self._import_model.plan(from_message(ImportSpec, request))
             job = await self._queue.submit(JobKind.IMPORT, spec.name, spec, request_id)
-        async with aclosing(self._views.events(job.id)) as events:
+        async with aclosing(self._streams.events(job.id)) as events:
             async for event in events:
                 yield pb.ImportModelResponse(job_event=event)
-        ended = await self._views.ended(job.id)
-        yield pb.ImportModelResponse(model=model_message(await self._library.model(ended.result), self._resident))
+        job = await self._streams.succeeded(job.id)
+        yield pb.ImportModelResponse(model=model_message(await self._library.model(job.result), self._resident))
 
     @wire
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
-        await self._shelf.remove_model(check_name(request.name), self._resident)
+        await self._artifacts.remove_model(check_name(request.name), self._resident)
         return pb.DeleteModelResponse()
 
     @wire
@@ -115,7 +116,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     @wire
     async def ExportAdapter(self, request: pb.ExportAdapterRequest, context: Context) -> pb.ExportAdapterResponse:
         adapter = await self._library.adapter(Ref.parse(request.name))
-        await self._shelf.export_adapter(adapter, user_path(request.path, "path"))
+        await self._artifacts.export_adapter(adapter, user_path(request.path, "path"))
         return pb.ExportAdapterResponse(path=request.path)
 
     @wire
@@ -124,7 +125,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
 
     @unit
     async def _delete_adapter(self, ref: Ref) -> int:
-        removed = await self._shelf.remove_adapter(ref)
+        removed = await self._artifacts.remove_adapter(ref)
         with contextlib.suppress(EngineUnavailable):  # an engine that has died has nothing in memory
             await self._residency.detach(removed)
         return len(removed)

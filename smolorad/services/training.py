@@ -14,7 +14,8 @@ from smolorad.jobs.queue import Queue
 from smolorad.jobs.train import Train
 from smolorad.link.convert import from_message, to_message
 from smolorad.services.grpc_errors import Context, wire
-from smolorad.services.job_stream import JobViews, model_message
+from smolorad.services.job_stream import JobStreams
+from smolorad.services.messages import model_message
 from smolorad.services.validation import check_request_id
 from smolorad.store.library import Library
 
@@ -22,10 +23,10 @@ from smolorad.store.library import Library
 class TrainingService(training_pb2_grpc.TrainingServiceServicer):
     """See the contract, proto/smolora/v1/training.proto."""
 
-    def __init__(self, library: Library, queue: Queue, views: JobViews, train: Train, merge: Merge) -> None:
+    def __init__(self, library: Library, queue: Queue, streams: JobStreams, train: Train, merge: Merge) -> None:
         self._library = library
         self._queue = queue
-        self._views = views
+        self._streams = streams
         self._train = train
         self._merge = merge
 
@@ -39,11 +40,11 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
             shape = [field.name for field, _ in request.lora.ListFields()]
             spec = await self._train.plan(from_message(TrainSpec, request), shape)
             job = await self._queue.submit(JobKind.TRAIN, spec.adapter, spec, request_id)
-        async with aclosing(self._views.events(job.id)) as events:
+        async with aclosing(self._streams.events(job.id)) as events:
             async for event in events:
                 yield pb.TrainResponse(job_event=event)
-        ended = await self._views.ended(job.id)
-        adapter = await self._library.adapter(Ref.parse(ended.result))
+        job = await self._streams.succeeded(job.id)
+        adapter = await self._library.adapter(Ref.parse(job.result))
         yield pb.TrainResponse(adapter=to_message(models_pb2.Adapter, adapter))
 
     @wire
@@ -53,8 +54,8 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
         if job is None:
             spec = await self._merge.plan(from_message(MergeSpec, request))
             job = await self._queue.submit(JobKind.MERGE, spec.name, spec, request_id)
-        async with aclosing(self._views.events(job.id)) as events:
+        async with aclosing(self._streams.events(job.id)) as events:
             async for event in events:
                 yield pb.MergeResponse(job_event=event)
-        ended = await self._views.ended(job.id)
-        yield pb.MergeResponse(model=model_message(await self._library.model(ended.result)))
+        job = await self._streams.succeeded(job.id)
+        yield pb.MergeResponse(model=model_message(await self._library.model(job.result)))

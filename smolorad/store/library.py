@@ -23,7 +23,7 @@ Revisioned = Literal["dataset", "adapter"]
 _NAMES_TOLD = 8
 
 
-class _Shelf(Generic[T]):
+class _Table(Generic[T]):
     """The rows of one kind."""
 
     def __init__(self, kind: str, cls: type[T]) -> None:
@@ -95,10 +95,10 @@ class _Shelf(Generic[T]):
         return NotFound(f"There is no {self.kind} {ref.name!r}; there is {there}.")
 
 
-_DATASETS = _Shelf("dataset", Dataset)
-_ADAPTERS = _Shelf("adapter", Adapter)
-_MODELS = _Shelf("model", Model)
-_SHELVES: Mapping[str, _Shelf[Dataset] | _Shelf[Adapter] | _Shelf[Model]] = {
+_DATASETS = _Table("dataset", Dataset)
+_ADAPTERS = _Table("adapter", Adapter)
+_MODELS = _Table("model", Model)
+_TABLES: Mapping[str, _Table[Dataset] | _Table[Adapter] | _Table[Model]] = {
     "dataset": _DATASETS,
     "adapter": _ADAPTERS,
     "model": _MODELS,
@@ -184,7 +184,7 @@ class Library:
 
         def work(db: sqlite3.Connection) -> Dataset | Adapter | Model | None:
             row = db.execute(SQL["item_by_job"], {"job_id": job_id}).fetchone()
-            return None if row is None else _SHELVES[row["kind"]].read(row)
+            return None if row is None else _TABLES[row["kind"]].read(row)
 
         return await self._database.run(work)
 
@@ -229,7 +229,7 @@ class Library:
 def _relocate(db: sqlite3.Connection, row: sqlite3.Row, home: Home) -> bool:
     """Whether a record named another folder than its own in this home; then it is changed."""
     try:
-        item = _SHELVES[row["kind"]].read(row)
+        item = _TABLES[row["kind"]].read(row)
         if (row["name"], row["revision"], row["job_id"]) != (item.name, _revision(item), item.job_id):
             raise Damaged("Its columns and its record differ.")
     except (Damaged, LookupError) as error:

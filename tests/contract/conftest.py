@@ -25,7 +25,7 @@ def engines() -> list[FakeEngine]:
 
 
 @pytest.fixture
-def seams(script: Script, engines: list[FakeEngine]) -> Backends:
+def backends(script: Script, engines: list[FakeEngine]) -> Backends:
     """Scripted children."""
 
     async def start() -> FakeEngine:
@@ -36,8 +36,8 @@ def seams(script: Script, engines: list[FakeEngine]) -> Backends:
 
 
 @pytest.fixture
-async def house(short_path: Path, seams: Backends) -> AsyncIterator[House]:
+async def house(short_path: Path, backends: Backends) -> AsyncIterator[House]:
     """A started daemon with its stubs."""
-    house = await House(settings_of(short_path), seams).start()
+    house = await House(settings_of(short_path), backends).start()
     yield house
     assert await house.stop() == 0

@@ -48,7 +48,7 @@ class House:
     """A daemon and its stubs."""
 
     settings: Settings
-    seams: Backends
+    backends: Backends
     ending: Ending = field(default_factory=Ending)
     _task: asyncio.Task[int] | None = None
     channel: grpc.aio.Channel | None = None
@@ -57,7 +57,7 @@ class House:
         """Serves until `stop`; returns when it is healthy."""
         self.settings.places.create()
         self.ending = Ending()
-        self._task = asyncio.create_task(serve(self.settings, self.seams, self.ending))
+        self._task = asyncio.create_task(serve(self.settings, self.backends, self.ending))
         target, options = paths.grpc_target(self.settings.socket), (("grpc.default_authority", "localhost"),)
         while not self.settings.socket.exists():
             if self._task.done():

@@ -31,9 +31,9 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
 
 
 @pytest.fixture
-async def house(short_path: Path, seams: Backends, disk: FullDisk) -> AsyncIterator[House]:
+async def house(short_path: Path, backends: Backends, disk: FullDisk) -> AsyncIterator[House]:
     """A daemon on that disk with a dataset, an adapter and a model; afterwards folders and rows agree."""
-    house = await House(settings_of(short_path), seams).start()
+    house = await House(settings_of(short_path), backends).start()
     await prepared(house)
     await loaded(house)
     await trained(house)

@@ -151,8 +151,8 @@ async def test_a_bug_is_told_without_its_traceback(house: House, monkeypatch: py
     assert (answer.code, answer.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
-async def test_too_many_generations_are_refused_with_a_hint(short_path, seams: Backends, script: Script) -> None:  # type: ignore[no-untyped-def]
-    house = await House(settings_of(short_path, max_generations=1), seams).start()
+async def test_too_many_generations_are_refused_with_a_hint(short_path, backends: Backends, script: Script) -> None:  # type: ignore[no-untyped-def]
+    house = await House(settings_of(short_path, max_generations=1), backends).start()
     await loaded(house)
     gate = asyncio.Event()
     script.enqueue("Hello", Wait(gate))

@@ -153,9 +153,9 @@ def parts() -> Any:
     ],
 )
 async def test_a_client_that_goes_away_within_a_unit_does_not_end_it(
-    short_path: Path, seams: Backends, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, method: str
+    short_path: Path, backends: Backends, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, method: str
 ) -> None:
-    house = await House(settings_of(short_path), seams).start()
+    house = await House(settings_of(short_path), backends).start()
     await prepared(house)
     await loaded(house)
     await trained(house)
@@ -198,9 +198,9 @@ async def test_a_client_that_goes_away_within_a_unit_does_not_end_it(
 
 
 async def test_a_job_whose_client_goes_away_as_it_is_written_down_runs(
-    short_path: Path, seams: Backends, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, backends: Backends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = await House(settings_of(short_path), seams).start()
+    house = await House(settings_of(short_path), backends).start()
     await prepared(house)
     create, created, go = JobStore.create, asyncio.Event(), asyncio.Event()
 

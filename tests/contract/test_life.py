@@ -95,29 +95,29 @@ async def test_the_socket_is_for_its_owner_alone(house: House) -> None:
 
 
 async def test_a_daemon_without_its_socket_ends_to_be_started_again(
-    short_path: Path, seams: Backends, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, backends: Backends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon, "_SOCKET_CHECK_S", 0.01)
-    house = await House(settings_of(short_path), seams).start()
+    house = await House(settings_of(short_path), backends).start()
     house.settings.socket.unlink()
     async with asyncio.timeout(20):
         await house.ending.asked.wait()
     assert await house.stop() == EXIT_SOCKET_LOST
 
 
-async def test_a_file_in_the_socket_s_place_is_left_alone(short_path: Path, seams: Backends) -> None:
+async def test_a_file_in_the_socket_s_place_is_left_alone(short_path: Path, backends: Backends) -> None:
     settings = settings_of(short_path)
     settings.places.create()
     settings.socket.write_text("mine")
     with pytest.raises(InvalidRequest, match="cannot be bound"):
-        await daemon.serve(settings, seams)
+        await daemon.serve(settings, backends)
     assert settings.socket.read_text() == "mine"
 
 
-def test_a_path_that_is_too_long_is_refused(short_path: Path, seams: Backends) -> None:
+def test_a_path_that_is_too_long_is_refused(short_path: Path, backends: Backends) -> None:
     settings = settings_of(short_path / ("x" * 100))
     with pytest.raises(InvalidRequest, match=r"bytes long, and 103 is the limit.*SMOLORA_SOCKET"):
-        daemon.run(settings, seams)
+        daemon.run(settings, backends)
     assert not settings.home.exists()
 
 

@@ -1,4 +1,4 @@
-"""ModelService: what is resident, and what is on the shelf."""
+"""ModelService: the loaded model, models, adapters."""
 
 from __future__ import annotations
 

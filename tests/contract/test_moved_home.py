@@ -27,14 +27,14 @@ async def listed(house: House) -> list[Path]:
     return [Path(one.path) for one in (dataset, adapter, model)]
 
 
-async def test_a_copied_home_removes_its_own_folders(short_path: Path, seams: Backends) -> None:
-    original = await House(settings_of(short_path / "a"), seams).start()
+async def test_a_copied_home_removes_its_own_folders(short_path: Path, backends: Backends) -> None:
+    original = await House(settings_of(short_path / "a"), backends).start()
     folders = await filled(original)
     assert await original.stop() == 0
     home = settings_of(short_path / "b").places
     shutil.copytree(short_path / "a" / "home", home.root)
 
-    copy = await House(settings_of(short_path / "b"), seams).start()
+    copy = await House(settings_of(short_path / "b"), backends).start()
     there = await listed(copy)
     assert there == [home.root / folder.relative_to(short_path / "a" / "home") for folder in folders]
     assert all((folder / "manifest.json").is_file() for folder in there)

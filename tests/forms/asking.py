@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from smolorad.domain import FinishReason, GenerateSpec, ResponseFormat, Sampling
-from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.generate.prompt_lookup import Lookup
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel

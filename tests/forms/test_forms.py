@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from smolorad.domain import Device, Dtype, FinishReason, GenerateSpec, Precision
-from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.errors import InvalidRequest
 from tests.forms.asking import Form, Said, ask, ask_together, forms, guesses, nothing, request, right, valid_forms
 from tests.forms.corpus import EXPRESSIONS, SCHEMAS, VALID
-from tests.unit.engine.kit import begin, finish, make_adapter
+from tests.unit.engine.kit import begin, finish, load, make_adapter
 
 SAMPLE = 6  # one of so many forms is asked for in the usual run
 LEAST = 0.8  # of the answers end by themselves

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._errors import BadData, HubUnreachable, NotFound
 from smolora._sync.client import Client
 from smolora._sync.streams import JobRun

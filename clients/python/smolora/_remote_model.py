@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from smolora._models import ResidentModel
 from smolora._sync.client import Client
 from smolora._sync.streams import Generation
+from smolora._values import ResidentModel
 
 
 @dataclass(frozen=True, slots=True)

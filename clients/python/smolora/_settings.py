@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
-from smolora import _models as models
+from smolora import _values as models
 from smolora._convert import enum_prefix
 from smolora._errors import InvalidRequest
 from smolora._fields import LORA, PREPARE, SAMPLING, TRAINER, Field

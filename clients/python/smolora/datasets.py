@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from smolora._models import RowProblem
+from smolora.common.problems import RowProblem
 from smolora.common.text import chunk, csv, jsonl, txt
 from smolora.common.text.dedup import deduplicated
 from smolora.common.text.files import visible_files

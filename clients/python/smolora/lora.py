@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._channel import Address
 from smolora._dataset_source import looked_for_on_the_hub, prepared, start_preparing
 from smolora._errors import BadState, HubUnreachable, InvalidRequest, NoModel, NotFound

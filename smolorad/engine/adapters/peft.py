@@ -15,8 +15,8 @@ from torch import Tensor
 
 from smolora.common.adapter_config import SHAPE
 from smolorad.engine.adapters import folder as peft_folder
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.folder import check_base_fingerprint
-from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.torch_runner import TorchRunner
 from smolorad.engine.native.decoder import Lora, NativeModel, NativeRunner

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.folder import check_base_fingerprint, read_config, read_weights
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.runner import ModelRunner
 from smolorad.engine.native.decoder import NativeRunner
 from smolorad.engine.native.lora import read_plain_lora
 from smolorad.engine.runtime.gc import gc_paused
 
 LIMIT = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """The base with an adapter on it."""
-
-    runner: ModelRunner | None  # a view of the base; None where the native step needs none
-    parameters: int
-    native: NativeRunner | None = None  # the base's native step with the adapter in it, if that can be
 
 
 class AdapterRegistry:

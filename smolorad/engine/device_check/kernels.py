@@ -1,64 +1,29 @@
-"""Whether a device computes what the CPU computes, asked before it is trusted.
+"""Compares a device's kernels with the CPU's: attention, and matrix products as `splitting_long_products` has them computed.
 
 Attention kernels have been silently wrong on MPS: half precision that sees future tokens (pytorch#195910), keys read beyond
 their end at lengths that are no multiple of 32 (pytorch#169222) or above 1024 with grouped heads (pytorch#174861). So attention
-is compared at such lengths, then matrix products as `splitting_long_products` computes them, then the model itself: its
-logits, and the gradient that a training step would give a LoRA. Where a comparison fails, the next rung of the ladder is tried.
+is compared at such lengths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache
 
 from smolorad.domain import Device, Dtype
-from smolorad.engine.model.runner import CacheSupport
-from smolorad.engine.model.torch_runner import forward, sample_ids
-from smolorad.engine.runtime.device import Placement
+from smolorad.engine.device_check.difference import TOLERANCE, difference
 from smolorad.engine.runtime.short_matmul import AFFECTED_DEVICES, MAX_INNER_LENGTH, splitting_long_products
 from smolorad.engine.train.fast.loss import summed_cross_entropy
-from smolorad.errors import UnsupportedModel
 
 LENGTHS = (5, 31, 33, 64, 130, 1100)
 HEADS, KEY_HEADS, HEAD_DIM = 9, 3, 64
 INNER_LENGTH = 2 * MAX_INNER_LENGTH + 1  # of a product, as a vocabulary has it; an odd one, of which three parts are made
 ROWS, COLUMNS, BATCH = 24, 40, 2
-PROMPT_TOKENS = 37  # no multiple of a kernel's tile
-GREEDY_TOKENS = 32
-# The largest difference that rounding explains, as a share of the largest value; what the self-test looks for is far above.
-TOLERANCE = {Dtype.FLOAT32: 1e-3, Dtype.BFLOAT16: 5e-2, Dtype.FLOAT16: 1e-2}
 
 Attention = Callable[..., Tensor]
-M = TypeVar("M")
-
-
-def settle(rungs: Iterable[Placement], attempt: Callable[[Placement], tuple[M, str]]) -> tuple[M, Placement, tuple[str, ...]]:
-    """The first placement that works, what was made of it, and a note for each that was refused.
-
-    `attempt` makes something of a placement and tells the fault it found, empty for none. Raises UnsupportedModel if each has
-    one.
-    """
-    notes: list[str] = []
-    for placement in rungs:
-        made, fault = attempt(placement)
-        if not fault:
-            taken = [f"The self-test took {placement}."] if notes else []
-            return made, placement, (*notes, *taken)
-        del made  # its memory is needed for the next
-        notes.append(f"The self-test refused {placement}: {fault}.")
-    raise UnsupportedModel(f"{' '.join(notes)} Leave device and dtype out, and what works is chosen.")
-
-
-def kernel_fault(placement: Placement) -> str:
-    """What a device computes otherwise than the CPU even before there is a model; empty if nothing."""
-    fault = attention_fault(placement.device, placement.dtype) if placement.attention == "sdpa" else ""
-    return fault or product_fault(placement.device, placement.dtype)
 
 
 def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_dot_product_attention) -> str:
@@ -76,9 +41,9 @@ def attention_fault(device: Device, dtype: Dtype, attend: Attention = F.scaled_d
             moved = {name: option.to(device) if isinstance(option, Tensor) else option for name, option in options.items()}
             inputs = [t.to(device, getattr(torch, dtype)) for t in (asking, key, value)]
             got = attend(*inputs, enable_gqa=True, **moved).to("cpu", torch.float32)
-            difference = _difference(got, expected)
-            if not difference <= TOLERANCE[dtype]:
-                return f"{kind} attention over {length} tokens differs from the CPU's by {difference:.2g} of its largest value"
+            apart = difference(got, expected)
+            if not apart <= TOLERANCE[dtype]:
+                return f"{kind} attention over {length} tokens differs from the CPU's by {apart:.2g} of its largest value"
     return ""
 
 
@@ -96,9 +61,9 @@ def product_fault(device: Device, dtype: Dtype) -> str:
             ("the gradient of the output head", _head_gradient, (right[1, :ROWS], right[0])),
         ):
             expected = multiply(*(factor.double() for factor in factors))
-            difference = _difference(multiply(*(factor.to(**to) for factor in factors)).cpu().double(), expected)
-            if not difference <= TOLERANCE[dtype]:
-                over = f"over {INNER_LENGTH:,} numbers differs from the CPU's by {difference:.2g} of its largest value"
+            apart = difference(multiply(*(factor.to(**to) for factor in factors)).cpu().double(), expected)
+            if not apart <= TOLERANCE[dtype]:
+                over = f"over {INNER_LENGTH:,} numbers differs from the CPU's by {apart:.2g} of its largest value"
                 return f"{kind} {over}"
     return ""
 
@@ -109,7 +74,7 @@ def product_notes(device: Device, dtype: Dtype) -> tuple[str, ...]:
         return ()
     left, right = _random(ROWS, INNER_LENGTH), _random(INNER_LENGTH, COLUMNS)
     got = torch.mm(*(factor.to(device, getattr(torch, dtype)) for factor in (left, right)))
-    if _difference(got.cpu().double(), left.double() @ right.double()) <= TOLERANCE[dtype]:
+    if difference(got.cpu().double(), left.double() @ right.double()) <= TOLERANCE[dtype]:
         return ()
     note = "{} computes matrix products over more than {:,} numbers wrongly here; they are computed in parts."
     return (note.format(device, MAX_INNER_LENGTH),)
@@ -129,45 +94,6 @@ def _head_gradient(hidden: Tensor, weight: Tensor) -> Tensor:
     hidden = hidden.clone().requires_grad_()
     targets = torch.arange(len(hidden), device=hidden.device) * (len(weight) // len(hidden))
     return torch.autograd.grad(summed_cross_entropy(hidden, weight, targets), hidden)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What a model answered: its greedy tokens, and the logits (tokens, vocabulary) they were chosen from."""
-
-    tokens: Tensor
-    logits: Tensor
-    steps: CacheSupport
-
-
-@torch.inference_mode()
-def trace(model: Any, steps: CacheSupport = CacheSupport.CHUNKS, *, follow: Tensor | None = None) -> Trace:
-    """Greedy tokens in such steps; with `follow`, the logits for those tokens, whatever the model would choose."""
-    ids = sample_ids(model, PROMPT_TOKENS)
-    cache = DynamicCache(config=model.config) if steps is not CacheSupport.NONE else None
-    computed = 0
-    rows: list[Tensor] = []
-    for step in range(GREEDY_TOKENS):
-        rows.append(forward(model, ids[:, computed:], cache, computed))
-        computed = ids.shape[1] if cache is not None else 0
-        token = rows[-1].argmax(dim=1) if follow is None else follow[step : step + 1]
-        ids = torch.cat([ids, token[None]], dim=1)
-    return Trace(ids[0, PROMPT_TOKENS:], torch.cat(rows), steps)
-
-
-def answer_fault(model: Any, dtype: Dtype, expected: Trace) -> str:
-    """How a model on its device differs from the same model's trace on the CPU; empty if it does not."""
-    got = trace(model, expected.steps, follow=expected.tokens)
-    for step, (row, expected_row) in enumerate(zip(got.logits, expected.logits, strict=True)):
-        difference = _difference(row, expected_row)
-        if not difference <= TOLERANCE[dtype]:
-            return f"the logits of token {step + 1} differ from the CPU's by {difference:.2g} of their largest value"
-    return ""
-
-
-def _difference(got: Tensor, expected: Tensor) -> float:
-    """The largest difference as a share of the largest value; NaN if there is one."""
-    return float((got - expected).abs().max() / expected.abs().max())
 
 
 def _random(*shape: int) -> Tensor:

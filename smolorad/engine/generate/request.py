@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings, TokenLogprob, Usage
-from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.generate.logprobs import Logprobs
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt import encode, room

@@ -12,7 +12,7 @@ import msgspec
 from transformers import PreTrainedTokenizerFast
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.blueprint_cache import BLUEPRINT, TOKENIZER, Blueprint, small_files
+from smolorad.engine.model.blueprint import BLUEPRINT, TOKENIZER, Blueprint, small_files
 from smolorad.engine.model.folder import CONFIG, tensors_of, weight_files
 from smolorad.engine.model.meta_model import meta_model
 from smolorad.engine.model.native_support import shape_of, supports

@@ -13,6 +13,7 @@ from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache as blueprints
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
 from smolorad.engine.model.folder import check, fingerprint
+from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.model_text import model_text
 from smolorad.engine.model.weights import KEPT, Weights, read_weights
 from smolorad.engine.native.build import library
@@ -28,18 +29,16 @@ from smolorad.errors import NotFound, SmoloraError
 def load_native(
     folder: Path,
     name: str,
+    options: LoadOptions,
     *,
-    device: Device | None,
-    dtype: Dtype | None,
-    precision: Precision,
     hardware: Hardware,
     threads: int | None,
     report: LoadReport,
 ) -> BaseModel | None:
     """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
-    files = check(folder, name=name)
+    files, precision = check(folder, name=name), options.precision
     # Nothing here depends on the number of parameters: that decides for MPS alone.
-    placement = place(device, dtype, 0, hardware)
+    placement = place(options.device, options.dtype, 0, hardware)
     if placement.device is not Device.CPU or placement.dtype not in KEPT:
         return None
     compiled = library(cache_path(), threads or default_threads())

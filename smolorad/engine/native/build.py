@@ -33,7 +33,7 @@ def library(cache: Path, threads: int) -> Library | None:
 
     None where it cannot be, and the log says why.
     """
-    return _opened(cache, "step", "decodes", lambda path: Library(path, threads))
+    return _opened(cache, "decode", "decodes", lambda path: Library(path, threads))
 
 
 def train_library(cache: Path, format: Format) -> ctypes.CDLL | None:

@@ -68,7 +68,7 @@ class Library:
         self.open = _function(library.smolora_open, Pointer, Pointer, Pointer)
         self.step = _function(library.smolora_step, ctypes.c_int, Pointer, Pointer, ctypes.c_int, Pointer)
         self.close = _function(library.smolora_close, None, Pointer)
-        self._many = _function(library.smolora_many, ctypes.c_int, ctypes.c_int)
+        self._many = _function(library.smolora_min_prefill_tokens, ctypes.c_int, ctypes.c_int)
         self._packed_bytes = _function(library.smolora_packed_bytes, ctypes.c_size_t, *(ctypes.c_int,) * 3)
         self._pack = _function(library.smolora_pack, None, Pointer, Pointer, ctypes.c_int, Pointer)
         self._multiply = _function(library.smolora_multiply, None, Pointer, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)

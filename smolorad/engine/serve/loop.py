@@ -17,12 +17,10 @@ What fails, fails alone: its call ends with a Failure and the loop goes on. Only
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2
-from smolorad.domain import Device, Dtype, GenerateSpec, Precision
-from smolorad.engine.adapters.registry import Adapter, AdapterRegistry, read_adapter
+from smolorad.domain import GenerateSpec
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.adapters.registry import AdapterRegistry, read_adapter
+from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.prompt import decode, encode
 from smolorad.engine.generate.prompt_lookup import Pace
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.load import load
+from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.runtime.errors import to_smolora_error
 from smolorad.engine.runtime.gc import gc_paused
@@ -55,17 +56,6 @@ Snapshot = Callable[[], tuple[int, Adapter]]
 Parts = Sequence[tuple[GenerationRequest, Part]]
 
 _STOPPING = "The daemon is shutting down; ask again when it is back."
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """How a model is to be loaded; by the command's field names."""
-
-    name: str
-    device: Device | None
-    dtype: Dtype | None
-    trust_remote_code: bool
-    precision: Precision = Precision.EXACT
 
 
 class EngineLoop:
@@ -292,8 +282,8 @@ class EngineLoop:
                 raise Cancelled("The loading was cancelled.")
             self.emit(call, load_progress=to_message(models_pb2.LoadProgress, progress))
 
-        wanted = from_message(_Wanted, command)
-        base = load(Path(command.path), threads=self._threads, report=report, **dataclasses.asdict(wanted))
+        options = from_message(LoadOptions, command)
+        base = load(Path(command.path), command.name, options, compare_with_cpu, threads=self._threads, report=report)
         # Only now does the one before go; answers that it has begun are still its own.
         self._base, self._adapters, self._prefixes = base, AdapterRegistry(base), PrefixCache()
         base.release_idle_memory()

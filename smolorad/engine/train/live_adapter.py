@@ -10,8 +10,8 @@ from peft import LoraConfig
 from torch import Tensor
 
 from smolorad.domain import ChatMessage, GenerateSpec, Sampling, TrainerSettings
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.peft import adapter_of
-from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora.cli import flags, output
 from smolora.cli.main import VERBS, main
 from smolora.cli.preview import drawn
@@ -484,7 +484,7 @@ def test_amounts_are_written_for_people() -> None:
 
 
 def test_a_terminal_gets_tables_and_bars(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from smolora import _models as values
+    from smolora import _values as values
     from smolora._convert import event_from
     from smolora.cli.progress import Progress
 

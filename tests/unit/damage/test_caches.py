@@ -14,9 +14,8 @@ from hypothesis import given
 from smolora.common.paths import cache_path
 from smolorad import publish
 from smolorad.domain import Dtype, Precision
-from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
+from smolorad.engine.model.blueprint import BLUEPRINT
 from smolorad.engine.native.build import library
 from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware
@@ -25,7 +24,7 @@ from smolorad.engine.worker.starter import ensure_starter
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.powerless import powerless
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, spec
+from tests.unit.engine.kit import begin, finish, load, spec
 
 Spoil = Callable[[Path], object]
 
@@ -87,13 +86,13 @@ def as_link(path: Path) -> None:
 
 
 def other_layers(path: Path) -> None:
-    text = (path / blueprint_cache.BLUEPRINT).read_text()
-    (path / blueprint_cache.BLUEPRINT).write_text(text.replace('"layers":2', '"layers":7'))
+    text = (path / BLUEPRINT).read_text()
+    (path / BLUEPRINT).write_text(text.replace('"layers":2', '"layers":7'))
 
 
 def with_sums(path: Path) -> None:
     """It parses, and its manifest agrees."""
-    (path / blueprint_cache.BLUEPRINT).write_text('{"architecture":1}')
+    (path / BLUEPRINT).write_text('{"architecture":1}')
     (path / publish.MANIFEST).unlink()
     stage = path.with_name("stage")
     path.rename(stage)
@@ -110,7 +109,7 @@ SPOILS: list[Spoil] = [
     lambda path: [one.unlink() for one in path.iterdir()],
     lambda path: as_file(path.parent),
     lambda path: (path / publish.MANIFEST).write_text("{}"),
-    lambda path: (path / blueprint_cache.BLUEPRINT).chmod(0),
+    lambda path: (path / BLUEPRINT).chmod(0),
 ]
 
 

@@ -12,12 +12,29 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
-from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
-from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
+from smolorad.engine.model.base_model import BaseModel, LoadReport
+from smolorad.engine.model.load import load as load_model
+from smolorad.engine.model.load import no_report
+from smolorad.engine.model.load_options import LoadOptions
+from smolorad.engine.runtime.device import Hardware
 from tests.tiny import CORPUS
+
+
+def load(
+    folder: Path,
+    name: str = "tiny",
+    *,
+    hardware: Hardware | None = None,
+    threads: int | None = None,
+    report: LoadReport = no_report,
+    **options: Any,
+) -> BaseModel:
+    """The model of a folder as the engine loads it, with these `LoadOptions`."""
+    return load_model(folder, name, LoadOptions(**options), compare_with_cpu, hardware=hardware, threads=threads, report=report)
 
 
 def fp32_base(folder: Path, name: str = "tiny") -> BaseModel:

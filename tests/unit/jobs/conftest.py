@@ -12,7 +12,7 @@ import pytest
 
 from smolorad.domain import Job, JobKind, JobState, MergeSpec, TrainSpec
 from smolorad.jobs.events import Events
-from smolorad.jobs.job_runner import JobRunner, Tell
+from smolorad.jobs.job_runner import Emit, JobRunner
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.units import Units
 from smolorad.paths import Home
@@ -23,14 +23,14 @@ from smolorad.store.library import Library
 
 @dataclass
 class ScriptedKind:
-    """Work that does what the test put into `script`: an event to tell, an exception to raise, or a gate to wait for."""
+    """Work that does what the test put into `script`: an event to emit, an exception to raise, or a gate to wait for."""
 
     script: list[list[Any]] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     published: list[str] = field(default_factory=list)
     running: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def work(self, job: Job, tell: Tell) -> str:
+    async def work(self, job: Job, emit: Emit) -> str:
         """One run: the next script, or nothing to do."""
         self.started.append(job.id)
         self.running.set()
@@ -40,7 +40,7 @@ class ScriptedKind:
             if isinstance(step, asyncio.Event):
                 await step.wait()
             else:
-                await tell(step)
+                await emit(step)
         return job.target
 
     async def publish(self, job: Job, made: str) -> str:
@@ -85,8 +85,8 @@ def desk_over(database: Database, home: Home, max_queue: int = 512) -> Desk:
     """A desk that has not started yet."""
     store, library, train, merge = JobStore(database), Library(database), ScriptedKind(), ScriptedKind()
     events = Events(store)
-    machine = JobRunner(home, store, library, events, {JobKind.TRAIN: train, JobKind.MERGE: merge})
-    return Desk(home, store, library, events, Queue(home, store, events, machine, Units(), max_queue), train, merge)
+    runner = JobRunner(home, store, library, events, {JobKind.TRAIN: train, JobKind.MERGE: merge})
+    return Desk(home, store, library, events, Queue(home, store, events, runner, Units(), max_queue), train, merge)
 
 
 @pytest.fixture

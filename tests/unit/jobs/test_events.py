@@ -71,7 +71,7 @@ async def test_a_follower_that_goes_leaves_nothing(desk: Desk) -> None:
     job_id = await job_of(desk)
     async with contextlib.aclosing(desk.events.follow(job_id)) as follower:
         assert (await anext(follower)).body == StateChange(JobState.QUEUED)
-    assert not desk.events._bells
+    assert not desk.events._followers
 
 
 async def test_an_unknown_job_is_not_found(desk: Desk) -> None:

@@ -76,10 +76,10 @@ def full_at(move: str) -> list[list[object]]:
 async def test_a_job_waits_at_every_move_and_says_so(desk: Desk, disk: FullDisk, move: str, states: list[JobState]) -> None:
     work = desk.train.work
 
-    async def fill(job: Job, tell: Callable[..., object]) -> str:
+    async def fill(job: Job, emit: Callable[..., object]) -> str:
         if not desk.train.started:
             disk.full = True
-        return await work(job, tell)  # type: ignore[arg-type]
+        return await work(job, emit)  # type: ignore[arg-type]
 
     desk.train.work = fill  # type: ignore[method-assign]
     desk.train.script = full_at(move)  # type: ignore[assignment]
@@ -167,7 +167,7 @@ async def test_work_begins_again_when_there_is_more_room(
     desk: Desk, error: Exception, monkeypatch: pytest.MonkeyPatch, job_home: Home
 ) -> None:
     free = [10 * 2**20]
-    monkeypatch.setattr(run, "FIRST_AGAIN_S", 1000.0)
+    monkeypatch.setattr(run, "FIRST_RETRY_S", 1000.0)
     monkeypatch.setattr(run, "_free_bytes", lambda home: free[0])
     desk.train.script = [[Checkpoint(1), error], [Checkpoint(2)]]
     job = await desk.train_job()
@@ -187,7 +187,7 @@ async def test_work_is_tried_again_though_the_room_came_before_it_was_measured(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "_free_bytes", lambda home: 10 * 2**20)
-    monkeypatch.setattr(run, "FIRST_AGAIN_S", 0.001)
+    monkeypatch.setattr(run, "FIRST_RETRY_S", 0.001)
     desk.train.script = [[NoSpace("The disk is full.")], [NoSpace("The disk is full.")]]
     job = await desk.train_job()
     assert (await desk.ended(job.id)).state is S
@@ -270,7 +270,7 @@ async def test_a_job_that_fell_out_of_the_line_is_put_back_by_resume(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = [1]
-    begun = desk.queue._machine._begun
+    begun = desk.queue._runner._begin
 
     async def bug(job_id: str, run_: run.Run) -> Job:
         if failures:
@@ -278,7 +278,7 @@ async def test_a_job_that_fell_out_of_the_line_is_put_back_by_resume(
             raise ValueError("a bug")
         return await begun(job_id, run_)
 
-    monkeypatch.setattr(desk.queue._machine, "_begun", bug)
+    monkeypatch.setattr(desk.queue._runner, "_begin", bug)
     job, other = await desk.train_job(), await desk.train_job("other")
     assert (await desk.ended(other.id)).state is S
     assert "until it is resumed" in caplog.text

@@ -17,7 +17,7 @@ from smolorad.errors import (
     ShuttingDown,
     Violation,
 )
-from smolorad.jobs.job_runner import STARTS_IN_VAIN, Tell
+from smolorad.jobs.job_runner import MAX_FAILED_STARTS, Emit
 from smolorad.paths import Home
 from smolorad.store.database import Database
 from tests.unit.jobs.conftest import Desk, desk_over
@@ -136,12 +136,12 @@ async def test_a_job_whose_process_died_goes_on_before_the_others(desk: Desk) ->
 
 
 async def test_a_job_that_gets_nowhere_ends_and_may_be_resumed(desk: Desk) -> None:
-    desk.train.script = [[DIED]] * STARTS_IN_VAIN
+    desk.train.script = [[DIED]] * MAX_FAILED_STARTS
     job = await desk.ended((await desk.train_job()).id)
-    assert (job.state, job.attempts) == (F, STARTS_IN_VAIN)
+    assert (job.state, job.attempts) == (F, MAX_FAILED_STARTS)
     assert job.error is not None
     assert "died 3 times in a row" in job.error.message
-    desk.train.script = [[DIED]] * (STARTS_IN_VAIN - 1)
+    desk.train.script = [[DIED]] * (MAX_FAILED_STARTS - 1)
     await desk.queue.resume(job.id)
     assert (await desk.ended(job.id)).state is S
 
@@ -291,9 +291,9 @@ async def test_what_can_keep_its_work_ends_by_itself(desk: Desk) -> None:
 async def test_of_what_is_asked_at_once_the_last_holds(desk: Desk, asked: list[str], states: list[JobState]) -> None:
     all_asked, work = asyncio.Event(), desk.train.work
 
-    async def slow_to_end(job: Job, tell: Tell) -> str:
+    async def slow_to_end(job: Job, emit: Emit) -> str:
         try:
-            return await work(job, tell)
+            return await work(job, emit)
         finally:
             await all_asked.wait()
 

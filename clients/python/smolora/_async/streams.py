@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._convert import event_from, from_message
 from smolora._errors import Cancelled, ConnectionLost, DaemonNotRunning, Internal, ShuttingDown, SmoloraError
 from smolora._settings import fill

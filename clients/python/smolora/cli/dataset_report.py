@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora.cli.output import Output, number, plural, safe, span
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._fields import SAMPLING
 from smolora.cli.flags import add_flags, duration, given
 from smolora.cli.output import Output

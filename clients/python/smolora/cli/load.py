@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from smolora._models import Device, Dtype, Precision
+from smolora._values import Device, Dtype, Precision
 from smolora.cli.flags import duration
 from smolora.cli.output import Output
 from smolora.cli.progress import Progress, describe_loading

@@ -40,7 +40,7 @@ VERBS: Mapping[str, str] = {
     "chat": "(comes with a later version)",
     "compare": "(comes with a later version)",
 }
-_MODULES = {"count-tokens": "count_tokens", "import": "import_model", "chat": "later", "compare": "later"}
+_MODULES = {"count-tokens": "count_tokens", "import": "import_model", "chat": "planned", "compare": "planned"}
 FAILED, USAGE, NO_DAEMON, INTERRUPTED = 1, 2, 69, 130
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora.cli.flags import Actions
 from smolora.cli.output import Output, number, size, when
 

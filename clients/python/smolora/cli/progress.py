@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora.cli.output import Output, number, size, span
 
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora.cli.output import Output, number, plural, size, span, when
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._fields import LORA, TRAINER
 from smolora.cli.flags import add_flags, given
 from smolora.cli.output import Output

@@ -24,7 +24,7 @@ from smolorad.engine.train.fast.batching import Segments
 
 log = logging.getLogger(__name__)
 
-# The structures of products.h, rows.h and attention.h.
+# The structures of train_products.h, train_rows.h and train_attention.h.
 _TERM, _PRODUCT = struct.Struct("@PPqqii"), struct.Struct("@PPPqqqiiiiP")
 _LOSS, _NORM, _GATES = struct.Struct("@PPPqiii"), struct.Struct("@PPPPPPiif"), struct.Struct("@PPPPPPq")
 _ATTENTION = struct.Struct("@PPPPPPPPPPPPPqqiiiif")
@@ -57,7 +57,7 @@ class Kernels:
         for call in self._loaded.values():
             call.restype, call.argtypes = None, (ctypes.c_void_p, ctypes.c_char_p)
         self._loaded["products"].argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
-        self._attention_room = loaded.smolora_attention_room
+        self._attention_room = loaded.smolora_attention_scratch
         self._attention_room.restype, self._attention_room.argtypes = ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_int)
 
     def multiplies(self, terms: Sequence[Term], added: Tensor | None) -> bool:

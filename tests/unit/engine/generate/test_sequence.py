@@ -16,13 +16,12 @@ from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate import sequence
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.library import Library
 from smolorad.errors import NotFinite
 from tests.tiny import ARCHITECTURES, OTHER_ARCHITECTURES, tiny_model
-from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
+from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, load, make_adapter, plain_model, spec
 
 PROMPTS = ("A", "The quick brown fox", "Да, и ещё немного. 日本語も少し 🙂", "one two three " * 20)
 # Few, for fp32 is slow; the whole job's test has twenty, through the daemon.

@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
-from smolorad.engine.model.load import load
 from smolorad.engine.runtime.device import Hardware
 from smolorad.errors import Damaged, InvalidRequest, NotFound, SmoloraError, UnsupportedModel
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, fp32_base, spec
+from tests.unit.engine.kit import begin, finish, fp32_base, load, spec
 
 
 def change_config(folder: Path, **changes: Any) -> None:

@@ -21,7 +21,7 @@ from smolora.v1 import common_pb2
 from smolorad.domain import ChatMessage, Device, Dtype, Precision
 from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
+from smolorad.engine.model.blueprint import BLUEPRINT
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import Part
 from smolorad.engine.native.library import Library
@@ -30,7 +30,7 @@ from smolorad.errors import Damaged, NotFound
 from smolorad.link.v1 import link_pb2 as pb
 from tests.engine_process import engine_process
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, generated_by_transformers, make_adapter, plain_model, spec
+from tests.unit.engine.kit import begin, finish, generated_by_transformers, load, make_adapter, plain_model, spec
 from tests.unit.engine.serve.test_loop import formed, generate
 from tests.unit.engine.train.train_kit import Job, write_dataset
 
@@ -264,7 +264,7 @@ def test_a_damaged_blueprint_is_no_obstacle(content: bytes, tmp_path: Path) -> N
     folder = tiny_model(tmp_path / "model")
     light(folder)
     [kept] = (cache_path() / "blueprints").iterdir()
-    (kept / blueprint_cache.BLUEPRINT).write_bytes(content)
+    (kept / BLUEPRINT).write_bytes(content)
     assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).native is not None
 
 

@@ -21,7 +21,6 @@ from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype, Precision
 from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
 from smolorad.engine.model.native_support import shape_of, supports, weights_of
 from smolorad.engine.model.torch_kv_cache import as_transformers
 from smolorad.engine.native.build import library
@@ -29,7 +28,7 @@ from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.library import Format
 from smolorad.engine.native.torch_arrays import array_of
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import make_adapter, plain_model
+from tests.unit.engine.kit import load, make_adapter, plain_model
 
 KNOWN = {
     "llama": {},

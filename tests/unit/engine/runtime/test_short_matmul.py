@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
-from smolorad.engine.device_check import kernels as device_check
+from smolorad.engine.device_check import kernels as device_kernels
+from smolorad.engine.device_check.cpu_comparison import CpuComparison
 from smolorad.engine.device_check.gradient import gradient_fault, lora_gradients
 from smolorad.engine.device_check.kernels import product_fault, product_notes
 from smolorad.engine.model import load_transformers
-from smolorad.engine.model.load import load
 from smolorad.engine.runtime import short_matmul
 from smolorad.engine.runtime.device import Placement
 from smolorad.engine.train.fast import kernels
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import plain_model
+from tests.unit.engine.kit import load, plain_model
 from tests.unit.engine.runtime.stand_in import StandIn, stand_in
 from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base, texts, write_columns
 
@@ -234,7 +234,7 @@ def test_modules_that_are_trained_whole_and_other_loras(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", Dtype)
 def test_products_in_parts_pass_and_long_ones_are_told(dtype: Dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_matmul, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
-    monkeypatch.setattr(device_check, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
+    monkeypatch.setattr(device_kernels, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
     assert product_notes(Device.CPU, dtype) == ()
     with stand_in() as metal:
         assert product_fault(Device.CPU, dtype) == ""
@@ -251,7 +251,7 @@ def test_products_in_parts_pass_and_long_ones_are_told(dtype: Dtype, monkeypatch
 def test_products_that_are_wrong_even_in_parts_refuse_the_device(kernel: str, words: str) -> None:
     with stand_in(10**9, kernel):  # on a device that is not known for the fault, they are asked for as they are
         fault = product_fault(Device.CPU, Dtype.FLOAT32)
-        assert load_transformers.kernel_fault(Placement(Device.CPU, Dtype.FLOAT32, "eager")) == fault
+        assert CpuComparison().kernel_fault(Placement(Device.CPU, Dtype.FLOAT32, "eager")) == fault
     assert words in fault
     assert "differs from the CPU's" in fault
 
@@ -265,7 +265,7 @@ def test_a_gradient_that_is_wrong_refuses_the_device(architecture: str, tmp_path
     assert gradient_fault(model, Dtype.FLOAT32, expected) == ""
     assert not any(parameter.requires_grad for parameter in model.parameters())
     placement = Placement(Device.CPU, Dtype.FLOAT32)
-    assert load_transformers._compared(model, placement)[1] == ""
+    assert CpuComparison().move(model, placement)[1] == ""
     with stand_in():  # forward passes agree, so that nothing but the gradient can tell
         assert "training step" in gradient_fault(model, Dtype.FLOAT32, expected)
         with CUT(Device.MPS):

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.compressed import Openable
 from smolora.common.text.csv_form import Form, form_of
 from smolora.common.text.lines import MAX_LINE_BYTES, Line, read_lines

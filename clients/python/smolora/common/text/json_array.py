@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from itertools import islice
 from typing import BinaryIO
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.compressed import Openable, open_binary
 from smolora.common.text.jsonl import DECODER, kind_of, malformed, read_objects
 from smolora.common.text.lines import MAX_LINE_BYTES, read_lines

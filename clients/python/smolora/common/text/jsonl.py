@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import date, datetime
 from typing import Any
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.compressed import Openable
 from smolora.common.text.lines import Block, read_blocks
 from smolora.common.text.rows import Record, Records, Row, Rows, excerpt, quoted, row

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.compressed import Openable, open_binary
 from smolora.common.text.rows import BadFile, excerpt, fault
 

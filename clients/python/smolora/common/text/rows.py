@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 
 _SHOWN_NAMES, _SHOWN_CHARACTERS = 12, 40
 _EXCERPT_CHARACTERS = 80

@@ -9,6 +9,7 @@
 #include "decode_attention.h"
 #include "decode_linear.h"
 #include "pack_matrix.h"
+#include "struct_layout.h"
 
 /* --- one layer, one step ------------------------------------------------------------------------------------------------ */
 
@@ -99,6 +100,15 @@ static void run(void *context, int thread) {
 }
 
 /* --- what Python calls -------------------------------------------------------------------------------------------------- */
+
+/* What Python mirrors, with the last field of each. */
+const StructLayout *smolora_structs(void) {
+    static const StructLayout layouts[] = {
+        LAYOUT_OF(Matrix, cols), LAYOUT_OF(Layer, k_norm),   LAYOUT_OF(Model, layer),
+        LAYOUT_OF(Lora, scale),  LAYOUT_OF(Sequence, every), {NULL, 0, 0},
+    };
+    return layouts;
+}
 
 /* Starts the threads for all other calls; NULL if the system refuses them. */
 Pool *smolora_pool_open(int threads) { return pool_open(threads); }

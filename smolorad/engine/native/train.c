@@ -1,8 +1,18 @@
 /* Training: what Python calls, on a processor with the instructions for its numbers. Torch's threads compute it. docs/native.md
  * draws the layouts and explains the words. */
+#include "struct_layout.h"
 #include "train_attention.h"
 #include "train_products.h"
 #include "train_rows.h"
+
+/* What Python mirrors, with the last field of each. */
+const StructLayout *smolora_structs(void) {
+    static const StructLayout layouts[] = {
+        LAYOUT_OF(Team, wanted), LAYOUT_OF(Term, transposed), LAYOUT_OF(Product, term),    LAYOUT_OF(Loss, with_gradient),
+        LAYOUT_OF(Norm, epsilon), LAYOUT_OF(Gates, count),    LAYOUT_OF(Attention, scale), {NULL, 0, 0},
+    };
+    return layouts;
+}
 
 #if defined(CAN_TRAIN)
 

@@ -12,18 +12,6 @@
 
 enum { SHORT_TEXT = 192, QUERY_BLOCK = 96 }; /* tokens of a short text at most; queries in a block of a long one */
 
-typedef struct {
-    const Number *query, *key, *value, *grad; /* (tokens, heads, width), (tokens, key_heads, width) twice, as query */
-    const Number *cos, *sin;                  /* (tokens, width / 2), of the RoPE angles of queries and keys; or NULL */
-    Number *out, *d_query, *d_key, *d_value;  /* as what they belong to; out forward, the others backward */
-    const int32_t *start;                     /* (texts + 1,) */
-    float *head_gradients;                    /* (2, heads, tokens, whole panels): each head's, of keys and values of long texts */
-    char *scratch;                            /* scratch_bytes for each thread, aligned to a line of the cache */
-    int64_t angle_stride, scratch_bytes;
-    int32_t texts, heads, key_heads, width;
-    float scale;
-} Attention;
-
 /* A thread's unit of work, some heads of one text that share a key, and its memory. Rows: the block's queries, head by head. */
 typedef struct {
     int first, tokens; /* of the text */

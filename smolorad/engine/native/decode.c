@@ -129,8 +129,8 @@ void smolora_close(Engine *e) {
 /* Zeros, aligned to a line of the cache. */
 static void *alloc_lines(size_t count, size_t size) {
     size_t bytes = (count * size + 63) / 64 * 64;
-    void *room = aligned_alloc(64, bytes);
-    return room ? memset(room, 0, bytes) : NULL;
+    void *memory = aligned_alloc(64, bytes);
+    return memory ? memset(memory, 0, bytes) : NULL;
 }
 
 static int worker_open(Worker *w, const Model *m) {
@@ -191,7 +191,7 @@ int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits)
     return atomic_load(&e->failed);
 }
 
-/* A step of so many tokens of one sequence, and no other, multiplies panels, so that a token costs much less; 0: none does. */
+/* From this number of tokens on, a step of one sequence alone multiplies panels, and each token costs much less; 0: never. */
 int smolora_min_prefill_tokens(int format) { return format == BF16 && MIN_PANEL_VECTORS < MAX_ROWS ? MIN_PANEL_VECTORS : 0; }
 
 size_t smolora_packed_bytes(int format, int rows, int cols) { return packed_bytes(format, rows, cols); }

@@ -32,7 +32,7 @@ void smolora_norm(const Team *team, const Norm *norm) { team_run(team, norm->gra
 
 void smolora_gates(const Team *team, const Gates *gates) { team_run(team, gates_part, (void *)gates); }
 
-/* The bytes of scratch that a thread needs for texts of at most so many tokens. */
+/* The bytes of scratch that a thread needs for texts of at most `tokens` tokens. */
 size_t smolora_attention_scratch(const Attention *attention, int tokens) {
     Scratch scratch;
     size_t most = divide_scratch(attention, tokens, NULL, &scratch);

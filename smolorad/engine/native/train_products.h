@@ -12,10 +12,10 @@
 
 enum {
     MAX_SLICES = 8,       /* slices of terms that a tile adds before it stores its sums */
-    SLICE_DEPTH = 640,    /* a panel so deep stays in the first cache beside a tile's rows */
-    SLICE_SLACK = 64,     /* slices may be deeper by so much: a LoRA's few numbers need no pass of their own */
+    SLICE_DEPTH = 640,    /* depth of a panel that stays in the first cache beside a tile's rows */
+    SLICE_SLACK = 64,     /* how much deeper slices may be: a LoRA's few numbers need no pass of their own */
     SLICE_PANEL = (SLICE_DEPTH + SLICE_SLACK + MAX_SLICES) / STEP * PANEL, /* numbers of 32 bits in the panel of all slices */
-    ROW_CHUNK = 32 * TILE /* so many rows of SLICE_DEPTH numbers stay in the second cache */
+    ROW_CHUNK = 32 * TILE /* rows of SLICE_DEPTH numbers that stay in the second cache */
 };
 
 #if defined(CAN_TRAIN)

@@ -228,13 +228,14 @@ static void multiply_part(void *context, int thread) {
     int first, last;
     Vectors v = m->vectors;
     split_work(m->pool, thread, m->weight->rows, BLOCK, &first, &last);
-    v.panel = v.count >= MIN_PANEL_VECTORS ? alloc_panel(m->weight->cols) : NULL; /* if NULL, the vectors are multiplied as few ones are */
+    /* If this is NULL, many vectors are multiplied as few are. */
+    v.panel = v.count >= MIN_PANEL_VECTORS ? alloc_panel(m->weight->cols) : NULL;
     product(m->weight, first, last, &v, m->out, m->weight->rows);
     free(v.panel);
 }
 
 /* out (count x rows) = x (count x cols) times the weight's transpose. `scratch`: 2 bytes a number of x, in whole lines, and 12
- * a group; aligned to a line. */
+ * a group. */
 void smolora_multiply(Pool *pool, const Matrix *weight, const float *x, int count, float *out, char *scratch) {
     size_t numbers = (size_t)count * weight->cols, groups = numbers / GROUP;
     Multiplication m = {pool, weight, {.x = x, .stride = weight->cols, .count = count}, out};

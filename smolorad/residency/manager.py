@@ -88,7 +88,7 @@ class ModelLease:
     def check_model(self, model: str, adapter: str) -> None:
         """Raises WrongBase if the model of an adapter, both by name, is not the one that is loaded."""
         if model != self.model.name:
-            raise self._wrong_base(adapter.partition("#")[0], model)
+            raise self._wrong_base(adapter, model)
 
     def _wrong_base(self, adapter: str, model: str) -> WrongBase:
         return WrongBase(

@@ -111,7 +111,7 @@ def _of_sampling(sampling: Sampling) -> Iterator[Processor]:
     if sampling.min_p > 0.0:
         yield MinP(sampling.min_p)
     if rare:
-        yield from transformers_processors.at_the_end(sampling)
+        yield from transformers_processors.after_min_p(sampling)
 
 
 class Sampler:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 
-from smolorad.engine.native.shape import PROJECTIONS
+from smolorad.engine.native.model_shape import PROJECTIONS
 from smolorad.errors import Internal
 
 Pointer = ctypes.c_void_p

@@ -59,6 +59,5 @@ class LiveAdapter:
     def _asked(self, adapter: Adapter | None, prompt: str) -> GenerationRequest:
         sampling = Sampling(max_tokens=self._settings.sample_max_tokens, temperature=0.0)
         asked = {"messages": (ChatMessage("user", prompt),)} if self._as_chat else {"prompt": prompt}
-        return GenerationRequest(
-            0, self._base, adapter, "", GenerateSpec(sampling=sampling, **asked), time.monotonic(), PrefixCache()
-        )
+        spec = GenerateSpec(sampling=sampling, **asked)
+        return GenerationRequest(0, self._base, spec, adapter=adapter, prefixes=PrefixCache().of(""), arrived=time.monotonic())

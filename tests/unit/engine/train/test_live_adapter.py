@@ -41,7 +41,8 @@ def with_settings(job: Job, **changes: Any) -> Job:
 def greedy(base: BaseModel, folder: Path, prompt: str, tokens: int) -> str:
     sampling = Sampling(max_tokens=tokens, temperature=0.0)
     asked = GenerateSpec(prompt=prompt, sampling=sampling)
-    answer, text = GenerationRequest(0, base, read_adapter(base, folder), "", asked, 0.0, PrefixCache()), ""
+    adapter, prefixes = read_adapter(base, folder), PrefixCache().of("")
+    answer, text = GenerationRequest(0, base, asked, adapter=adapter, prefixes=prefixes, arrived=0.0), ""
     while answer.outcome is None:
         text += answer.step()
     return text

@@ -29,11 +29,11 @@ from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.native.packed_linear import Packed, pack_linears
 from smolorad.engine.runtime.device import Hardware, Placement, ladder, place
-from smolorad.engine.runtime.errors import first_line, reading
+from smolorad.engine.runtime.errors import reading
 from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, cut_long_products, generates_long_products, short_matmuls
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
-from smolorad.errors import InvalidRequest, UnsupportedModel
+from smolorad.errors import InvalidRequest, UnsupportedModel, first_line
 
 _SHORTENED = (
     "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."

@@ -108,15 +108,14 @@ class Home:
         return self.models / name
 
     def create(self) -> None:
-        """Makes the folders that are not there, for their owner alone.
+        """Makes the folders that do not exist, for their owner alone.
 
-        Raises InvalidRequest where one is a link or a file, belongs to another user, or is shared and not smolora's.
+        Raises InvalidRequest where one is a link or a file, belongs to another user, or is shared and not smolora's. Database
+        and lock are checked where they are opened.
         """
         private_folder(self.root, ours=lambda: self.database.is_file())
         for folder in (self.datasets, self.adapters, self.models, self.uploads, self.jobs):
             private_folder(folder)
-        for file in (self.database, self.lock):
-            check_own_file(file)
 
 
 def private_folder(path: Path, ours: Callable[[], bool] = lambda: True) -> None:

@@ -11,13 +11,12 @@ import datasets
 import pyarrow
 
 from smolora.common.text.rows import Records, quoted
-from smolorad.corpus.foreign import first_line
 from smolorad.corpus.named_splits import TRAIN, VALIDATION, split_named
 from smolorad.corpus.notes import rows_spoken
 from smolorad.corpus.readers.tables import Select, parts_of, rows_of
 from smolorad.corpus.unfit import Unfit
 from smolorad.domain import Note
-from smolorad.errors import BadData
+from smolorad.errors import BadData, first_line
 
 _BATCH_ROWS = 1000
 # What `datasets` raises for files that are not what it wrote: it checks nothing, and stumbles somewhere.

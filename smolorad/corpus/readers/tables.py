@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from smolora.common.problems import RowProblem
 from smolora.common.text.rows import BadFile, Record, Records, unreadable
-from smolorad.corpus.foreign import first_line
 from smolorad.corpus.unfit import Unfit
+from smolorad.errors import first_line
 
 _BATCH_ROWS, _BATCH_BYTES = 1000, 8 * 2**20
 # What pyarrow raises where Python has no such value: a time beyond the year 9999, or in a zone that is not known here.

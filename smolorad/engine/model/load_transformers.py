@@ -31,11 +31,11 @@ from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.native.packed_linear import Packed, pack_linears
 from smolorad.engine.runtime.device import Hardware, Placement, place, placements_to_try
-from smolorad.engine.runtime.errors import first_line, reading
+from smolorad.engine.runtime.errors import reading
 from smolorad.engine.runtime.short_matmul import AFFECTED_DEVICES, MAX_INNER_LENGTH, has_long_products, split_long_products
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
-from smolorad.errors import InvalidRequest, UnsupportedModel
+from smolorad.errors import InvalidRequest, UnsupportedModel, first_line
 
 _SHORTENED = (
     "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."

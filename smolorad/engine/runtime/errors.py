@@ -7,7 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from smolorad.errors import Damaged, Internal, OutOfMemory, SmoloraError, UnsupportedModel, is_disk_full, is_panic, of_system
+from smolorad.errors import (
+    Damaged,
+    OutOfMemory,
+    SmoloraError,
+    UnsupportedModel,
+    first_line,
+    is_disk_full,
+    is_panic,
+    of_system_or_bug,
+)
 
 # On the CPU and on MPS torch says so with a plain RuntimeError.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -77,11 +86,4 @@ def to_smolora_error(error: BaseException) -> SmoloraError:
         return UnsupportedModel(f"The model's tokenizer cannot read this ({first_line(error)}); choose another model or text.")
     if is_out_of_memory(error):
         return OutOfMemory("Memory does not suffice for this; use a smaller model, a shorter text or smaller batches.")
-    if (known := of_system(error)) is not None:
-        return known
-    return Internal(f"This is a bug of smolora, told in full in its log: {type(error).__name__}: {first_line(error)}")
-
-
-def first_line(error: BaseException) -> str:
-    """The beginning of an error's message, fit for a sentence."""
-    return next(iter(str(error).strip().splitlines()), "no message")[:300]
+    return of_system_or_bug(error)

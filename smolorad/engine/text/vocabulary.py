@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from smolorad.engine.runtime.errors import first_line
-from smolorad.errors import UnsupportedModel
+from smolorad.errors import UnsupportedModel, first_line
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer

@@ -17,11 +17,10 @@ import numpy as np
 
 from smolorad.domain import ResponseFormat
 from smolorad.engine.runtime.dtypes import Ids, Scores
-from smolorad.engine.runtime.errors import first_line
 from smolorad.engine.text.grammar.json_schema import prepare
 from smolorad.engine.text.grammar.patterns import NotGuaranteed, translate
 from smolorad.engine.text.vocabulary import Vocabulary
-from smolorad.errors import InvalidRequest
+from smolorad.errors import InvalidRequest, first_line
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

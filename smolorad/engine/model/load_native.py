@@ -12,7 +12,7 @@ from smolorad import publish
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache as blueprints
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.folder import check, fingerprint
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.model_text import model_text
 from smolorad.engine.model.weights import KEPT, Weights, read_weights
@@ -27,7 +27,7 @@ from smolorad.errors import NotFound, SmoloraError
 
 
 def load_native(
-    folder: Path,
+    path: Path,
     name: str,
     options: LoadOptions,
     *,
@@ -36,7 +36,7 @@ def load_native(
     report: LoadReport,
 ) -> BaseModel | None:
     """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
-    files, precision = check(folder, name=name), options.precision
+    folder, precision = ModelFolder.open(path, name=name), options.precision
     # Nothing here depends on the number of parameters: that decides for MPS alone.
     placement = place(options.device, options.dtype, 0, hardware)
     if placement.device is not Device.CPU or placement.dtype not in KEPT:
@@ -44,8 +44,7 @@ def load_native(
     compiled = library(cache_path(), threads or default_threads())
     if compiled is None or not takes_prompts(compiled, KEPT[placement.dtype], precision):
         return None
-    total = sum(path.stat().st_size for path in files)
-    report(LoadProgress(LoadStage.READ, 0, total))
+    report(LoadProgress(LoadStage.READ, 0, folder.size))
     found = blueprints.find(folder, placement.dtype, cache_path())
     if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
         return None
@@ -53,20 +52,20 @@ def load_native(
     if blueprint.shape.misfit(blueprint.parameters):  # it was not written like this
         return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
-        summing, reading = beside.submit(fingerprint, files), beside.submit(blueprint.tokenizer, kept)
+        summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, kept)
         mapped_below = cache_path() / "weights" if precision is not Precision.EXACT else None
-        weights = read_weights(files, blueprint.parameters, placement.dtype, mapped_below=mapped_below)
+        weights = read_weights(folder.weights, blueprint.parameters, placement.dtype, mapped_below=mapped_below)
         told, tokenizer = summing.result(), reading.result()
-    report(LoadProgress(LoadStage.READ, total, total))
+    report(LoadProgress(LoadStage.READ, folder.size, folder.size))
     report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
     native = NativeModel(compiled, blueprint.shape, weights.arrays, precision)
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
-        transformers_model=functools.cache(lambda: _whole(kept, folder, weights, placement.dtype)),
+        transformers_model=functools.cache(lambda: _whole(kept, path, weights, placement.dtype)),
         tokenizer=tokenizer,
         name=name,
-        path=folder,
+        path=path,
         fingerprint=told,
         architecture=blueprint.architecture,
         parameters=sum(map(math.prod, blueprint.parameters.values())),
@@ -99,6 +98,6 @@ def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> Transfor
 
 def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:
     try:
-        return blueprints.key_of(folder, dtype) == key
+        return blueprints.key_of(ModelFolder.open(folder), dtype) == key
     except (SmoloraError, OSError):
         return False

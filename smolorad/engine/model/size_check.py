@@ -10,7 +10,7 @@ from typing import Any
 
 from smolorad.errors import Damaged
 
-Tensors = Sequence[tuple[str, str, Sequence[int]]]  # name, number format and shape, as `folder.tensors_of` has them
+Tensors = Sequence[tuple[str, Sequence[int]]]  # name and shape
 
 # Counts of layers, of which configs make lists before any module is built; no sizes of theirs, and no bounds.
 _LAYERS = re.compile(r"(?!max)(.*_)?(layer|block)s?", re.IGNORECASE)
@@ -39,8 +39,8 @@ class Stored:
     @classmethod
     def of(cls, tensors: Tensors) -> Stored:
         """Of all files together."""
-        widest = max((length for _, _, shape in tensors for length in shape), default=0)
-        return cls({name: math.prod(shape) for name, _, shape in tensors}, widest)
+        widest = max((length for _, shape in tensors for length in shape), default=0)
+        return cls({name: math.prod(shape) for name, shape in tensors}, widest)
 
 
 def check_layers(config: Mapping[str, Any], stored: Stored, path: object) -> None:

@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationCo
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from smolorad.chat.encode import TRIAL
-from smolorad.engine.model.folder import CONFIG, GENERATION, read_config, read_json
+from smolorad.engine.model.folder import CONFIG, GENERATION, read_json
 from smolorad.engine.model.quantized import refuse_quantized
 from smolorad.engine.runtime.errors import reading
 from smolorad.errors import Damaged, UnsupportedModel
@@ -22,12 +22,11 @@ _MOST_CONTEXT = 2**31 - 1  # in the contract's field
 _CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
 
 
-def read_model_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
-    """The model's config, checked before any code acts on it; `folder.check` has checked the folder.
+def read_model_config(folder: Path, raw: Mapping[str, Any], name: str, trust_remote_code: bool = False) -> Any:
+    """A config as transformers reads it, checked before any code acts on it. `raw` is the content of the folder's config.json.
 
     Raises UnsupportedModel, Damaged.
     """
-    raw = read_config(folder)
     refuse_quantized(raw, name)
     with reading(folder / CONFIG, "get the model again"):
         if trust_remote_code and "auto_map" in raw:
@@ -80,7 +79,7 @@ def _cleared(value: Any) -> Any:
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
-    """Its tokenizer, which was tried out; `folder.check` has checked the folder. Raises Damaged."""
+    """The tokenizer of a model folder, after a trial. Raises Damaged."""
     with reading(f"The tokenizer in {folder}", "get the model again"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
         # What serving asks of it.

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
-from smolorad.engine.model.folder import check, inspect, model_files
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.worker.progress import Report
 from smolorad.errors import Damaged
 from smolorad.portable import STARTER, remove_paths
@@ -62,31 +62,24 @@ def _remove_damaged(snapshot: Path) -> bool:
 
 def _checked(found: Path, name: str, exactly: str, output: Path | None, report: Report, trust_remote_code: bool) -> Fetched:
     """Checks what was brought, and copies it where that is wanted."""
-    check(found, name=name, trust_remote_code=trust_remote_code)
+    folder = ModelFolder.open(found, name=name, trust_remote_code=trust_remote_code)
     if output is None:
         # Every byte of the starter was compared with its manifest just now.
         files = publish.read_manifest(found)["files"] if name == STARTER else {}
-        known = {file: entry["sha256"] for file, entry in files.items()}
-        return _told(found, name, exactly, report, trust_remote_code, known)
+        return _inspected(folder, exactly, report, {file: entry["sha256"] for file, entry in files.items()})
     with publish.fresh(output):
-        _copy(found, output, report, code=trust_remote_code)
-        return _told(output, name, exactly, report, trust_remote_code)
+        _copy(folder, output, report)
+        copy = ModelFolder.open(output, name=name, trust_remote_code=trust_remote_code)
+        return _inspected(copy, exactly, report)
 
 
-def _told(
-    folder: Path,
-    name: str,
-    exactly: str,
-    report: Report,
-    trust_remote_code: bool,
-    known: Mapping[str, str] = MappingProxyType({}),
-) -> Fetched:
-    report(PhaseProgress("read", 0, publish.size_of(folder), "bytes"))
-    return Fetched(str(folder), exactly, inspect(folder, name=name, trust_remote_code=trust_remote_code, sums=known))
+def _inspected(folder: ModelFolder, exactly: str, report: Report, sums: Mapping[str, str] = MappingProxyType({})) -> Fetched:
+    report(PhaseProgress("read", 0, publish.size_of(folder.path), "bytes"))
+    return Fetched(str(folder.path), exactly, folder.inspect(sums))
 
 
-def _copy(folder: Path, output: Path, report: Report, *, code: bool) -> None:
-    files = model_files(folder, code=code)
+def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
+    files = folder.files()
     total, done = sum(p.stat().st_size for p in files), 0
     for path in files:
         with path.open("rb") as source, (output / path.name).open("wb") as target:

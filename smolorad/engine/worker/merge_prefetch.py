@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from smolorad.engine.model.folder import check, fingerprint
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.pretrained import fitting_config
 from smolorad.engine.model.transformers_folder import read_tokenizer
 
@@ -29,10 +29,10 @@ class MergePrefetch:
     def of(cls, base: Path, *, trust_remote_code: bool = False) -> Self:
         """Reads every byte of the weights once; what was published here is held against its manifest.
 
-        Raises what `folder.check`, `folder.fingerprint` and `read_tokenizer` raise.
+        Raises what `ModelFolder.open`, `ModelFolder.fingerprint` and `read_tokenizer` raise.
         """
         stamp = _stamp(base)
-        fingerprint(check(base, trust_remote_code=trust_remote_code))
+        ModelFolder.open(base, trust_remote_code=trust_remote_code).fingerprint()
         return cls(base, stamp, read_tokenizer(base, trust_remote_code))
 
     def is_current(self, base: Path) -> bool:
@@ -44,7 +44,7 @@ def prefetch(base: Path) -> MergePrefetch | None:
     """As `MergePrefetch.of`, and has the code of the base's architecture imported; None where it fails: the merge says why."""
     try:
         prefetched = MergePrefetch.of(base)
-        fitting_config(base, str(base))
+        fitting_config(ModelFolder.open(base))
         return prefetched
     except Exception as error:  # noqa: BLE001, libraries raise anything, and nobody has asked for this yet
         log.info("nothing is known of %s ahead of its merge: %s", base, error)

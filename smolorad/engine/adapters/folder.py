@@ -56,11 +56,11 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     weights = {}
     for name, tensor in found:
         if tensor["dtype"] not in STORED:
-            raise UnsupportedModel(f"The adapter in {folder} holds {name} as {tensor['dtype']}; save it in float32.")
+            raise UnsupportedModel(f"The adapter in {folder} has {name} as {tensor['dtype']}; save it in float32.")
         # bytearray: torch shares memory only with what may be written.
         weights[name] = np.frombuffer(bytearray(tensor["data"]), STORED[tensor["dtype"]]).reshape(tensor["shape"])
         if not np.isfinite(to_fp32(weights[name])).all():
-            raise NotFinite(f"The adapter in {folder} holds values that are not finite, in {name}; train it again.")
+            raise NotFinite(f"The adapter in {folder} has values that are not finite, in {name}; train it again.")
     return weights
 
 
@@ -76,7 +76,7 @@ def _check_sum(folder: Path, name: str, found: str) -> None:
 def check_base_fingerprint(folder: Path, fingerprint: str, base: str) -> None:
     """Whether a folder published here was trained on the weights of this fingerprint, of the base of this name.
 
-    Others do not tell, and their shapes must do. Raises WrongBase.
+    For other folders only the shapes are compared, elsewhere. Raises WrongBase.
     """
     if not (folder / publish.MANIFEST).is_file():
         return

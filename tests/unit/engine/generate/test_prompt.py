@@ -55,7 +55,7 @@ def test_a_role_is_text_and_no_control_token(llama: BaseModel) -> None:
 
 @pytest.mark.parametrize("token", [-1, 2**31 - 1])
 def test_a_token_that_the_model_does_not_know_is_refused(token: int, llama: BaseModel) -> None:
-    with pytest.raises(InvalidRequest, match=f"hold {token}, but must be at least 0 and below") as caught:
+    with pytest.raises(InvalidRequest, match=f"have {token}, but must be at least 0 and below") as caught:
         decode(llama, [1, token])
     assert caught.value.violations[0].field == "token_ids"
 

@@ -96,7 +96,7 @@ def test_too_many_bytes(llama: BaseModel) -> None:
 def test_the_context_is_the_limit_of_prompt_and_answer(llama: BaseModel) -> None:
     full = "A" * llama.context_length
     assert len(encode(llama, full, ())) == llama.context_length
-    with pytest.raises(PromptTooLong, match=r"512 tokens.*holds 512 .*at most 511"):
+    with pytest.raises(PromptTooLong, match=r"512 tokens.*has room for 512, .*at most 511"):
         begin(llama, spec(full))
     text, outcome = finish(begin(llama, spec(full[:-3], max_tokens=200)))
     assert outcome.sampling.max_tokens == 3

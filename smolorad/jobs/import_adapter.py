@@ -50,8 +50,7 @@ class ImportAdapter:
         async with self._residency.lease() as lease:
             with _of_upload(folder):
                 await lease.engine.check_adapter(folder)
-            loaded = self._residency.base
-        source = source_of(lease.model.name, loaded.path if loaded is not None else None)
+        source = source_of(lease.model.name, lease.base.path)
         adapter_base = AdapterBase(lease.model.name, lease.model.fingerprint, source)
         return await self._artifacts.import_adapter(folder, name, lora, parameters, adapter_base)
 

@@ -149,7 +149,7 @@ class Prepare:
             return await self._resolver.find(model, lambda progress: None)
         if base is None:
             try:
-                return await self._resolver.at_hand(await self._residency.choose())
+                return await self._resolver.find_local(await self._residency.choose())
             except SmoloraError as error:
                 log.info("tokens are not counted", why=error.message)
         return base

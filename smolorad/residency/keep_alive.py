@@ -1,4 +1,4 @@
-"""A countdown that starts anew with every use."""
+"""KeepAlive: the countdown to the unload of an unused model."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-_FOR_EVER = timedelta(days=3650)
+_NEVER = timedelta(days=3650)
 
 
 class KeepAlive:
-    """Calls `expired` once nobody has asked for a while; counts on the loop's monotonic clock."""
+    """Calls `expired` when the model was unused for a while; counts on the loop's monotonic clock."""
 
     def __init__(self, expired: Callable[[], None]) -> None:
         self._expired = expired
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, span: timedelta) -> None:
-        """Counts from now; a negative span is for ever, and so are ten years; zero is at once."""
+        """Starts from now. A negative span, and one of ten years or more, never expires; zero expires at once."""
         self.stop()
-        if timedelta(0) <= span < _FOR_EVER:
+        if timedelta(0) <= span < _NEVER:
             self._timer = asyncio.get_running_loop().call_later(span.total_seconds(), self._expired)
 
     def stop(self) -> None:
-        """Counts no more."""
+        """Stops the countdown."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     @property
     def expired(self) -> bool:
-        """Whether it counted to its end, and was not started anew since."""
+        """Whether it ran to its end, and was not started again since."""
         return self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time()
 
     def due(self) -> datetime | None:
-        """When it will expire, by the wall clock; None where it does not count."""
+        """When it expires, by the wall clock; None where it is stopped."""
         if self._timer is None:
             return None
         left_s = self._timer.when() - asyncio.get_running_loop().time()

@@ -25,18 +25,18 @@ log = Log(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
-# What a model is read from.
-_READ = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt", ".py"})
-_WHOLE = publish.MANIFEST  # a folder that has it is whole
+# The endings of the files that a model is read from.
+_MODEL_FILES = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt", ".py"})
+_COMPLETE = publish.MANIFEST  # a folder that has it is complete
 
-Tell = Callable[[LoadProgress], None]
+OnProgress = Callable[[LoadProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model that was found. `fingerprint` is empty where it shows only when the model is loaded.
+    """A base model that was found. `fingerprint` is empty where only loading shows it.
 
-    `stamp` tells the files of a folder of the user's, which may change at any time, from others; empty for what is published.
+    `stamp` changes with the files of a user's own folder, which may change at any time; empty for published models.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Base:
 
 
 class Resolver:
-    """Finds models; fetches those that are not on this machine yet."""
+    """Finds models, and fetches those that are not on this machine yet."""
 
     def __init__(self, library: Library, workers: Workers, cache: Path, allow_remote_code: Sequence[str] = ()) -> None:
         self._library = library
@@ -68,21 +68,21 @@ class Resolver:
         """Whether the owner allowed this model's own code, by name, in the config file."""
         return reference in self._allowed
 
-    async def at_hand(self, reference: str) -> Base | None:
-        """The model's folder if it need not be fetched, else None; raises as `check`."""
+    async def find_local(self, reference: str) -> Base | None:
+        """The model if it is on this machine already, else None; raises as `check`."""
         await self.check(reference)
         if reference in (STARTER, STARTER_ID):
-            found = await asyncio.to_thread(lambda: sorted((self._cache / STARTER).glob(f"*/{_WHOLE}")))
+            found = await asyncio.to_thread(lambda: sorted((self._cache / STARTER).glob(f"*/{_COMPLETE}")))
             return Base(reference, found[-1].parent) if found else None
         return None if _HUB_ID.fullmatch(reference) else await self.find(reference, lambda progress: None)
 
-    async def find(self, reference: str, tell: Tell) -> Base:
-        """The model's folder, fetched where it must be, with progress told.
+    async def find(self, reference: str, on_progress: OnProgress) -> Base:
+        """The model's folder, fetched if it is not on this machine yet.
 
         Raises NotFound, InvalidRequest, Damaged, HubUnreachable, and what fetching raises.
         """
         if reference == STARTER:
-            return await self._fetched(reference, reference, tell)
+            return await self._fetched(reference, reference, on_progress)
         if reference.startswith("/"):
             path = user_path(reference, "model")
             await asyncio.to_thread(_check_folder, path)
@@ -94,33 +94,35 @@ class Resolver:
             trust = self.trusts(reference) or self.trusts(model.source.partition("@")[0])
             return Base(reference, Path(model.path), model.fingerprint, trust)
         try:
-            return await self._fetched(reference, reference, tell)
+            return await self._fetched(reference, reference, on_progress)
         except HubUnreachable as error:
             if reference != STARTER_ID:
                 raise
-            log.warning("the hub cannot be reached; the starter is taken", model=reference, why=error.message)
-            tell(LoadProgress(LoadStage.DOWNLOAD, detail="the hub cannot be reached; the same model is had as the starter"))
-            return await self._fetched(STARTER, reference, tell)
+            log.warning("hub unreachable; using the bundled starter", model=reference, why=error.message)
+            on_progress(
+                LoadProgress(LoadStage.DOWNLOAD, detail="the hub cannot be reached; using the bundled starter, the same model")
+            )
+            return await self._fetched(STARTER, reference, on_progress)
 
     async def has_changed(self, base: Base) -> bool:
-        """Whether a folder of the user's holds other files than when it was found."""
+        """Whether a user's own folder has other files than when it was found."""
         return bool(base.stamp) and await asyncio.to_thread(_stamp, base.path) != base.stamp
 
     async def _registered(self, name: str) -> Model:
         check_name(name, "model")
         return await self._library.model(name)
 
-    async def _fetched(self, source: str, name: str, tell: Tell) -> Base:
+    async def _fetched(self, source: str, name: str, on_progress: OnProgress) -> Base:
         trust = self.trusts(name)
         async with aclosing(self._workers.fetch(source, trust_remote_code=trust)) as events:
             async for event in events:
                 match event:
                     case PhaseProgress(phase=phase, done=done, total=total, unit="bytes"):
-                        tell(LoadProgress(LoadStage.DOWNLOAD, done, total, phase))
+                        on_progress(LoadProgress(LoadStage.DOWNLOAD, done, total, phase))
                     case PhaseProgress(phase=phase):
-                        tell(LoadProgress(LoadStage.DOWNLOAD, detail=phase))
+                        on_progress(LoadProgress(LoadStage.DOWNLOAD, detail=phase))
                     case Note(text=text):
-                        tell(LoadProgress(LoadStage.DOWNLOAD, detail=text))
+                        on_progress(LoadProgress(LoadStage.DOWNLOAD, detail=text))
                     case Fetched():
                         return Base(name, Path(event.path), event.facts.fingerprint, trust)
         raise AssertionError("a fetch ends with its result or raises")
@@ -129,7 +131,7 @@ class Resolver:
 def _check_folder(path: Path) -> None:
     if os.path.isfile(path):
         raise NotFound(f"{path} is a file, not a model folder; name the folder that has it.")
-    check_readable(path, _READ)
+    check_readable(path, _MODEL_FILES)
     if (path / "config.json").is_file():
         return
     if is_adapter(path):
@@ -142,7 +144,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _stamp(path: Path) -> tuple[tuple[str | int, ...], ...]:
-    """What changes whenever a file of the folder is replaced or written; a folder that is gone has none."""
+    """Names, inodes, sizes and times of a folder's files; empty if the folder is gone."""
     try:
         with os.scandir(path) as entries:
             files = sorted((entry.name, entry.stat()) for entry in entries)

@@ -51,12 +51,12 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     weights = {}
     for tensor in tensors_in(content, path, _ADVICE):
         if tensor.format not in STORED:
-            raise UnsupportedModel(f"The adapter in {folder} holds {tensor.name} as {tensor.format}; save it in float32.")
+            raise UnsupportedModel(f"The adapter in {folder} has {tensor.name} as {tensor.format}; save it in float32.")
         # bytearray: torch shares memory only with what may be written.
         numbers = bytearray(memoryview(content)[tensor.begin : tensor.end])
         weights[tensor.name] = np.frombuffer(numbers, STORED[tensor.format]).reshape(tensor.shape)
         if not np.isfinite(to_fp32(weights[tensor.name])).all():
-            raise NotFinite(f"The adapter in {folder} holds values that are not finite, in {tensor.name}; train it again.")
+            raise NotFinite(f"The adapter in {folder} has values that are not finite, in {tensor.name}; train it again.")
     return weights
 
 
@@ -72,7 +72,7 @@ def _check_sum(folder: Path, name: str, found: str) -> None:
 def check_base_fingerprint(folder: Path, fingerprint: str, base: str) -> None:
     """Whether a folder published here was trained on the weights of this fingerprint, of the base of this name.
 
-    Others do not tell, and their shapes must do. Raises WrongBase.
+    For other folders only the shapes are compared, elsewhere. Raises WrongBase.
     """
     if not (folder / publish.MANIFEST).is_file():
         return

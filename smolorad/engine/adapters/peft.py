@@ -55,7 +55,7 @@ def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor
 
 
 def _view(base: BaseModel, config: LoraConfig) -> Any:
-    """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
+    """A view to generate from. PEFT finds tied weights by the layers' own parameters, which packed layers do not have."""
     return base.view(own_biases=config.bias != "none" or config.lora_bias, for_generation=not config.ensure_weight_tying)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from smolorad.engine.native.library import Format, Library
+from smolorad.engine.native.structs import TRAIN_STRUCTS, check_structs
 from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.errors import Damaged
 
@@ -38,7 +39,13 @@ def library(cache: Path, threads: int) -> Library | None:
 
 def train_library(cache: Path, format: Format) -> ctypes.CDLL | None:
     """What is compiled for training in one format, FP32 or BF16, and no sooner than it is wanted; otherwise as `library`."""
-    return _opened(cache, "train", "trains", ctypes.CDLL, ("-DTRAIN_FP32",) if format is Format.FP32 else ())
+    return _opened(cache, "train", "trains", _train_library, ("-DTRAIN_FP32",) if format is Format.FP32 else ())
+
+
+def _train_library(path: str) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(path)
+    check_structs(loaded, TRAIN_STRUCTS)
+    return loaded
 
 
 def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened], more: Sequence[str] = ()) -> _Opened | None:

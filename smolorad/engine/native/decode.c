@@ -9,6 +9,7 @@
 #include "decode_attention.h"
 #include "decode_linear.h"
 #include "pack_matrix.h"
+#include "struct_layout.h"
 
 /* --- one layer, one step ------------------------------------------------------------------------------------------------ */
 
@@ -100,6 +101,15 @@ static void run(void *context, int thread) {
 
 /* --- what Python calls -------------------------------------------------------------------------------------------------- */
 
+/* What Python mirrors, with the last field of each. */
+const StructLayout *smolora_structs(void) {
+    static const StructLayout layouts[] = {
+        LAYOUT_OF(Matrix, cols), LAYOUT_OF(Layer, k_norm),   LAYOUT_OF(Model, layer),
+        LAYOUT_OF(Lora, scale),  LAYOUT_OF(Sequence, every), {NULL, 0, 0},
+    };
+    return layouts;
+}
+
 /* Starts the threads for all other calls; NULL if the system refuses them. */
 Pool *smolora_pool_open(int threads) { return pool_open(threads); }
 
@@ -119,8 +129,8 @@ void smolora_close(Engine *e) {
 /* Zeros, aligned to a line of the cache. */
 static void *alloc_lines(size_t count, size_t size) {
     size_t bytes = (count * size + 63) / 64 * 64;
-    void *room = aligned_alloc(64, bytes);
-    return room ? memset(room, 0, bytes) : NULL;
+    void *memory = aligned_alloc(64, bytes);
+    return memory ? memset(memory, 0, bytes) : NULL;
 }
 
 static int worker_open(Worker *w, const Model *m) {
@@ -181,7 +191,7 @@ int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits)
     return atomic_load(&e->failed);
 }
 
-/* A step of so many tokens of one sequence, and no other, multiplies panels, so that a token costs much less; 0: none does. */
+/* From this number of tokens on, a step of one sequence alone multiplies panels, and each token costs much less; 0: never. */
 int smolora_min_prefill_tokens(int format) { return format == BF16 && MIN_PANEL_VECTORS < MAX_ROWS ? MIN_PANEL_VECTORS : 0; }
 
 size_t smolora_packed_bytes(int format, int rows, int cols) { return packed_bytes(format, rows, cols); }
@@ -218,13 +228,14 @@ static void multiply_part(void *context, int thread) {
     int first, last;
     Vectors v = m->vectors;
     split_work(m->pool, thread, m->weight->rows, BLOCK, &first, &last);
-    v.panel = v.count >= MIN_PANEL_VECTORS ? alloc_panel(m->weight->cols) : NULL; /* if NULL, the vectors are multiplied as few ones are */
+    /* If this is NULL, many vectors are multiplied as few are. */
+    v.panel = v.count >= MIN_PANEL_VECTORS ? alloc_panel(m->weight->cols) : NULL;
     product(m->weight, first, last, &v, m->out, m->weight->rows);
     free(v.panel);
 }
 
 /* out (count x rows) = x (count x cols) times the weight's transpose. `scratch`: 2 bytes a number of x, in whole lines, and 12
- * a group; aligned to a line. */
+ * a group. */
 void smolora_multiply(Pool *pool, const Matrix *weight, const float *x, int count, float *out, char *scratch) {
     size_t numbers = (size_t)count * weight->cols, groups = numbers / GROUP;
     Multiplication m = {pool, weight, {.x = x, .stride = weight->cols, .count = count}, out};

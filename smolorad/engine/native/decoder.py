@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from smolorad.domain import Precision
 from smolorad.engine.native.kv_cache import KvCache
-from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer, aligned_fp32
-from smolorad.engine.native.model_shape import EMBEDDING, FINAL_NORM, HEAD, PROJECTIONS, Shape
+from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, aligned_fp32
+from smolorad.engine.native.model_shape import EMBEDDING, FINAL_NORM, HEAD, Shape
+from smolorad.engine.native.structs import LayerStruct, LoraStruct, MatrixStruct, ModelStruct, SequenceStruct
 from smolorad.engine.runtime.buffers import BufferPool
 from smolorad.engine.runtime.dtypes import to_fp32
 
@@ -24,48 +25,11 @@ MAX_ROWS = 128  # tokens of all sequences together in one step
 ACCELERATE = sys.platform == "darwin"
 
 
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("weight", MatrixStruct * len(PROJECTIONS)),
-        ("bias", Pointer * len(PROJECTIONS)),
-        ("attention_norm", Pointer),
-        ("mlp_norm", Pointer),
-        ("q_norm", Pointer),
-        ("k_norm", Pointer),
-    )
-
-
-class _Model(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab", "format")),
-        *((name, ctypes.c_float) for name in ("eps", "rope_scale", "attention_scale")),
-        ("embedding", Pointer),
-        ("head", MatrixStruct),
-        *((name, Pointer) for name in ("final_norm", "inverse_frequencies")),
-        ("layer", ctypes.POINTER(_Layer)),
-    )
-
-
-class _Lora(ctypes.Structure):
-    _fields_ = (("a", Pointer), ("b", Pointer), ("rank", ctypes.c_int32), ("scale", ctypes.c_float))
-
-
-class _Sequence(ctypes.Structure):
-    _fields_ = (
-        ("tokens", ctypes.POINTER(ctypes.c_int32)),
-        *((name, ctypes.c_int32) for name in ("count", "position", "capacity")),
-        ("keys", ctypes.POINTER(Pointer)),
-        ("values", ctypes.POINTER(Pointer)),
-        ("lora", ctypes.POINTER(_Lora)),
-        ("every", ctypes.c_int32),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Lora:
     """An adapter as the step reads it."""
 
-    table: Any  # _Lora for each projection of each layer
+    table: Any  # LoraStruct for each projection of each layer
     projections: Mapping[str, tuple[int, int]]  # of the model that it is for
     kept: tuple[NDArray[np.float32], ...]  # what its pointers point at
 
@@ -96,7 +60,7 @@ class NativeModel:
         self._pool = BufferPool()
         self._small_arrays: list[NDArray[np.float32]] = []
         self._matrices: list[Matrix] = []
-        self._layers = (_Layer * shape.layers)()
+        self._layers = (LayerStruct * shape.layers)()
         self.shape = shape
         self.dtype, self.vocabulary = weights[EMBEDDING].dtype, shape.vocabulary
         self._readable = len(weights[EMBEDDING])
@@ -109,7 +73,7 @@ class NativeModel:
         head = self._matrix(
             weights[EMBEDDING if shape.tied else HEAD], precision if precision is Precision.EXACT else Precision.INT8
         )
-        self._described = _Model(
+        self._described = ModelStruct(
             layers=shape.layers,
             hidden=shape.hidden,
             heads=shape.heads,
@@ -151,7 +115,7 @@ class NativeModel:
 
     def lora_of(self, products: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]) -> Lora:
         """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""
-        table = (_Lora * len(self.projections))()
+        table = (LoraStruct * len(self.projections))()
         kept: list[NDArray[np.float32]] = []
         for at, (name, (out, cols)) in enumerate(self.projections.items()):
             if name in products:
@@ -160,7 +124,7 @@ class NativeModel:
                     raise ValueError(f"an adapter of {a.shape} and {b.shape} does not fit {name}, which is {(out, cols)}")
                 pair = (_copy(a), _copy(b.T))
                 kept += pair
-                table[at] = _Lora(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
+                table[at] = LoraStruct(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
         return Lora(table, self.projections, tuple(kept))
 
     def step(self, parts: Sequence[Part]) -> NDArray[np.float32]:
@@ -174,10 +138,10 @@ class NativeModel:
         for part in parts:
             self._check_part(part)
         logits = aligned_fp32(sum(len(part.tokens) if part.every else 1 for part in parts), self.vocabulary)
-        table = (_Sequence * len(parts))()
+        table = (SequenceStruct * len(parts))()
         for at, part in enumerate(parts):
             keys, values = part.cache.addresses
-            table[at] = _Sequence(
+            table[at] = SequenceStruct(
                 tokens=(ctypes.c_int32 * len(part.tokens))(*part.tokens),
                 count=len(part.tokens),
                 position=part.cache.length,
@@ -205,7 +169,7 @@ class NativeModel:
         if part.lora is not None and part.lora.projections is not self.projections:
             raise ValueError("the adapter is another model's")
 
-    def _fill(self, target: _Layer, number: int) -> None:
+    def _fill(self, target: LayerStruct, number: int) -> None:
         for at, name in enumerate(self.shape.projections(number)):
             weight = self._weights[f"{name}.weight"]
             self.projections[name] = weight.shape[0], weight.shape[1]

@@ -9,7 +9,7 @@
 #include "panel.h"
 
 #if defined(__AVX512F__)
-enum { VECTORS_AT_ONCE = 8 }; /* the sums of so many vectors fit the registers */
+enum { VECTORS_AT_ONCE = 8 }; /* vectors whose sums fit the registers */
 #else
 enum { VECTORS_AT_ONCE = 2 };
 #endif
@@ -23,7 +23,7 @@ enum { PREFETCH_BYTES = 4608 };
 #define PREFETCH(from, vectors) __builtin_prefetch((from) + PREFETCH_BYTES, 0, 3)
 #endif
 
-enum { FIRST_CACHE_BYTES = 24 << 10 }; /* vectors of so many bytes stay in the first cache while rows pass through it */
+enum { FIRST_CACHE_BYTES = 24 << 10 }; /* bytes of vectors that stay in the first cache while rows pass through it */
 
 /* One row with `count` vectors. Rows are read one after the other: with several rows at a time the processor prefetches less, and
  * the speed halves. The order of a sum's terms does not depend on `count`. */

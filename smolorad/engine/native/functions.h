@@ -5,8 +5,8 @@
 #include "matrix.h"
 
 /* e^x by 2^n times a polynomial, within 2 units in the last place (the coefficients are Cephes' expf's). From 88.4 on it is
- * infinity. Below -60 it is 0: a sum with 1 would not change, and products with numbers so small take the processor a hundred
- * times as long. NaN stays NaN. */
+ * infinity. Below -60 it is 0: a sum with 1 would not change, and products with numbers that small take the processor a
+ * hundred times as long. NaN stays NaN. */
 static inline float exp_f32(float x) {
     int none = x < -60.0f;
     x = none ? -60.0f : x > 89.0f ? 89.0f : x;

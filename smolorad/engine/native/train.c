@@ -1,8 +1,18 @@
 /* Training: what Python calls, on a processor with the instructions for its numbers. Torch's threads compute it. docs/native.md
  * draws the layouts and explains the words. */
+#include "struct_layout.h"
 #include "train_attention.h"
 #include "train_products.h"
 #include "train_rows.h"
+
+/* What Python mirrors, with the last field of each. */
+const StructLayout *smolora_structs(void) {
+    static const StructLayout layouts[] = {
+        LAYOUT_OF(Team, wanted), LAYOUT_OF(Term, transposed), LAYOUT_OF(Product, term),    LAYOUT_OF(Loss, with_gradient),
+        LAYOUT_OF(Norm, epsilon), LAYOUT_OF(Gates, count),    LAYOUT_OF(Attention, scale), {NULL, 0, 0},
+    };
+    return layouts;
+}
 
 #if defined(CAN_TRAIN)
 
@@ -22,7 +32,7 @@ void smolora_norm(const Team *team, const Norm *norm) { team_run(team, norm->gra
 
 void smolora_gates(const Team *team, const Gates *gates) { team_run(team, gates_part, (void *)gates); }
 
-/* The bytes of scratch that a thread needs for texts of at most so many tokens. */
+/* The bytes of scratch that a thread needs for texts of at most `tokens` tokens. */
 size_t smolora_attention_scratch(const Attention *attention, int tokens) {
     Scratch scratch;
     size_t most = divide_scratch(attention, tokens, NULL, &scratch);

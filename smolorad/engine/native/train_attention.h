@@ -12,18 +12,6 @@
 
 enum { SHORT_TEXT = 192, QUERY_BLOCK = 96 }; /* tokens of a short text at most; queries in a block of a long one */
 
-typedef struct {
-    const Number *query, *key, *value, *grad; /* (tokens, heads, width), (tokens, key_heads, width) twice, as query */
-    const Number *cos, *sin;                  /* (tokens, width / 2), of the RoPE angles of queries and keys; or NULL */
-    Number *out, *d_query, *d_key, *d_value;  /* as what they belong to; out forward, the others backward */
-    const int32_t *start;                     /* (texts + 1,) */
-    float *head_gradients;                    /* (2, heads, tokens, whole panels): each head's, of keys and values of long texts */
-    char *scratch;                            /* scratch_bytes for each thread, aligned to a line of the cache */
-    int64_t angle_stride, scratch_bytes;
-    int32_t texts, heads, key_heads, width;
-    float scale;
-} Attention;
-
 /* A thread's unit of work, some heads of one text that share a key, and its memory. Rows: the block's queries, head by head. */
 typedef struct {
     int first, tokens; /* of the text */
@@ -43,19 +31,19 @@ typedef struct {
 static size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 static int whole_panels(int columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
 
-/* Divides a thread's memory for a text of so many tokens; returns the bytes that it takes. */
+/* Divides a thread's memory for a text of `tokens` tokens; returns the bytes that it needs. */
 static size_t divide_scratch(const Attention *a, int tokens, char *memory, Scratch *s) {
     size_t rows = tokens > SHORT_TEXT ? QUERY_BLOCK : (size_t)tokens * (a->heads / a->key_heads), at = 0;
     size_t scores = rows * tokens, wide = rows * a->width, few = (size_t)tokens * a->width;
-#define ROOM(name, count) s->name = (void *)(memory + at), at += whole_lines(sizeof *s->name * (count))
-    ROOM(scores, scores), ROOM(p, scores), ROOM(ds, scores);
-    ROOM(query, wide), ROOM(grad, wide), ROOM(made, wide);
-    ROOM(transposed, (size_t)whole_panels((int)rows) * (tokens + BLOCK));
+#define PART(name, count) s->name = (void *)(memory + at), at += whole_lines(sizeof *s->name * (count))
+    PART(scores, scores), PART(p, scores), PART(ds, scores);
+    PART(query, wide), PART(grad, wide), PART(made, wide);
+    PART(transposed, (size_t)whole_panels((int)rows) * (tokens + BLOCK));
     size_t small = tokens > SHORT_TEXT ? 0 : (size_t)tokens * whole_panels(a->width);
-    ROOM(d_key, small), ROOM(d_value, small);
-    ROOM(partial, rows * whole_panels(a->width)), ROOM(key, few), ROOM(value, few);
-    ROOM(panels, SLICE_PANEL);
-#undef ROOM
+    PART(d_key, small), PART(d_value, small);
+    PART(partial, rows * whole_panels(a->width)), PART(key, few), PART(value, few);
+    PART(panels, SLICE_PANEL);
+#undef PART
     return at;
 }
 

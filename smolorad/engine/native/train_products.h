@@ -7,33 +7,16 @@
 #ifndef SMOLORA_TRAIN_PRODUCTS_H
 #define SMOLORA_TRAIN_PRODUCTS_H
 
-#include "train_number.h"
 #include "team.h"
+#include "train_structs.h"
 
-enum { ACCUMULATE = -1 }; /* as an output's format: the sum is added to what is in `partial` */
 enum {
     MAX_SLICES = 8,       /* slices of terms that a tile adds before it stores its sums */
-    SLICE_DEPTH = 640,    /* a panel so deep stays in the first cache beside a tile's rows */
-    SLICE_SLACK = 64,     /* slices may be deeper by so much: a LoRA's few numbers need no pass of their own */
+    SLICE_DEPTH = 640,    /* depth of a panel that stays in the first cache beside a tile's rows */
+    SLICE_SLACK = 64,     /* how much deeper slices may be: a LoRA's few numbers need no pass of their own */
     SLICE_PANEL = (SLICE_DEPTH + SLICE_SLACK + MAX_SLICES) / STEP * PANEL, /* numbers of 32 bits in the panel of all slices */
-    ROW_CHUNK = 32 * TILE /* so many rows of SLICE_DEPTH numbers stay in the second cache */
+    ROW_CHUNK = 32 * TILE /* rows of SLICE_DEPTH numbers that stay in the second cache */
 };
-
-typedef struct {
-    const Number *x; /* (rows, depth) */
-    const Number *w; /* (depth, columns), or (columns, depth) if transposed */
-    int64_t x_stride, w_stride;
-    int32_t depth, transposed; /* depth: whole steps if w is transposed */
-} Term;
-
-typedef struct {
-    void *out;           /* (rows, columns) */
-    const Number *added; /* likewise; or NULL */
-    float *partial;      /* (rows, columns filled up to whole panels): the sums between two passes over the depth */
-    int64_t out_stride, added_stride, partial_stride;
-    int32_t rows, columns, format, terms; /* format of out: FP32, NUMBER_FORMAT or ACCUMULATE */
-    const Term *term;
-} Product;
 
 #if defined(CAN_TRAIN)
 

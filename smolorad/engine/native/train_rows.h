@@ -2,20 +2,11 @@
 #ifndef SMOLORA_TRAIN_ROWS_H
 #define SMOLORA_TRAIN_ROWS_H
 
-#include "train_number.h"
-#include "team.h"
+#include "train_structs.h"
 
 #if defined(CAN_TRAIN)
 
 /* --- the loss ------------------------------------------------------------------------------------------------------------ */
-
-typedef struct {
-    Number *logits;         /* (rows, vocabulary); they become the gradient, if it is wanted */
-    const int64_t *targets; /* (rows,) */
-    float *losses;          /* (rows,) */
-    int64_t stride;         /* of logits */
-    int32_t rows, vocabulary, with_gradient;
-} Loss;
 
 static void loss_of(const Loss *l, int row) {
     Number *logits = l->logits + row * l->stride;
@@ -51,15 +42,6 @@ static void loss_part(void *context, int thread, int threads) {
 
 /* --- norms --------------------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    const Number *x, *weight, *grad; /* (rows, width), (width,), (rows, width) */
-    const Number *added;             /* to the gradient: (rows, width); or NULL */
-    float *scale;                    /* (rows,): one over the root mean square */
-    Number *out;                     /* (rows, width) */
-    int32_t rows, width;
-    float epsilon;
-} Norm;
-
 static void norm_part(void *context, int thread, int threads) {
     const Norm *n = context;
     for (int row = n->rows * thread / threads; row < n->rows * (thread + 1) / threads; row++) {
@@ -91,12 +73,6 @@ static void norm_back_part(void *context, int thread, int threads) {
 }
 
 /* --- gates --------------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const Number *gate, *up, *grad; /* count numbers each; grad is NULL forward */
-    Number *out, *d_gate, *d_up;
-    int64_t count;
-} Gates;
 
 enum { GATES = 4096 }; /* numbers that a thread computes at a time */
 

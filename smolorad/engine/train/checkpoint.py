@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RunState:
-    """What a run remembers besides Trainer's own state, so that a resumed one tells what an undisturbed one tells."""
+    """What a run keeps besides Trainer's own state, so that a resumed run reports what an undisturbed one does."""
 
     loss_sum: float = 0.0  # of all steps, natural logarithm per scored token
     reported_loss_sum: float = 0.0  # the same, at the last report
@@ -59,7 +59,7 @@ class Identity:
     def of(
         cls, lora: LoraSettings, trainer: TrainerSettings, dataset: Path, base_fingerprint: str, parent: Path | None = None
     ) -> Identity:
-        """The identity of a run, which may go on from an adapter; raises Damaged where a file is not as it was published."""
+        """The identity of a run, which may continue from an adapter; raises Damaged where a file is not as it was published."""
         start = "" if parent is None else _fingerprint(parent)
         settings = json.dumps([dataclasses.asdict(lora), dataclasses.asdict(trainer), start], sort_keys=True)
         return cls(hashlib.sha256(settings.encode()).hexdigest(), _fingerprint(dataset), base_fingerprint)
@@ -67,7 +67,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """What a checkpoint's manifest tells of it."""
+    """What a checkpoint's manifest says about it."""
 
     identity: Mapping[str, str]
     environment: Mapping[str, str]
@@ -93,7 +93,7 @@ class Checkpoints:
         self._environment = environment
 
     def newest(self) -> Saved | None:
-        """The newest complete checkpoint; torn ones are passed over and taken away.
+        """The newest complete checkpoint; incomplete ones are removed.
 
         Raises BadState where it was written with other settings, data or weights: to start over would throw work away unasked.
         """
@@ -129,7 +129,7 @@ class Checkpoints:
             publish.remove(path)
 
     def _keep_adapter(self, checkpoint: Path) -> None:
-        """For those who ask what the run answered at this step; resuming needs none of it, so it is not flushed."""
+        """For requests to the adapter of this step; resuming does not need it, so it is not flushed."""
         steps = self._folder.with_name("steps")
         stage = steps / ".stage"
         with publish.fresh(stage):
@@ -143,7 +143,7 @@ class Checkpoints:
     def keep_best(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Keeps an adapter apart from the checkpoints, in place of the one kept before.
 
-        A run that is killed in between comes by here again, from the checkpoint before.
+        A run that is killed in between repeats this, from the checkpoint before.
         """
         stage = self._folder / ".best-stage"
         with publish.fresh(stage):
@@ -178,7 +178,7 @@ def _by_number(folder: Path) -> list[Path]:
 
 
 def environment(device: str, dtype: str) -> dict[str, str]:
-    """What computes: a run may go on in another, but then not bit for bit."""
+    """What computes: a run may continue in another, but then not bit for bit."""
     return {name: version(name) for name in _LIBRARIES} | {"device": device, "dtype": dtype}
 
 

@@ -26,7 +26,7 @@ from smolorad.engine.runtime.errors import reading
 from smolorad.engine.train.tokenize import PREFERENCE, TEXT, Shape, Tokeniser, scored_parts, shape_of
 from smolorad.errors import BadData, InvalidRequest, UnsupportedModel
 
-_AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two breaths
+_AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two calls of `between`
 _FEW = 8
 _LONG_ROWS = 8  # of which one is the longest
 _COUNTED_BYTES = 4 * 2**20  # of texts that may be cut: about a second's work
@@ -108,10 +108,18 @@ def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_leng
     else:
         train = train.with_transform(tokenise)
         held_out = held_out.with_transform(tokenise) if held_out is not None else None
-    share = None if shape is TEXT else learned.scored / learned.tokens
-    cut = 0 if settings.packing else learned.cut
-    why_not = dict(learned.why_not)
-    return Rows(train, held_out, held_out_rows, shape, share, why_not, cut, learned.cut_is_exact, longest, as_chat)
+    return Rows(
+        train=train,
+        held_out=held_out,
+        held_out_rows=held_out_rows,
+        shape=shape,
+        scored_share=None if shape is TEXT else learned.scored / learned.tokens,
+        left_out=dict(learned.why_not),
+        cut=0 if settings.packing else learned.cut,
+        cut_is_exact=learned.cut_is_exact,
+        longest=longest,
+        as_chat=as_chat,
+    )
 
 
 def _open(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a training needs of memory and time, reckoned before its first step.
+"""What a training needs of memory and time, estimated before its first step.
 
 Activations are counted as Korthikanti et al. count them ("Reducing Activation Recomputation in Large Transformer Models",
 2022): values kept for the backward pass, a token and layer. How many those are differs between the two trainers.
@@ -65,7 +65,7 @@ class Workload:
 
 
 def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpointing: bool) -> Estimate:
-    """What a training takes of so many parameters on a model in memory, and what of memory is free now."""
+    """What a training of `trained` parameters takes, on a model in memory, and how much memory is free."""
     config = model.config.get_text_config()
     layers, width = config.num_hidden_layers, config.hidden_size
     inner = getattr(config, "intermediate_size", None) or 4 * width

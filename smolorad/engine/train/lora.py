@@ -1,4 +1,4 @@
-"""LoRA settings: what PEFT is told, checked against the modules that the model has, and how an adapter is written."""
+"""Our LoRA settings as PEFT's, checked against the modules that the model has, and how an adapter is written."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def adapted_modules(config: LoraConfig, model: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if check_target_module_exists(config, name)}
 
 
-def count(config: LoraConfig, model: Any) -> int:
+def adapted_parameters(config: LoraConfig, model: Any) -> int:
     """About how many parameters an adapter has on a model, and the modules that are trained whole with it."""
     pairs: int = sum(config.r * sum(cast(Tensor, module.weight).shape) for module in adapted_modules(config, model).values())
     whole = [module for name in config.modules_to_save or () for module in _named(name, model)]
@@ -120,7 +120,7 @@ def adapter_tensors(model: Any) -> dict[str, Tensor]:
 def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig, base: Source) -> None:
     """Writes a plain PEFT folder of an adapter on `base`.
 
-    Raises NotFinite, with nothing written, where a tensor holds NaN or infinity.
+    Raises NotFinite, with nothing written, where a tensor has NaN or infinity.
     """
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from smolorad.engine.adapters.adapter import Adapter
+
+# Returns the number of the last step, and the adapter as it is after that step.
+Snapshot = Callable[[], tuple[int, Adapter]]
 
 
 class Host(Protocol):
@@ -17,8 +21,32 @@ class Host(Protocol):
     def stopping(self, call: int) -> bool:
         """Whether the training is to checkpoint and end."""
 
-    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None, between: str = "") -> None:
-        """Lets others have the adapter after a step, with its number, or no more; it breathes `between` these."""
+    def offer(self, call: int, snapshot: Snapshot | None, between: str = "") -> None:
+        """Lets requests have the adapter as it is after a step; None ends that. `between` says when requests are served."""
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """The host, as one training calls it."""
+
+    host: Host
+    call: int
+
+    def yield_to_requests(self) -> None:
+        """As `Host.yield_to_requests`."""
+        self.host.yield_to_requests(self.call)
+
+    def stopping(self) -> bool:
+        """As `Host.stopping`."""
+        return self.host.stopping(self.call)
+
+    def offer(self, snapshot: Snapshot | None, between: str = "") -> None:
+        """As `Host.offer`."""
+        self.host.offer(self.call, snapshot, between)
+
+    def emit(self, **body: Any) -> None:
+        """As `Host.emit`."""
+        self.host.emit(self.call, **body)

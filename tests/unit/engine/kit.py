@@ -72,7 +72,15 @@ def begin(
     prefixes: PrefixCache | None = None,
 ) -> GenerationRequest:
     """An answer that has not made a step; it remembers nothing of others unless `prefixes` are given."""
-    return GenerationRequest(1, base, adapter, key, request, time.monotonic(), PrefixCache() if prefixes is None else prefixes)
+    return GenerationRequest(
+        1,
+        base,
+        request,
+        adapter=adapter,
+        adapter_name=key,
+        prefixes=(PrefixCache() if prefixes is None else prefixes).of(key),
+        arrived=time.monotonic(),
+    )
 
 
 def finish(answer: GenerationRequest) -> tuple[str, GenerateOutcome]:

@@ -55,7 +55,7 @@ def test_a_role_is_text_and_no_control_token(llama: BaseModel) -> None:
 
 @pytest.mark.parametrize("token", [-1, 2**31 - 1])
 def test_a_token_that_the_model_does_not_know_is_refused(token: int, llama: BaseModel) -> None:
-    with pytest.raises(InvalidRequest, match=f"hold {token}, but must be at least 0 and below") as caught:
+    with pytest.raises(InvalidRequest, match=f"have {token}, but must be at least 0 and below") as caught:
         decode(llama, [1, token])
     assert caught.value.violations[0].field == "token_ids"
 
@@ -96,7 +96,7 @@ def test_too_many_bytes(llama: BaseModel) -> None:
 def test_the_context_is_the_limit_of_prompt_and_answer(llama: BaseModel) -> None:
     full = "A" * llama.context_length
     assert len(encode(llama, full, ())) == llama.context_length
-    with pytest.raises(PromptTooLong, match=r"512 tokens.*holds 512 .*at most 511"):
+    with pytest.raises(PromptTooLong, match=r"512 tokens.*has room for 512, .*at most 511"):
         begin(llama, spec(full))
     text, outcome = finish(begin(llama, spec(full[:-3], max_tokens=200)))
     assert outcome.sampling.max_tokens == 3

@@ -14,7 +14,7 @@ from smolorad.engine.model import blueprint_cache as blueprints
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.model.weights import KEPT, Weights, read_weights
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
@@ -77,7 +77,7 @@ def load_native(
         embeddings=blueprint.parameters[EMBEDDING][0],
         end_ids=frozenset(blueprint.end_ids),
         vocabulary=vocabulary,
-        text=model_text(tokenizer, vocabulary.end_ids),
+        text=make_model_text(tokenizer, vocabulary.end_ids),
         grammars=GrammarCache(vocabulary),
         precision=precision,
         native=native,

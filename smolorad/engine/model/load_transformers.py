@@ -19,7 +19,7 @@ from smolorad.engine.model.base_model import BaseModel, LoadReport, Transformers
 from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.model.native_support import shape_of, supports, weights_of
 from smolorad.engine.model.placement import MakeDeviceCheck, first_that_works
 from smolorad.engine.model.pretrained import fitting_config, pretrained
@@ -95,7 +95,7 @@ def load_transformers(
         embeddings=len(model.get_input_embeddings().weight),
         end_ids=ends,
         vocabulary=vocabulary,
-        text=model_text(tokenizer, vocabulary.end_ids),
+        text=make_model_text(tokenizer, vocabulary.end_ids),
         grammars=GrammarCache(vocabulary),
         runner=TorchRunner(packed.model if packed is not None else model, steps),
         notes=(*notes, *_cache_notes(name, model, steps), *context_notes),

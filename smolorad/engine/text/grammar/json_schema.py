@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from smolorad.engine.text.grammar.finite_answer import has_finite_answer, refers_to_itself
+from smolorad.engine.text.grammar.finite_instance import has_finite_instance, refers_to_itself
 from smolorad.engine.text.grammar.patterns import NotGuaranteed, translate
 from smolorad.engine.text.grammar.schema_choices import check_choices
 from smolorad.engine.text.grammar.schema_document import Document, Node, types
@@ -50,7 +50,7 @@ def prepare(text: str) -> Prepared:
     if refers_to_itself(document):
         raise NotGuaranteed("a reference that leads back to itself")
     check_choices(document)
-    if not has_finite_answer(document):
+    if not has_finite_instance(document):
         raise NotGuaranteed("nothing fulfils it, or nothing that comes to an end")
     for node in document.nodes:
         _leave_out_idle(node)

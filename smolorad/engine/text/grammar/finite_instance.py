@@ -9,7 +9,7 @@ from typing import Any
 from smolorad.engine.text.grammar.schema_document import Document, Node
 
 
-def has_finite_answer(document: Document) -> bool:
+def has_finite_instance(document: Document) -> bool:
     """Finds what surely ends, then what ends because its parts do, until nothing is added. Keywords that only narrow a value
     that ends are not looked at.
     """

@@ -1,4 +1,4 @@
-"""What transformers makes of a model folder: `python -m smolorad.engine.model.blueprint_builder FOLDER DTYPE OUTPUT`."""
+"""Makes a blueprint with transformers: `python -m smolorad.engine.model.blueprint_builder FOLDER DTYPE OUTPUT`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def blueprint_of(folder: ModelFolder, dtype: Dtype) -> tuple[Blueprint, str] | N
     with reading(folder.path / CONFIG, "get the model again"):
         model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
     if left_out([name for name in stored if name not in parameters], config, list(parameters)):
-        return None  # and `load_transformers` says so
+        return None  # `load_transformers` raises for it
     model.generation_config = generation_config(folder.path, config)
     theirs = read_tokenizer(folder.path)
     special = {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}
@@ -95,7 +95,7 @@ def write(folder: ModelFolder, dtype: Dtype, output: Path) -> None:
 
 
 def _agree(ours: ServingTokenizer, theirs: Any) -> bool:
-    """Whether both tokenizers say the same of some texts that tokenizers differ in."""
+    """Whether both tokenizers give the same result for some texts that tokenizers differ in."""
     for text in _TEXTS:
         ids = theirs(text, verbose=False).input_ids
         if ours(text).input_ids != ids or ours.encode(text, False) != theirs.encode(text, add_special_tokens=False):
@@ -109,7 +109,7 @@ def _agree(ours: ServingTokenizer, theirs: Any) -> bool:
 
 
 def _show_alike(ours: ServingTokenizer, theirs: Any, talk: Sequence[Any]) -> bool:
-    """Whether both make the same of a conversation. A template that ours finds to be without end is not given to theirs."""
+    """Whether both encode a conversation alike. A template that ours finds to be endless is not given to theirs."""
     try:
         return _rendered(ours, talk) == _rendered(theirs, talk)
     except UnsupportedModel:
@@ -117,7 +117,7 @@ def _show_alike(ours: ServingTokenizer, theirs: Any, talk: Sequence[Any]) -> boo
 
 
 def _rendered(tokenizer: Any, talk: Sequence[Any]) -> list[int] | None:
-    """A conversation's ids, open for its answer; None where the template refuses it."""
+    """A conversation's ids up to where the answer begins; None where the template refuses it."""
     try:
         ids: list[int] = tokenizer.apply_chat_template(list(talk), add_generation_prompt=True, return_dict=True)["input_ids"]
     except UnsupportedModel:
@@ -132,7 +132,7 @@ def _special_ids(tokenizer: Any) -> set[int]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the blueprint; tells on stderr why there is none."""
+    """Writes the blueprint; prints on stderr why there is none."""
     folder, dtype, output = argv
     try:
         write(ModelFolder.open(Path(folder)), Dtype(dtype), Path(output))

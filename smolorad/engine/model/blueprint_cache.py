@@ -1,8 +1,8 @@
-"""What transformers makes of a model's folder, written down once, so that serving the model needs neither it nor torch.
+"""Blueprints are made once per model and kept in the cache, so that serving a model needs neither transformers nor torch.
 
-To import both takes longer than all else that a start has to do, and as much memory as a small model's weights. So a process of
-its own asks them, the first time that a model is loaded (`blueprint_builder.py`); what it finds is kept in the cache, by the
-content of all files that matter, without the weights' values. transformers itself loads a model that cannot be served so.
+Importing both takes longer than the rest of a start, and as much memory as a small model's weights. So another process does it
+the first time that a model is loaded (`blueprint_builder.py`). The cache's key is the content of all files that matter, without
+the weights' values. transformers loads the models that have no blueprint.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from smolorad.errors import Damaged, SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
-# Those whose classes the native step may know; what they are in truth, `blueprint_builder.py` finds out.
+# Architectures that the native step may support; `blueprint_builder.py` finds out whether it does.
 FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-_FORMAT = "2"  # of what is written; another one is made anew
+_FORMAT = "2"  # of the written files; a blueprint in another one is made again
 _TIMEOUT_S = 120.0
 _TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
 
 
 def key_of(folder: ModelFolder, dtype: Dtype) -> str:
-    """What a model's blueprint depends on, as a name for it."""
+    """The name of a model's blueprint in the cache: a sum over everything that it depends on."""
     digest = hashlib.sha256("\0".join([_FORMAT, dtype, version("transformers"), version("tokenizers")]).encode())
     for path in folder.small_files():
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
@@ -43,7 +43,7 @@ def key_of(folder: ModelFolder, dtype: Dtype) -> str:
 
 
 def find(folder: ModelFolder, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | None:
-    """The blueprint of a model folder, made if it is not in `cache`, and the folder where it is kept.
+    """The blueprint of a model folder, made if it is not in `cache`, and its folder there.
 
     None where there is none for such a model, or it cannot be made.
     """
@@ -51,7 +51,7 @@ def find(folder: ModelFolder, dtype: Dtype, cache: Path) -> tuple[Blueprint, Pat
         return None
     try:
         return read_or_make(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
-    except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # transformers will say why when it loads the model
+    except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # loading by transformers reports why
         log.info("no blueprint of %s: %s", folder.path, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
         return None
 
@@ -65,19 +65,19 @@ def _read(folder: Path) -> tuple[Blueprint, Path] | None:
 
 
 def prebuild(folder: Path, cache: Path) -> None:
-    """Makes the blueprint by which this machine serves a model unless told otherwise, if transformers is here anyhow."""
+    """Makes the blueprint for this machine's default number format, if transformers is imported already."""
     hardware = Hardware.without_torch()
     if hardware is None or _TRANSFORMERS not in sys.modules:
         return
     try:
         find(ModelFolder.open(folder), place(None, None, 0, hardware).dtype, cache)
-    except (SmoloraError, OSError) as error:  # whoever loads it is told
+    except (SmoloraError, OSError) as error:  # loading the model reports it
         log.info("no blueprint of %s: %s", folder, error)
 
 
 def _make(folder: ModelFolder, dtype: Dtype, output: Path) -> None:
     """Writes the blueprint into an empty folder. Raises SmoloraError, and SubprocessError from another process."""
-    if _TRANSFORMERS in sys.modules:  # then it costs next to nothing
+    if _TRANSFORMERS in sys.modules:  # making it here is cheap then
         from smolorad.engine.model import blueprint_builder
 
         blueprint_builder.write(folder, dtype, output)

@@ -1,4 +1,4 @@
-"""From a model folder to a resident base without torch: models of the Llama family, on a CPU, by the native step alone."""
+"""From a model folder to a base model without torch: models of the Llama family, on a CPU, by the native step alone."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def load_native(
     threads: int | None,
     report: LoadReport,
 ) -> BaseModel | None:
-    """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
+    """The base model; None where computing it takes torch. Parameters and errors as in `load`."""
     folder, precision = ModelFolder.open(path, name=name), options.precision
-    # Nothing here depends on the number of parameters: that decides for MPS alone.
+    # The number of parameters decides for MPS alone.
     placement = place(options.device, options.dtype, 0, hardware)
     if placement.device is not Device.CPU or placement.dtype not in KEPT:
         return None
@@ -48,25 +48,25 @@ def load_native(
     found = blueprints.find(folder, placement.dtype, cache_path())
     if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
         return None
-    blueprint, kept = found
-    if blueprint.shape.misfit(blueprint.parameters):  # it was not written like this
+    blueprint, blueprint_folder = found
+    if blueprint.shape.misfit(blueprint.parameters):  # the cached file was changed
         return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
-        summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, kept)
+        summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, blueprint_folder)
         mapped_below = cache_path() / "weights" if precision is not Precision.EXACT else None
         weights = read_weights(folder.weights, blueprint.parameters, placement.dtype, mapped_below=mapped_below)
-        told, tokenizer = summing.result(), reading.result()
+        fingerprint, tokenizer = summing.result(), reading.result()
     report(LoadProgress(LoadStage.READ, folder.size, folder.size))
     report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
     native = NativeModel(compiled, blueprint.shape, weights.arrays, precision)
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
-        transformers_model=functools.cache(lambda: _whole(kept, path, weights, placement.dtype)),
+        transformers_model=functools.cache(lambda: _transformers_model(blueprint_folder, path, weights, placement.dtype)),
         tokenizer=tokenizer,
         name=name,
         path=path,
-        fingerprint=told,
+        fingerprint=fingerprint,
         architecture=blueprint.architecture,
         parameters=sum(map(math.prod, blueprint.parameters.values())),
         weight_bytes=sum(array.nbytes for array in weights.arrays.values()),
@@ -85,11 +85,11 @@ def load_native(
     )
 
 
-def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> TransformersModel:
-    """By the copy of the model's other files, or by themselves: each may have been thrown away or changed meanwhile."""
-    found = kept if publish.is_whole(kept) else folder if _is_same(folder, dtype, kept.name) else None
+def _transformers_model(blueprint: Path, folder: Path, weights: Weights, dtype: Dtype) -> TransformersModel:
+    """Reads config and tokenizer from the blueprint's copy or from the model folder: either may be gone or changed by now."""
+    found = blueprint if publish.is_whole(blueprint) else folder if _is_same(folder, dtype, blueprint.name) else None
     if found is None:
-        raise NotFound(f"The model's files are gone from {folder}, or others now; bring them back, or load another model.")
+        raise NotFound(f"The model's files in {folder} are gone or changed; bring them back, or load another model.")
     with gc_paused():
         from smolorad.engine.model.to_transformers import to_transformers
 

@@ -21,13 +21,13 @@ from smolorad.engine.runtime.errors import reading
 def meta_model(folder: ModelFolder, config: Any, *, dtype: Dtype | None = None) -> Any:
     """The model of a folder on the meta device; its sizes are those of the weights.
 
-    Raises Damaged, UnsupportedModel for code that asks for packages that are not here. Owners answer for code that they allow.
+    Raises Damaged, and UnsupportedModel for code that needs missing packages. Owners answer for the code that they allow.
     """
     path, stored = folder.path / CONFIG, folder.stored
     options = {} if dtype is None else {"dtype": getattr(torch, dtype)}
     with reading(path, "get the model again"), _registering(Counted(stored, path)), torch.device("meta"), no_init_weights():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=folder.trust_remote_code, **options)
-        model.tie_weights()  # which belongs to what is skipped
+        model.tie_weights()  # `no_init_weights` skips it
     check_fit(model, stored, path)
     return model
 

@@ -1,4 +1,4 @@
-"""What the resident model makes of text."""
+"""Makes the text encoder of the loaded model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A base that was loaded without transformers, as transformers has it: over the same weights, which nobody copies."""
+"""Builds transformers' model over the weights of a base that was loaded without transformers, without copying them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smolorad.engine.model.transformers_folder import read_model_config, read_to
 from smolorad.engine.native.torch_arrays import tensor_of
 
 
-@torch.inference_mode(False)  # whoever asks first: a training wants its parameters
+@torch.inference_mode(False)  # generation may be the first to call it, and a training needs ordinary parameters
 def to_transformers(folder: Path, arrays: Mapping[str, NDArray[Any]], dtype: Dtype) -> TransformersModel:
     """The model with these parameters, by name; `folder` has its other files. Raises Damaged where these are gone."""
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""A model's weights in memory of the engine's own, read without torch."""
+"""Reads a model's weights into memory of the engine's own, without torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from smolorad.engine.runtime.dtypes import STORED, to_bf16, to_fp32
 from smolorad.errors import Damaged
 from smolorad.safetensors_file import SafetensorsFile, StoredTensor
 
-# How each number format is kept; what is not here, torch alone has.
+# The array type of each number format that can be read without torch.
 KEPT: Mapping[Dtype, np.dtype[Any]] = {Dtype.BFLOAT16: np.dtype(np.uint16), Dtype.FLOAT32: np.dtype(np.float32)}
-_PIECE = 2**20  # numbers that are read at once
+_CHUNK = 2**20  # numbers read at once
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Parameters by name. Nothing that happens to the files they came from reaches them."""
+    """Parameters by name. Changing the files that they came from does not change them."""
 
     arrays: Mapping[str, NDArray[Any]]
     mapped_weights: MappedWeights | None
@@ -35,8 +35,8 @@ def read_weights(
 ) -> Weights:
     """The parameters of these names and shapes, which the files have, in a format of KEPT.
 
-    With `mapped_below`, where generation does not read them, in a file in that folder, if the disk has room. Raises Damaged
-    where a file was changed since its header was read.
+    With `mapped_below`, for weights that generation does not read, in a file in that folder, if the disk has room.
+    Raises Damaged where a file was changed since its header was read.
     """
     kept = KEPT[dtype]
     stored = {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
@@ -59,7 +59,7 @@ def _pieces(file: SafetensorsFile, tensor: StoredTensor, dtype: Dtype) -> Iterat
             raise _changed(file)
         opened.seek(tensor.begin)
         left = tensor.count
-        buffer = np.empty(min(left, _PIECE), dtype=stored_as)
+        buffer = np.empty(min(left, _CHUNK), dtype=stored_as)
         while left:
             piece = buffer[:left]
             if opened.readinto(piece.data.cast("B")) != piece.nbytes:

@@ -1,4 +1,4 @@
-"""Whether an adapter fits a base that is not in memory: PEFT puts it on the base's modules, for which no weights are read."""
+"""Checks an adapter against a base that is not loaded: PEFT attaches it to the base's modules, without their weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter and its base become one ordinary model, which is proved to answer as they did.
+"""Merges an adapter into its base, and proves that the model answers as they did.
 
 PEFT merges in fp32 on the CPU; only the result is cast to the number format it is saved in.
 """
@@ -46,14 +46,14 @@ def merge(
 ) -> Merged:
     """Merges a PEFT LoRA folder into its base and writes a plain Hugging Face folder, verified, to `output`.
 
-    `dtype` is the number format it is saved in; None: the base's own. `prompts` are what adapter and model are compared on;
-    empty: `merge_check.PROMPTS`. `report` gets the phases `read`, `verify`, `merge` and `write`; what it raises stops the work.
-    `prefetched` is what is known of a base already, of this one or another.
+    `dtype` is the number format it is saved in; None: the base's own. Adapter and model are compared on `prompts`; empty:
+    `merge_check.PROMPTS`. `report` gets the phases `read`, `verify`, `merge` and `write`; its error stops the work.
+    `prefetched` may be of this base or another.
     On failure nothing is left in `output`. Raises MergeMismatch, WrongBase, NotFinite, UnsupportedModel, Damaged, NotFound.
     """
     folder = ModelFolder.open(base, trust_remote_code=trust_remote_code)
     dtype = dtype or _own_dtype(folder)
-    # What needs no torch is done beside what does: sums over files, flushing them, and the tokenizer.
+    # Work without torch runs beside work with it: sums over files, flushing them, and the tokenizer.
     beside = ThreadPoolExecutor(2)
     try:
         known = prefetched if prefetched is not None and prefetched.is_current(base) else None
@@ -84,7 +84,7 @@ def merge(
             made = ModelFolder.open(output, trust_remote_code=trust_remote_code)
             written = _read(made, "auto")
             agreement = merge_check.agreement(answers, merge_check.greedy(merge_check.logits_of(written, batches, verified)))
-            if agreement < merge_check.LEAST_AGREEMENT:
+            if agreement < merge_check.MIN_AGREEMENT:
                 raise MergeMismatch(
                     f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was "
                     "written: merge to float32, or train with a lower learning_rate."
@@ -171,7 +171,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _counting(report: Report, phase: str, total: int) -> Callable[[], None]:
-    """A step function that counts on over several passes."""
+    """A step function that keeps counting over several passes."""
     count = 0
 
     def step() -> None:

@@ -65,9 +65,7 @@ def test_a_token_without_an_embedding_is_refused(llama: BaseModel) -> None:
     tokenizer.add_tokens(["<|new|>"])
     text = make_model_text(tokenizer, llama.end_ids)
     with pytest.raises(InvalidRequest, match=r"<\|new\|>.*no embedding"):
-        encode(
-            dataclasses.replace(llama, tokenizer=tokenizer, text=make_model_text(tokenizer, llama.end_ids)), "A <|new|> one", ()
-        )
+        encode(dataclasses.replace(llama, tokenizer=tokenizer, text=text), "A <|new|> one", ())
 
 
 @pytest.mark.parametrize(("prompt", "messages"), [("", ()), ("x", TALK)])

@@ -102,7 +102,7 @@ def test_it_is_saved_in_the_format_that_is_asked_for_or_the_bases_own(
     saved = load_file(tmp_path / "output" / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {getattr(torch, dtype or "bfloat16")}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "output").dtype == getattr(torch, dtype or "bfloat16")
-    assert merge_check.LEAST_AGREEMENT < done.proof.greedy_agreement <= 1.0
+    assert merge_check.MIN_AGREEMENT < done.proof.greedy_agreement <= 1.0
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gpt_neox", "mistral"])

@@ -13,7 +13,7 @@ from smolorad.errors import UnsupportedModel
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-_NO_FORM = "This model's answers cannot be held to a form, because"
+_NO_GRAMMAR = "This model cannot follow a response format, because"
 
 
 class Vocabulary:
@@ -34,12 +34,14 @@ class Vocabulary:
 
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise UnsupportedModel(f"{_NO_FORM} its tokenizer is not one of the tokenizers library; ask without one.")
+            raise UnsupportedModel(
+                f"{_NO_GRAMMAR} its tokenizer is not one of the tokenizers library; leave out `response_format`."
+            )
         try:
             return LLTokenizer(_plain(backend.to_str()), eos_token=self.end_ids or None)
         except ValueError as error:
             raise UnsupportedModel(
-                f"{_NO_FORM} its tokenizer is of an unknown kind ({first_line(error)}); ask without one."
+                f"{_NO_GRAMMAR} its tokenizer is of an unknown kind ({first_line(error)}); leave out `response_format`."
             ) from error
 
     @functools.cached_property

@@ -81,20 +81,26 @@ def merge(
             del model
             report(PhaseProgress("write", 1, 1, "models"))
             flushed, summed = beside.submit(publish.flush_tree, output), beside.submit(publish.sums_of, output)
-            made = ModelFolder.open(output, trust_remote_code=trust_remote_code)
-            written = _read(made, "auto")
-            agreement = merge_check.agreement(answers, merge_check.greedy(merge_check.logits_of(written, batches, verified)))
-            if agreement < merge_check.MIN_AGREEMENT:
-                raise MergeMismatch(
-                    f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was "
-                    "written: merge to float32, or train with a lower learning_rate."
-                )
+            written = ModelFolder.open(output, trust_remote_code=trust_remote_code)
+            logits = merge_check.logits_of(_read(written, "auto"), batches, verified)
+            agreement = _checked_agreement(answers, merge_check.greedy(logits), dtype)
             flushed.result()
             sums = summed.result()
-            facts = made.inspect(sums)
+            facts = written.inspect(sums)
     finally:
         beside.shutdown(wait=False, cancel_futures=True)
     return Merged(MergeProof(len(batches), difference, bound, agreement), facts, sums)
+
+
+def _checked_agreement(adapter: Sequence[torch.Tensor], merged: Sequence[torch.Tensor], dtype: Dtype) -> float:
+    """The share of the adapter's greedy tokens that the merged model gives; raises MergeMismatch where it is low."""
+    agreement = merge_check.agreement(adapter, merged)
+    if agreement < merge_check.MIN_AGREEMENT:
+        raise MergeMismatch(
+            f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was written: merge "
+            "to float32, or train with a lower learning_rate."
+        )
+    return agreement
 
 
 def attach(model: Any, folder: Path, base: str) -> PeftModel:

@@ -76,7 +76,14 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     stage = run.stage / "trainer"
     shutil.rmtree(stage, ignore_errors=True)
     held_out = rows.held_out is not None
-    setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
+    setting = Setting(
+        output_dir=stage,
+        max_length=max_length,
+        evaluates=held_out,
+        evaluates_first=held_out and done is None,
+        on_cpu=base.device is Device.CPU,
+        processes=run.processes,
+    )
     live = LiveAdapter(base, settings, as_chat=rows.as_chat)
     throughput = Throughput(samples=settings.sample_steps if settings.sample_prompts else 0, saves=settings.save_steps)
     reports = Reports(run.host, TensorBoard(run.tensorboard, done or 0), throughput, rows.held_out_rows)

@@ -49,7 +49,8 @@ class Workload:
         at_once = settings.per_device_train_batch_size
         rows_a_step = at_once * settings.gradient_accumulation_steps
         answers = 2 if rows.shape.is_preference else 1
-        return cls(rows.longest, min(fmean(lengths), rows.longest), rows_a_step, at_once, fast, answers)
+        mean = min(fmean(lengths), rows.longest)
+        return cls(longest=rows.longest, mean=mean, rows=rows_a_step, rows_at_once=at_once, fast=fast, answers=answers)
 
     @property
     def tokens_at_once(self) -> float:

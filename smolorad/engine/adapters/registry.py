@@ -53,6 +53,6 @@ def read_adapter(base: BaseModel, folder: Path) -> Adapter:
         if (lora := read_plain_lora(base.native, config, weights)) is not None:
             return Adapter(None, sum(array.size for array in weights.values()), NativeRunner(base.native, lora))
     with gc_paused():
-        from smolorad.engine.adapters import peft  # which brings torch and PEFT: most adapters need neither
+        from smolorad.engine.adapters import peft  # it imports torch and PEFT, which most adapters do not need
 
     return peft.read_adapter(base, folder)

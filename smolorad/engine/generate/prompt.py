@@ -54,8 +54,8 @@ def max_new_tokens(base: BaseModel, prompt_tokens: int, max_tokens: int) -> int:
     left = base.context_length - prompt_tokens
     if left < 1:
         raise PromptTooLong(
-            f"The prompt has {prompt_tokens:,} tokens, and the context of {base.name} has room for {base.context_length:,}, prompt "
-            f"and answer together; shorten it to at most {base.context_length - 1:,}."
+            f"The prompt has {prompt_tokens:,} tokens, and the context of {base.name} has room for {base.context_length:,}, "
+            f"prompt and answer together; shorten it to at most {base.context_length - 1:,}."
         )
     return min(max_tokens, left)
 

@@ -1,4 +1,4 @@
-"""Puts a training together: the adapter on a view of the base, the rows, and the trainer that fits both."""
+"""Builds a training: the adapter on a view of the base, the rows, and a trainer for both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from smolorad.link.convert import to_message
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training, as it was asked for."""
+    """The settings and folders of one training."""
 
     base: BaseModel
     host: HostCall
@@ -47,8 +47,8 @@ class Run:
     dataset: Path
     stage: Path
     parent: Path | None  # the PEFT folder that it continues from
-    tensorboard: Path | None  # where its curves go
-    processes: int = 1  # that share it
+    tensorboard: Path | None  # the folder of its curves
+    processes: int = 1  # that share the run
 
     def note(self, text: str) -> None:
         """Sends the user a note."""
@@ -56,12 +56,12 @@ class Run:
 
 
 def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedTrainer:
-    """The trainer of a run; `done` is how many steps its checkpoint has, None where it begins.
+    """The trainer of a run; `done` is how many steps its checkpoint has, None for a new run.
 
     Raises InvalidRequest for settings that fit neither the model nor the rows, and what reading rows and adapters raises.
     """
     base, settings = run.base, run.settings
-    # TRL gives the tokenizer a padding token where it has none.
+    # A copy, as TRL adds a padding token where there is none.
     tokenizer = copy.deepcopy(base.transformers_model().tokenizer)
     if tokenizer.eos_token is None:
         raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
@@ -76,7 +76,14 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     stage = run.stage / "trainer"
     shutil.rmtree(stage, ignore_errors=True)
     held_out = rows.held_out is not None
-    setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
+    setting = Setting(
+        output_dir=stage,
+        max_length=max_length,
+        evaluates=held_out,
+        evaluates_first=held_out and done is None,
+        on_cpu=base.device is Device.CPU,
+        processes=run.processes,
+    )
     live = LiveAdapter(base, settings, as_chat=rows.as_chat)
     throughput = Throughput(samples=settings.sample_steps if settings.sample_prompts else 0, saves=settings.save_steps)
     reports = Reports(run.host, TensorBoard(run.tensorboard, done or 0), throughput, rows.held_out_rows)
@@ -131,7 +138,7 @@ class _Start:
         return cls(config, weights)
 
     def model(self, base: BaseModel) -> Any:
-        """A view of the base, for TRL to put the adapter on; with the adapter on it where that is another one's."""
+        """A view of the base, without an adapter for TRL to add one, or with the adapter that the run continues from."""
         view = base.view(own_biases=self.config.bias != "none" or self.config.lora_bias)
         if changes_base(self.config):
             own_adapted_weights(self.config, view)

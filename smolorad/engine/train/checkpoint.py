@@ -1,4 +1,4 @@
-"""Checkpoints of a training: there whole or not at all, and only ever continued by the run that wrote them.
+"""Checkpoints of a training: complete or absent, and continued only by the run that wrote them.
 
 Trainer writes file after file into its folder and later takes the one with the highest number, complete or not. So it writes
 into the stage, and a checkpoint exists once it was published: a manifest with sums, everything flushed, one rename.
@@ -97,7 +97,7 @@ class Checkpoints:
 
         Raises BadState where it was written with other settings, data or weights: to start over would throw work away unasked.
         """
-        for grave in self._folder.glob(".removed-*"):  # of a process that was killed while it took one away
+        for grave in self._folder.glob(".removed-*"):  # left by a process that was killed while it removed one
             shutil.rmtree(grave, ignore_errors=True)
         for path in reversed(self._published()):
             try:
@@ -111,7 +111,7 @@ class Checkpoints:
         return None
 
     def publish(self, stage: Path, step: int, run: RunState) -> None:
-        """Makes what Trainer wrote into `stage` the checkpoint of `step`, and takes away all but the newest few.
+        """Makes what Trainer wrote into `stage` the checkpoint of `step`, and removes all but the newest few.
 
         Of those that go the adapter stays, beside the checkpoints, as long as it is one of the newest hundred.
         """
@@ -141,7 +141,7 @@ class Checkpoints:
             publish.remove(path)
 
     def keep_best(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Keeps an adapter apart from the checkpoints, in place of the one kept before.
+        """Keeps an adapter apart from the checkpoints, in place of an earlier one.
 
         A run that is killed in between repeats this, from the checkpoint before.
         """

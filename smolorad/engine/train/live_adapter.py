@@ -43,7 +43,7 @@ class LiveAdapter:
         return self._base.source
 
     def adapter(self, tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], config: LoraConfig) -> Adapter:
-        """An adapter of its own over the base; `start` as in `as_plain_lora`, empty where the base is as it was."""
+        """An independent adapter on the base; `start` as in `as_plain_lora`, empty where the base is as it was."""
         if start:
             tensors, config = as_plain_lora(tensors, start, config)
         return adapter_of(self._base, config, tensors)

@@ -43,7 +43,7 @@ def train(command: pb.Train, call: int, base: BaseModel, host: Host, processes: 
     of another run, NotFinite, Cancelled, ShuttingDown (after a checkpoint), OutOfMemory, NoSpace.
     """
     lora, settings = from_message(LoraSettings, command.lora), from_message(TrainerSettings, command.trainer)
-    if not command.parent_path:  # which keeps its own shape, whatever PEFT has given it
+    if not command.parent_path:  # an adapter that is continued keeps its own shape
         check(lora, "lora.")
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
@@ -98,7 +98,7 @@ def _train(run: Run, checkpoints_folder: Path, output: Path) -> pb.Trained:
 
 
 def _run(trainer: HostedTrainer, saved: Saved | None) -> tuple[dict[str, Tensor], LoraConfig]:
-    """Takes the steps that are left; the adapter's tensors and config. Raises ShuttingDown if the engine is to end before."""
+    """Trains the remaining steps; the adapter's tensors and config. Raises ShuttingDown if the engine is to end before."""
     if saved is None:
         trainer.train()
     else:
@@ -136,12 +136,12 @@ def _notes(base: BaseModel, settings: TrainerSettings, saved: Saved | None, now:
 
 @contextmanager
 def _as_it_was(base: BaseModel) -> Iterator[None]:
-    """Gives back what the training took, and the base its flags: the parameters that PEFT freezes in a view are the base's."""
+    """Frees the training's memory and restores the base's flags: the parameters that PEFT freezes in a view are the base's."""
     flags = [(parameter, parameter.requires_grad) for parameter in base.model.parameters()]
     try:
         yield
     except BaseException as error:
-        # The frames of a traceback hold the trainer, with its view and optimiser, for as long as the error is kept.
+        # The frames of a traceback keep the trainer alive, with its view and optimiser, for as long as the error is kept.
         link: BaseException | None = error
         while link is not None:
             traceback.clear_frames(link.__traceback__)
@@ -156,7 +156,7 @@ def _as_it_was(base: BaseModel) -> Iterator[None]:
 
 @contextmanager
 def _own_errors(settings: TrainerSettings) -> Iterator[None]:
-    """Memory and disk, each library in its own words, in ours."""
+    """Turns each library's errors of memory and disk into ours."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -18,7 +18,7 @@ class TensorBoard:
         """None writes nothing; `first_step` is the first that is reported here."""
         self._writer: SummaryWriter | None = None
         if folder is not None:
-            from tensorboardX import SummaryWriter  # most trainings want none
+            from tensorboardX import SummaryWriter  # most trainings write none
 
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._writer = SummaryWriter(str(folder), purge_step=first_step or None)

@@ -130,7 +130,7 @@ class HostedTrainer(Trainer):
         return asked > 0
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> HeldOut:
-        """This process's part of the held-out rows. Trainer's own repeats some where they do not divide evenly."""
+        """This process's part of the held-out rows. Trainer's own loader repeats rows where they do not divide evenly."""
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         self._held_out = HeldOut(rows, self.data_collator, self.args.eval_batch_size, process, processes)
@@ -148,7 +148,7 @@ class HostedTrainer(Trainer):
         return result
 
     def evaluate(self, *args: Any, **more: Any) -> dict[str, float]:
-        """Mean loss per scored token on the held-out rows. Trainer's own mean is over batches, and changes with their size."""
+        """Mean loss per scored token on the held-out rows. Trainer's own mean is over batches, and depends on their size."""
         self._eval_loss_sum, self._eval_weight = 0.0, 0
         started = time.monotonic()
         try:
@@ -179,7 +179,7 @@ class HostedTrainer(Trainer):
         write_adapter(Path(output_dir), adapter_tensors(self.model), config, self._live.source)
 
     def create_model_card(self, *args: Any, **more: Any) -> None:
-        """None: a checkpoint is for this daemon alone."""
+        """Writes no card: a checkpoint is only for this daemon."""
 
     def _send_telemetry(self) -> None:
         """Nothing about a training leaves this machine, whatever the environment says."""

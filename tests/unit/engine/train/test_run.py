@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.adapters.registry import read_adapter
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.train.trainer import LoraTrainer
+from smolorad.engine.train.trl_trainers import LoraTrainer
 from smolorad.errors import (
     BadData,
     Cancelled,

@@ -101,7 +101,7 @@ def test_killed(
     assert equal(job.adapter(), whole.adapter())
     assert trained == expected  # the losses too, and the evaluation before the first step, which is not done again
     notes = [note.text for note in host.of("note") if note.text.startswith("Goes on")]
-    assert notes == ([] if goes_on_from is None else [f"Goes on from the checkpoint of step {goes_on_from}."])
+    assert notes == ([] if goes_on_from is None else [f"Continues from the checkpoint of step {goes_on_from}."])
     assert (0 in [e.step for e in host.of("evaluation")]) == (goes_on_from is None)
     assert job.saved_steps() == [4, 6]
 
@@ -174,7 +174,7 @@ class TestTorn:
         host = RecordingHost()
         job.run(base, host)
         assert not (job.checkpoints / ".removed-2-1").exists()
-        assert "Goes on from the checkpoint of step 2." in [note.text for note in host.of("note")]
+        assert "Continues from the checkpoint of step 2." in [note.text for note in host.of("note")]
         assert equal(job.adapter(), undisturbed[0].adapter())
         assert job.saved_steps() == [4, 6]
 

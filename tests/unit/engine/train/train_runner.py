@@ -18,7 +18,7 @@ import torch
 from smolorad import publish
 from smolorad.engine.train import run
 from smolorad.engine.train.fast.trainer import FastTrainer
-from smolorad.engine.train.trainer import LoraTrainer
+from smolorad.engine.train.trl_trainers import LoraTrainer
 from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smolora.v1 import common_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, PhaseProgress
-from smolorad.engine.model.folder import inspect
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.worker import merge_check
 from smolorad.engine.worker.merge import attach, merge, merged
 from smolorad.engine.worker.merge_prefetch import prefetch
@@ -72,9 +72,9 @@ def test_in_fp32_the_merged_model_answers_as_the_adapter(base: Path, adapter: Pa
     assert done.proof.prompts == len(merge_check.PROMPTS)
     assert 0 < done.proof.max_logit_difference < done.proof.bound < 0.01
     assert done.proof.greedy_agreement == 1.0
-    assert done.facts == inspect(tmp_path / "output")
-    assert done.facts.fingerprint != inspect(base).fingerprint
-    assert done.facts.parameters == inspect(base).parameters
+    assert done.facts == ModelFolder.open(tmp_path / "output").inspect()
+    assert done.facts.fingerprint != ModelFolder.open(base).inspect().fingerprint
+    assert done.facts.parameters == ModelFolder.open(base).inspect().parameters
     assert list(dict.fromkeys(one.phase for one in seen)) == ["read", "verify", "merge", "write"]
     # Nothing of ours is needed to read it.
     plain, unmerged = load(tmp_path / "output"), PeftModel.from_pretrained(load(base), adapter).eval()
@@ -102,7 +102,7 @@ def test_it_is_saved_in_the_format_that_is_asked_for_or_the_bases_own(
     saved = load_file(tmp_path / "output" / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {getattr(torch, dtype or "bfloat16")}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "output").dtype == getattr(torch, dtype or "bfloat16")
-    assert merge_check.LEAST_AGREEMENT < done.proof.greedy_agreement <= 1.0
+    assert merge_check.MIN_AGREEMENT < done.proof.greedy_agreement <= 1.0
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gpt_neox", "mistral"])
@@ -128,7 +128,7 @@ def test_a_head_trained_whole_unties_the_embeddings(base: Path, tmp_path: Path) 
     assert done.proof.greedy_agreement == 1.0
     assert json.loads((base / "config.json").read_text())["tie_word_embeddings"] is True
     assert json.loads((tmp_path / "output" / "config.json").read_text())["tie_word_embeddings"] is False
-    assert done.facts.parameters > inspect(base).parameters
+    assert done.facts.parameters > ModelFolder.open(base).inspect().parameters
 
 
 @TIED
@@ -285,7 +285,7 @@ def test_the_worker_merges(base: Path, adapter: Path, tmp_path: Path) -> None:
     told = events[-1].merged
     assert told.proof.prompts == len(PROMPTS)
     assert told.proof.max_logit_difference <= told.proof.bound
-    assert told.facts.fingerprint == inspect(tmp_path / "output").fingerprint
+    assert told.facts.fingerprint == ModelFolder.open(tmp_path / "output").inspect().fingerprint
     assert {tensor.dtype for tensor in load_file(tmp_path / "output" / "model.safetensors").values()} == {torch.bfloat16}
     assert {event.phase.phase for event in events[:-1]} == {"read", "verify", "merge", "write"}
     assert refused[-1].failure.reason == "NOT_FOUND"

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def cells(name: str, heading: str) -> set[str]:
 
 def test_the_settings_are_those_of_the_daemon() -> None:
     assert cells("settings", "Settings") == {field.name for field in dataclasses.fields(Settings) if "help" in field.metadata}
+
+
+def test_the_settings_file_that_is_shown_is_read(short_path: Path) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", page("settings"), re.DOTALL)
+    (short_path / "smolorad.toml").write_text(shown)
+    settings = Settings.load((), {"SMOLORA_HOME": str(short_path / "home")}, short_path / "smolorad.toml")
+    for name, value in tomllib.loads(shown).items():
+        assert getattr(settings, name) == (timedelta(hours=2) if name == "keep_alive" else value)
 
 
 def test_the_reasons_are_those_of_the_errors() -> None:

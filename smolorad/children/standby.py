@@ -1,4 +1,4 @@
-"""A child that is started before it is needed, and given back when nobody needed it."""
+"""Standby: a child process that is started before it is needed, and ended if it stays unused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = Log(__name__)
 # One that is still starting when it is needed may be about to be ready; a busy machine may also keep it from that for ever.
 # This is about what another one would take, so waiting in vain at most doubles that.
 _PATIENCE_S = 2.0
-# With less memory left than this, whoever computes needs it more.
+# With less free memory than this, running computations need it more.
 _LEAST_FREE_BYTES = 2 * 2**30
 
 
@@ -107,4 +107,4 @@ async def _end(starting: asyncio.Task[Child]) -> None:
 
 def _log_failure(starting: asyncio.Task[Child]) -> None:
     if not starting.cancelled() and (error := starting.exception()) is not None:
-        log.info("no child stands ready", why=error)
+        log.info("standby process failed", why=error)

@@ -91,7 +91,7 @@ class PrepareSpec:
     seed: int = within(42, least=0, most=2**32 - 1)
     on_error: OnError = OnError.FAIL
     model: str = ""
-    shape: Shape | None = None  # None: told by the fields of the first row
+    shape: Shape | None = None  # None: by the fields of the first row
     columns: Mapping[str, str] = field(default_factory=dict)
     text_unit: TextUnit | None = None
     chunk_unit: ChunkUnit = ChunkUnit.WORDS
@@ -113,7 +113,7 @@ class PrepareSpec:
 
 
 class ProblemKind(enum.StrEnum):
-    """What may be wrong with a row; the contract tells which rows are left out for it."""
+    """The kinds of problems of a row; the contract says which of them leave the row out."""
 
     MALFORMED = "malformed"
     ENCODING = "encoding"
@@ -252,7 +252,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the corpus worker tells when a dataset is written."""
+    """The corpus worker's result: a written dataset."""
 
     train_rows: int
     validation_rows: int

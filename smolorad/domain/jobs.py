@@ -31,8 +31,8 @@ class JobState(enum.StrEnum):
     INTERRUPTED = "interrupted"  # its process died or the daemon stopped; it goes back to the queue by itself
     SUCCEEDED = "succeeded"  # ended, with a result
     FAILED = "failed"  # ended, with an error
-    CANCELLED = "cancelled"  # ended, as somebody asked
-    PAUSED = "paused"  # held, as somebody asked, until it is resumed
+    CANCELLED = "cancelled"  # ended on request
+    PAUSED = "paused"  # stopped on request, until it is resumed
 
 
 MOVES: Mapping[JobState, frozenset[JobState]] = {
@@ -58,7 +58,7 @@ class TrainSpec:
     model: str = ""
     lora: LoraSettings = field(default_factory=LoraSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
-    parent: str = ""  # the adapter that it goes on from
+    parent: str = ""  # the adapter whose training it continues
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Sample:
 class Estimate:
     """What a training is expected to take."""
 
-    memory_bytes: int  # besides the resident model
+    memory_bytes: int  # besides the loaded model
     available_bytes: int
     seconds: float
 

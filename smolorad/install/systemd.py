@@ -54,7 +54,7 @@ class Systemd:
 def _whole(value: str) -> str:
     """A value that takes the rest of its line."""
     if "\n" in value or "\r" in value:
-        raise InvalidRequest(f"{value!r} has a line break, which a systemd unit cannot hold; choose another value.")
+        raise InvalidRequest(f"{value!r} has a line break, which a systemd unit cannot have; choose another value.")
     return value.replace("%", "%%")
 
 

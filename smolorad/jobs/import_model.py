@@ -1,4 +1,4 @@
-"""ImportModel: the weights worker brings a model's files into this home; downloads go on where they were."""
+"""ImportModel: the weights worker brings a model's files into this home; interrupted downloads continue."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _STEP = re.compile(r"latest|step-(0|[1-9][0-9]{0,8})")
 
 @dataclass(frozen=True, slots=True)
 class LiveAdapter:
-    """Where what was asked for is: in a checkpoint, or with the training that runs."""
+    """An adapter of a training: in a checkpoint, or in the memory of the running training."""
 
     key: str  # `name@step-N` or `name@latest`, and the job's id, since the next job of this name has steps too
     path: Path | None  # its folder; None: what the training has now
@@ -25,7 +25,7 @@ class LiveAdapter:
 
 
 class LiveAdapters:
-    """Finds them."""
+    """Finds the adapters of trainings under way."""
 
     def __init__(self, home: Home, store: JobStore) -> None:
         self._home = home
@@ -33,7 +33,7 @@ class LiveAdapters:
 
     @staticmethod
     def names_one(reference: str) -> bool:
-        """Whether a reference means an adapter that is being trained, whoever it is."""
+        """Whether a reference has the form of an adapter that is being trained."""
         return bool(_STEP.fullmatch(reference.partition("@")[2]))
 
     async def find(self, reference: str) -> LiveAdapter:

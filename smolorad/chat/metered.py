@@ -19,7 +19,7 @@ from smolorad.chat.sizes import OF_FILTERS, OF_FUNCTIONS, OF_METHODS, Given, Mor
 
 _STEP, _EACH, _MADE, _READ, _SHOWN = " step", " each", " made", " read", " shown"
 _OPERATIONS = (nodes.Call, nodes.Filter, nodes.Test)
-_CALL_STEPS = 8  # a call takes about as long as so many other operations
+_CALL_STEPS = 8  # a call takes about as long as this many other operations
 # Filters that do not look into what they are given, or do it step by step.
 _LAZY = ("map", "reject", "rejectattr", "select", "selectattr", "slice", "batch", "items", "list", "reverse")
 _SHALLOW = frozenset([*_LAZY, "attr", "count", "d", "default", "first", "last", "length", "random", "safe"])

@@ -35,7 +35,7 @@ class Meter:
         self._weights: dict[int, tuple[Any, int]] = {}
 
     def spend(self, steps: int) -> None:
-        """So many steps are made."""
+        """Counts steps."""
         self._left -= steps
         if self._left < 0:
             refuse(f"takes more than {self.steps:,} steps to show this conversation")

@@ -1,4 +1,4 @@
-"""Has a compiled chat template count what it does: see `Meter`.
+"""Makes a compiled chat template count its operations: see `Meter`.
 
 Whatever a template can repeat or make passes here: loops and macros by a step at their beginning, operators, calls and filters
 by a look at what they are given, and all values by a look at their size. The looks are filters that no template can name.

@@ -118,7 +118,7 @@ class Child:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, or can be reached no more."""
+        """Whether it has ended, or its connection has."""
         return self._gone.is_set()
 
     def next_number(self) -> int:
@@ -174,7 +174,7 @@ class Child:
             del self._pongs[nonce]
 
     async def drain(self, grace_s: float) -> None:
-        """Has it checkpoint and end by itself; returns when it is gone, or when the grace is over."""
+        """Asks it to checkpoint and end by itself; returns when it has ended, or when the grace is over."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(grace_s):
@@ -184,7 +184,7 @@ class Child:
             log.info("child drained", child=self.name, pid=self.pid, seconds=round(time.monotonic() - began, 3))
 
     async def kill(self, why: str = "") -> None:
-        """SIGKILL, unless it is gone; returns when it is reaped.
+        """SIGKILL, unless it has ended; returns when it is reaped.
 
         `why` completes the error of its calls, "The engine <why> and was killed"; default: that it gave no sign of life.
         """
@@ -206,7 +206,7 @@ class Child:
         return self.returncode
 
     async def send(self, command: pb.Command) -> None:
-        """Sends a command that opens no call, or one that does; raises EngineUnavailable where the child is gone."""
+        """Sends a command that opens no call, or one that does; raises EngineUnavailable where the child has ended."""
         if self._gone.is_set():
             raise await self._death()
         try:

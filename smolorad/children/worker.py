@@ -167,7 +167,7 @@ class WorkerProcesses:
                 await asyncio.to_thread(shutil.rmtree, output, ignore_errors=True)
 
     async def _events(self, module: str, **command: Any) -> AsyncGenerator[pb.Event, None]:
-        """The events of one command to a child of its own, which is gone when they end."""
+        """The events of one command to its own child, which has ended when they end."""
         if "merge" in command and (ready := await self.standby.take()) is not None:
             started = False
             try:
@@ -191,7 +191,7 @@ class WorkerProcesses:
 
 
 async def _only(child: Child, command: Mapping[str, Any]) -> AsyncGenerator[pb.Event, None]:
-    """The events of the one command that a child gets; it is gone when they end."""
+    """The events of a child's only command; the child has ended when they end."""
     try:
         async with aclosing(child.call(**command)) as events:
             async for event in events:

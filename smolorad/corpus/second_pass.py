@@ -84,7 +84,7 @@ class Finisher:
         if not held:
             remove_split(output, VALIDATION)
         write_splits(output, list(_SPLITS if held else _SPLITS[:1]), parse_special=self._spec.parse_special)
-        self._tell_boilerplate()
+        self._find_boilerplate()
         return train, held
 
     def _without_refused(
@@ -187,7 +187,7 @@ class Finisher:
         else:
             self._tally.count(kind)
 
-    def _tell_boilerplate(self) -> None:
+    def _find_boilerplate(self) -> None:
         if (found := self._edges.boilerplate()) is None:
             return
         rows, text, file, line = found

@@ -51,7 +51,7 @@ class Launchd:
         return plistlib.dumps(agent)
 
     def start(self, changed: bool) -> None:
-        """Has launchd run the property list as it stands; raises BadState where launchctl refuses."""
+        """Starts the service with launchd; raises BadState where launchctl refuses."""
         domain = self._domain()
         service = f"{domain}/{LABEL}"
         must(self._run, "launchctl", "enable", service)

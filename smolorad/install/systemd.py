@@ -33,7 +33,7 @@ class Systemd:
         return unit.encode()
 
     def start(self, changed: bool) -> None:
-        """Has systemd run the unit as it stands; returns when the daemon answers. Raises BadState where systemd refuses."""
+        """Starts the unit with systemd; returns when the daemon answers. Raises BadState where systemd refuses."""
         must(self._run, *_SYSTEMCTL, "daemon-reload")
         must(self._run, *_SYSTEMCTL, "enable", UNIT)
         must(self._run, *_SYSTEMCTL, "restart", UNIT)

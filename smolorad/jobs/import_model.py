@@ -38,7 +38,7 @@ class ImportModel:
         return spec
 
     async def work(self, job: Job, emit: Emit) -> Fetched:
-        """Has the worker bring the files to the job's output folder."""
+        """Fetches the files into the job's output folder, in the worker."""
         spec = _spec(job)
         trust = self._resolver.trusts(spec.source)
         output = self._home.job(job.id).output

@@ -1,6 +1,6 @@
 """After a crash: folders and rows are made to agree again.
 
-A published folder without a row is recorded. A removal whose row is gone is finished, and one whose row is there is undone.
+A published folder without a row is recorded. A removal whose row is removed is finished, and one whose row exists is undone.
 Empty folders are removed; others stay as they are, and the next revision skips their numbers.
 """
 

@@ -66,3 +66,13 @@ def test_modules_stay_small(capsys: pytest.CaptureFixture[str]) -> None:
     )
     print("\n".join(f"{lines:5} {name}" for lines, name in sizes[:10]))
     assert [name for lines, name in sizes if lines > MOST_LINES] == []
+
+
+def test_what_is_shipped_and_measured_imports_no_test() -> None:
+    found = []
+    for path in sources("smolorad", "clients", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [f"{path.relative_to(ROOT)}:{name}" for name in names if name.partition(".")[0] == "tests"]
+    assert found == []

@@ -15,7 +15,7 @@ from smolorad.errors import BadState, Violation
 
 
 class JobKind(enum.StrEnum):
-    """What a job does."""
+    """The kinds of jobs."""
 
     PREPARE = "prepare"
     TRAIN = "train"
@@ -24,7 +24,7 @@ class JobKind(enum.StrEnum):
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands."""
+    """The states of a job."""
 
     QUEUED = "queued"  # waits for its turn
     RUNNING = "running"  # at work
@@ -107,7 +107,7 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """How far a training is. Losses are natural logarithms per scored token."""
+    """Progress of a training. Losses are natural logarithms per scored token."""
 
     step: int
     max_steps: int

@@ -14,7 +14,7 @@ from smolorad.residency import STARTER, Resolver
 
 
 class ImportModel:
-    """What an import job does."""
+    """The handler of import jobs."""
 
     def __init__(self, home: Home, artifacts: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home

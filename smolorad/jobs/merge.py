@@ -24,7 +24,7 @@ MERGED_KEY = "merge.last"  # the model that was merged here last
 
 
 class Merge:
-    """What a merge job does."""
+    """The handler of merge jobs."""
 
     def __init__(self, home: Home, library: Library, artifacts: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home

@@ -46,7 +46,7 @@ class ModelTokenizer:
 
 
 class Prepare:
-    """What a prepare job does."""
+    """The handler of prepare jobs."""
 
     def __init__(
         self,

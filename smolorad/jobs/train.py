@@ -51,7 +51,7 @@ class FinishedTraining:
 
 
 class Train:
-    """What a train job does."""
+    """The handler of train jobs."""
 
     def __init__(
         self, home: Home, library: Library, artifacts: Artifacts, residency: Residency, resolver: Resolver, workers: Workers

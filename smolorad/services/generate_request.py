@@ -65,7 +65,7 @@ def _check_sampling(sampling: Sampling) -> None:
 
 
 def _check_format(wanted: ResponseFormat) -> None:
-    """What can be seen without a tokenizer; the engine sees the rest before its first token."""
+    """Checks what needs no tokenizer; the engine checks the rest before its first token."""
     if [bool(one) for one in astuple(wanted)].count(True) != 1:
         raise InvalidRequest.field("response_format", "give exactly one of json_schema, json_object and regex")
     for name in ("json_schema", "regex"):

@@ -106,7 +106,7 @@ _TABLES: Mapping[str, _Table[Dataset] | _Table[Adapter] | _Table[Model]] = {
 
 
 class Library:
-    """What is published, by name and revision. The caller handles the folders."""
+    """The rows of published datasets, adapters and models, by name and revision. `jobs.artifacts` handles the folders."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -180,7 +180,7 @@ class Library:
         return await self._database.run(lambda db: _MODELS.remove(db, Ref(name))[0])
 
     async def made_by(self, job_id: str) -> Dataset | Adapter | Model | None:
-        """What a job published, so that one that died between publishing and telling ends well."""
+        """What a job has published, for one that was interrupted right after it."""
 
         def work(db: sqlite3.Connection) -> Dataset | Adapter | Model | None:
             row = db.execute(SQL["item_by_job"], {"job_id": job_id}).fetchone()

@@ -260,7 +260,7 @@ def system_errors() -> Iterator[None]:
 
 
 def _in_full(error: OSError) -> OSError:
-    """The error itself, or the one that safetensors hides: whatever keeps it from opening a file, it says "No such file"."""
+    """The error itself, or the one that safetensors hides: it reports every failure to open a file as "No such file"."""
     if error.errno is not None or not isinstance(error, FileNotFoundError):
         return error
     try:

@@ -20,7 +20,7 @@ class _Host:
     def check(self) -> None:
         """Continues."""
 
-    def tell(self, event: PhaseProgress | Note) -> None:
+    def emit(self, event: PhaseProgress | Note) -> None:
         """Says nothing."""
 
 

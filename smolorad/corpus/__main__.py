@@ -18,7 +18,7 @@ from smolorad.link.v1 import link_pb2 as pb
 
 log = logging.getLogger(__name__)
 _NICE = 10
-# Progress is stored with its job, so it comes no faster than somebody can read it.
+# Progress is stored with its job, so it comes no faster than a person can read it.
 _TELL_EVERY_S = 0.25
 
 
@@ -68,7 +68,7 @@ class _Call:
         if self._inbox.draining.is_set():
             raise ShuttingDown("The daemon is shutting down; the preparation starts again with it.")
 
-    def tell(self, event: PhaseProgress | Note) -> None:
+    def emit(self, event: PhaseProgress | Note) -> None:
         self._inbox.working()
         if isinstance(event, Note):
             self._inbox.emit(self._call, note=to_message(jobs_pb2.Note, event))

@@ -26,7 +26,7 @@ class UnfinishedAdapter:
 
 
 class LiveAdapters:
-    """Finds the adapters of unfinished trainings."""
+    """Finds the adapters of trainings under way."""
 
     def __init__(self, home: Home, store: JobStore) -> None:
         self._home = home
@@ -34,7 +34,7 @@ class LiveAdapters:
 
     @staticmethod
     def names_one(reference: str) -> bool:
-        """Whether a reference means an adapter that is being trained, whoever it is."""
+        """Whether a reference has the form of an adapter that is being trained."""
         return bool(_STEP.fullmatch(reference.partition("@")[2]))
 
     async def find(self, reference: str) -> UnfinishedAdapter:

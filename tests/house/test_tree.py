@@ -91,3 +91,13 @@ def test_modules_and_functions_stay_small(capsys: pytest.CaptureFixture[str]) ->
 def test_the_limits_are_those_that_contributors_read() -> None:
     said = (ROOT / "CONTRIBUTING.md").read_text()
     assert f"at most {MAX_LINES} lines, C included; a function has at most {MAX_FUNCTION_LINES}" in said
+
+
+def test_what_is_shipped_and_measured_imports_no_test() -> None:
+    found = []
+    for path in sources("smolorad", "clients", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [f"{path.relative_to(ROOT)}:{name}" for name in names if name.partition(".")[0] == "tests"]
+    assert found == []

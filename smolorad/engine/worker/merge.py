@@ -97,8 +97,8 @@ def _checked_agreement(adapter: Sequence[torch.Tensor], merged: Sequence[torch.T
     agreement = merge_check.agreement(adapter, merged)
     if agreement < merge_check.MIN_AGREEMENT:
         raise MergeMismatch(
-            f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was written: merge "
-            "to float32, or train with a lower learning_rate."
+            f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was written. "
+            "Merge to float32, or train with a lower learning_rate."
         )
     return agreement
 

@@ -144,7 +144,7 @@ def test_a_row_beyond_the_context_is_found(tmp_path: Path) -> None:
 def test_a_long_conversation_is_not_to_be_cut_as_text_is(tmp_path: Path) -> None:
     model = saved(tmp_path, context=8)
     assert "cut it with --chunk-size" in measured(model, Shape.TEXT, "word " * 40).problems[0][1]
-    assert measured(model, Shape.CHAT, LONGER).problems[0][1].endswith("context holds 8; shorten it")
+    assert measured(model, Shape.CHAT, LONGER).problems[0][1].endswith("context has 8; shorten it")
 
 
 def test_a_model_without_an_end_is_found(tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ def test_boilerplate_is_looked_for_in_what_is_learned(tmp_path: Path, shape: Sha
 def test_a_row_without_text_is_told_and_an_empty_line_not(tmp_path: Path) -> None:
     prepared = made(jsonl(tmp_path / "in", {"text": "a"}, {"text": " "}, {"text": ""}), tmp_path / "out")
     assert found_of(prepared, ProblemKind.EMPTY) == [
-        (f"a.jsonl:{line}", "holds no text, and was left out; write it or remove the row") for line in (2, 3)
+        (f"a.jsonl:{line}", "has no text, and was left out; write it or remove the row") for line in (2, 3)
     ]
     prepared = made(fill(tmp_path / "lines", {"a.txt": "a\n\nb\n"}), tmp_path / "text")
     assert prepared.report.findings == ()

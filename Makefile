@@ -36,7 +36,7 @@ test-long: setup ## the tests that take minutes, which CI does not run, and `san
 sanitize: setup ## the native code's tests under AddressSanitizer and UBSan (minutes; gcc or clang with their libraries)
 	$(BIN)/python scripts/sanitize.py $(ARGS)
 
-lint: setup types ## ruff, mypy and the fence between the rooms
+lint: setup types ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports

@@ -55,18 +55,18 @@ def held(tokenizer: Any, ids: list[int], logits: torch.Tensor) -> Figures:
     """One schema from nothing, and the median token of one answer."""
     begin = time.perf_counter()
     vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
-    assert vocabulary.guided
+    assert vocabulary.ll_tokenizer
     built = time.perf_counter()
-    constraint = GrammarCache(vocabulary).of(ResponseFormat(json_schema=json.dumps(SCHEMA)))
+    grammar = GrammarCache(vocabulary).get(ResponseFormat(json_schema=json.dumps(SCHEMA)))
     compiled = time.perf_counter()
     times = []
     for token in ids:
         at = time.perf_counter()
-        scores = constraint(logits, logits)
-        constraint.advance(token)
+        scores = grammar(logits, logits)
+        grammar.advance(token)
         times.append(time.perf_counter() - at)
         assert scores[0, token] > -torch.inf
-    assert constraint.complete
+    assert grammar.complete
     return {
         "vocabulary_s": built - begin,
         "compile_s": compiled - built,

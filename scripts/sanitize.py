@@ -49,16 +49,16 @@ class Planted:
 
 PLANTED = (
     Planted(
-        "step.c",
-        "store(m->format, s->values[l], at, v, d);",
-        "store(m->format, s->values[l], at, v, d + 1);",
+        "decode_attention.h",
+        "store_cache(m->format, s->values[l], at, v, d);",
+        "store_cache(m->format, s->values[l], at, v, d + 1);",
         "tests/unit/engine/native/test_decoder.py::test_every_known_architecture[llama]",
         "heap-buffer-overflow",
     ),
     Planted(
-        "matrix.h",
-        "float whole = some ? x[i] * to : 0",
-        "float whole = x[i] * to",
+        "packed_product.h",
+        "float whole = usable ? x[i] * steps : 0",
+        "float whole = x[i] * steps",
         "tests/unit/engine/native/test_matrix.py::test_what_is_not_finite_is_not_hidden",
         "outside the range of representable values",
     ),

@@ -16,10 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "clients/python/smolora/_async"
 TARGET = ROOT / "clients/python/smolora/_sync"
-FILES = ("streams.py", "client.py")
 
 REPLACEMENTS = (
-    (r"The asyncio client\. `smolora\._sync\.client` is generated from this file: .*?\.py\.", "The blocking client."),
+    (r"The asyncio client\.", "The blocking client."),
+    (r"\s+`smolora\._sync\.\w+` is generated from this file: .*?\.py\.\s*(?=\"\"\")", ""),
     (r"`(\w+)` \(asyncio\)", r"`\1`"),
     (r"smolora\._transport\.aio", "smolora._transport.threads"),
     (r"smolora\._async", "smolora._sync"),
@@ -48,8 +48,10 @@ def translate(source: Path) -> str:
 def main() -> int:
     check = sys.argv[1:] == ["--check"]
     stale = 0
-    for name in FILES:
-        fresh, target = translate(SOURCE / name), TARGET / name
+    for source in sorted(SOURCE.glob("*.py")):
+        if source.name == "__init__.py":
+            continue
+        fresh, target = translate(source), TARGET / source.name
         present = target.read_text(encoding="utf-8") if target.exists() else ""
         if fresh == present:
             continue

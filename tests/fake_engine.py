@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smolorad.children.engine import Pong, TrainEvent, Training
+from smolorad.children.engine import AdapterFolder, LiveAdapter, Pong, TrainEvent, Training
 from smolorad.domain import (
     ChatMessage,
     Checkpoint,
@@ -148,7 +148,7 @@ class FakeEngine:
         )
 
     async def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
+        self, spec: GenerateSpec, adapter: AdapterFolder | LiveAdapter | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """See Engine."""
         self.script.calls.append(("generate", (spec, adapter)))
@@ -164,7 +164,7 @@ class FakeEngine:
             timings=Timings(),
             sampling=spec.sampling,
             model=self.resident.name if self.resident else "",
-            adapter=adapter[0].partition("#")[0] if adapter else "",
+            adapter=adapter.name if adapter else "",
             token_ids=tuple(range(count)),
         )
 

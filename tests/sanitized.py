@@ -36,8 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Puts exact memory in its place, for as long as the process lives."""
     settings.register_profile("sanitized", deadline=None, derandomize=True, max_examples=400)
     settings.load_profile("sanitized")
-    buffers.BufferPool.take = _take  # type: ignore[method-assign]
-    buffers.BufferPool.give_back = lambda self, memory: None  # type: ignore[method-assign]
+    buffers.BufferPool.acquire = _acquire  # type: ignore[method-assign]
+    buffers.BufferPool.release = lambda self, memory: None  # type: ignore[method-assign]
     library.aligned = _exact
     assert decoder.aligned_fp32.__globals__["aligned"] is _exact
     assert kv_cache.BufferPool is buffers.BufferPool
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         build._FOLDER = Path(sources)
 
 
-def _take(self: buffers.BufferPool, nbytes: int, *, whole: bool) -> Any:
+def _acquire(self: buffers.BufferPool, nbytes: int, *, huge_pages: bool) -> Any:
     return _allocated(nbytes) if nbytes else mmap.mmap(-1, 1)
 
 

@@ -50,6 +50,24 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFolder:
+    """A published adapter, or one of a training's checkpoints."""
+
+    key: str  # in the engine's memory; no two adapters share one
+    name: str  # for messages
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAdapter:
+    """The adapter that the running training has now."""
+
+    name: str  # without the step, which the engine knows
+    job_id: str
+    step: int | None = None  # the step that it must be at; None: any
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The engine's state: seconds since its thread finished a step, memory in bytes, loaded adapters, recent speed.
 
@@ -81,9 +99,9 @@ class Engine(Protocol):
         """Loads a model, which replaces the one before once it is ready."""
 
     def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
+        self, spec: GenerateSpec, adapter: AdapterFolder | LiveAdapter | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
-        """Generates, with or without the adapter of a key and folder; without a folder, the running training's adapter."""
+        """Generates, with or without an adapter."""
 
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool) -> list[int]:
         """The ids of a prompt or a conversation."""
@@ -163,12 +181,12 @@ class EngineProcess:
             self._load = None
 
     async def generate(
-        self, spec: GenerateSpec, adapter: tuple[str, Path | None] | None
+        self, spec: GenerateSpec, adapter: AdapterFolder | LiveAdapter | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """See Engine."""
         command = pb.Generate(request=to_message(generation_pb2.GenerateRequest, spec))
         if adapter is not None:
-            command.adapter.CopyFrom(_folder(*adapter))
+            command.adapter.CopyFrom(_adapter(adapter))
         async with aclosing(self._child.call(generate=command)) as events:
             async for event in events:
                 match event.WhichOneof("body"):
@@ -192,7 +210,7 @@ class EngineProcess:
 
     async def attach(self, key: str, path: Path) -> int:
         """See Engine."""
-        return int((await self._answer("attached", attach=_folder(key, path))).parameters)
+        return int((await self._answer("attached", attach=pb.AdapterFolder(key=key, path=str(path)))).parameters)
 
     async def detach(self, key: str) -> None:
         """See Engine."""
@@ -277,5 +295,7 @@ class EngineProcess:
         raise Internal("The engine gave no answer; please report it with the daemon's log.")
 
 
-def _folder(key: str, path: Path | None) -> pb.AdapterFolder:
-    return pb.AdapterFolder(key=key, path="" if path is None else str(path))
+def _adapter(adapter: AdapterFolder | LiveAdapter) -> pb.AdapterFolder:
+    if isinstance(adapter, LiveAdapter):
+        return pb.AdapterFolder(name=adapter.name, live=pb.LiveAdapter(job_id=adapter.job_id, step=adapter.step))
+    return pb.AdapterFolder(key=adapter.key, name=adapter.name, path=str(adapter.path))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from smolora._models import ProblemKind as ClientKind
+from smolora.common.problems import ProblemKind as ClientKind
 from smolora.common.text.jsonl import kind_of
 from smolorad.chat.turns import Turn, Turns, Value
 from smolorad.corpus.conversations import NotUsed, turns_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.compressed import bare_name, open_binary
 from smolora.common.text.csv import read_table
 from smolora.common.text.csv_form import TAB

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from smolora._models import RowProblem as ClientProblem
+from smolora.common.problems import RowProblem as ClientProblem
 from smolora.common.text.dedup import Seen
 from smolorad.corpus.arrow_file import DraftWriter
 from smolorad.corpus.chunk import Cut

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from smolora._models import RowProblem
+from smolora.common.problems import RowProblem
 from smolorad.corpus import notes
 from smolorad.corpus.file_types import Source, infer
 from smolorad.corpus.files import FileReader, shaped

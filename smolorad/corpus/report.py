@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import smolora
+from smolora.common.problems import RowProblem as ClientProblem
 from smolorad.chat.turns import Value
 from smolorad.corpus.shapes import Sample, key_of
 from smolorad.domain import DatasetReport, Finding, LengthBin, Note, PhaseProgress, ProblemKind, RowProblem
@@ -93,7 +93,7 @@ class Tally:
     def __post_init__(self) -> None:
         self.lengths = Lengths(self.max_length)
 
-    def add_problem(self, problem: smolora.RowProblem) -> None:
+    def add_problem(self, problem: ClientProblem) -> None:
         """Counts a row that cannot be used, and keeps the first ones."""
         kind = ProblemKind(problem.kind or "malformed")
         kept = RowProblem(problem.file, problem.line, problem.why, kind, problem.excerpt)

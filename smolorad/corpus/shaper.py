@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from smolora._models import ProblemKind as ClientKind
-from smolora._models import RowProblem
+from smolora.common.problems import ProblemKind as ClientKind
+from smolora.common.problems import RowProblem
 from smolora.common.text.jsonl import no_field
 from smolora.common.text.lines import MAX_LINE_BYTES
 from smolora.common.text.rows import Record, Row, excerpt, fault, quoted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smolora._models import ProblemKind as ClientKind
+from smolora.common.problems import ProblemKind as ClientKind
 
 
 class Unfit(Exception):

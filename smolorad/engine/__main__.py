@@ -14,17 +14,18 @@ from smolorad.link.child import open_inbox
 
 
 def main(argv: Sequence[str]) -> int:
-    """Listens first, then imports what serving takes, then works until it is drained."""
+    """Listens first, then imports what serving takes, then works until the daemon drains it."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     inbox = open_inbox(argv)
     inbox.start()
     prefer_as_victim()
 
     with gc_paused():
-        from smolorad.engine.runtime.device import cores
+        from smolorad.engine.runtime.device import default_threads
         from smolorad.engine.serve.loop import EngineLoop
+        from smolorad.engine.serve.session import Session
 
-    EngineLoop(inbox, cores(os.environ)).run()
+    EngineLoop(inbox, Session(default_threads(os.environ))).run()
     return 0
 
 

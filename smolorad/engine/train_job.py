@@ -29,7 +29,9 @@ from google.protobuf.message import Message
 from smolora.v1 import jobs_pb2, settings_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, LoraSettings, Note, TrainerSettings
+from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.model.load import load
+from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.train.run import train
 from smolorad.errors import Damaged, InvalidRequest, NoSpace, ShuttingDown, SmoloraError, is_disk_full
 from smolorad.link.convert import from_message, to_message
@@ -116,7 +118,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         job = read(Path(argv[0]))
         host = Console(speaks=environ.get("RANK", "0") == "0")
-        base = load(job.model, job.model.name, dtype=job.dtype)
+        base = load(job.model, job.model.name, LoadOptions(dtype=job.dtype), compare_with_cpu)
         if job.command.trainer.tensorboard:
             curves = job.command.tensorboard_path
             host.emit(

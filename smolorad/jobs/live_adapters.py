@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smolorad import publish
+from smolorad.children.engine import AdapterFolder, LiveAdapter
 from smolorad.domain import Job, JobState, TrainSpec, check_name
 from smolorad.errors import NotFound
 from smolorad.paths import Home
@@ -16,16 +17,16 @@ _STEP = re.compile(r"latest|step-(0|[1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True, slots=True)
-class LiveAdapter:
+class UnfinishedAdapter:
     """An adapter of a training: in a checkpoint, or in the memory of the running training."""
 
-    key: str  # `name@step-N` or `name@latest`, and the job's id, since the next job of this name has steps too
-    path: Path | None  # its folder; None: what the training has now
+    reference: str  # as the user names it
+    adapter: AdapterFolder | LiveAdapter
     model: str  # its base
 
 
 class LiveAdapters:
-    """Finds the adapters of trainings under way."""
+    """Finds the adapters of unfinished trainings."""
 
     def __init__(self, home: Home, store: JobStore) -> None:
         self._home = home
@@ -36,7 +37,7 @@ class LiveAdapters:
         """Whether a reference has the form of an adapter that is being trained."""
         return bool(_STEP.fullmatch(reference.partition("@")[2]))
 
-    async def find(self, reference: str) -> LiveAdapter:
+    async def find(self, reference: str) -> UnfinishedAdapter:
         """The adapter of a reference that `names_one`; raises InvalidRequest for the name, NotFound."""
         name, _, wanted = reference.partition("@")
         check_name(name, "adapter")
@@ -44,13 +45,14 @@ class LiveAdapters:
         saved = self._saved(job)
         step = wanted.removeprefix("step-")
         if step in saved:
-            return LiveAdapter(f"{name}@{wanted}#{job.id}", saved[step], model)
+            return UnfinishedAdapter(reference, _saved_adapter(name, step, job, saved[step]), model)
         past = step.isdecimal() and job.progress is not None and int(step) < job.progress.step
         if job.state is JobState.RUNNING and not past:
-            return LiveAdapter(f"{name}@{wanted}#{job.id}", None, model)
+            live = LiveAdapter(name, job.id, int(step) if step.isdecimal() else None)
+            return UnfinishedAdapter(reference, live, model)
         if wanted == "latest" and saved:
             newest = max(saved, key=int)
-            return LiveAdapter(f"{name}@step-{newest}#{job.id}", saved[newest], model)
+            return UnfinishedAdapter(reference, _saved_adapter(name, newest, job, saved[newest]), model)
         steps = ", ".join(f"{name}@step-{step}" for step in sorted(saved, key=int)) or "nothing yet"
         where = "" if past else " but does not run,"
         raise NotFound(f"Job {job.id} trains {name}{where} and has no {wanted}; there is {steps}.")
@@ -74,3 +76,8 @@ class LiveAdapters:
         whole = folders.checkpoints.iterdir() if folders.checkpoints.is_dir() else ()
         saved = {path.name: path for path in older if path.name.isdecimal()}
         return saved | {path.name: path for path in whole if path.name.isdecimal() and (path / publish.MANIFEST).is_file()}
+
+
+def _saved_adapter(name: str, step: str, job: Job, path: Path) -> AdapterFolder:
+    label = f"{name}@step-{step}"
+    return AdapterFolder(f"{label}#{job.id}", label, path)  # the next job of this name has such a step too

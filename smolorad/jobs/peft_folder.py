@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smolora.common.adapter_config import CONFIG, MISSING, PICKLED, WEIGHTS, Fault, check_files, read_config, whole_alpha
+from smolora.common.adapter_config import CONFIG, PICKLED, WEIGHTS, whole_alpha
 from smolorad.domain import LoraSettings
-from smolorad.errors import Damaged, InvalidRequest, by_reason
+from smolorad.errors import Damaged, InvalidRequest, NotFound
+from smolorad.peft_config import read_peft_config
 from smolorad.portable import Source, adapter_config
-
-_HEADER_LIMIT_BYTES = 100 * 2**20
+from smolorad.safetensors_file import SafetensorsFile
 
 
 def read_lora(folder: Path) -> tuple[LoraSettings, int]:
@@ -24,16 +22,16 @@ def read_lora(folder: Path) -> tuple[LoraSettings, int]:
     Raises InvalidRequest where a file is missing, UnsupportedModel for another kind of adapter or pickled weights, Damaged for
     torn files and values that are no settings.
     """
+    if not any((folder / name).is_file() for name in (WEIGHTS, PICKLED)):
+        raise InvalidRequest.field("upload_id", f"has no {WEIGHTS}; send the files of one PEFT folder")
     try:
-        if not any((folder / name).is_file() for name in (WEIGHTS, PICKLED)):
-            raise Fault(MISSING, f"has no {WEIGHTS}; send the files of one PEFT folder")
-        check_files(folder)
-        settings = _settings(read_config(folder))
-    except Fault as fault:
-        if fault.reason == MISSING:
-            raise InvalidRequest.field("upload_id", fault.message) from fault
-        raise by_reason(fault.reason)(fault.message) from fault
-    return settings, _count_parameters(folder / WEIGHTS)
+        settings = _settings(read_peft_config(folder))
+    except NotFound as error:
+        raise InvalidRequest.field("upload_id", error.message) from error
+    weights = SafetensorsFile.open(folder / WEIGHTS, "send it again", shown=WEIGHTS)
+    if not weights.tensors:
+        raise Damaged(f"{WEIGHTS} has no tensors; send it again.")
+    return settings, sum(tensor.count for tensor in weights.tensors)
 
 
 def copy_adapter(folder: Path, to: Path, base: Source) -> None:
@@ -84,23 +82,3 @@ def _layers(value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, int) else tuple(value)
-
-
-def _count_parameters(path: Path) -> int:
-    """Sums the shapes in the header of a safetensors file, whose size must be what the header says."""
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        start = f.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, size - 8):
-            raise Damaged(f"{WEIGHTS} is cut off or no safetensors file; send it again.")
-        header = f.read(length)
-    try:
-        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        count = sum(math.prod(entry["shape"]) for entry in tensors.values())
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{WEIGHTS} has a broken header; send it again.") from error
-    if not tensors or size != 8 + length + end:
-        raise Damaged(f"{WEIGHTS} is cut off or empty; send it again.")
-    return int(count)

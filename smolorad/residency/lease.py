@@ -29,7 +29,7 @@ class ModelLease:
     def check_model(self, model: str, adapter: str) -> None:
         """Raises WrongBase if an adapter's model, both by name, is not the loaded one."""
         if model != self.model.name:
-            raise self._wrong_base(adapter.partition("#")[0], model)
+            raise self._wrong_base(adapter, model)
 
     def _wrong_base(self, adapter: str, model: str) -> WrongBase:
         return WrongBase(

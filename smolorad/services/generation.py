@@ -9,16 +9,17 @@ from pathlib import Path
 
 from smolora.v1 import generation_pb2 as pb
 from smolora.v1 import generation_pb2_grpc
+from smolorad.children.engine import AdapterFolder, LiveAdapter
 from smolorad.domain import Adapter, GenerateOutcome, GenerateSpec, Ref
 from smolorad.errors import EngineUnavailable, InvalidRequest, QueueFull
-from smolorad.jobs.live_adapters import LiveAdapter, LiveAdapters
+from smolorad.jobs.live_adapters import LiveAdapters, UnfinishedAdapter
 from smolorad.link.convert import from_message, to_message
 from smolorad.residency import Residency
 from smolorad.services.generate_request import check_prompt, parse_request
 from smolorad.services.grpc_errors import Context, wire
 from smolorad.store.library import Library
 
-_AnyAdapter = Adapter | LiveAdapter | None
+_AnyAdapter = Adapter | UnfinishedAdapter | None
 
 _TOKEN_IDS_LIMIT = 2**20
 
@@ -85,14 +86,14 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
 
     async def _ask(self, spec: GenerateSpec, adapter: _AnyAdapter) -> AsyncGenerator[pb.GenerateResponse, None]:
         async with self._residency.lease(spec.model, keep_alive=spec.keep_alive) as lease:
-            folder: tuple[str, Path | None] | None = None
-            if isinstance(adapter, LiveAdapter):
-                lease.check_model(adapter.model, adapter.key)
-                folder = (adapter.key, adapter.path)
+            asked: AdapterFolder | LiveAdapter | None = None
+            if isinstance(adapter, UnfinishedAdapter):
+                lease.check_model(adapter.model, adapter.reference)
+                asked = adapter.adapter
             elif adapter is not None:
                 lease.check_base(adapter)
-                folder = (str(adapter.ref), Path(adapter.path))
-            async with aclosing(lease.engine.generate(spec, folder)) as events:
+                asked = AdapterFolder(str(adapter.ref), str(adapter.ref), Path(adapter.path))
+            async with aclosing(lease.engine.generate(spec, asked)) as events:
                 async for event in events:
                     if isinstance(event, str):
                         yield pb.GenerateResponse(text=event)

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from smolora.v1 import common_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from smolora.v1 import generation_pb2 as pb
 from smolorad.app import Backends
+from smolorad.children.engine import AdapterFolder, LiveAdapter
 from smolorad.domain import ResponseFormat, TokenLogprob, TopLogprob, TrainProgress
 from smolorad.errors import EngineUnavailable, NotFinite, PromptTooLong, UnsupportedModel
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until
@@ -290,20 +291,19 @@ async def test_an_adapter_is_asked_while_it_is_trained(house: House, script: Scr
     async def ask(adapter: str) -> pb.GenerateOutcome:
         return (await everything(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter=adapter))))[-1].outcome
 
-    assert (await ask("support@latest")).adapter == "support@latest"  # the engine itself tells the step
-    assert (await ask("support@step-2")).adapter == "support@step-2"
+    assert (await ask("support@latest")).adapter == "support"  # the engine itself adds the step
+    assert (await ask("support@step-2")).adapter == "support"
     checkpoint = house.settings.places.job(job_id).checkpoints / "1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "manifest.json").write_text("{}")
     await ask("support@step-1")
     asked = [details[1] for name, details in script.calls if name == "generate"]  # type: ignore[index]
-    keys = [f"support@{step}#{job_id}" for step in ("latest", "step-2", "step-1")]
-    assert asked == [(keys[0], None), (keys[1], None), (keys[2], checkpoint)]
+    saved = AdapterFolder(f"support@step-1#{job_id}", "support@step-1", checkpoint)
+    assert asked == [LiveAdapter("support", job_id), LiveAdapter("support", job_id, 2), saved]
     (house.settings.places.job(job_id).steps / "0").mkdir(parents=True)
     await ask("support@step-0")
-    assert [details[1] for name, details in script.calls if name == "generate"][-1] == (  # type: ignore[index]
-        f"support@step-0#{job_id}",
-        house.settings.places.job(job_id).steps / "0",
+    assert [details[1] for name, details in script.calls if name == "generate"][-1] == AdapterFolder(  # type: ignore[index]
+        f"support@step-0#{job_id}", "support@step-0", house.settings.places.job(job_id).steps / "0"
     )
     (house.settings.places.job(job_id).steps / "0").rmdir()
     past = await refused(house.generation.Generate(pb.GenerateRequest(prompt="a", adapter="support@step-0")))

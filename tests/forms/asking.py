@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from smolorad.domain import FinishReason, GenerateSpec, ResponseFormat, Sampling
-from smolorad.engine.adapters.registry import Adapter
-from smolorad.engine.generate.prompt_lookup import Lookup
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.generate.prompt_lookup import PromptLookup
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
 from tests.forms.corpus import EXPRESSIONS, SCHEMAS, VALID
@@ -109,7 +109,7 @@ def ask_together(base: BaseModel, specs: Sequence[GenerateSpec], adapter: Adapte
 def _step(answers: list[GenerationRequest]) -> list[str]:
     native = answers[0].native
     assert native is not None
-    logits = native.step([answer.part(1) for answer in answers])
+    logits = native.step([answer.next_tokens(1) for answer in answers])
     return [answer.step(logits[at : at + 1]) for at, answer in enumerate(answers)]
 
 
@@ -117,7 +117,7 @@ def _step(answers: list[GenerationRequest]) -> list[str]:
 def guesses(patch: pytest.MonkeyPatch, guess: Callable[[NDArray[np.int64], int], list[int]]) -> Iterator[None]:
     """Within it, prompt lookup is what is given."""
     with patch.context() as patched:
-        patched.setattr(Lookup, "guess", lambda self, ids, most=4: guess(ids, min(most, 4)))
+        patched.setattr(PromptLookup, "guess", lambda self, ids, most=4: guess(ids, min(most, 4)))
         yield
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import fp32_base, make_adapter

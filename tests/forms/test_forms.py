@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from smolorad.domain import Device, Dtype, FinishReason, GenerateSpec, Precision
-from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.errors import InvalidRequest
 from tests.forms.asking import Form, Said, ask, ask_together, forms, guesses, nothing, request, right, valid_forms
 from tests.forms.corpus import EXPRESSIONS, SCHEMAS, VALID
-from tests.unit.engine.kit import begin, finish, make_adapter
+from tests.unit.engine.kit import begin, finish, load, make_adapter
 
 SAMPLE = 6  # one of so many forms is asked for in the usual run
 LEAST = 0.8  # of the answers end by themselves
@@ -54,7 +54,7 @@ def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(base: BaseM
     accepted, refusals = set(), {}
     for form in forms():
         try:
-            base.constraints.of(form.format)
+            base.grammars.get(form.format)
             accepted.add(form.name)
         except InvalidRequest as error:
             refusals[form.name] = (form, error)
@@ -149,12 +149,12 @@ def test_a_form_that_many_ask_for_does_not_wear_out(base: BaseModel, monkeypatch
     """Copies of a parser share what it remembers; where that is full, an answer goes on with a fresh one."""
     monkeypatch.setattr("smolorad.engine.text.grammar.grammar._LEXER_STATES", 400)
     form = next(form for form in valid_forms() if form.name == "call: file")
-    fresh = dataclasses.replace(base, constraints=GrammarCache(base.vocabulary))
+    fresh = dataclasses.replace(base, grammars=GrammarCache(base.vocabulary))
     kept = []
     for seed in range(12):
         said = ask(fresh, request(fresh, form, greedy=False, seed=seed, logit_bias={}))
         assert said.reason is FinishReason.LENGTH or form.fits(said.text)
-        kept.append(next(iter(fresh.constraints._compiled.values())))
+        kept.append(next(iter(fresh.grammars._compiled.values())))
     assert len(set(map(id, kept))) > 1, "the parser was made anew at least once"
 
 

@@ -46,7 +46,9 @@ if TYPE_CHECKING:
         Violation,
         WrongBase,
     )
-    from smolora._models import (
+    from smolora._sync.client import Client
+    from smolora._sync.streams import Generation, JobRun, Loading
+    from smolora._values import (
         Adapter,
         ChatMessage,
         Checkpoint,
@@ -96,8 +98,6 @@ if TYPE_CHECKING:
         TrainProgress,
         Usage,
     )
-    from smolora._sync.client import Client
-    from smolora._sync.streams import Generation, JobRun, Loading
     from smolora.lora import SmoLoRA
 
 __all__ = [
@@ -188,7 +188,7 @@ __all__ = [
 ]
 
 # Light ones first: an error or a data class must not cost an import of gRPC.
-_HOMES = ("_errors", "_enums", "_models", "_sync.client", "_async.client", "lora")
+_HOMES = ("_errors", "_values", "_sync.client", "_sync.streams", "_async.client", "_async.streams", "lora")
 _MODULES = ("datasets", "local_text")
 
 

@@ -1,4 +1,4 @@
-"""Messages into the frozen values of `smolora._models`, by field name; and those values into JSON's types.
+"""Messages into the frozen values of `smolora._values`, by field name; and those values into JSON's types.
 
 A field that may be None is None where it is unset. An enum's `PREFIX_X_Y` is the value's `X_Y`; zero (`_UNSPECIFIED`) is None.
 """
@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from smolora import _models as models
+from smolora import _values as models
 from smolora._errors import Internal
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def enum_prefix(descriptor: Any) -> str:
 
 
 def to_json(value: Any) -> Any:
-    """A value of `smolora._models` as JSON's types; a job's event carries its body under its kind, as the contract does."""
+    """A value of `smolora._values` as JSON's types; a job's event carries its body under its kind, as the contract does."""
     if isinstance(value, models.JobEvent):
         named = {name: getattr(value, name) for name in ("job_id", "sequence", "time")}
         return to_json(named | {value.kind: value.body})

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
-from smolora import _models as models
+from smolora import _values as models
 from smolora._convert import enum_prefix
 from smolora._errors import InvalidRequest
 from smolora._fields import LORA, PREPARE, SAMPLING, TRAINER, Field
@@ -31,9 +31,9 @@ _PREPARE_ENUMS = {
     "chunk_unit": datasets_pb2.ChunkUnit,
     "splits": datasets_pb2.Splits,
 }
-_SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
-_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}
-_SPOKEN |= {"floats": "numbers by token id"}
+_TYPE_NAMES = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
+_TYPE_NAMES |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}
+_TYPE_NAMES |= {"floats": "numbers by token id"}
 
 
 def fill(kind: Callable[P, T], *args: P.args, **fields: P.kwargs) -> T:
@@ -134,7 +134,7 @@ def _set(message: Any, field: Field, value: Any) -> None:
     except UnicodeEncodeError as error:
         raise _not_text(error) from None
     except (TypeError, ValueError, AttributeError):
-        raise TypeError(f"{field.name} takes {_SPOKEN.get(field.kind, field.kind)}, not {value!r}") from None
+        raise TypeError(f"{field.name} takes {_TYPE_NAMES.get(field.kind, field.kind)}, not {value!r}") from None
 
 
 def _not_text(error: UnicodeEncodeError) -> InvalidRequest:

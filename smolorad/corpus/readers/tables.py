@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smolora._models import RowProblem
+from smolora.common.problems import RowProblem
 from smolora.common.text.rows import BadFile, Record, Records, unreadable
 from smolorad.corpus.unfit import Unfit
 from smolorad.errors import first_line

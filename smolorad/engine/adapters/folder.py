@@ -10,26 +10,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize, safe_open
 
-from smolora.common.adapter_config import CONFIG, WEIGHTS, Fault, check_files
-from smolora.common.adapter_config import read_config as peft_config
+from smolora.common.adapter_config import CONFIG, WEIGHTS
 from smolorad import publish
 from smolorad.engine.adapters.pattern_time import is_slow
 from smolorad.engine.runtime.dtypes import STORED, to_fp32
-from smolorad.errors import Damaged, NotFinite, UnsupportedModel, WrongBase, by_reason
+from smolorad.errors import Damaged, NotFinite, UnsupportedModel, WrongBase
+from smolorad.peft_config import read_peft_config
+from smolorad.safetensors_file import SafetensorsFile, tensors_in
 
 __all__ = ["CONFIG", "WEIGHTS", "check_base_fingerprint", "read_config", "read_weights"]
+
+_ADVICE = "get the adapter again"
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
     """What the config of a LoRA adapter says; raises NotFound, UnsupportedModel, Damaged, also for one changed since."""
-    try:
-        check_files(folder)
+    if (folder / CONFIG).is_file():
         _check_sum(folder, CONFIG, publish.sha256_file(folder / CONFIG))
-        config = peft_config(folder)
-    except Fault as fault:
-        raise by_reason(fault.reason)(fault.message) from fault
+    config = read_peft_config(folder)
     if is_slow(config, _names(folder / WEIGHTS)):
         raise UnsupportedModel(
             f"The adapter in {folder} has a pattern for module names that takes too long to match; write it without repeats of "
@@ -40,8 +39,8 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 
 def _names(path: Path) -> Iterator[str]:
     """The tensors' names, once they are asked for; none where the file is damaged, which is found when it is read."""
-    with contextlib.suppress(SafetensorError), safe_open(path, framework="numpy") as file:
-        yield from file.keys()
+    with contextlib.suppress(Damaged):
+        yield from (tensor.name for tensor in SafetensorsFile.open(path, _ADVICE).tensors)
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
@@ -49,18 +48,15 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     path = folder / WEIGHTS
     content = path.read_bytes()
     _check_sum(folder, WEIGHTS, hashlib.sha256(content).hexdigest())
-    try:
-        found = deserialize(content)
-    except SafetensorError as error:
-        raise Damaged(f"{path} is damaged ({error}); get the adapter again.") from error
     weights = {}
-    for name, tensor in found:
-        if tensor["dtype"] not in STORED:
-            raise UnsupportedModel(f"The adapter in {folder} holds {name} as {tensor['dtype']}; save it in float32.")
+    for tensor in tensors_in(content, path, _ADVICE):
+        if tensor.format not in STORED:
+            raise UnsupportedModel(f"The adapter in {folder} holds {tensor.name} as {tensor.format}; save it in float32.")
         # bytearray: torch shares memory only with what may be written.
-        weights[name] = np.frombuffer(bytearray(tensor["data"]), STORED[tensor["dtype"]]).reshape(tensor["shape"])
-        if not np.isfinite(to_fp32(weights[name])).all():
-            raise NotFinite(f"The adapter in {folder} holds values that are not finite, in {name}; train it again.")
+        numbers = bytearray(memoryview(content)[tensor.begin : tensor.end])
+        weights[tensor.name] = np.frombuffer(numbers, STORED[tensor.format]).reshape(tensor.shape)
+        if not np.isfinite(to_fp32(weights[tensor.name])).all():
+            raise NotFinite(f"The adapter in {folder} holds values that are not finite, in {tensor.name}; train it again.")
     return weights
 
 

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from smolora.common.adapter_config import SHAPE
 from smolorad.engine.adapters import folder as peft_folder
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.folder import check_base_fingerprint
-from smolorad.engine.adapters.registry import Adapter
-from smolorad.engine.generate.sequence import Native
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.torch_runner import TorchRunner
-from smolorad.engine.native.decoder import Lora, NativeModel
+from smolorad.engine.native.decoder import Lora, NativeModel, NativeRunner
 from smolorad.engine.native.lora import PlainLora
 from smolorad.engine.native.torch_arrays import array_of, tensor_of
 from smolorad.engine.runtime.errors import refused
@@ -36,7 +35,7 @@ def read_adapter(base: BaseModel, folder: Path) -> Adapter:
     check_base_fingerprint(folder, base.fingerprint, base.name)
     weights = _weights(folder)
     if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
-        return Adapter(None, _numbers(weights), Native(base.native, lora))
+        return Adapter(None, _numbers(weights), NativeRunner(base.native, lora))
     view = _view(base, config)
     wrapped, parameters = wrap(view, base.name, config, folder)
     return _attached(base, wrapped, parameters)
@@ -45,7 +44,7 @@ def read_adapter(base: BaseModel, folder: Path) -> Adapter:
 def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
     """An adapter of tensors by PEFT's names for them in a file: for the native step, or else on a view of the base."""
     if base.native is not None and (lora := _plain_lora(base.native, config, tensors)) is not None:
-        return Adapter(None, _numbers(tensors), Native(base.native, lora))
+        return Adapter(None, _numbers(tensors), NativeRunner(base.native, lora))
     config = copy.deepcopy(config)
     config.inference_mode, config.init_lora_weights = True, False
     view = _view(base, config)
@@ -57,11 +56,11 @@ def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor
 
 def _view(base: BaseModel, config: LoraConfig) -> Any:
     """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
-    return base.view(own_biases=config.bias != "none" or config.lora_bias, speaks=not config.ensure_weight_tying)
+    return base.view(own_biases=config.bias != "none" or config.lora_bias, for_generation=not config.ensure_weight_tying)
 
 
 def _attached(base: BaseModel, wrapped: PeftModel, parameters: int) -> Adapter:
-    return Adapter(TorchRunner(wrapped.get_base_model().eval().requires_grad_(False), base.steps), parameters)
+    return Adapter(TorchRunner(wrapped.get_base_model().eval().requires_grad_(False), base.cache_support), parameters)
 
 
 def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:

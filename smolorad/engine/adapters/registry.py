@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.folder import check_base_fingerprint, read_config, read_weights
-from smolorad.engine.generate.sequence import Native
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.runner import ModelRunner
+from smolorad.engine.native.decoder import NativeRunner
 from smolorad.engine.native.lora import read_plain_lora
 from smolorad.engine.runtime.gc import gc_paused
 
 LIMIT = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """The base with an adapter on it."""
-
-    speaker: ModelRunner | None  # a view of the base; None where the native step needs none
-    parameters: int
-    native: Native | None = None  # the base's native step with the adapter in it, if that can be
 
 
 class AdapterRegistry:
@@ -61,7 +51,7 @@ def read_adapter(base: BaseModel, folder: Path) -> Adapter:
         check_base_fingerprint(folder, base.fingerprint, base.name)
         weights = read_weights(folder)
         if (lora := read_plain_lora(base.native, config, weights)) is not None:
-            return Adapter(None, sum(array.size for array in weights.values()), Native(base.native, lora))
+            return Adapter(None, sum(array.size for array in weights.values()), NativeRunner(base.native, lora))
     with gc_paused():
         from smolorad.engine.adapters import peft  # which brings torch and PEFT: most adapters need neither
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]  # (tokens,): prompt and answer
-Scores = NDArray[np.float32]  # (vocabulary,)
+from smolorad.engine.runtime.dtypes import Ids, Scores
+
 Processor = Callable[[Ids, Scores], Scores]
 
 _CANDIDATES = 512  # among which TopP looks first

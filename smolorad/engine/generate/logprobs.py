@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from smolorad.domain import TokenLogprob, TopLogprob
-from smolorad.engine.generate.logits_processors import Scores
+from smolorad.engine.runtime.dtypes import Scores
 from smolorad.engine.text.vocabulary import Vocabulary
 
 

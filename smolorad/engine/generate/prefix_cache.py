@@ -1,8 +1,8 @@
-"""Keys and values of what was said before, for whoever begins the same way.
+"""Prefix cache: KV caches of finished sequences, reused by prompts that share a prefix.
 
-An entry is a sequence of tokens with its cache. A new prompt takes the longest beginning that it shares with any entry of the
-same key; the keys and values of that beginning are copied, so that both go on as they like. A key is the adapter's, empty for
-none: under another adapter the same tokens have other values.
+An entry is a sequence of tokens with its KV cache. A new prompt takes the longest prefix that it shares with an entry of the
+same key; the keys and values of that prefix are copied, so that both sequences continue independently. A key stands for the
+weights, and is empty for the base alone: with another adapter the same tokens have other values.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 LIMIT_BYTES = 256 * 2**20
-# Shorter ones are computed as fast as they are found.
+# Shorter prefixes are computed as fast as they are found.
 _SHORTEST = 8
-# An entry that has less than an eighth beside what another one has, too, is not worth its memory.
+# An entry with less than an eighth of its tokens beside another entry's is not worth its memory.
 _LITTLE = 8
 
 
@@ -27,16 +27,16 @@ class Cache(Protocol):
 
     @property
     def shareable(self) -> bool:
-        """Whether a beginning of it is the cache of the beginning."""
+        """Whether a prefix of it is the cache of that prefix."""
 
     def nbytes_of(self, tokens: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
+        """Bytes of the keys and values of `tokens` tokens."""
 
     def begin_with(self, other: Any, tokens: int) -> None:
-        """Copies the first tokens of another one of its kind into this one, which is empty."""
+        """Copies the first tokens of another cache of its kind into this one, which is empty."""
 
     def fitting(self, tokens: int) -> Self:
-        """Its first tokens, in no more room than they need: this one, or a copy."""
+        """Its first tokens, in no more memory than they need: this cache, or a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class _Entry:
 
 
 class PrefixCache:
-    """At most so many bytes of entries; the one that was not used for the longest goes first."""
+    """At most `limit_bytes` of entries; the least recently used goes first."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
@@ -72,7 +72,7 @@ class PrefixCache:
         return sum(entry.nbytes for entry in self._entries.values())
 
     def find(self, key: str, ids: Sequence[int]) -> CachedPrefix | None:
-        """The longest beginning of `ids` that an entry has; one token at least is left to compute. None for next to nothing."""
+        """The longest prefix of `ids` that an entry has, but for the last token, which must be computed; None if short."""
         wanted = np.asarray(ids[:-1])
         shared = {number: _shared(wanted, entry.ids) for number, entry in self._entries.items() if entry.key == key}
         best = max(shared, key=shared.__getitem__, default=None)
@@ -82,10 +82,10 @@ class PrefixCache:
         return CachedPrefix(self._entries[best].cache, shared[best])
 
     def keep(self, key: str, ids: Sequence[int], cache: Cache) -> None:
-        """Remembers the keys and values of `ids`, which nobody changes any more.
+        """Keeps the KV cache of `ids`, which does not change any more.
 
-        Entries that begin like it go, if they have little or nothing else: the same instructions with other questions are kept
-        but once.
+        Entries with the same prefix go if they have little or nothing beside it: the same instructions with other questions are
+        kept once.
         """
         if len(ids) < _SHORTEST or not cache.shareable:
             return
@@ -98,14 +98,34 @@ class PrefixCache:
         while self._entries and self.nbytes > self._limit:
             self._entries.popitem(last=False)
 
+    def of(self, key: str) -> AdapterPrefixes:
+        """The entries of a key."""
+        return AdapterPrefixes(self, key)
+
     def forget(self, key: str) -> None:
         """Drops the entries of a key."""
         for number in [number for number, entry in self._entries.items() if entry.key == key]:
             del self._entries[number]
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterPrefixes:
+    """The entries of one adapter, or of the base alone."""
+
+    cache: PrefixCache
+    key: str
+
+    def find(self, ids: Sequence[int]) -> CachedPrefix | None:
+        """As `PrefixCache.find`."""
+        return self.cache.find(self.key, ids)
+
+    def keep(self, ids: Sequence[int], cache: Cache) -> None:
+        """As `PrefixCache.keep`."""
+        self.cache.keep(self.key, ids, cache)
+
+
 def _shared(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:
-    """How many tokens both begin with."""
+    """How many leading tokens two sequences share."""
     length = min(len(a), len(b))
     different = a[:length] != b[:length]
     return int(different.argmax()) if different.any() else length

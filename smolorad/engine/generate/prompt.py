@@ -49,8 +49,8 @@ def decode(base: BaseModel, token_ids: Sequence[int], *, skip_special_tokens: bo
     return text
 
 
-def room(base: BaseModel, prompt_tokens: int, max_tokens: int) -> int:
-    """How many tokens may be generated: `max_tokens`, or what the context leaves; raises PromptTooLong if that is nothing."""
+def max_new_tokens(base: BaseModel, prompt_tokens: int, max_tokens: int) -> int:
+    """`max_tokens`, or what the context leaves where that is less; raises PromptTooLong if it leaves nothing."""
     left = base.context_length - prompt_tokens
     if left < 1:
         raise PromptTooLong(

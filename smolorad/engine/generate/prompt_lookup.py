@@ -1,7 +1,7 @@
-"""Guesses the next tokens from the text itself, and stops where guessing does not pay.
+"""Prompt lookup decoding: guesses the next tokens from the text itself, and stops where guessing does not pay.
 
-Quotes, rewritten code and JSON repeat what stands before them. What followed the last tokens when they stood there before is
-computed along with the next token; as many as turn out right are kept. Source: prompt lookup decoding, A. Saxena, 2023.
+Quotes, rewritten code and JSON repeat earlier text. What followed the last tokens where they stood before is computed along
+with the next token; the guesses that turn out right are kept. Source: prompt lookup decoding, A. Saxena, 2023.
 """
 
 from __future__ import annotations
@@ -12,48 +12,36 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 4  # tokens guessed at once
+from smolorad.engine.generate.token_rate import TokenRate
+
+MAX_GUESSES = 4  # tokens at once
 _LONGEST, _SHORTEST = 4, 2  # of the tokens that must have stood there before
 _SAMPLES = 4  # of either way, before they are compared
-# Plain steps after guessing has cost more than it brought: the more, the oftener that was so without a gain between.
+# Plain steps after guessing cost more than it gained; the pause doubles each time until there is a gain.
 _PAUSE, _LONGEST_PAUSE = 32, 512
-_WEIGHT = 0.2  # of the newest sample
 
 
-class Pace:
-    """Seconds a token, as of late."""
+class PromptLookup:
+    """The guesses of one sequence. Plain steps are measured first; guessing continues while its tokens come faster.
 
-    def __init__(self) -> None:
-        self.samples = 0
-        self.seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        """One more sample."""
-        self.samples += 1
-        self.seconds += (seconds - self.seconds) * max(_WEIGHT, 1 / self.samples)
-
-
-class Lookup:
-    """Guesses of one sequence. Plain steps are measured first; guessing goes on while its tokens come faster.
-
-    Once it has not paid, one step after each pause tells whether it does now.
+    Once it has not paid, one step after each pause shows whether it does now.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._plain, self._guessed = Pace(), Pace()
+        self._plain, self._guessed = TokenRate(), TokenRate()
         self._pause = 0
         self._next_pause = _PAUSE
         self._stepped: float | None = None
 
-    def guess(self, ids: NDArray[np.int64], most: int = MOST) -> list[int]:
-        """What may follow `ids` (tokens,), at most so many tokens; none where nothing repeats, or guessing does not pay."""
+    def guess(self, ids: NDArray[np.int64], most: int = MAX_GUESSES) -> list[int]:
+        """What may follow `ids` (tokens,), at most `most` tokens; none where nothing repeats, or guessing does not pay."""
         if self._plain.samples < _SAMPLES or self._pause > 0 or most < 1:
             return []
-        return _continuation(ids, min(most, MOST))
+        return _continuation(ids, min(most, MAX_GUESSES))
 
     def stepped(self, guessed: int, kept: int) -> None:
-        """A step has made `kept` tokens, of which all but the last had been among `guessed` guesses."""
+        """A step made `kept` tokens, of which all but the last were among `guessed` guesses."""
         now, before = self._clock(), self._stepped
         self._stepped = now
         if before is None:
@@ -66,7 +54,7 @@ class Lookup:
             self._weigh(seconds)
 
     def _weigh(self, seconds: float) -> None:
-        """Whether guessing goes on, after a guessed step of so many seconds a token."""
+        """Decides whether guessing continues, after a guessed step of `seconds` a token."""
         plain = self._plain.seconds
         if self._guessed.seconds <= plain:
             self._next_pause = _PAUSE

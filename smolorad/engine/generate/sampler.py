@@ -17,7 +17,6 @@ import numpy as np
 from smolorad.domain import Sampling
 from smolorad.engine.generate.logits_processors import (
     Bias,
-    Ids,
     MinNewTokens,
     MinP,
     NoBadWords,
@@ -25,7 +24,6 @@ from smolorad.engine.generate.logits_processors import (
     OccurrencePenalties,
     Processor,
     RepetitionPenalty,
-    Scores,
     Temperature,
     TopK,
     TopP,
@@ -33,6 +31,7 @@ from smolorad.engine.generate.logits_processors import (
 )
 from smolorad.engine.generate.logprobs import Logprobs
 from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.runtime.dtypes import Ids, Scores
 from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.text.grammar.grammar import Grammar
 from smolorad.errors import InvalidRequest
@@ -50,10 +49,10 @@ class SamplingContext:
     prompt_tokens: int = 0
     end_ids: frozenset[int] = frozenset()
     bad_words: tuple[tuple[int, ...], ...] = ()  # each as token ids
-    constraint: Grammar | None = None
+    grammar: Grammar | None = None
 
     @classmethod
-    def of(cls, sampling: Sampling, base: BaseModel, prompt_tokens: int, constraint: Grammar | None = None) -> SamplingContext:
+    def of(cls, sampling: Sampling, base: BaseModel, prompt_tokens: int, grammar: Grammar | None = None) -> SamplingContext:
         """Those of an answer by `base`; raises InvalidRequest for a bias on a token that the model does not have."""
         vocabulary_size = base.vocabulary_size
         if (unknown := next((token for token in sampling.logit_bias if not 0 <= token < vocabulary_size), None)) is not None:
@@ -63,7 +62,7 @@ class SamplingContext:
             )
         bad_words = bad_word_ids(base.tokenizer, sampling.bad_words)
         known = tuple(word for word in bad_words if max(word) < vocabulary_size)
-        return cls(prompt_tokens, base.end_ids, known, constraint)
+        return cls(prompt_tokens, base.end_ids, known, grammar)
 
 
 def bad_word_ids(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -89,8 +88,8 @@ def processors(sampling: Sampling, around: SamplingContext | None = None) -> Ite
         yield MinNewTokens(around.prompt_tokens, sampling.min_tokens, ends)
     if sampling.presence_penalty or sampling.frequency_penalty:
         yield OccurrencePenalties(sampling.presence_penalty, sampling.frequency_penalty, around.prompt_tokens)
-    if around.constraint is not None:
-        yield around.constraint
+    if around.grammar is not None:
+        yield around.grammar
     if sampling.temperature > 0.0:
         yield from _of_sampling(sampling)
 
@@ -112,7 +111,7 @@ def _of_sampling(sampling: Sampling) -> Iterator[Processor]:
     if sampling.min_p > 0.0:
         yield MinP(sampling.min_p)
     if rare:
-        yield from transformers_processors.at_the_end(sampling)
+        yield from transformers_processors.after_min_p(sampling)
 
 
 class Sampler:
@@ -122,10 +121,10 @@ class Sampler:
         """`logprobs` takes down what is chosen."""
         self.sampling = sampling
         around = around or SamplingContext()
-        self._constraint = around.constraint
+        self._grammar = around.grammar
         self._logprobs = logprobs
         self._processors = list(processors(sampling, around))
-        self._forbids = bool(around.constraint or around.bad_words or sampling.no_repeat_ngram_size)
+        self._forbids = bool(around.grammar or around.bad_words or sampling.no_repeat_ngram_size)
         self._generator = random.Random(sampling.seed)
 
     def choose(self, ids: Ids, logits: Scores) -> int:
@@ -138,18 +137,18 @@ class Sampler:
         for processor in self._processors:
             scores = processor(ids, scores)
         if self._forbids and scores.max() == -np.inf:
-            scores = logits if self._constraint is None else self._constraint(ids, logits)
+            scores = logits if self._grammar is None else self._grammar(ids, logits)
         token = int(scores.argmax()) if self.sampling.temperature == 0.0 else self._draw(scores)
         if self._logprobs is not None:
             self._logprobs.note(token, logits)
-        if self._constraint is not None:
-            self._constraint.advance(token)
+        if self._grammar is not None:
+            self._grammar.advance(token)
         return token
 
     @property
     def complete(self) -> bool:
         """Whether the form of the answer is complete, so that nothing may follow."""
-        return self._constraint is not None and self._constraint.complete
+        return self._grammar is not None and self._grammar.complete
 
     def _draw(self, scores: Scores) -> int:
         """A token, each with the probability that softmax gives it."""

@@ -1,107 +1,92 @@
-"""The computation of one generation, a step at a time. Knows nothing of text."""
+"""The tokens of one generation, computed a step at a time. Knows nothing of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.engine.generate.prefix_cache import PrefixCache
-from smolorad.engine.generate.prompt_lookup import Lookup
+from smolorad.engine.generate.prefix_cache import AdapterPrefixes
+from smolorad.engine.generate.prompt_lookup import PromptLookup
 from smolorad.engine.generate.sampler import Sampler
 from smolorad.engine.model.runner import CacheSupport, ModelRunner
-from smolorad.engine.native.decoder import MAX_ROWS, Lora, NativeModel, Part
+from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, NativeRunner, Part
 from smolorad.errors import NotFinite
 
-# Tokens of the prompt that one step computes: long enough to be efficient, short enough that others get their turn.
+# Prompt tokens that one step computes: enough to be efficient, few enough that other requests get their turn.
 PREFILL_CHUNK = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Native:
-    """The native step of a model, and the adapter in it."""
-
-    model: NativeModel
-    lora: Lora | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Where beginnings are found and kept, and under which key."""
-
-    prefixes: PrefixCache
-    key: str
-
-
 class Sequence:
-    """Prompt and answer as token ids, and the keys and values of those already computed.
+    """Prompt and generated tokens as ids, and the KV cache of those already computed.
 
-    Each step computes the next tokens that have no keys and values yet: a chunk of the prompt, or the one token chosen last.
-    So prefill and decode are the same operation. The native step computes it, where there is one, and takes a prompt in steps
-    of its own where that is cheaper. Where it is not, torch with its larger products is faster for a long prompt, if there is a
-    speaker for it: an adapter may have the native step alone.
+    Each step computes the next tokens that are not in the KV cache yet: a chunk of the prompt, or the token chosen last. So
+    prefill and decode are the same operation. The native step computes it, where there is one, and takes a prompt in steps of
+    its own where that is cheaper. Where it is not, torch's larger products are faster for a long prompt, if there is a runner
+    for it: an adapter may have the native step alone.
 
-    With the last token the native step computes what may follow it, as guessed from the text: every guess that the choice
-    confirms is a token more. Not in company: a step of several is bound by arithmetic, and all would wait for one's guesses.
+    With the last token the native step computes guesses of what follows it, taken from the text: each guess that sampling
+    confirms is one more token. Not in a batch: a step of several sequences is bound by arithmetic, and all would wait for the
+    guesses of one.
     """
 
     def __init__(
         self,
-        speaker: ModelRunner | None,
+        runner: ModelRunner | None,
+        native: NativeRunner | None,
         prompt: Ids[int],
         sampler: Sampler,
-        native: Native | None = None,
-        memory: Memory | None = None,
-        end_ids: frozenset[int] = frozenset(),
+        *,
+        prefixes: AdapterPrefixes,
+        end_ids: frozenset[int],
     ) -> None:
-        """One of `speaker` and `native` at least is given."""
-        self._speaker = speaker
+        """At least one of `runner` and `native` is given."""
+        self._runner = runner
         self._native = native
-        self._steps = speaker.steps if speaker is not None else CacheSupport.CHUNKS
-        self._memory = memory if self._steps is CacheSupport.CHUNKS else None
+        self._cache_support = runner.cache_support if runner is not None else CacheSupport.CHUNKS
+        self._prefixes = prefixes if self._cache_support is CacheSupport.CHUNKS else None
         self._end_ids = end_ids
         self._sampler = sampler
-        self._lookup = Lookup()
+        self._lookup = PromptLookup()
         self._ids = np.empty(len(prompt) + sampler.sampling.max_tokens, dtype=np.int64)
         self._ids[: len(prompt)] = prompt
         self._length = len(prompt)
         self._computed = 0
-        self._guesses: list[int] = []  # tokens that the next step computes on trust
-        self._again = False
-        self._forget()
-        self.remembered = self._remember(prompt)
+        self._guesses: list[int] = []  # tokens that the next step computes before they are chosen
+        self._recomputed = False
+        self._start_over()
+        self.reused_tokens = self._reuse_prefix(prompt)
 
     @property
     def native(self) -> NativeModel | None:
-        """Who computes the next step, if it is the native one, which may compute other sequences' with it."""
+        """What computes the next step, if that is the native step, which may compute other sequences along with it."""
         if self._native is None or self._by_torch:
             return None
-        many = self._native.model.many
-        return None if many and self._length - self._computed >= many else self._native.model
+        min_prefill_tokens = self._native.model.min_prefill_tokens
+        return None if min_prefill_tokens and self._length - self._computed >= min_prefill_tokens else self._native.model
 
     @property
     def _by_torch(self) -> bool:
         if self._native is None:
             return True
         long = self._length - self._computed > MAX_ROWS
-        return long and self._speaker is not None and not self._native.model.takes_prompts
+        return long and self._runner is not None and not self._native.model.takes_prompts
 
-    def part(self, most: int = MAX_ROWS, *, guesses: bool = True) -> Part:
-        """The next step, for `native`: at most so many tokens, with or without guesses."""
+    def next_tokens(self, max_tokens: int = MAX_ROWS, *, guesses: bool = True) -> Part:
+        """The tokens of the next step, for `native`: at most `max_tokens`, with or without guesses."""
         assert self._native is not None
-        tokens = self._ids[self._computed : min(self._computed + most, self._length)].tolist()
+        tokens = self._ids[self._computed : min(self._computed + max_tokens, self._length)].tolist()
         if guesses and self._length - self._computed == 1:
-            room = min(most, len(self._ids) - self._length) - 1  # a step makes one token more than it guesses
-            self._guesses = self._lookup.guess(self._ids[: self._length], room)
+            max_guesses = min(max_tokens, len(self._ids) - self._length) - 1  # a step makes one token more than it guesses
+            self._guesses = self._lookup.guess(self._ids[: self._length], max_guesses)
         return Part([*tokens, *self._guesses], self._cache, self._native.lora, every=bool(self._guesses))
 
     def step(self, logits: NDArray[np.float32] | None = None) -> list[int]:
-        """Computes once; the tokens chosen: none while the prompt is not yet through, several where guesses were right.
+        """Computes once, and returns the tokens chosen: none before the end of the prompt, several where guesses were right.
 
-        `logits` (n, vocabulary) come from `part`, where `native` has computed it already.
+        `logits` (n, vocabulary) are those of `next_tokens`, where `native` has computed them already.
         Raises NotFinite if the logits stay NaN or infinite when everything is computed again, once.
         """
         if logits is None:
@@ -113,7 +98,7 @@ class Sequence:
             return []
         chosen = self._choose(logits, guesses)
         if not chosen:
-            self._compute_again()
+            self._recompute()
             return []
         if guesses:
             self._computed += len(chosen) - 1
@@ -122,12 +107,12 @@ class Sequence:
         return chosen
 
     def finish(self) -> None:
-        """No step follows: what was computed is remembered for others."""
-        if self._memory is not None:
-            self._memory.prefixes.keep(self._memory.key, self._ids[: self._computed].tolist(), self._cache)
+        """No step follows: the KV cache is kept for prompts that share a prefix."""
+        if self._prefixes is not None:
+            self._prefixes.keep(self._ids[: self._computed].tolist(), self._cache)
 
     def _choose(self, logits: NDArray[np.float32], guesses: Ids[int]) -> list[int]:
-        """A token after each row of logits, as long as they are what was guessed."""
+        """A token for each row of logits, up to the first that was not guessed."""
         chosen: list[int] = []
         for row, guess in zip(logits, [*guesses, None], strict=True):
             if not np.isfinite(row).all():  # -inf, too: an infinite weight makes it of a negative number
@@ -145,34 +130,34 @@ class Sequence:
         """The logits (n, vocabulary) after the next step."""
         if not self._by_torch:
             assert self._native is not None
-            return self._native.model.step([self.part()])
-        assert self._speaker is not None
+            return self._native.model.step([self.next_tokens()])
+        assert self._runner is not None
         begin = self._computed if self._cache is not None else 0
-        most = PREFILL_CHUNK if self._steps is CacheSupport.CHUNKS else self._length
-        self._computed = min(begin + most, self._length)
-        return self._speaker.compute(self._ids[begin : self._computed], self._cache, begin)
+        chunk = PREFILL_CHUNK if self._cache_support is CacheSupport.CHUNKS else self._length
+        self._computed = min(begin + chunk, self._length)
+        return self._runner.compute(self._ids[begin : self._computed], self._cache, begin)
 
-    def _compute_again(self) -> None:
+    def _recompute(self) -> None:
         # Seen on MPS with a cache that had grown for long (transformers#47396); a fresh one cured it.
-        if self._again:
+        if self._recomputed:
             raise NotFinite("The model's logits are not finite numbers; load it in float32, or train the adapter again.")
-        self._again = True
-        self._forget()
+        self._recomputed = True
+        self._start_over()
 
-    def _forget(self) -> None:
+    def _start_over(self) -> None:
         self._cache: Any
         if self._native is not None:
             self._cache = self._native.model.cache(len(self._ids), self._length)
         else:
-            assert self._speaker is not None
-            self._cache = self._speaker.cache()
+            assert self._runner is not None
+            self._cache = self._runner.cache()
         self._computed, self._guesses = 0, []
 
-    def _remember(self, prompt: Ids[int]) -> int:
-        """How many of the prompt's tokens need not be computed, as somebody began alike."""
-        beginning = self._memory.prefixes.find(self._memory.key, prompt) if self._memory is not None else None
-        if beginning is None:
+    def _reuse_prefix(self, prompt: Ids[int]) -> int:
+        """Takes what an earlier sequence with the same prefix has computed; the number of tokens."""
+        prefix = self._prefixes.find(prompt) if self._prefixes is not None else None
+        if prefix is None:
             return 0
-        self._cache.begin_with(beginning.cache, beginning.length)
-        self._computed = beginning.length
-        return beginning.length
+        self._cache.begin_with(prefix.cache, prefix.length)
+        self._computed = prefix.length
+        return prefix.length

@@ -1,4 +1,4 @@
-"""torch's threads, and when they are in the way."""
+"""Keeps torch's threads off the native step's cores."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """torch computes on this thread only.
 
-    Its other threads, once used, stay awake for a while in the hope of more, and keep the native step's threads from their
-    cores: a token in 4 bits then takes 7 ms instead of 3.5. What is done between two of those steps is too small for several.
+    Its other threads spin for a while after they are used, and keep the native step's threads from their cores: a token in
+    4 bits then takes 7 ms instead of 3.5. The work between two native steps is too small for several threads.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # 0.1 microseconds

@@ -1,4 +1,4 @@
-"""The processors that few ask for, as transformers has them."""
+"""transformers' own processors, for settings that are rarely used."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from transformers.generation.logits_process import (
 )
 
 from smolorad.domain import Sampling
-from smolorad.engine.generate.logits_processors import Ids, Processor, Scores
-from smolorad.engine.generate.torch_threads import alone
+from smolorad.engine.generate.logits_processors import Processor
+from smolorad.engine.generate.torch_threads import single_threaded
+from smolorad.engine.runtime.dtypes import Ids, Scores
 
 
 class TorchProcessor:
-    """One of transformers' processors, which take batches of tensors."""
+    """Calls one of transformers' processors, which take batches of tensors."""
 
-    def __init__(self, theirs: LogitsProcessor) -> None:
-        self._theirs = theirs
+    def __init__(self, processor: LogitsProcessor) -> None:
+        self._processor = processor
 
     def __call__(self, ids: Ids, scores: Scores) -> Scores:
-        with alone():
-            changed: Scores = self._theirs(torch.from_numpy(ids)[None], torch.from_numpy(scores)[None])[0].numpy()
+        with single_threaded():
+            changed: Scores = self._processor(torch.from_numpy(ids)[None], torch.from_numpy(scores)[None])[0].numpy()
             return changed
 
 
 def before_top_k(sampling: Sampling) -> Iterator[Processor]:
-    """Of those wanted, those that `generate` has before `TopK`."""
+    """Those of the settings that `generate` applies before `TopK`."""
     if sampling.top_h is not None:
         yield TorchProcessor(TopHLogitsWarper(sampling.top_h))
 
 
-def at_the_end(sampling: Sampling) -> Iterator[Processor]:
-    """Of those wanted, those that `generate` has last."""
+def after_min_p(sampling: Sampling) -> Iterator[Processor]:
+    """Those of the settings that `generate` applies last."""
     if sampling.typical_p < 1.0:
         yield TorchProcessor(TypicalLogitsWarper(sampling.typical_p))
     if sampling.epsilon_cutoff > 0.0:

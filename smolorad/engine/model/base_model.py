@@ -12,7 +12,7 @@ from smolorad.domain import Device, Dtype, LoadProgress, Precision, ResidentMode
 from smolorad.engine.model.mapped_weights import MappedWeights
 from smolorad.engine.model.runner import CacheSupport, ModelRunner
 from smolorad.engine.native.decoder import NativeModel
-from smolorad.engine.runtime.device import release
+from smolorad.engine.runtime.device import trim_memory
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.portable import Source, source_of
@@ -32,10 +32,8 @@ class TransformersModel:
 class BaseModel:
     """A causal language model that is ready to compute."""
 
-    whole: Callable[
-        [], TransformersModel
-    ]  # the same one every time; the first may have to make it of the weights that are here
-    tokenizer: Any  # a ServingTokenizer, or the whole's
+    transformers_model: Callable[[], TransformersModel]  # always the same one; the first call may build it
+    tokenizer: Any  # a ServingTokenizer, or that of the transformers model
     name: str
     path: Path
     fingerprint: str
@@ -50,20 +48,20 @@ class BaseModel:
     end_ids: frozenset[int]  # tokens that end an answer
     vocabulary: Vocabulary
     text: ModelText | None  # None where the tokenizer is not one of the tokenizers library
-    constraints: GrammarCache  # the forms that answers were asked for
-    speaker: ModelRunner | None = None  # the model as generation asks it; None where the native step needs none
+    grammars: GrammarCache  # the forms that answers were asked for
+    runner: ModelRunner | None = None  # the model as generation asks it; None where the native step needs none
     notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
     trust_remote_code: bool = False
     precision: Precision = Precision.EXACT
     native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
     packed: Any | None = None  # a `linear.Packed`, the generic way, where there is no native one
-    parked: MappedWeights | None = None  # where the exact weights lie, if generation has others
-    short_matmuls: Any | None = None  # what cuts long products for as long as the base is there, where its layers need it
+    mapped_weights: MappedWeights | None = None  # where the exact weights lie, if generation has others
+    long_product_guard: Any | None = None  # what cuts long products for as long as the base is there, where its layers need it
 
     @property
     def model(self) -> Any:
         """The whole's model."""
-        return self.whole().model
+        return self.transformers_model().model
 
     @property
     def source(self) -> Source:
@@ -71,29 +69,29 @@ class BaseModel:
         return source_of(self.name, self.path)
 
     @property
-    def steps(self) -> CacheSupport:
+    def cache_support(self) -> CacheSupport:
         """What transformers' code computes of it at once."""
-        return self.speaker.steps if self.speaker is not None else CacheSupport.CHUNKS
+        return self.runner.cache_support if self.runner is not None else CacheSupport.CHUNKS
 
-    def view(self, *, own_biases: bool = False, speaks: bool = False) -> Any:
+    def view(self, *, own_biases: bool = False, for_generation: bool = False) -> Any:
         """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.
 
-        `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases. `speaks`: it is for
-        generation alone, in the precision that was chosen for it.
+        `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases. `for_generation`: the
+        view only generates, in the precision that was chosen for generation.
         """
         from smolorad.engine.model.shared_view import share
 
-        return share(self.packed.model if speaks and self.packed is not None else self.model, own_biases=own_biases)
+        return share(self.packed.model if for_generation and self.packed is not None else self.model, own_biases=own_biases)
 
-    def rest(self) -> None:
+    def release_idle_memory(self) -> None:
         """Gives back what memory nobody holds, and what only a training needed."""
         if self.native is not None:
-            self.native.rest()
-        release(self.device)
-        if self.parked is not None:
-            self.parked.rest()
+            self.native.release_idle_memory()
+        trim_memory(self.device)
+        if self.mapped_weights is not None:
+            self.mapped_weights.release_idle_memory()
 
-    def resident(self, load_s: float) -> ResidentModel:
+    def describe(self, load_s: float) -> ResidentModel:
         """What others are told about it; `load_s` is how long it took to load."""
         decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
         token_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else self.weight_bytes
@@ -112,6 +110,6 @@ class BaseModel:
             load_s=load_s,
             precision=self.precision,
             token_bytes=token_bytes,
-            memory_bytes=copy_bytes + (self.weight_bytes if self.parked is None else 0),
+            memory_bytes=copy_bytes + (self.weight_bytes if self.mapped_weights is None else 0),
             decoder=decoder,
         )

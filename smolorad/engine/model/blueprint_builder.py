@@ -12,10 +12,10 @@ import msgspec
 from transformers import PreTrainedTokenizerFast
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.blueprint_cache import BLUEPRINT, TOKENIZER, Blueprint, small_files
+from smolorad.engine.model.blueprint import BLUEPRINT, TOKENIZER, Blueprint, small_files
 from smolorad.engine.model.folder import CONFIG, tensors_of, weight_files
 from smolorad.engine.model.meta_model import meta_model
-from smolorad.engine.model.native_support import knows, shape_of
+from smolorad.engine.model.native_support import shape_of, supports
 from smolorad.engine.model.size_check import left_out
 from smolorad.engine.model.transformers_folder import (
     context_length,
@@ -53,7 +53,7 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
     model = meta_model(folder, str(folder), config, dtype=dtype)
     stored = {name: (format, tuple(shape)) for name, format, shape in tensors_of(weight_files(folder, str(folder)))}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if not knows(model) or any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
+    if not supports(model) or any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
         return None
     if any(stored[name][0] not in STORED for name in parameters) or (HEAD not in parameters and HEAD in stored):
         return None

@@ -11,47 +11,25 @@ import hashlib
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.folder import model_files, read_config, tensors_of, weight_files
-from smolorad.engine.native.model_shape import Shape
-from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.model.blueprint import BLUEPRINT, Blueprint, small_files
+from smolorad.engine.model.folder import read_config, tensors_of, weight_files
+from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware, place
-from smolorad.engine.text.tokenizer import ServingTokenizer
 from smolorad.errors import Damaged, SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
 # Those whose classes the native step may know; what they are in truth, `blueprint_builder.py` finds out.
 FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-BLUEPRINT, TOKENIZER = "blueprint.json", "backend_tokenizer.json"
 _FORMAT = "2"  # of what is written; another one is made anew
 _TIMEOUT_S = 120.0
 _TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
-
-
-@dataclass(frozen=True, slots=True)
-class Blueprint:
-    """How to serve a model of the Llama family."""
-
-    architecture: str
-    shape: Shape
-    parameters: Mapping[str, Sequence[int]]  # the shape of each, by its name in the weight files
-    context_length: int  # tokens
-    end_ids: Sequence[int]
-    vocabulary_size: int
-    chat_template: str | None
-    special: Mapping[str, str]  # `bos_token` and the like
-
-    def tokenizer(self, folder: Path) -> ServingTokenizer:
-        """Its tokenizer; `folder` is where the blueprint is kept."""
-        return ServingTokenizer((folder / TOKENIZER).read_text(encoding="utf-8"), self.chat_template, self.special)
 
 
 def key_of(folder: Path, dtype: Dtype) -> str:
@@ -65,11 +43,6 @@ def key_of(folder: Path, dtype: Dtype) -> str:
     return digest.hexdigest()[:32]
 
 
-def small_files(folder: Path) -> list[Path]:
-    """A model's files without its weights."""
-    return [path for path in model_files(folder) if ".safetensors" not in path.name]
-
-
 def find(folder: Path, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | None:
     """The blueprint of a model folder, made if it is not in `cache`, and the folder where it is kept.
 
@@ -78,7 +51,7 @@ def find(folder: Path, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | No
     if read_config(folder)["model_type"] not in FAMILY:
         return None
     try:
-        return kept(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
+        return read_or_make(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
     except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # transformers will say why when it loads the model
         log.info("no blueprint of %s: %s", folder, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
         return None

@@ -17,7 +17,7 @@ from smolora.common.adapter_config import adapter_instead, is_adapter
 from smolora.common.json_file import NotAnObject, read_object
 from smolorad import publish
 from smolorad.domain import ModelFacts
-from smolorad.engine.model.quantized import refuse_packed, refuse_quantised
+from smolorad.engine.model.quantized import refuse_packed, refuse_quantized
 from smolorad.engine.model.size_check import Stored, check_layers
 from smolorad.errors import Damaged, NotFound, UnsupportedModel
 from smolorad.gguf import gguf_instead
@@ -50,7 +50,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OUTPUTS = ("lm_head.weight", "embed_out.weight")
 
 
-def facts(
+def inspect(
     folder: Path, *, name: str = "", trust_remote_code: bool = False, sums: Mapping[str, str] = MappingProxyType({})
 ) -> ModelFacts:
     """Checks a model folder as `check` does, and tells its fingerprint, its architecture and the number of its parameters.
@@ -79,7 +79,7 @@ def check(folder: Path, *, name: str = "", trust_remote_code: bool = False) -> t
             raise UnsupportedModel(instead)
         raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
     config = read_config(folder)
-    refuse_quantised(config, name)
+    refuse_quantized(config, name)
     if not trust_remote_code:
         _refuse_code(folder, name)
     if not any((folder / file).is_file() for file in TOKENIZERS):

@@ -1,8 +1,8 @@
-"""From a model folder to a resident base.
+"""From a model folder to a base model in memory.
 
 Where the native step computes everything, what it needs is read without torch and transformers (`load_native`): it starts in a
-fraction of the time, in half of the memory. Whoever needs the model as transformers has it (a training, an adapter that is more
-than plain LoRA) has it made of the same weights then. All else is transformers' (`load_transformers`).
+fraction of the time, in half of the memory. A caller that needs transformers' model (a training, an adapter that is more than
+plain LoRA) has it made of the same weights then. All other models are read by transformers (`load_transformers`).
 """
 
 from __future__ import annotations
@@ -10,53 +10,42 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from smolorad.domain import Device, Dtype, LoadProgress, Precision
+from smolorad.domain import LoadProgress
 from smolorad.engine.model.base_model import BaseModel, LoadReport
 from smolorad.engine.model.load_native import load_native
+from smolorad.engine.model.load_options import LoadOptions
+from smolorad.engine.model.placement import MakeDeviceCheck
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.runtime.gc import gc_paused
 
 
-def _nobody(progress: LoadProgress) -> None:
-    """Hears of a stage."""
+def no_report(progress: LoadProgress) -> None:
+    """Reports nothing."""
 
 
 def load(
     folder: Path,
     name: str,
+    options: LoadOptions,
+    device_check: MakeDeviceCheck,
     *,
-    device: Device | None = None,
-    dtype: Dtype | None = None,
-    trust_remote_code: bool = False,
-    precision: Precision = Precision.EXACT,
     hardware: Hardware | None = None,
     threads: int | None = None,
-    report: LoadReport = _nobody,
+    report: LoadReport = no_report,
 ) -> BaseModel:
-    """Reads a model, and brings it where it is to compute.
+    """Reads a model and moves it to where it is to compute.
 
-    None for device or dtype chooses; `hardware` is this machine's unless it is given; `threads` is how many compute where torch
-    is not there to be asked, by default one a core. `report` hears of each stage.
-    Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that cannot be had.
+    `device_check` makes what checks a device other than the CPU. `hardware` is this machine's unless it is given; `threads` is
+    how many compute where torch is not imported, by default one a core. `report` is called at each stage.
+    Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that this machine does not have.
     """
-    # Where torch is here already, nothing is to be spared.
+    # Once torch is imported, there is nothing to save.
     known = hardware or (None if "torch" in sys.modules else Hardware.without_torch())
-    if known is not None and not trust_remote_code:
-        light = load_native(
-            folder, name, device=device, dtype=dtype, precision=precision, hardware=known, threads=threads, report=report
-        )
-        if light is not None:
-            return light
+    if known is not None and not options.trust_remote_code:
+        native = load_native(folder, name, options, hardware=known, threads=threads, report=report)
+        if native is not None:
+            return native
     with gc_paused():
         from smolorad.engine.model.load_transformers import load_transformers
 
-    return load_transformers(
-        folder,
-        name,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        precision=precision,
-        hardware=hardware,
-        report=report,
-    )
+    return load_transformers(folder, name, options, device_check, hardware=hardware, report=report)

@@ -13,12 +13,13 @@ from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache as blueprints
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
 from smolorad.engine.model.folder import check, fingerprint
+from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.model_text import model_text
 from smolorad.engine.model.weights import KEPT, Weights, read_weights
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
 from smolorad.engine.native.model_shape import EMBEDDING
-from smolorad.engine.runtime.device import Hardware, cores, place
+from smolorad.engine.runtime.device import Hardware, default_threads, place
 from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
@@ -28,21 +29,19 @@ from smolorad.errors import NotFound, SmoloraError
 def load_native(
     folder: Path,
     name: str,
+    options: LoadOptions,
     *,
-    device: Device | None,
-    dtype: Dtype | None,
-    precision: Precision,
     hardware: Hardware,
     threads: int | None,
     report: LoadReport,
 ) -> BaseModel | None:
     """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
-    files = check(folder, name=name)
+    files, precision = check(folder, name=name), options.precision
     # Nothing here depends on the number of parameters: that decides for MPS alone.
-    placement = place(device, dtype, 0, hardware)
+    placement = place(options.device, options.dtype, 0, hardware)
     if placement.device is not Device.CPU or placement.dtype not in KEPT:
         return None
-    compiled = library(cache_path(), threads or cores())
+    compiled = library(cache_path(), threads or default_threads())
     if compiled is None or not takes_prompts(compiled, KEPT[placement.dtype], precision):
         return None
     total = sum(path.stat().st_size for path in files)
@@ -55,8 +54,8 @@ def load_native(
         return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
         summing, reading = beside.submit(fingerprint, files), beside.submit(blueprint.tokenizer, kept)
-        parked_below = cache_path() / "parked" if precision is not Precision.EXACT else None
-        weights = read_weights(files, blueprint.parameters, placement.dtype, parked_below=parked_below)
+        mapped_below = cache_path() / "weights" if precision is not Precision.EXACT else None
+        weights = read_weights(files, blueprint.parameters, placement.dtype, mapped_below=mapped_below)
         told, tokenizer = summing.result(), reading.result()
     report(LoadProgress(LoadStage.READ, total, total))
     report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
@@ -64,7 +63,7 @@ def load_native(
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
-        whole=functools.cache(lambda: _whole(kept, folder, weights, placement.dtype)),
+        transformers_model=functools.cache(lambda: _whole(kept, folder, weights, placement.dtype)),
         tokenizer=tokenizer,
         name=name,
         path=folder,
@@ -80,10 +79,10 @@ def load_native(
         end_ids=frozenset(blueprint.end_ids),
         vocabulary=vocabulary,
         text=model_text(tokenizer, vocabulary.end_ids),
-        constraints=GrammarCache(vocabulary),
+        grammars=GrammarCache(vocabulary),
         precision=precision,
         native=native,
-        parked=weights.parked,
+        mapped_weights=weights.mapped_weights,
     )
 
 

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from smolora.common.paths import cache_path
-from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
+from smolorad.domain import Device, LoadProgress, LoadStage, Precision
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.device_check import answer_fault, kernel_fault, product_notes, settle, trace
-from smolorad.engine.model.folder import CONFIG, check, facts
-from smolorad.engine.model.mapped_weights import MappedWeights, park
+from smolorad.engine.model.folder import CONFIG, check, inspect
+from smolorad.engine.model.load_options import LoadOptions
+from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
 from smolorad.engine.model.model_text import model_text
-from smolorad.engine.model.native_support import knows, shape_of, weights_of
+from smolorad.engine.model.native_support import shape_of, supports, weights_of
+from smolorad.engine.model.placement import MakeDeviceCheck, first_that_works
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.shared_view import share
-from smolorad.engine.model.torch_runner import TorchRunner, steps_of
+from smolorad.engine.model.torch_runner import TorchRunner, find_cache_support
 from smolorad.engine.model.transformers_folder import context_length, end_ids, read_tokenizer
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.native.packed_linear import Packed, pack_linears
-from smolorad.engine.runtime.device import Hardware, Placement, ladder, place
+from smolorad.engine.runtime.device import Hardware, Placement, place, placements_to_try
 from smolorad.engine.runtime.errors import reading
-from smolorad.engine.runtime.short_matmul import FAULTY, LONGEST, cut_long_products, generates_long_products, short_matmuls
+from smolorad.engine.runtime.short_matmul import AFFECTED_DEVICES, MAX_INNER_LENGTH, has_long_products, split_long_products
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest, UnsupportedModel, first_line
@@ -42,78 +44,44 @@ _SLOW = "The cache of {architecture} cannot be used, so the whole text is comput
 
 log = logging.getLogger("smolorad.engine")
 
+T = TypeVar("T")
+
 
 def load_transformers(
     folder: Path,
     name: str,
+    options: LoadOptions,
+    device_check: MakeDeviceCheck,
     *,
-    device: Device | None = None,
-    dtype: Dtype | None = None,
-    trust_remote_code: bool = False,
-    precision: Precision = Precision.EXACT,
     hardware: Hardware | None = None,
     report: LoadReport,
 ) -> BaseModel:
-    """Reads a model, brings it where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
-    files = check(folder, name=name, trust_remote_code=trust_remote_code)
-    # A large tokenizer takes as long to read as the weights, and no torch.
-    beside = ThreadPoolExecutor(1)
-    reading_tokenizer = beside.submit(read_tokenizer, folder, trust_remote_code)
-    beside.shutdown(wait=False)  # when that is done
+    """Reads a model, moves it to where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
+    trust = options.trust_remote_code
+    files = check(folder, name=name, trust_remote_code=trust)
+    reading_tokenizer = _in_background(read_tokenizer, folder, trust)
     hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
-    config = fitting_config(folder, name, trust_remote_code)
-    found = facts(folder, name=name, trust_remote_code=trust_remote_code)
-    first = place(device, dtype, found.parameters, hardware)
-    total = sum(path.stat().st_size for path in files)
-
-    def read(placement: Placement) -> Any:
-        report(LoadProgress(LoadStage.READ, 0, total))
-        attention = None if placement.attention == "sdpa" else placement.attention
-        dtype = placement.torch_dtype
-        model = pretrained(folder, config, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
-        model.requires_grad_(False)
-        report(LoadProgress(LoadStage.READ, total, total))
-        report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
-        return model
-
-    def attempt(placement: Placement) -> tuple[Any, str]:
-        if placement.device is Device.CPU:
-            return read(placement), ""
-        try:
-            if fault := kernel_fault(placement):
-                return None, fault
-            return _compared(read(placement), placement)
-        except RuntimeError as error:  # an operator that the device lacks, or memory that it has not
-            return None, first_line(error).rstrip(".")
-
-    model, placement, notes = settle(ladder(first, device, dtype, found.parameters, hardware), attempt)
-    notes = (*notes, *product_notes(placement.device, placement.dtype))
-    parked = _own_weights(model, placement, precision)
+    size = sum(path.stat().st_size for path in files)
+    checkpoint = _Checkpoint(folder, fitting_config(folder, name, trust), trust, size, report)
+    found = inspect(folder, name=name, trust_remote_code=trust)
+    first = place(options.device, options.dtype, found.parameters, hardware)
+    rungs = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
+    model, placement, notes = _place(checkpoint, rungs, device_check)
+    mapped_weights = _own_weights(model, placement, options.precision)
     tokenizer = reading_tokenizer.result()
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
     with reading(folder / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
-        steps = steps_of(model)
-    if steps is CacheSupport.WHOLE:
-        notes = (*notes, _SLOW.format(architecture=model.config.model_type))
-        log.warning("%s: %s", name, notes[-1])
-    native, packed = _compiled(model, precision) if placement.device is Device.CPU else (None, None)
-    if precision is not Precision.EXACT and native is None and packed is None:
-        raise InvalidRequest.field(
-            "precision",
-            f"is {precision}, but {name} on {placement.device} can only be read exactly: int8 and int4 need the CPU and a C "
-            "compiler; load it with `--precision exact`, or with `--device cpu` where there is a compiler",
-        )
-    context = context_length(model, tokenizer)
-    if placement.device in FAULTY and context > LONGEST:
-        notes = (*notes, _SHORTENED.format(context=context, longest=LONGEST, device=placement.device))
-        context = LONGEST
+        steps = find_cache_support(model)
+    native, packed = _compiled(model, options.precision) if placement.device is Device.CPU else (None, None)
+    _check_precision(options.precision, name, placement, packs=native is not None or packed is not None)
+    context, context_notes = _context(model, tokenizer, placement)
     parameters = list(model.parameters())
     whole = TransformersModel(model, tokenizer)
     return BaseModel(
-        whole=lambda: whole,
+        transformers_model=lambda: whole,
         tokenizer=tokenizer,
         name=name,
         path=folder,
@@ -129,31 +97,95 @@ def load_transformers(
         end_ids=ends,
         vocabulary=vocabulary,
         text=model_text(tokenizer, vocabulary.end_ids),
-        constraints=GrammarCache(vocabulary),
-        speaker=TorchRunner(packed.model if packed is not None else model, steps),
-        notes=notes,
-        trust_remote_code=trust_remote_code,
-        precision=precision,
+        grammars=GrammarCache(vocabulary),
+        runner=TorchRunner(packed.model if packed is not None else model, steps),
+        notes=(*notes, *_cache_notes(name, model, steps), *context_notes),
+        trust_remote_code=trust,
+        precision=options.precision,
         native=native,
         packed=packed,
-        parked=parked,
-        short_matmuls=cut_long_products(placement.device) if generates_long_products(model) else None,
+        mapped_weights=mapped_weights,
+        long_product_guard=split_long_products(placement.device) if has_long_products(model) else None,
     )
 
 
-def _compared(model: Any, placement: Placement) -> tuple[Any, str]:
-    """The model, moved to its device, and how it computes otherwise there than on the CPU."""
-    from smolorad.engine.model.gradient_check import (  # it brings PEFT, which takes a second to import
-        gradient_fault,
-        lora_gradients,
-    )
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """A model folder that was checked, to be read as often as placements are tried."""
 
-    expected, gradients = trace(model, steps_of(model)), lora_gradients(model)
-    # From the CPU, in one thread: reading straight to MPS has crashed the process (transformers#48029).
-    model = model.to(placement.device)
-    with short_matmuls(placement.device):
-        fault = answer_fault(model, placement.dtype, expected) or gradient_fault(model, placement.dtype, gradients)
-    return model, fault
+    folder: Path
+    config: Any  # transformers.PretrainedConfig
+    trust_remote_code: bool
+    size: int  # bytes of its weights
+    report: LoadReport
+
+    def read(self, placement: Placement) -> Any:
+        """The model on the CPU, in the placement's number format."""
+        self.report(LoadProgress(LoadStage.READ, 0, self.size))
+        model = pretrained(
+            self.folder,
+            self.config,
+            dtype=placement.torch_dtype,
+            attention=None if placement.attention == "sdpa" else placement.attention,
+            trust_remote_code=self.trust_remote_code,
+        )
+        model.requires_grad_(False)
+        self.report(LoadProgress(LoadStage.READ, self.size, self.size))
+        self.report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
+        return model
+
+
+def _in_background(read: Callable[[Path, bool], T], folder: Path, trust_remote_code: bool) -> Future[T]:
+    """A large tokenizer takes as long to read as the weights, and no torch."""
+    executor = ThreadPoolExecutor(1)
+    future = executor.submit(read, folder, trust_remote_code)
+    executor.shutdown(wait=False)  # once it is done
+    return future
+
+
+def _place(
+    checkpoint: _Checkpoint, rungs: Iterable[Placement], device_check: MakeDeviceCheck
+) -> tuple[Any, Placement, tuple[str, ...]]:
+    """The model where it computes correctly, that placement, and notes for the user."""
+
+    def attempt(placement: Placement) -> tuple[Any, str]:
+        if placement.device is Device.CPU:
+            return checkpoint.read(placement), ""
+        try:
+            comparison = device_check()
+            if fault := comparison.kernel_fault(placement):
+                return None, fault
+            return comparison.move(checkpoint.read(placement), placement)
+        except RuntimeError as error:  # an operator that the device lacks, or too little memory on it
+            return None, first_line(error).rstrip(".")
+
+    model, placement, notes = first_that_works(rungs, attempt)
+    return model, placement, notes if placement.device is Device.CPU else (*notes, *device_check().notes(placement))
+
+
+def _check_precision(precision: Precision, name: str, placement: Placement, *, packs: bool) -> None:
+    if precision is not Precision.EXACT and not packs:
+        raise InvalidRequest.field(
+            "precision",
+            f"is {precision}, but {name} on {placement.device} can only be read exactly: int8 and int4 need the CPU and a C "
+            "compiler; load it with `--precision exact`, or with `--device cpu` where there is a compiler",
+        )
+
+
+def _context(model: Any, tokenizer: Any, placement: Placement) -> tuple[int, tuple[str, ...]]:
+    """How many tokens prompt and answer may have together, and a note where that is less than the model was made for."""
+    context = context_length(model, tokenizer)
+    if placement.device not in AFFECTED_DEVICES or context <= MAX_INNER_LENGTH:
+        return context, ()
+    return MAX_INNER_LENGTH, (_SHORTENED.format(context=context, longest=MAX_INNER_LENGTH, device=placement.device),)
+
+
+def _cache_notes(name: str, model: Any, steps: CacheSupport) -> tuple[str, ...]:
+    if steps is not CacheSupport.NONE:
+        return ()
+    note = _SLOW.format(architecture=model.config.model_type)
+    log.warning("%s: %s", name, note)
+    return (note,)
 
 
 def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None]:
@@ -161,7 +193,7 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
     compiled = library(cache_path(), torch.get_num_threads())
     if compiled is None:
         return None, None
-    if knows(model, precision):
+    if supports(model, precision):
         return NativeModel(compiled, shape_of(model), weights_of(model), precision), None
     return None, pack_linears(share(model), compiled, precision)
 
@@ -173,20 +205,20 @@ def _own_weights(model: Any, placement: Placement, precision: Precision) -> Mapp
     """
     if placement.device is not Device.CPU:
         return None  # the device has its copy
-    if precision is not Precision.EXACT and (parked := park_model(model, cache_path() / "parked")) is not None:
-        return parked
+    if precision is not Precision.EXACT and (mapped_weights := map_model(model, cache_path() / "weights")) is not None:
+        return mapped_weights
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
     return None
 
 
-def park_model(model: Any, folder: Path) -> MappedWeights | None:
+def map_model(model: Any, folder: Path) -> MappedWeights | None:
     """Moves every parameter and buffer of a model on the CPU into a file without a name below `folder`.
 
     None where the disk has no room for it, and the log says so; the model is then as it was.
     """
     tensors = list({id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}.values())
-    found = park(map(_bytes, tensors), folder)
+    found = write_to_file(map(_bytes, tensors), folder)
     if found is None:
         return None
     mapped, places = found

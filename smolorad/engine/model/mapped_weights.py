@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from smolorad.engine.runtime.buffers import take
+from smolorad.engine.runtime.buffers import allocate
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ class MappedWeights:
     def __init__(self, mapped: mmap.mmap) -> None:
         self._mapped = mapped
 
-    def rest(self) -> None:
+    def release_idle_memory(self) -> None:
         """Nobody is about to read it: its memory goes back."""
         self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def park(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, Sequence[int]] | None:
+def write_to_file(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, Sequence[int]] | None:
     """Writes tensors into a file without a name below `folder`: where it is mapped, and where in it each begins.
 
     None where the disk has no room for it, and the log says so.
@@ -51,9 +51,9 @@ def park(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, Sequence[i
         return None
 
 
-def hold(tensors: Iterable[Tensor], nbytes: int) -> tuple[mmap.mmap, Sequence[int]]:
-    """Writes tensors of together `nbytes`, ALIGNMENT for each included, into memory; returns as `park`."""
-    memory = take(nbytes, whole=True)
+def write_to_memory(tensors: Iterable[Tensor], nbytes: int) -> tuple[mmap.mmap, Sequence[int]]:
+    """Writes tensors of together `nbytes`, ALIGNMENT for each included, into memory; returns as `write_to_file`."""
+    memory = allocate(nbytes, huge_pages=True)
     return memory, _write(memory, tensors)
 
 

@@ -20,7 +20,7 @@ from smolorad.engine.runtime.errors import reading
 
 
 def meta_model(folder: Path, name: str, config: Any, *, dtype: Dtype | None = None, trust_remote_code: bool = False) -> Any:
-    """The model of a folder, checked by `facts.check`, on the meta device; its sizes are those of the weights.
+    """The model of a folder, checked by `folder.check`, on the meta device; its sizes are those of the weights.
 
     Raises Damaged, UnsupportedModel for code that asks for packages that are not here. Owners answer for code that they allow.
     """

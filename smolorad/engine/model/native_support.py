@@ -1,4 +1,4 @@
-"""Which of transformers' models the native step knows, and what it must know of one."""
+"""Which of transformers' models the native step supports, and what it must know of one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausal
 _STEADY_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 
 
-def knows(model: Any, precision: Precision = Precision.EXACT) -> bool:
+def supports(model: Any, precision: Precision = Precision.EXACT) -> bool:
     """Whether the step computes what this model computes. Of a model on the meta device: whether it will, on the CPU."""
     if type(model) not in _KNOWN or not len(model.model.layers):
         return False

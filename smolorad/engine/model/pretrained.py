@@ -18,7 +18,7 @@ from smolorad.errors import Damaged
 
 
 def fitting_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
-    """The config of a folder that `facts.check` has checked, if it fits the weights; raises UnsupportedModel, Damaged."""
+    """The config of a folder that `folder.check` has checked, if it fits the weights; raises UnsupportedModel, Damaged."""
     config = read_model_config(folder, name, trust_remote_code)
     if "auto_map" not in read_config(folder):  # owners answer for code that they allow
         meta_model(folder, name, config)

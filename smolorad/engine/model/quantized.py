@@ -42,7 +42,7 @@ _PACKED: Mapping[str, Callable[[str, str], bool]] = {
 }
 
 
-def refuse_quantised(config: Mapping[str, Any], name: str) -> None:
+def refuse_quantized(config: Mapping[str, Any], name: str) -> None:
     """Raises UnsupportedModel, which says how, where the config of the model called `name` says that it is quantised."""
     inner = config.get("text_config")
     for one in (config, inner if isinstance(inner, dict) else {}):

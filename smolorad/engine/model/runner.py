@@ -13,14 +13,14 @@ class CacheSupport(Enum):
     """The steps in which a model computes a text rightly."""
 
     CHUNKS = "any tokens after any others"
-    TOKENS = "the prompt at once, then a token at a time"
-    WHOLE = "the whole text for every token, without a cache"
+    SINGLE_TOKENS = "the prompt at once, then a token at a time"
+    NONE = "the whole text for every token, without a cache"
 
 
 class ModelRunner(Protocol):
     """A model that computes by itself, as `forward.TorchSpeaker` does."""
 
-    steps: CacheSupport
+    cache_support: CacheSupport
 
     def cache(self) -> Any | None:
         """An empty one; None where the model computes without."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from smolorad.errors import Damaged
 
-Tensors = Sequence[tuple[str, str, Sequence[int]]]  # name, number format and shape, as `facts.tensors_of` has them
+Tensors = Sequence[tuple[str, str, Sequence[int]]]  # name, number format and shape, as `folder.tensors_of` has them
 
 # Counts of layers, of which configs make lists before any module is built; no sizes of theirs, and no bounds.
 _LAYERS = re.compile(r"(?!max)(.*_)?(layer|block)s?", re.IGNORECASE)

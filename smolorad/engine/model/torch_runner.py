@@ -33,13 +33,13 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 class TorchRunner:
     """A model of transformers as generation asks it. Steps of `steps` are what it computes rightly."""
 
-    def __init__(self, model: Any, steps: CacheSupport) -> None:
+    def __init__(self, model: Any, cache_support: CacheSupport) -> None:
         self.model = model
-        self.steps = steps
+        self.cache_support = cache_support
 
     def cache(self) -> TorchKvCache | None:
         """An empty one; None where the model computes without."""
-        return TorchKvCache(self.model.config) if self.steps is not CacheSupport.WHOLE else None
+        return TorchKvCache(self.model.config) if self.cache_support is not CacheSupport.NONE else None
 
     @torch.inference_mode()
     def compute(self, ids: NDArray[np.int64], cache: KvCache | TorchKvCache | None, begin: int) -> NDArray[np.float32]:
@@ -67,14 +67,14 @@ def forward(model: Any, ids: Tensor, cache: Any | None = None, begin: int = 0, *
 
 
 @torch.inference_mode()
-def steps_of(model: Any) -> CacheSupport:
+def find_cache_support(model: Any) -> CacheSupport:
     """The largest steps whose logits are those of one forward pass without a cache."""
     ids = sample_ids(model, _TRIAL_TOKENS)
     expected = forward(model, ids, every=True)[_BEGINNING:]
     singles = [1] * _SINGLE
     for steps, sizes in (
         (CacheSupport.CHUNKS, [_BEGINNING, _TRIAL_TOKENS - _BEGINNING - _SINGLE, *singles]),
-        (CacheSupport.TOKENS, [_BEGINNING, *[1] * (_TRIAL_TOKENS - _BEGINNING)]),
+        (CacheSupport.SINGLE_TOKENS, [_BEGINNING, *[1] * (_TRIAL_TOKENS - _BEGINNING)]),
     ):
         try:
             got = _in_steps(model, ids, sizes)
@@ -85,7 +85,7 @@ def steps_of(model: Any) -> CacheSupport:
         difference = (got - expected).abs().amax(dim=1).median() / expected.abs().max()
         if float(difference) <= _TOLERANCE[model.dtype]:
             return steps
-    return CacheSupport.WHOLE
+    return CacheSupport.NONE
 
 
 def sample_ids(model: Any, tokens: int) -> Tensor:

@@ -11,7 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from smolorad.chat.encode import TRIAL
 from smolorad.engine.model.folder import CONFIG, GENERATION, read_config, read_json
-from smolorad.engine.model.quantized import refuse_quantised
+from smolorad.engine.model.quantized import refuse_quantized
 from smolorad.engine.runtime.errors import reading
 from smolorad.errors import Damaged, UnsupportedModel
 
@@ -23,12 +23,12 @@ _CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
 
 
 def read_model_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
-    """The model's config, checked before any code acts on it; `facts.check` has checked the folder.
+    """The model's config, checked before any code acts on it; `folder.check` has checked the folder.
 
     Raises UnsupportedModel, Damaged.
     """
     raw = read_config(folder)
-    refuse_quantised(raw, name)
+    refuse_quantized(raw, name)
     with reading(folder / CONFIG, "get the model again"):
         if trust_remote_code and "auto_map" in raw:
             return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
@@ -80,7 +80,7 @@ def _cleared(value: Any) -> Any:
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
-    """Its tokenizer, which was tried out; `facts.check` has checked the folder. Raises Damaged."""
+    """Its tokenizer, which was tried out; `folder.check` has checked the folder. Raises Damaged."""
     with reading(f"The tokenizer in {folder}", "get the model again"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
         # What serving asks of it.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smolorad.domain import Dtype
 from smolorad.engine.model.folder import tensors_of
-from smolorad.engine.model.mapped_weights import ALIGNMENT, MappedWeights, hold, park
+from smolorad.engine.model.mapped_weights import ALIGNMENT, MappedWeights, write_to_file, write_to_memory
 from smolorad.engine.runtime.dtypes import STORED, to_bf16, to_fp32
 from smolorad.errors import Damaged, UnsupportedModel
 
@@ -36,7 +36,7 @@ class Weights:
     """Parameters by name. Nothing that happens to the files they came from reaches them."""
 
     arrays: Mapping[str, NDArray[Any]]
-    parked: MappedWeights | None
+    mapped_weights: MappedWeights | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +50,24 @@ class _Stored:
 
 
 def read_weights(
-    files: Sequence[Path], parameters: Mapping[str, Sequence[int]], dtype: Dtype, *, parked_below: Path | None = None
+    files: Sequence[Path], parameters: Mapping[str, Sequence[int]], dtype: Dtype, *, mapped_below: Path | None = None
 ) -> Weights:
     """The parameters of these names and shapes, which the files have, in a format of KEPT.
 
-    With `parked_below`, where generation does not read them, in a file in that folder, if the disk has room. The files were
-    checked by `facts.check`. Raises Damaged where one was changed since.
+    With `mapped_below`, where generation does not read them, in a file in that folder, if the disk has room. The files were
+    checked by `folder.check`. Raises Damaged where one was changed since.
     """
     kept, stored = KEPT[dtype], _stored(files)
     pieces = [_pieces(stored[name], dtype) for name in parameters]
     sizes = [math.prod(shape) * kept.itemsize for shape in parameters.values()]
-    parked = None if parked_below is None else park(pieces, parked_below)
-    if parked is None:
+    mapped_weights = None if mapped_below is None else write_to_file(pieces, mapped_below)
+    if mapped_weights is None:
         pieces = [_pieces(stored[name], dtype) for name in parameters]
-    memory, places = parked or hold(pieces, sum(sizes) + ALIGNMENT * len(sizes))
+    memory, places = mapped_weights or write_to_memory(pieces, sum(sizes) + ALIGNMENT * len(sizes))
     arrays: dict[str, NDArray[Any]] = {}
     for (name, shape), place in zip(parameters.items(), places, strict=True):
         arrays[name] = np.frombuffer(memory, kept, math.prod(shape), place).reshape(shape)
-    return Weights(arrays, None if parked is None else MappedWeights(memory))
+    return Weights(arrays, None if mapped_weights is None else MappedWeights(memory))
 
 
 def _stored(files: Sequence[Path]) -> dict[str, _Stored]:

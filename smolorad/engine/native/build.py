@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from smolorad.engine.native.library import Format, Library
-from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.native.structs import TRAIN_STRUCTS, check_structs
+from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.errors import Damaged
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,18 @@ def library(cache: Path, threads: int) -> Library | None:
 
     None where it cannot be, and the log says why.
     """
-    return _opened(cache, "step", "decodes", lambda path: Library(path, threads))
+    return _opened(cache, "decode", "decodes", lambda path: Library(path, threads))
 
 
 def train_library(cache: Path, format: Format) -> ctypes.CDLL | None:
     """What is compiled for training in one format, FP32 or BF16, and no sooner than it is wanted; otherwise as `library`."""
-    return _opened(cache, "train", "trains", ctypes.CDLL, ("-DTRAIN_FP32",) if format is Format.FP32 else ())
+    return _opened(cache, "train", "trains", _train_library, ("-DTRAIN_FP32",) if format is Format.FP32 else ())
+
+
+def _train_library(path: str) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(path)
+    check_structs(loaded, TRAIN_STRUCTS)
+    return loaded
 
 
 def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened], more: Sequence[str] = ()) -> _Opened | None:
@@ -51,7 +58,7 @@ def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened],
     folder = cache / "native" / f"{name}-{_key(command)}"
     try:
         # With its sum compared: to open one that is cut short can end the process.
-        return kept(folder, lambda stage: _build(command, source, stage), lambda whole: opened(str(whole / _LIBRARY)))
+        return read_or_make(folder, lambda stage: _build(command, source, stage), lambda whole: opened(str(whole / _LIBRARY)))
     except (OSError, subprocess.SubprocessError, Damaged) as error:
         told = getattr(error, "stderr", None) or str(error)
         log.warning("the native %s cannot be built, so torch %s: %s", name, work, told.strip()[-500:])

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from smolorad.domain import Precision
 from smolorad.engine.native.kv_cache import KvCache
-from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, MatrixStruct, Pointer, aligned_fp32
-from smolorad.engine.native.model_shape import EMBEDDING, FINAL_NORM, HEAD, PROJECTIONS, Shape
+from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, Matrix, aligned_fp32
+from smolorad.engine.native.model_shape import EMBEDDING, FINAL_NORM, HEAD, Shape
+from smolorad.engine.native.structs import LayerStruct, LoraStruct, MatrixStruct, ModelStruct, SequenceStruct
 from smolorad.engine.runtime.buffers import BufferPool
 from smolorad.engine.runtime.dtypes import to_fp32
 
@@ -24,48 +25,11 @@ MAX_ROWS = 128  # tokens of all sequences together in one step
 ACCELERATE = sys.platform == "darwin"
 
 
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("weight", MatrixStruct * len(PROJECTIONS)),
-        ("bias", Pointer * len(PROJECTIONS)),
-        ("attention_norm", Pointer),
-        ("mlp_norm", Pointer),
-        ("q_norm", Pointer),
-        ("k_norm", Pointer),
-    )
-
-
-class _Model(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab", "format")),
-        *((name, ctypes.c_float) for name in ("eps", "rope_scale", "attention_scale")),
-        ("embedding", Pointer),
-        ("head", MatrixStruct),
-        *((name, Pointer) for name in ("final_norm", "inverse_frequencies")),
-        ("layer", ctypes.POINTER(_Layer)),
-    )
-
-
-class _Lora(ctypes.Structure):
-    _fields_ = (("a", Pointer), ("b", Pointer), ("rank", ctypes.c_int32), ("scale", ctypes.c_float))
-
-
-class _Sequence(ctypes.Structure):
-    _fields_ = (
-        ("tokens", ctypes.POINTER(ctypes.c_int32)),
-        *((name, ctypes.c_int32) for name in ("count", "position", "capacity")),
-        ("keys", ctypes.POINTER(Pointer)),
-        ("values", ctypes.POINTER(Pointer)),
-        ("lora", ctypes.POINTER(_Lora)),
-        ("every", ctypes.c_int32),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Lora:
     """An adapter as the step reads it."""
 
-    table: Any  # _Lora for each projection of each layer
+    table: Any  # LoraStruct for each projection of each layer
     projections: Mapping[str, tuple[int, int]]  # of the model that it is for
     kept: tuple[NDArray[np.float32], ...]  # what its pointers point at
 
@@ -93,10 +57,10 @@ class NativeModel:
         _check(shape, weights, precision)
         self._library = library
         self._weights = weights  # at which the pointers point
-        self._reserve = BufferPool()
+        self._pool = BufferPool()
         self._small_arrays: list[NDArray[np.float32]] = []
         self._matrices: list[Matrix] = []
-        self._layers = (_Layer * shape.layers)()
+        self._layers = (LayerStruct * shape.layers)()
         self.shape = shape
         self.dtype, self.vocabulary = weights[EMBEDDING].dtype, shape.vocabulary
         self._readable = len(weights[EMBEDDING])
@@ -109,7 +73,7 @@ class NativeModel:
         head = self._matrix(
             weights[EMBEDDING if shape.tied else HEAD], precision if precision is Precision.EXACT else Precision.INT8
         )
-        self._described = _Model(
+        self._described = ModelStruct(
             layers=shape.layers,
             hidden=shape.hidden,
             heads=shape.heads,
@@ -132,7 +96,7 @@ class NativeModel:
             raise MemoryError("no memory for the native step")
         weakref.finalize(self, library.close, self._engine)
         # From so many tokens of one sequence on, a step of their own is much cheaper; 0: never.
-        self.many = library.many(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
+        self.min_prefill_tokens = library.min_prefill_tokens(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
         self.takes_prompts = takes_prompts(library, self.dtype, precision)
 
     @property
@@ -140,18 +104,18 @@ class NativeModel:
         """Bytes that a step reads of weights."""
         return sum(matrix.nbytes for matrix in self._matrices)
 
-    def cache(self, capacity: int, sure: int = 0) -> KvCache:
+    def cache(self, capacity: int, expected_tokens: int = 0) -> KvCache:
         """Room for a sequence of `capacity` tokens, of which so many will come for sure."""
         shape = self.shape
-        return KvCache(shape.layers, shape.kv_heads, capacity, shape.head_dim, self.dtype, sure, self._reserve)
+        return KvCache(shape.layers, shape.kv_heads, capacity, shape.head_dim, self.dtype, expected_tokens, self._pool)
 
-    def rest(self) -> None:
+    def release_idle_memory(self) -> None:
         """Gives back what memory nobody uses."""
-        self._reserve.clear()
+        self._pool.clear()
 
     def lora_of(self, products: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]) -> Lora:
         """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""
-        table = (_Lora * len(self.projections))()
+        table = (LoraStruct * len(self.projections))()
         kept: list[NDArray[np.float32]] = []
         for at, (name, (out, cols)) in enumerate(self.projections.items()):
             if name in products:
@@ -160,7 +124,7 @@ class NativeModel:
                     raise ValueError(f"an adapter of {a.shape} and {b.shape} does not fit {name}, which is {(out, cols)}")
                 pair = (_copy(a), _copy(b.T))
                 kept += pair
-                table[at] = _Lora(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
+                table[at] = LoraStruct(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
         return Lora(table, self.projections, tuple(kept))
 
     def step(self, parts: Sequence[Part]) -> NDArray[np.float32]:
@@ -174,10 +138,10 @@ class NativeModel:
         for part in parts:
             self._check_part(part)
         logits = aligned_fp32(sum(len(part.tokens) if part.every else 1 for part in parts), self.vocabulary)
-        table = (_Sequence * len(parts))()
+        table = (SequenceStruct * len(parts))()
         for at, part in enumerate(parts):
             keys, values = part.cache.addresses
-            table[at] = _Sequence(
+            table[at] = SequenceStruct(
                 tokens=(ctypes.c_int32 * len(part.tokens))(*part.tokens),
                 count=len(part.tokens),
                 position=part.cache.length,
@@ -205,7 +169,7 @@ class NativeModel:
         if part.lora is not None and part.lora.projections is not self.projections:
             raise ValueError("the adapter is another model's")
 
-    def _fill(self, target: _Layer, number: int) -> None:
+    def _fill(self, target: LayerStruct, number: int) -> None:
         for at, name in enumerate(self.shape.projections(number)):
             weight = self._weights[f"{name}.weight"]
             self.projections[name] = weight.shape[0], weight.shape[1]
@@ -237,6 +201,14 @@ class NativeModel:
         return self._small(self._weights[name]) if name in self._weights else None
 
 
+@dataclass(frozen=True, slots=True)
+class NativeRunner:
+    """A model that runs natively, with an adapter or without."""
+
+    model: NativeModel
+    lora: Lora | None = None
+
+
 def _check(shape: Shape, weights: Mapping[str, NDArray[Any]], precision: Precision) -> None:
     if reason := shape.misfit({name: array.shape for name, array in weights.items()}):
         raise ValueError(f"the native step does not know such a model: {reason}")
@@ -260,7 +232,7 @@ def takes_prompts(library: Library, dtype: np.dtype[Any], precision: Precision) 
     Elsewhere torch's larger products are faster; but for packed weights it would need the exact ones.
     """
     format = FORMAT_OF[dtype]
-    fast = library.many(format) > 0 or (format is Format.FP32 and not ACCELERATE)
+    fast = library.min_prefill_tokens(format) > 0 or (format is Format.FP32 and not ACCELERATE)
     return fast or precision is not Precision.EXACT
 
 

@@ -29,17 +29,17 @@ class KvCache:
         capacity: int,
         head_dim: int,
         dtype: np.dtype[Any],
-        sure: int = 0,
-        reserve: BufferPool | None = None,
+        expected_tokens: int = 0,
+        pool: BufferPool | None = None,
     ) -> None:
-        """`sure`: so many tokens will come for sure. `reserve` is where its memory comes from, and goes when nobody has it."""
+        """`expected_tokens`: the sequence surely gets that long. Memory comes from `pool`, and returns to it when unused."""
         shape = (layers, 2, heads, capacity, head_dim)
-        self._reserve = BufferPool() if reserve is None else reserve
+        self._pool = BufferPool() if pool is None else pool
         # Pages that nobody writes cost nothing, so the whole capacity may be taken at once. Not so in large pages, as numpy's
         # own memory is: each may hold the beginning of every head.
-        memory = self._reserve.take(math.prod(shape) * dtype.itemsize, whole=2 * sure >= capacity)
+        memory = self._pool.acquire(math.prod(shape) * dtype.itemsize, huge_pages=2 * expected_tokens >= capacity)
         self.array: NDArray[Any] = np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
-        weakref.finalize(self, self._reserve.give_back, memory).atexit = False
+        weakref.finalize(self, self._pool.release, memory).atexit = False
         self.capacity = capacity
         self.length = 0
 
@@ -79,7 +79,7 @@ class KvCache:
         wanted = self.nbytes_of(tokens)
         if self.array.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
             return self
-        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens, self._reserve)
+        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens, self._pool)
         copy.begin_with(self, tokens)
         return copy
 

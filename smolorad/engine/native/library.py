@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smolorad.engine.native.structs import DECODE_STRUCTS, MatrixStruct, Pointer, check_structs
+
 GROUP = 32  # columns that share a scale in a packed matrix
-Pointer = ctypes.c_void_p
 
 
 class Format(IntEnum):
@@ -27,10 +28,6 @@ class Format(IntEnum):
 
 # numpy has no bfloat16: its 16 bits stand in an unsigned integer.
 FORMAT_OF: dict[np.dtype[Any], Format] = {np.dtype(np.float32): Format.FP32, np.dtype(np.uint16): Format.BF16}
-
-
-class MatrixStruct(ctypes.Structure):
-    _fields_ = (("values", Pointer), ("format", ctypes.c_int32), ("rows", ctypes.c_int32), ("cols", ctypes.c_int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +60,13 @@ class Library:
     """The library with its threads. Its calls come from one thread at a time."""
 
     def __init__(self, path: str, threads: int) -> None:
-        """Raises OSError where it cannot be opened, or threads cannot be had."""
+        """Raises OSError if it cannot be opened or the system refuses threads, and Internal if its structures are not ours."""
         library = ctypes.CDLL(path)
+        check_structs(library, DECODE_STRUCTS)
         self.open = _function(library.smolora_open, Pointer, Pointer, Pointer)
         self.step = _function(library.smolora_step, ctypes.c_int, Pointer, Pointer, ctypes.c_int, Pointer)
         self.close = _function(library.smolora_close, None, Pointer)
-        self._many = _function(library.smolora_many, ctypes.c_int, ctypes.c_int)
+        self._min_prefill_tokens = _function(library.smolora_min_prefill_tokens, ctypes.c_int, ctypes.c_int)
         self._packed_bytes = _function(library.smolora_packed_bytes, ctypes.c_size_t, *(ctypes.c_int,) * 3)
         self._pack = _function(library.smolora_pack, None, Pointer, Pointer, ctypes.c_int, Pointer)
         self._multiply = _function(library.smolora_multiply, None, Pointer, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)
@@ -77,12 +75,12 @@ class Library:
         self.threads = threads
         self.pool = open_pool(threads)
         if not self.pool:
-            raise OSError("no threads can be had")
+            raise OSError("the system refuses more threads")
         weakref.finalize(self, close_pool, self.pool)
 
-    def many(self, format: Format) -> int:
+    def min_prefill_tokens(self, format: Format) -> int:
         """From how many tokens on a step of one sequence takes them together, each at much less cost; 0: never."""
-        return int(self._many(format))
+        return int(self._min_prefill_tokens(format))
 
     def pack(self, weight: NDArray[Any], format: Format) -> Matrix:
         """A packed copy (INT8 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP.

@@ -1,4 +1,4 @@
-/* Threads that compute together: within a step they spin at barriers, between steps they sleep. */
+/* A pool of threads that compute a step together: within a step they spin at barriers, between steps they sleep. */
 #ifndef SMOLORA_POOL_H
 #define SMOLORA_POOL_H
 
@@ -20,7 +20,7 @@
 enum { MAX_THREADS = 64, SPINS_BEFORE_YIELD = 2000, SPINS_BEFORE_SLEEP = 20000 };
 
 typedef struct Pool Pool;
-typedef void Work(void *what, int thread);
+typedef void Work(void *context, int thread);
 
 typedef struct {
     Pool *pool;
@@ -32,13 +32,13 @@ struct Pool {
     int threads;
     Member member[MAX_THREADS];
     Work *work;
-    void *what;
+    void *context;
     atomic_int arrived, phase, epoch, ending;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
 };
 
-/* All threads meet here. */
+/* Waits until all threads are here. */
 static inline void barrier(Pool *p) {
     int phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == p->threads) {
@@ -54,8 +54,8 @@ static inline void barrier(Pool *p) {
     }
 }
 
-/* One thread's part of `n` units, in whole blocks of `block`. */
-static inline void share(const Pool *p, int thread, int n, int block, int *first, int *last) {
+/* One thread's part first..last-1 of `n` units, in whole blocks of `block`. */
+static inline void split_work(const Pool *p, int thread, int n, int block, int *first, int *last) {
     int64_t blocks = (n + block - 1) / block;
     *first = (int)(blocks * thread / p->threads) * block;
     *last = (int)(blocks * (thread + 1) / p->threads) * block;
@@ -78,7 +78,7 @@ static void *member_main(void *argument) {
         }
         seen = atomic_load(&p->epoch);
         if (atomic_load(&p->ending)) return NULL;
-        p->work(p->what, m->index);
+        p->work(p->context, m->index);
         barrier(p);
     }
 }
@@ -90,11 +90,11 @@ static void pool_start(Pool *p) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* `work(what, thread)` by every thread, the caller's being number 0; comes back when all are done. */
-static inline void pool_run(Pool *p, Work *work, void *what) {
-    p->work = work, p->what = what;
+/* Runs `work(context, thread)` on every thread, the caller's as number 0, and returns when all are done. */
+static inline void pool_run(Pool *p, Work *work, void *context) {
+    p->work = work, p->context = context;
     pool_start(p);
-    work(what, 0);
+    work(context, 0);
     barrier(p);
 }
 
@@ -105,7 +105,7 @@ static inline void pool_close(Pool *p) {
     free(p);
 }
 
-/* NULL where memory or threads cannot be had. */
+/* NULL if the system refuses memory or threads. */
 static inline Pool *pool_open(int threads) {
     Pool *p = calloc(1, sizeof *p);
     if (!p) return NULL;

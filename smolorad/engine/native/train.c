@@ -1,14 +1,25 @@
-/* What training computes, on a processor with the instructions for its numbers: called by Python, computed by torch's threads. */
-#include "attention.h"
-#include "products.h"
-#include "rows.h"
+/* Training: what Python calls, on a processor with the instructions for its numbers. Torch's threads compute it. docs/native.md
+ * draws the layouts and explains the words. */
+#include "struct_layout.h"
+#include "train_attention.h"
+#include "train_products.h"
+#include "train_rows.h"
 
-#if defined(TRAINS)
+/* What Python mirrors, with the last field of each. */
+const StructLayout *smolora_structs(void) {
+    static const StructLayout layouts[] = {
+        LAYOUT_OF(Team, wanted), LAYOUT_OF(Term, transposed), LAYOUT_OF(Product, term),    LAYOUT_OF(Loss, with_gradient),
+        LAYOUT_OF(Norm, epsilon), LAYOUT_OF(Gates, count),    LAYOUT_OF(Attention, scale), {NULL, 0, 0},
+    };
+    return layouts;
+}
 
-/* Whether the rest of this file is there. */
+#if defined(CAN_TRAIN)
+
+/* Whether this processor has the instructions, and so the library the other calls. */
 int smolora_trains(void) { return 1; }
 
-/* Some sums of products, each of which has the next of the terms. */
+/* Computes `count` sums of products; each has the next of the terms. */
 void smolora_products(const Team *team, Product *product, int count, const Term *term) {
     Products all = {product, count};
     for (int i = 0; i < count; term += product[i++].terms) product[i].term = term;
@@ -21,11 +32,11 @@ void smolora_norm(const Team *team, const Norm *norm) { team_run(team, norm->gra
 
 void smolora_gates(const Team *team, const Gates *gates) { team_run(team, gates_part, (void *)gates); }
 
-/* What a thread needs for texts of at most so many tokens, in bytes. */
-size_t smolora_attention_room(const Attention *attention, int tokens) {
-    Share share;
-    size_t most = share_out(attention, tokens, NULL, &share);
-    size_t least = share_out(attention, tokens < SHORT ? tokens : SHORT, NULL, &share);
+/* The bytes of scratch that a thread needs for texts of at most `tokens` tokens. */
+size_t smolora_attention_scratch(const Attention *attention, int tokens) {
+    Scratch scratch;
+    size_t most = divide_scratch(attention, tokens, NULL, &scratch);
+    size_t least = divide_scratch(attention, tokens < SHORT_TEXT ? tokens : SHORT_TEXT, NULL, &scratch);
     return most > least ? most : least;
 }
 

@@ -19,7 +19,7 @@ log = logging.getLogger("smolorad.engine")
 T = TypeVar("T")
 
 
-def kept(folder: Path, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
+def read_or_make(folder: Path, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
     """What `read` makes of a folder of the cache, every file of which is as it was written.
 
     Where it is not there, or `read` raises Damaged or OSError, `make` writes it anew, once, into an empty folder that takes its

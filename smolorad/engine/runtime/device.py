@@ -113,7 +113,7 @@ def default_dtype(device: Device, parameters: int, hardware: Hardware) -> Dtype:
     return Dtype.BFLOAT16 if half else Dtype.FLOAT32
 
 
-def ladder(
+def placements_to_try(
     first: Placement, device: Device | None, dtype: Dtype | None, parameters: int, hardware: Hardware
 ) -> Iterator[Placement]:
     """The first choice and what is taken, in order, where the self-test refuses it: fp32, then eager attention, then the CPU.
@@ -131,7 +131,7 @@ def ladder(
         yield Placement(Device.CPU, dtype or default_dtype(Device.CPU, parameters, hardware))
 
 
-def release(device: Device) -> None:
+def trim_memory(device: Device) -> None:
     """Gives memory that nobody holds back to the system."""
     gc.collect()
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc keeps what was freed for itself
@@ -142,7 +142,7 @@ def release(device: Device) -> None:
         torch.mps.empty_cache() if device is Device.MPS else torch.cuda.empty_cache()
 
 
-def cores(environ: Mapping[str, str] = MappingProxyType({})) -> int:
+def default_threads(environ: Mapping[str, str] = MappingProxyType({})) -> int:
     """How many threads compute at once: OMP_NUM_THREADS, or one for each core that this process may use, as torch has it."""
     if (told := environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(told) > 0:
         return int(told)

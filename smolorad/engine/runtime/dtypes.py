@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Ids = NDArray[np.int64]  # (tokens,): prompt and generated tokens
+Scores = NDArray[np.float32]  # (vocabulary,): logits, as they are processed
+
 # As safetensors names them.
 STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),

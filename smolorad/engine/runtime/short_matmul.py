@@ -21,19 +21,19 @@ from torch.library import Library
 
 from smolorad.domain import Device
 
-LONGEST = 32_704  # inner length: the most below 32,767 that keeps the parts aligned
+MAX_INNER_LENGTH = 32_704  # inner length: the most below 32,767 that keeps the parts aligned
 _ALIGNED = 64  # numbers
 _HALVES = (torch.float16, torch.bfloat16)
 # Where long products are wrong, and torch's name for the kernels there.
-FAULTY = MappingProxyType({Device.MPS: "MPS"})
+AFFECTED_DEVICES = MappingProxyType({Device.MPS: "MPS"})
 
 Kernel = Callable[..., Any]
 
 
 @contextmanager
-def short_matmuls(device: Device) -> Iterator[None]:
+def splitting_long_products(device: Device) -> Iterator[None]:
     """Inside, no kernel of a device that computes long products wrongly is asked for one, whichever thread asks."""
-    library = cut_long_products(device)
+    library = split_long_products(device)
     try:
         yield
     finally:
@@ -41,9 +41,9 @@ def short_matmuls(device: Device) -> Iterator[None]:
             library._destroy()
 
 
-def cut_long_products(device: Device) -> Library | None:
+def split_long_products(device: Device) -> Library | None:
     """The same for as long as the result is kept; None for a device without the fault."""
-    key = FAULTY.get(device)
+    key = AFFECTED_DEVICES.get(device)
     if key is None:
         return None
     library, there = Library("aten", "IMPL"), set(torch._C._dispatch_get_registrations_for_dispatch_key(key))
@@ -56,11 +56,13 @@ def cut_long_products(device: Device) -> Library | None:
     return library
 
 
-def generates_long_products(model: Any) -> bool:
+def has_long_products(model: Any) -> bool:
     """Whether a model of transformers may ask for a long product where nothing is trained: whether its layers are that wide."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     outside = {id(parameter) for module in ends if module is not None for parameter in module.parameters()}
-    return any(max(weight.shape) > LONGEST for weight in model.parameters() if weight.ndim > 1 and id(weight) not in outside)
+    return any(
+        max(weight.shape) > MAX_INNER_LENGTH for weight in model.parameters() if weight.ndim > 1 and id(weight) not in outside
+    )
 
 
 def _guarded(kernel: Any, is_long: Callable[..., bool], cut: Kernel) -> Kernel:
@@ -74,7 +76,7 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     """Of matrices or of batches of them, in parts; in fp32 where they are in half precision, so that it is rounded once."""
     multiply = torch.mm if left.ndim == 2 else torch.bmm
     inner = left.shape[-1]
-    parts = -(-inner // LONGEST)
+    parts = -(-inner // MAX_INNER_LENGTH)
     size = -(-inner // (parts * _ALIGNED)) * _ALIGNED
     total: Tensor | None = None
     for begin in range(0, inner, size):
@@ -129,7 +131,7 @@ def _linear_backward(
 
 
 def _is_long_backward(x: Tensor, grad: Tensor, weight: Tensor, *_: Any) -> bool:
-    return weight.shape[0] > LONGEST or grad.numel() > LONGEST * weight.shape[0]
+    return weight.shape[0] > MAX_INNER_LENGTH or grad.numel() > MAX_INNER_LENGTH * weight.shape[0]
 
 
 _add_matrices = _with_sum(_product)
@@ -144,16 +146,16 @@ def _kernels() -> Iterator[tuple[str, tuple[Callable[..., bool], Kernel]]]:
     What is not here (`matmul`, `einsum`, `mv`) is made of these.
     """
     for name in ("mm", "bmm"):
-        yield name, (lambda left, *_: left.shape[-1] > LONGEST, _matrices)
-        yield f"{name}.out", (lambda left, *_: left.shape[-1] > LONGEST, _into_out(_matrices))
+        yield name, (lambda left, *_: left.shape[-1] > MAX_INNER_LENGTH, _matrices)
+        yield f"{name}.out", (lambda left, *_: left.shape[-1] > MAX_INNER_LENGTH, _into_out(_matrices))
     for name, cut in _SUMS.items():
         for full, written in ((name, cut), (f"{name}.out", _into_out(cut)), (f"{name}_", _into_first(cut))):
-            yield full, (lambda added, left, *_: left.shape[-1] > LONGEST, written)
-    yield "linear", (lambda x, *_: x.shape[-1] > LONGEST, _linear)
+            yield full, (lambda added, left, *_: left.shape[-1] > MAX_INNER_LENGTH, written)
+    yield "linear", (lambda x, *_: x.shape[-1] > MAX_INNER_LENGTH, _linear)
     yield "linear_backward", (_is_long_backward, _linear_backward)
     # Attention in one kernel, and torch's own of the same arguments, made of the products above.
     attention = torch.ops.aten._scaled_dot_product_attention_math
-    yield "_scaled_dot_product_attention_math_for_mps", (lambda query, key, *_: key.shape[-2] > LONGEST, attention)
+    yield "_scaled_dot_product_attention_math_for_mps", (lambda query, key, *_: key.shape[-2] > MAX_INNER_LENGTH, attention)
 
 
 _KERNELS = MappingProxyType(dict(_kernels()))

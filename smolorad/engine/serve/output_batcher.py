@@ -1,4 +1,4 @@
-"""Text on its way out of the engine, in few pieces."""
+"""Sends generated text in few pieces."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from smolora.v1 import generation_pb2
 from smolorad.domain import TokenLogprob
 from smolorad.link.convert import to_message
 
-# A piece wakes the daemon and the client, which then take a processor from the decode step: with 2 cores a piece for each token
-# cost a tenth of the speed, and half of it where more was running. Few screens show more than 60 pieces in a second.
+# A piece wakes the daemon and the client, which then take a core from the decode step: on 2 cores a piece for each token cost a
+# tenth of the speed, and half of it where more was running. Few screens show more than 60 pieces in a second.
 INTERVAL_S = 0.016
-# Where several speak, each a little less often: there are only so many wakings that a machine has to give.
-_FOR_EACH_OTHER = 0.25
+# With several requests each sends a little less often, as every piece wakes other processes.
+_SHARE_OF_OTHERS = 0.25
 
 
 @dataclass(slots=True)
 class _Waiting:
     since: float  # when the last piece went out, on the clock
-    is_heard: bool = False  # whether one has
+    has_sent: bool = False
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
 class OutputBatcher:
-    """Sends what generations say: the first piece of each at once, later ones as soon as the last is `INTERVAL_S` old.
+    """Sends the text of requests: the first piece of each at once, later ones as soon as the last is `INTERVAL_S` old.
 
-    A quarter of that is added for each other one that speaks; and when one piece goes, all that waits goes with it.
+    A quarter of that is added for each other request; and when one piece is sent, all waiting text is sent with it.
     """
 
     def __init__(self, emit: Callable[..., None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,24 +38,24 @@ class OutputBatcher:
         self._waiting: dict[int, _Waiting] = {}
 
     def push(self, call: int, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
-        """What a generation has to say after a step, which may be nothing."""
+        """Takes the text of a step, which may be empty."""
         now = self._clock()
         if (waiting := self._waiting.get(call)) is None:
             waiting = self._waiting[call] = _Waiting(since=now)
         waiting.text += text
         waiting.logprobs += logprobs
-        if not waiting.is_heard:
+        if not waiting.has_sent:
             self._send(call, waiting)
-        elif now - waiting.since >= INTERVAL_S * (1 + _FOR_EACH_OTHER * (len(self._waiting) - 1)):
+        elif now - waiting.since >= INTERVAL_S * (1 + _SHARE_OF_OTHERS * (len(self._waiting) - 1)):
             self.flush()
 
     def flush(self) -> None:
-        """Sends all that waits, before a time in which nobody pushes."""
+        """Sends all waiting text, before a time without pushes."""
         for call, waiting in self._waiting.items():
             self._send(call, waiting)
 
     def end(self, call: int) -> None:
-        """Sends the rest of a generation, which has ended."""
+        """Sends the rest of a finished request."""
         if (waiting := self._waiting.pop(call, None)) is not None:
             self._send(call, waiting)
 
@@ -65,4 +65,4 @@ class OutputBatcher:
         if waiting.text:
             self._emit(call, text=waiting.text)
         if waiting.text or waiting.logprobs:
-            waiting.since, waiting.is_heard, waiting.text, waiting.logprobs = self._clock(), True, "", []
+            waiting.since, waiting.has_sent, waiting.text, waiting.logprobs = self._clock(), True, "", []

@@ -1,4 +1,4 @@
-"""Who goes next. Knows neither tensors nor tokens."""
+"""Round-robin scheduling of requests, and their share of the time while a training runs. Knows neither tensors nor tokens."""
 
 from __future__ import annotations
 
@@ -9,68 +9,68 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# However slow a micro-step was, the next one is not kept waiting longer than this (beyond the generations' one step each).
+# However slow a micro-step was, the next one waits no longer than this, beyond one step of each request.
 LONGEST_SLICE_S = 1.0
 
 
 class Scheduler(Generic[T]):
-    """The active generations, in a circle, and what of the time they get while a training runs.
+    """The active requests, in turn, and how much of the time they get while a training runs.
 
-    A generation is an item; the caller steps it and removes it when it has ended.
+    A request is an item; the caller makes its steps and removes it when it is finished.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._circle: deque[T] = deque()
+        self._queue: deque[T] = deque()
         self._clock = clock
         self._slice_ended: float | None = None
-        self._owed: set[T] = set()  # who has had no turn yet in this slice
+        self._waiting: set[T] = set()  # no turn yet in this slice
 
     def __len__(self) -> int:
-        return len(self._circle)
+        return len(self._queue)
 
     def __contains__(self, item: T) -> bool:
-        return item in self._circle
+        return item in self._queue
 
     def add(self, item: T) -> None:
-        """Lets a generation in; its first turn comes after everybody's who is there."""
-        self._circle.append(item)
+        """Adds a request; its first turn comes after all others'."""
+        self._queue.append(item)
 
     def remove(self, item: T) -> None:
-        """The generation has ended."""
-        self._circle.remove(item)
-        self._owed.discard(item)
+        """Removes a finished request."""
+        self._queue.remove(item)
+        self._waiting.discard(item)
 
-    def went(self, item: T) -> None:
-        """The generation had its turn in another one's company; it is then the last of the circle."""
-        self._circle.remove(item)
-        self._circle.append(item)
-        self._owed.discard(item)
+    def rotate(self, item: T) -> None:
+        """Puts a request last: it has had its turn, perhaps in another request's batch."""
+        self._queue.remove(item)
+        self._queue.append(item)
+        self._waiting.discard(item)
 
     def next(self) -> T:
-        """Whose turn it is; it is then the last of the circle."""
-        item = self._circle[0]
-        self.went(item)
+        """The request whose turn it is, which is last from then on."""
+        item = self._queue[0]
+        self.rotate(item)
         return item
 
     def all(self) -> tuple[T, ...]:
-        """The active generations, the next one first."""
-        return tuple(self._circle)
+        """The active requests, the next one first."""
+        return tuple(self._queue)
 
     def begin_training(self) -> None:
-        """A training starts now: what it uses until the first slice is its own."""
+        """A training starts now: the time until the first slice is its own."""
         self._slice_ended = self._clock()
 
     def slice(self) -> Iterator[T]:
         """Turns between two micro-steps of a training.
 
-        Everybody has one turn, so that nobody starves; more follow until as much time is spent as the training has used since
-        the last slice, so that the training keeps at least half of the time, but for the last turn.
+        Each request has one turn, so that none starves; more follow until as much time is spent as the training has used since
+        the last slice. So the training keeps at least half of the time, but for the last turn.
         """
         begun = self._clock()
         used = begun - self._slice_ended if self._slice_ended is not None else 0.0
         end = begun + min(used, LONGEST_SLICE_S)
-        self._owed = set(self._circle)
-        while self._circle and (self._owed or self._clock() < end):
+        self._waiting = set(self._queue)
+        while self._queue and (self._waiting or self._clock() < end):
             yield self.next()
-        self._owed.clear()
+        self._waiting.clear()
         self._slice_ended = self._clock()

@@ -12,7 +12,7 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
-class Detokeniser:
+class Detokenizer:
     """The text of one generation. All pieces joined equal `tokenizer.decode(ids, skip_special_tokens=True)`.
 
     Only the tokens since the last piece are decoded again, after those of the last piece itself: a decoder may treat the first
@@ -55,7 +55,7 @@ class Detokeniser:
         return text
 
 
-class Verbatim:
+class ByteDetokenizer:
     """The text of one answer of a given form: the bytes of its tokens, as the form's parser counts them, and nothing else.
 
     A decoder may drop a leading space, or tidy spaces before punctuation; what it makes of an answer need not have its form.
@@ -67,7 +67,7 @@ class Verbatim:
 
     def push(self, token_id: int) -> str:
         """The text that is certain now; empty while a character is incomplete."""
-        if self._vocabulary.guided.is_special_token(token_id):  # the end, which the form allows where it is complete
+        if self._vocabulary.ll_tokenizer.is_special_token(token_id):  # the end, which the form allows where it is complete
             return ""
         return self._decoder.decode(self._vocabulary.bytes_of(token_id))
 

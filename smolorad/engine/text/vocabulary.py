@@ -24,7 +24,7 @@ class Vocabulary:
         self.end_ids = sorted(end_ids)
 
     @functools.cached_property
-    def guided(self) -> LLTokenizer:
+    def ll_tokenizer(self) -> LLTokenizer:
         """The vocabulary as llguidance has it: a tree of bytes; about 0.3 s for 49,152 tokens, once.
 
         Raises UnsupportedModel where llguidance cannot tell which bytes a token is.
@@ -56,7 +56,7 @@ class Vocabulary:
     @functools.cached_property
     def _bytes(self) -> LLTokenizer | None:
         try:
-            return self.guided
+            return self.ll_tokenizer
         except UnsupportedModel:
             return None
 

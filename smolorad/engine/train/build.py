@@ -60,7 +60,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     """
     base, settings = run.base, run.settings
     # TRL gives the tokenizer a padding token where it has none.
-    tokenizer = copy.deepcopy(base.whole().tokenizer)
+    tokenizer = copy.deepcopy(base.transformers_model().tokenizer)
     if tokenizer.eos_token is None:
         raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
     start = _Start.of(run)

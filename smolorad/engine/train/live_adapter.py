@@ -10,8 +10,8 @@ from peft import LoraConfig
 from torch import Tensor
 
 from smolorad.domain import ChatMessage, GenerateSpec, Sampling, TrainerSettings
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.peft import adapter_of
-from smolorad.engine.adapters.registry import Adapter
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
@@ -59,6 +59,5 @@ class LiveAdapter:
     def _asked(self, adapter: Adapter | None, prompt: str) -> GenerationRequest:
         sampling = Sampling(max_tokens=self._settings.sample_max_tokens, temperature=0.0)
         asked = {"messages": (ChatMessage("user", prompt),)} if self._as_chat else {"prompt": prompt}
-        return GenerationRequest(
-            0, self._base, adapter, "", GenerateSpec(sampling=sampling, **asked), time.monotonic(), PrefixCache()
-        )
+        spec = GenerateSpec(sampling=sampling, **asked)
+        return GenerationRequest(0, self._base, spec, adapter=adapter, prefixes=PrefixCache().of(""), arrived=time.monotonic())

@@ -16,9 +16,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from smolorad.domain import Dtype, LoraSettings, Trained, TrainerSettings, check
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.runtime.device import release
+from smolorad.engine.runtime.device import trim_memory
 from smolorad.engine.runtime.errors import is_out_of_memory
-from smolorad.engine.runtime.short_matmul import short_matmuls
+from smolorad.engine.runtime.short_matmul import splitting_long_products
 from smolorad.engine.train import estimate
 from smolorad.engine.train import lora as peft_lora
 from smolorad.engine.train.build import Run, assemble
@@ -47,7 +47,7 @@ def train(command: pb.Train, call: int, base: BaseModel, host: Host, processes: 
         check(lora, "lora.")
     check(settings, "trainer.")
     shutil.rmtree(command.output_path, ignore_errors=True)
-    with _own_errors(settings), _as_it_was(base), short_matmuls(base.device):
+    with _own_errors(settings), _as_it_was(base), splitting_long_products(base.device):
         try:
             return _train(command, call, base, host, lora, settings, processes)
         finally:
@@ -109,7 +109,7 @@ def _run(trainer: HostedTrainer, saved: Saved | None) -> tuple[dict[str, Tensor]
 def _write(output: Path, tensors: dict[str, Tensor], config: LoraConfig, base: BaseModel) -> None:
     """The finished folder: PEFT's two files, and the tokenizer's."""
     peft_lora.write_adapter(output, tensors, config, base.source)
-    base.whole().tokenizer.save_pretrained(output)
+    base.transformers_model().tokenizer.save_pretrained(output)
     remove_paths(output)
 
 
@@ -144,7 +144,7 @@ def _as_it_was(base: BaseModel) -> Iterator[None]:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
             parameter.grad = None
-        release(base.device)
+        trim_memory(base.device)
 
 
 @contextmanager

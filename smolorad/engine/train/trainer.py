@@ -15,7 +15,7 @@ from trl import DPOTrainer, SFTTrainer
 
 from smolora.v1 import jobs_pb2
 from smolorad.domain import Checkpoint, Evaluation, Sample, TrainerSettings, TrainProgress
-from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.train.checkpoint import Checkpoints, RunState
 from smolorad.engine.train.held_out import HeldOut
 from smolorad.engine.train.live_adapter import LiveAdapter

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.adapters.adapter import Adapter
+
+# Returns the number of the last step, and the adapter as it is after that step.
+Snapshot = Callable[[], tuple[int, Adapter]]
 
 
 class Host(Protocol):
@@ -17,8 +20,8 @@ class Host(Protocol):
     def stopping(self, call: int) -> bool:
         """Whether the training is to checkpoint and end."""
 
-    def offer(self, call: int, snapshot: Callable[[], tuple[int, Adapter]] | None, between: str = "") -> None:
-        """Lets others have the adapter after a step, with its number, or no more; it breathes `between` these."""
+    def offer(self, call: int, snapshot: Snapshot | None, between: str = "") -> None:
+        """Lets requests have the adapter as it is after a step; None ends that. `between` says when requests are served."""
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""

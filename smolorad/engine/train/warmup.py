@@ -1,4 +1,4 @@
-"""What a training needs before its first step, and takes seconds: begun before somebody waits for it."""
+"""Imports training libraries and compiles kernels in the background, before a training asks for them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ log = logging.getLogger(__name__)
 
 
 class WarmUp:
-    """Does something once, in a thread of its own: the native step computes meanwhile, all else takes turns with it."""
+    """Does work once, in a thread of its own: the native step computes meanwhile, Python code takes turns with it."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self._given = work
+        self._work = work
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begins, if it has not begun."""
+        """Starts the work, unless it has started."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="early", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="warm-up", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
-        """Returns when it is through, if it has begun."""
+        """Waits for the end of the work, if it has started."""
         if self._thread is not None:
             self._thread.join()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
-            self._given()
-        except ImportError as error:  # who needs it will say so
+            self._work()
+        except ImportError as error:  # the training reports it
             log.warning("cannot be imported: %s", error)
 
 
-def ready_to_train(dtype: Dtype | None) -> None:
-    """Imports what a training imports, and has the kernels for a model in this dtype compiled, if it is known."""
+def prepare_training(dtype: Dtype | None) -> None:
+    """Imports what a training imports, and compiles the kernels for a model in this dtype, if it is known."""
     with gc_paused():
         import torch
 

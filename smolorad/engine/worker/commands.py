@@ -42,34 +42,34 @@ class _Wanted:
 
 def main(argv: Sequence[str]) -> None:
     """Tells that it listens, and takes commands."""
-    inbox = opened(argv)
+    inbox = open_worker_inbox(argv)
     inbox.start()
     serve(inbox)
 
 
-def opened(argv: Sequence[str]) -> Inbox:
+def open_worker_inbox(argv: Sequence[str]) -> Inbox:
     """The inbox of a process that steps back behind whoever waits for an answer."""
     os.nice(_NICE)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers too; standard error is the log
     return open_inbox(argv)
 
 
-def serve(inbox: Inbox, ahead: MergePrefetch | None = None) -> None:
-    """Takes commands until the daemon drains it; it ends with the daemon in any case. `ahead` is for a merge."""
+def serve(inbox: Inbox, prefetched: MergePrefetch | None = None) -> None:
+    """Takes commands until the daemon drains it; it ends with the daemon in any case. `prefetched` is for a merge."""
     while (command := inbox.take(block=True)) is not None and command.WhichOneof("body") != "drain":
         inbox.working()
-        _answer(command, inbox, ahead)
+        _answer(command, inbox, prefetched)
         inbox.idle()
 
 
-def _answer(command: pb.Command, inbox: Inbox, ahead: MergePrefetch | None) -> None:
+def _answer(command: pb.Command, inbox: Inbox, prefetched: MergePrefetch | None) -> None:
     report = _report_to(inbox, command.call)
     try:
         match command.WhichOneof("body"):
             case "fetch":
                 inbox.emit(command.call, fetched=_fetch(command.fetch, report))
             case "merge":
-                inbox.emit(command.call, merged=_merge(command.merge, report, ahead))
+                inbox.emit(command.call, merged=_merge(command.merge, report, prefetched))
             case "check_adapter":
                 inbox.emit(command.call, attached=_check_adapter(command.check_adapter))
             case other:
@@ -121,7 +121,7 @@ def _fetch(command: pb.Fetch, report: Report) -> pb.Fetched:
     return to_message(pb.Fetched, fetched)
 
 
-def _merge(command: pb.Merge, report: Report, ahead: MergePrefetch | None) -> pb.Merged:
+def _merge(command: pb.Merge, report: Report, prefetched: MergePrefetch | None) -> pb.Merged:
     with gc_paused():
         from smolorad.engine.worker.merge import merge
 
@@ -133,7 +133,7 @@ def _merge(command: pb.Merge, report: Report, ahead: MergePrefetch | None) -> pb
         prompts=command.prompts,
         trust_remote_code=command.trust_remote_code,
         report=report,
-        ahead=ahead,
+        prefetched=prefetched,
     )
     return to_message(pb.Merged, merged)
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
-from smolorad.engine.model.folder import check, facts, model_files
+from smolorad.engine.model.folder import check, inspect, model_files
 from smolorad.engine.worker.progress import Report
 from smolorad.errors import Damaged
 from smolorad.portable import STARTER, remove_paths
@@ -82,7 +82,7 @@ def _told(
     known: Mapping[str, str] = MappingProxyType({}),
 ) -> Fetched:
     report(PhaseProgress("read", 0, publish.size_of(folder), "bytes"))
-    return Fetched(str(folder), exactly, facts(folder, name=name, trust_remote_code=trust_remote_code, sums=known))
+    return Fetched(str(folder), exactly, inspect(folder, name=name, trust_remote_code=trust_remote_code, sums=known))
 
 
 def _copy(folder: Path, output: Path, report: Report, *, code: bool) -> None:

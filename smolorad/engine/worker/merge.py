@@ -20,9 +20,9 @@ from transformers import GenerationConfig
 from smolorad import publish
 from smolorad.domain import Device, Dtype, Merged, MergeProof, PhaseProgress
 from smolorad.engine.adapters.peft import read_config, wrap
-from smolorad.engine.model.folder import CONFIG, check, facts, model_files, tensors_of
+from smolorad.engine.model.folder import CONFIG, check, inspect, model_files, tensors_of
 from smolorad.engine.model.pretrained import fitting_config, pretrained
-from smolorad.engine.runtime.device import release
+from smolorad.engine.runtime.device import trim_memory
 from smolorad.engine.runtime.errors import refused
 from smolorad.engine.worker import merge_check
 from smolorad.engine.worker.merge_prefetch import MergePrefetch
@@ -42,13 +42,13 @@ def merge(
     prompts: Sequence[str] = (),
     trust_remote_code: bool = False,
     report: Report = no_progress,
-    ahead: MergePrefetch | None = None,
+    prefetched: MergePrefetch | None = None,
 ) -> Merged:
     """Merges a PEFT LoRA folder into its base and writes a plain Hugging Face folder, verified, to `output`.
 
     `dtype` is the number format it is saved in; None: the base's own. `prompts` are what adapter and model are compared on;
     empty: `merge_check.PROMPTS`. `report` gets the phases `read`, `verify`, `merge` and `write`; what it raises stops the work.
-    `ahead` is what is known of a base already, of this one or another.
+    `prefetched` is what is known of a base already, of this one or another.
     On failure nothing is left in `output`. Raises MergeMismatch, WrongBase, NotFinite, UnsupportedModel, Damaged, NotFound.
     """
     weights = check(base, trust_remote_code=trust_remote_code)
@@ -56,7 +56,7 @@ def merge(
     # What needs no torch is done beside what does: sums over files, flushing them, and the tokenizer.
     beside = ThreadPoolExecutor(2)
     try:
-        known = ahead if ahead is not None and ahead.holds(base) else None
+        known = prefetched if prefetched is not None and prefetched.is_current(base) else None
         looking = beside.submit(lambda: known or MergePrefetch.of(base, trust_remote_code=trust_remote_code))
         report(PhaseProgress("read", 0, 2, "folders"))
         model = _read(base, torch.float32, trust_remote_code)
@@ -90,7 +90,7 @@ def merge(
                 )
             flushed.result()
             sums = summed.result()
-            told = facts(output, trust_remote_code=trust_remote_code, sums=sums)
+            told = inspect(output, trust_remote_code=trust_remote_code, sums=sums)
     finally:
         beside.shutdown(wait=False, cancel_futures=True)
     return Merged(MergeProof(len(batches), difference, bound, agreement), told, sums)
@@ -157,7 +157,7 @@ def _write(model: Any, dtype: Dtype, base: Path, output: Path, *, code: bool) ->
             f"As {dtype} the merged model would have {broken[0]} with numbers that are not finite; "
             "merge to float32, and get the base again if it has them already."
         )
-    release(Device.CPU)  # the file gets the memory that the wider numbers had
+    trim_memory(Device.CPU)  # the file gets the memory that the wider numbers had
     model.save_pretrained(output)
     for path in model_files(base, code=code):
         if path.name != CONFIG and ".safetensors" not in path.name:

@@ -29,13 +29,13 @@ class MergePrefetch:
     def of(cls, base: Path, *, trust_remote_code: bool = False) -> Self:
         """Reads every byte of the weights once; what was published here is held against its manifest.
 
-        Raises what `facts.check`, `facts.fingerprint` and `read_tokenizer` raise.
+        Raises what `folder.check`, `folder.fingerprint` and `read_tokenizer` raise.
         """
         stamp = _stamp(base)
         fingerprint(check(base, trust_remote_code=trust_remote_code))
         return cls(base, stamp, read_tokenizer(base, trust_remote_code))
 
-    def holds(self, base: Path) -> bool:
+    def is_current(self, base: Path) -> bool:
         """Whether this is still true, and of this base."""
         return base == self.base and _stamp(base) == self.stamp
 
@@ -43,9 +43,9 @@ class MergePrefetch:
 def prefetch(base: Path) -> MergePrefetch | None:
     """As `MergePrefetch.of`, and has the code of the base's architecture imported; None where it fails: the merge says why."""
     try:
-        ahead = MergePrefetch.of(base)
+        prefetched = MergePrefetch.of(base)
         fitting_config(base, str(base))
-        return ahead
+        return prefetched
     except Exception as error:  # noqa: BLE001, libraries raise anything, and nobody has asked for this yet
         log.info("nothing is known of %s ahead of its merge: %s", base, error)
         return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from smolorad.domain import Device
 from smolorad.engine.runtime.gc import gc_paused
-from smolorad.engine.worker.commands import opened, serve
+from smolorad.engine.worker.commands import open_worker_inbox, serve
 
 if TYPE_CHECKING:
     from smolorad.engine.worker.merge_prefetch import MergePrefetch
@@ -30,14 +30,14 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--base", type=Path, help="the model folder that will be merged into")
     given, rest = parser.parse_known_args(argv)
-    inbox = opened(rest)
+    inbox = open_worker_inbox(rest)
     inbox.listen()
-    ahead = idly(lambda: _look(given.base))
+    prefetched = run_when_idle(lambda: _look(given.base))
     inbox.tell_ready()
-    serve(inbox, ahead)
+    serve(inbox, prefetched)
 
 
-def idly(work: Callable[[], T]) -> T:
+def run_when_idle(work: Callable[[], T]) -> T:
     """What it returns, worked out on idle cores alone, where the system has that; raises what it raises.
 
     In a thread of its own: Linux lets nobody but root take such a thread back to what it was, and the merge is in a hurry.
@@ -55,12 +55,12 @@ def _step_back() -> None:
 def _look(base: Path | None) -> MergePrefetch | None:
     with gc_paused():
         import smolorad.engine.worker.merge  # noqa: F401
-        from smolorad.engine.runtime.device import release
+        from smolorad.engine.runtime.device import trim_memory
         from smolorad.engine.worker.merge_prefetch import prefetch
 
-        ahead = prefetch(base) if base is not None else None
-    release(Device.CPU)  # it may wait for a while
-    return ahead
+        prefetched = prefetch(base) if base is not None else None
+    trim_memory(Device.CPU)  # it may wait for a while
+    return prefetched
 
 
 if __name__ == "__main__":

@@ -131,12 +131,24 @@ class ExpectTraining(_message.Message):
     def __init__(self) -> None: ...
 
 class AdapterFolder(_message.Message):
-    __slots__ = ("key", "path")
+    __slots__ = ("key", "path", "name", "live")
     KEY_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
     key: str
     path: str
-    def __init__(self, key: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+    name: str
+    live: LiveAdapter
+    def __init__(self, key: _Optional[str] = ..., path: _Optional[str] = ..., name: _Optional[str] = ..., live: _Optional[_Union[LiveAdapter, _Mapping]] = ...) -> None: ...
+
+class LiveAdapter(_message.Message):
+    __slots__ = ("job_id", "step")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    step: int
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
 
 class CheckAdapter(_message.Message):
     __slots__ = ("adapter_path", "base_path", "base_name", "trust_remote_code")

@@ -16,7 +16,7 @@ import pytest
 from smolorad.children.child import Child
 from smolorad.children.worker import WorkerProcesses
 from smolorad.domain import Merged, PhaseProgress
-from smolorad.engine.worker.standby import idly
+from smolorad.engine.worker.standby import run_when_idle
 from smolorad.errors import NotFound
 from tests.tiny import tiny_model
 from tests.unit.engine.worker.test_merge import make_adapter
@@ -129,10 +129,10 @@ def test_it_ends_with_the_daemon_also_while_it_imports() -> None:
 
 
 def test_work_that_is_in_nobodys_way_leaves_its_own_thread_as_it_was() -> None:
-    assert idly(lambda: 7) == 7
+    assert run_when_idle(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        idly(lambda: 1 // 0)
+        run_when_idle(lambda: 1 // 0)
     if sys.platform == "linux":
         before = os.sched_getscheduler(0)
-        assert idly(lambda: os.sched_getscheduler(0)) == os.SCHED_IDLE
+        assert run_when_idle(lambda: os.sched_getscheduler(0)) == os.SCHED_IDLE
         assert os.sched_getscheduler(0) == before

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import smolora
-from smolora import _fields, _models
+from smolora import _fields, _values
 from smolora._convert import enum_prefix, event_from, from_message, to_json
 from smolora.v1 import common_pb2, datasets_pb2, generation_pb2, jobs_pb2, models_pb2, settings_pb2, system_pb2
 from tests.unit.client import fake_daemon
@@ -36,16 +36,16 @@ def contract(name: str) -> Any:
     return next(getattr(file, name) for file in _FILES if hasattr(file, name))
 
 
-VALUES = [cls for _, cls in inspect.getmembers(_models, dataclasses.is_dataclass)]
+VALUES = [cls for _, cls in inspect.getmembers(_values, dataclasses.is_dataclass)]
 ENUMS = [
-    cls for _, cls in inspect.getmembers(_models, inspect.isclass) if issubclass(cls, enum.StrEnum) and cls is not enum.StrEnum
+    cls for _, cls in inspect.getmembers(_values, inspect.isclass) if issubclass(cls, enum.StrEnum) and cls is not enum.StrEnum
 ]
 
 
 @pytest.mark.parametrize("cls", VALUES, ids=lambda cls: cls.__name__)
 def test_a_value_has_exactly_the_fields_of_its_message(cls: Any) -> None:
     names = {field.name for field in dataclasses.fields(cls)}
-    if cls is _models.JobEvent:
+    if cls is _values.JobEvent:
         names = names - {"kind", "body"} | set(
             field.name for field in jobs_pb2.JobEvent.DESCRIPTOR.oneofs_by_name["body"].fields
         )

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import smolora
-from smolora._async import client as aio_client
+from smolora._async import calls as aio_calls
 from smolora._async import streams as aio_streams
-from smolora._sync import client as blocking_client
+from smolora._sync import calls as blocking_calls
 from smolora._sync import streams as blocking_streams
 from smolora._transport import threads
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2, training_pb2
@@ -472,7 +472,7 @@ def ended_state(ended: Any) -> str:
 async def test_a_job_stream_that_falls_silent_is_an_error(
     daemon: FakeDaemon, aio: smolora.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (aio_streams, aio_client, blocking_streams, blocking_client):
+    for module in (aio_streams, aio_calls, blocking_streams, blocking_calls):
         monkeypatch.setattr(module, "JOB_IDLE_S", 0.2)
 
     async def watch(request: Any, context: Any) -> Any:

@@ -174,7 +174,7 @@ def deep() -> str:
         ("a.json", '[{"text": "a"},\n{"text": }]', "a.json:2", "is not JSON"),
         ("a.json", '[{"text": "a"}\n{"text": "b"}]', "a.json:2", "a comma or the end of the array is missing"),
         ("a.json", '[{"text": "a"}', "a.json:1", "a comma or the end of the array is missing"),
-        ("a.json", '{"text": "a"}\n["b"]', "a.json:2", "goes on behind the end"),
+        ("a.json", '{"text": "a"}\n["b"]', "a.json:2", "has text behind the end"),
         ("a.json", '{"text": "a"}\n{"text": "b"', "a.json:2", "is not JSON: Expecting ',' delimiter at column 13"),
         ("a.json", f'[{{"text": "a"}},\n{deep()}]', "a.json:2", "is nested too deeply"),
         ("a.json", b'[\n\n{"text": "\xff"}]', "a.json:3", "is not UTF-8"),

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from smolorad.domain import Dtype
 from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker.adapter_check import check_adapter
 from smolorad.engine.worker.merge import merge
@@ -23,7 +22,7 @@ from smolorad.portable import Source
 from smolorad.publish import MANIFEST, publish
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, make_adapter, spec
+from tests.unit.engine.kit import begin, finish, load, make_adapter, spec
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 

@@ -14,18 +14,17 @@ from hypothesis import given
 from smolora.common.paths import cache_path
 from smolorad import publish
 from smolorad.domain import Dtype, Precision
-from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
+from smolorad.engine.model.blueprint import BLUEPRINT
 from smolorad.engine.native.build import library
-from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker import starter
 from smolorad.engine.worker.starter import ensure_starter
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.powerless import powerless
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, spec
+from tests.unit.engine.kit import begin, finish, load, spec
 
 Spoil = Callable[[Path], object]
 
@@ -68,7 +67,7 @@ def test_any_file_of_a_blueprint(tmp_path: Path) -> None:
         with copied(whole, made) as copy:
             mutation.apply(copy)
             base = light(folder)
-            assert base.speaker is None, "it was loaded the slow way"
+            assert base.runner is None, "it was loaded the slow way"
             assert said(base) == expected
             assert publish.verify(made)["files"] == about
         assert list(made.parent.iterdir()) == []
@@ -87,13 +86,13 @@ def as_link(path: Path) -> None:
 
 
 def other_layers(path: Path) -> None:
-    text = (path / blueprint_cache.BLUEPRINT).read_text()
-    (path / blueprint_cache.BLUEPRINT).write_text(text.replace('"layers":2', '"layers":7'))
+    text = (path / BLUEPRINT).read_text()
+    (path / BLUEPRINT).write_text(text.replace('"layers":2', '"layers":7'))
 
 
 def with_sums(path: Path) -> None:
     """It parses, and its manifest agrees."""
-    (path / blueprint_cache.BLUEPRINT).write_text('{"architecture":1}')
+    (path / BLUEPRINT).write_text('{"architecture":1}')
     (path / publish.MANIFEST).unlink()
     stage = path.with_name("stage")
     path.rename(stage)
@@ -110,7 +109,7 @@ SPOILS: list[Spoil] = [
     lambda path: [one.unlink() for one in path.iterdir()],
     lambda path: as_file(path.parent),
     lambda path: (path / publish.MANIFEST).write_text("{}"),
-    lambda path: (path / blueprint_cache.BLUEPRINT).chmod(0),
+    lambda path: (path / BLUEPRINT).chmod(0),
 ]
 
 
@@ -121,7 +120,7 @@ def test_whatever_is_wrong_with_a_folder(spoil: Spoil, tmp_path: Path) -> None:
     (made,) = (cache_path() / "blueprints").iterdir()
     spoil(made)
     base = light(folder)
-    assert (base.speaker, said(base)) == (None, expected)
+    assert (base.runner, said(base)) == (None, expected)
     assert [path.name for path in made.parent.iterdir()] == [made.name]
     publish.verify(made)
 
@@ -131,7 +130,7 @@ def test_a_blueprint_that_is_damaged_after_it_was_read(tmp_path: Path) -> None:
     base = light(folder)
     (made,) = (cache_path() / "blueprints").iterdir()
     (made / "config.json").write_text("{")
-    assert base.whole().model.config.num_hidden_layers == 2
+    assert base.transformers_model().model.config.num_hidden_layers == 2
 
 
 def test_caches_that_cannot_be_written_leave_the_slow_way(tmp_path: Path) -> None:
@@ -139,15 +138,15 @@ def test_caches_that_cannot_be_written_leave_the_slow_way(tmp_path: Path) -> Non
     shutil.rmtree(cache_path())
     cache_path().write_text("a file")
     base = load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=Hardware(cpu_bfloat16=True))
-    assert base.speaker is not None
+    assert base.runner is not None
     assert said(base)
 
 
 def test_a_place_for_parked_weights_that_is_a_file(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", hidden_size=64)
     expected = said(light(folder, Precision.INT8))
-    shutil.rmtree(cache_path() / "parked")
-    (cache_path() / "parked").write_text("a file")
+    shutil.rmtree(cache_path() / "weights")
+    (cache_path() / "weights").write_text("a file")
     assert said(light(folder, Precision.INT8)) == expected
 
 
@@ -205,7 +204,7 @@ def test_any_folder(tmp_path: Path) -> None:
     def read(whole: Path) -> bytes:
         return (whole / "a.json").read_bytes() + (whole / "b.txt").read_bytes()
 
-    expected = kept(folder, make, read)
+    expected = read_or_make(folder, make, read)
     shutil.copytree(folder, whole)
 
     @damage(100)
@@ -213,7 +212,7 @@ def test_any_folder(tmp_path: Path) -> None:
     def run(mutation: Mutation) -> None:
         with copied(whole, folder) as copy:
             mutation.apply(copy)
-            assert kept(folder, make, read) == expected
+            assert read_or_make(folder, make, read) == expected
 
     run()
 
@@ -221,7 +220,7 @@ def test_any_folder(tmp_path: Path) -> None:
 RACES = """
 import sys
 from pathlib import Path
-from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.runtime.cache_folder import read_or_make
 
 def make(stage):
     for name in "abcde":
@@ -232,7 +231,7 @@ def read(whole):
 
 sys.stdin.read(1)
 for number in range(200):
-    assert kept(Path(sys.argv[1], str(number), "thing"), make, read) == "abcde"
+    assert read_or_make(Path(sys.argv[1], str(number), "thing"), make, read) == "abcde"
 """
 
 
@@ -258,7 +257,7 @@ def test_folders_that_changed_places(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "things" / "ours", tmp_path / "things" / "theirs"
 
     def thing(folder: Path) -> str:
-        return kept(
+        return read_or_make(
             folder, lambda stage: (stage / "a").write_text(folder.name) and None, lambda whole: (whole / "a").read_text()
         )
 
@@ -286,12 +285,13 @@ def test_what_cannot_be_made_leaves_what_was_there(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "a").write_text("damaged")
     with pytest.raises(OSError, match="no disk"):
-        kept(folder, fail, lambda whole: whole)
+        read_or_make(folder, fail, lambda whole: whole)
     assert [path.name for path in folder.parent.iterdir()] == ["thing"]
     assert (
-        kept(folder, lambda stage: (stage / "a").write_text("new") and None, lambda whole: (whole / "a").read_text()) == "new"
+        read_or_make(folder, lambda stage: (stage / "a").write_text("new") and None, lambda whole: (whole / "a").read_text())
+        == "new"
     )
-    assert kept(folder, fail, lambda whole: (whole / "a").read_text()) == "new"
+    assert read_or_make(folder, fail, lambda whole: (whole / "a").read_text()) == "new"
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "a.txt"])
@@ -299,7 +299,7 @@ def test_a_folder_of_the_cache_whose_files_may_not_be_read_is_made_again(tmp_pat
     script = """
 import sys
 from pathlib import Path
-from smolorad.engine.runtime.cache_folder import kept
+from smolorad.engine.runtime.cache_folder import read_or_make
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 made = []
@@ -309,7 +309,7 @@ def make(stage):
     (stage / "a.txt").write_text("whole")
 
 for _ in range(3):
-    assert kept(folder, make, lambda found: (found / "a.txt").read_text()) == "whole"
+    assert read_or_make(folder, make, lambda found: (found / "a.txt").read_text()) == "whole"
     (folder / name).chmod(0)
 assert len(made) == 3, made
 """

@@ -17,7 +17,6 @@ from transformers import GPT2Tokenizer, GPTNeoConfig, GPTNeoForCausalLM, LlamaCo
 from smolorad import publish
 from smolorad.corpus.tokenizer import ModelText
 from smolorad.domain import Dtype
-from smolorad.engine.model.load import load
 from smolorad.engine.model.size_check import Stored, check_fit, left_out
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker.adapter_check import check_adapter
@@ -26,7 +25,7 @@ from smolorad.engine.worker.merge_prefetch import prefetch
 from smolorad.errors import Damaged, UnsupportedModel
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, make_adapter, plain_model, spec
+from tests.unit.engine.kit import begin, finish, load, make_adapter, plain_model, spec
 
 CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 

@@ -12,12 +12,29 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
-from smolorad.engine.adapters.registry import Adapter
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
-from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
+from smolorad.engine.model.base_model import BaseModel, LoadReport
+from smolorad.engine.model.load import load as load_model
+from smolorad.engine.model.load import no_report
+from smolorad.engine.model.load_options import LoadOptions
+from smolorad.engine.runtime.device import Hardware
 from tests.tiny import CORPUS
+
+
+def load(
+    folder: Path,
+    name: str = "tiny",
+    *,
+    hardware: Hardware | None = None,
+    threads: int | None = None,
+    report: LoadReport = no_report,
+    **options: Any,
+) -> BaseModel:
+    """The model of a folder as the engine loads it, with these `LoadOptions`."""
+    return load_model(folder, name, LoadOptions(**options), compare_with_cpu, hardware=hardware, threads=threads, report=report)
 
 
 def fp32_base(folder: Path, name: str = "tiny") -> BaseModel:
@@ -55,7 +72,15 @@ def begin(
     prefixes: PrefixCache | None = None,
 ) -> GenerationRequest:
     """An answer that has not made a step; it remembers nothing of others unless `prefixes` are given."""
-    return GenerationRequest(1, base, adapter, key, request, time.monotonic(), PrefixCache() if prefixes is None else prefixes)
+    return GenerationRequest(
+        1,
+        base,
+        request,
+        adapter=adapter,
+        adapter_name=key,
+        prefixes=(PrefixCache() if prefixes is None else prefixes).of(key),
+        arrived=time.monotonic(),
+    )
 
 
 def finish(answer: GenerationRequest) -> tuple[str, GenerateOutcome]:

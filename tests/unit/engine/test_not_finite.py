@@ -13,11 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from smolorad.domain import Device, Dtype, LoraSettings, Precision, TrainerSettings
 from smolorad.engine.adapters.registry import AdapterRegistry
-from smolorad.engine.model.load import load
 from smolorad.engine.worker.merge import merge
 from smolorad.errors import NotFinite
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, make_adapter, spec
+from tests.unit.engine.kit import begin, finish, load, make_adapter, spec
 from tests.unit.engine.train.train_kit import Job, read_base, write_dataset
 
 BAD = [math.nan, math.inf, -math.inf]

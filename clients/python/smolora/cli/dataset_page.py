@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora.cli.dataset_report import facts, place
 from smolora.cli.output import number, plural
 

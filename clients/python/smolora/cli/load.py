@@ -1,4 +1,4 @@
-"""`smolora-client load`: makes a model resident."""
+"""`smolora-client load`: loads a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from smolora._models import Device, Dtype, Precision
+from smolora._values import Device, Dtype, Precision
 from smolora.cli.flags import duration
 from smolora.cli.output import Output
 from smolora.cli.progress import Progress, describe_loading
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=[precision.value for precision in Precision],
         help="how generation reads its weights: int8 and int4 are faster; by default the daemon's setting",
     )
-    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long it stays when nobody asks: 10m, 2h, -1")
+    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long it stays loaded unused: 10m, 2h, -1")
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from smolora._models import Dtype
+from smolora._values import Dtype
 from smolora.cli.models import show
 from smolora.cli.output import Output
 from smolora.cli.watch import follow

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smolora import _models as values
+from smolora import _values as values
 from smolora._fields import PREPARE
 from smolora.cli.dataset_report import show, speed
 from smolora.cli.flags import add_flags, given

@@ -1,4 +1,4 @@
-"""`smolora-client unload`: gives the resident model's memory back."""
+"""`smolora-client unload`: gives the loaded model's memory back."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smolorad.domain import ResponseFormat
-from smolorad.engine.generate.logits_processors import Ids, Scores
+from smolorad.engine.runtime.dtypes import Ids, Scores
 from smolorad.engine.text.grammar.json_schema import prepare
 from smolorad.engine.text.grammar.patterns import NotGuaranteed, translate
 from smolorad.engine.text.vocabulary import Vocabulary
@@ -43,7 +43,7 @@ class Grammar:
     """The form of one answer, and how far the answer has come in it."""
 
     def __init__(self, matcher: LLMatcher, vocabulary_size: int, anew: Callable[[], LLMatcher]) -> None:
-        """Use `GrammarCache.of`, which makes the matcher; `anew` makes another one, which shares nothing with it."""
+        """Use `GrammarCache.get`, which makes the matcher; `anew` makes another one, which shares nothing with it."""
         self._matcher = matcher
         self._size = vocabulary_size
         self._anew = anew
@@ -97,8 +97,8 @@ class GrammarCache:
         self._limit = limit
         self._compiled: OrderedDict[ResponseFormat, LLMatcher] = OrderedDict()
 
-    def of(self, wanted: ResponseFormat) -> Grammar:
-        """A constraint for one answer.
+    def get(self, wanted: ResponseFormat) -> Grammar:
+        """A grammar for one request.
 
         Raises InvalidRequest for a form that is malformed, that nothing can fulfil, or that cannot be guaranteed;
         UnsupportedModel where the tokenizer is of an unknown kind.
@@ -106,7 +106,7 @@ class GrammarCache:
         if wanted not in self._compiled:
             self._keep(wanted)
         self._compiled.move_to_end(wanted)
-        size = self._vocabulary.guided.vocab_size
+        size = self._vocabulary.ll_tokenizer.vocab_size
         return Grammar(self._compiled[wanted].deep_copy(), size, lambda: self._keep(wanted).deep_copy())
 
     def _keep(self, wanted: ResponseFormat) -> LLMatcher:
@@ -116,9 +116,9 @@ class GrammarCache:
         return matcher
 
     def _compile(self, wanted: ResponseFormat) -> LLMatcher:
-        from llguidance import LLMatcher, LLParserLimits  # see Vocabulary.guided
+        from llguidance import LLMatcher, LLParserLimits  # see Vocabulary.ll_tokenizer
 
-        tokenizer = self._vocabulary.guided
+        tokenizer = self._vocabulary.ll_tokenizer
         limits = LLParserLimits(
             max_lexer_states=_LEXER_STATES,
             max_items_in_row=_ITEMS,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,24 +19,25 @@ from torch import Tensor
 from smolora.common.paths import cache_path
 from smolorad.engine.native.build import train_library
 from smolorad.engine.native.library import Format
+from smolorad.engine.native.structs import (
+    AttentionStruct,
+    GatesStruct,
+    LossStruct,
+    NormStruct,
+    ProductStruct,
+    TeamStruct,
+    TermStruct,
+)
 from smolorad.engine.train.fast.batching import Segments
 
 log = logging.getLogger(__name__)
 
-# The structures of products.h, rows.h and attention.h.
-_TERM, _PRODUCT = struct.Struct("@PPqqii"), struct.Struct("@PPPqqqiiiiP")
-_LOSS, _NORM, _GATES = struct.Struct("@PPPqiii"), struct.Struct("@PPPPPPiif"), struct.Struct("@PPPPPPq")
-_ATTENTION = struct.Struct("@PPPPPPPPPPPPPqqiiiif")
 _FORMATS = {torch.float32: Format.FP32, torch.bfloat16: Format.BF16}
 _PANEL = 32  # columns
 _LINE_BYTES = 64
 _CALLS = ("products", "loss", "norm", "gates", "attention")
 
 Term = tuple[Tensor, Tensor]  # (rows, depth) and (depth, columns)
-
-
-class _Team(ctypes.Structure):
-    _fields_ = (*((name, ctypes.c_void_p) for name in ("parallel", "thread", "threads")), ("wanted", ctypes.c_uint))
 
 
 class Kernels:
@@ -51,14 +51,14 @@ class Kernels:
         self.dtype = dtype
         torch_library = ctypes.CDLL(torch._C.__file__)
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-        self._team = _Team(*(ctypes.cast(torch_library[name], ctypes.c_void_p) for name in names))
+        self._team = TeamStruct(*(ctypes.cast(torch_library[name], ctypes.c_void_p) for name in names))
         self._team_address = ctypes.addressof(self._team)
         self._loaded = {name: getattr(loaded, f"smolora_{name}") for name in _CALLS}
         for call in self._loaded.values():
-            call.restype, call.argtypes = None, (ctypes.c_void_p, ctypes.c_char_p)
-        self._loaded["products"].argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
-        self._attention_room = loaded.smolora_attention_room
-        self._attention_room.restype, self._attention_room.argtypes = ctypes.c_size_t, (ctypes.c_char_p, ctypes.c_int)
+            call.restype, call.argtypes = None, (ctypes.c_void_p, ctypes.c_void_p)
+        self._loaded["products"].argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        self._attention_scratch = loaded.smolora_attention_scratch
+        self._attention_scratch.restype, self._attention_scratch.argtypes = ctypes.c_size_t, (ctypes.c_void_p, ctypes.c_int)
 
     def multiplies(self, terms: Sequence[Term], added: Tensor | None) -> bool:
         """Whether `products` takes a sum of these terms; torch computes, or refuses, the others."""
@@ -98,7 +98,9 @@ class Kernels:
 
         A factor's columns lie close together; or a second factor's rows, which then have an even number of numbers in bf16.
         """
-        products, factors, kept = [], [], []
+        products: list[ProductStruct] = []
+        factors: list[TermStruct] = []
+        kept = []
         for out, some, more in zip(outs, terms, added, strict=True):
             (x, w), *_ = some
             rows, columns = x.shape[0], w.shape[-1]
@@ -110,13 +112,14 @@ class Kernels:
             kept.append(partial)
             start, step = (0, 0) if more is None else (more.data_ptr(), more.stride(0) if more.ndim == 2 else 0)
             strides = (out.stride(0), step, partial.stride(0))
-            what = (rows, columns, _FORMATS[out.dtype], len(some), 0)
-            products.append(_PRODUCT.pack(out.data_ptr(), start, partial.data_ptr(), *strides, *what))
+            what = (rows, columns, _FORMATS[out.dtype], len(some))
+            products.append(ProductStruct(out.data_ptr(), start, partial.data_ptr(), *strides, *what))
             for x, w in some:
-                turned = w.stride(1) != 1
-                steps = (x.stride(0), w.stride(1 if turned else 0))
-                factors.append(_TERM.pack(x.data_ptr(), w.data_ptr(), *steps, w.shape[0], turned))
-        self._run("products", b"".join(products), len(products), b"".join(factors))
+                transposed = w.stride(1) != 1
+                steps = (x.stride(0), w.stride(1 if transposed else 0))
+                factors.append(TermStruct(x.data_ptr(), w.data_ptr(), *steps, w.shape[0], transposed))
+        table, terms_table = (ProductStruct * len(products))(*products), (TermStruct * len(factors))(*factors)
+        self._run("products", table, len(products), terms_table)
 
     def loss(self, logits: Tensor, targets: Tensor, *, back: bool) -> Tensor:
         """Cross entropy of `logits` (rows, vocabulary), each row contiguous, and `targets` (rows,): (rows,) in fp32.
@@ -131,7 +134,7 @@ class Kernels:
             _need(0 <= least <= most < logits.shape[1], f"targets from {least} to {most}")
         losses = torch.empty(len(logits))
         pointers = (tensor.data_ptr() for tensor in (logits, targets, losses))
-        self._run("loss", _LOSS.pack(*pointers, logits.stride(0), *logits.shape, back))
+        self._run("loss", ctypes.byref(LossStruct(*pointers, logits.stride(0), *logits.shape, back)))
         return losses
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -140,7 +143,7 @@ class Kernels:
         self._need_plain(x, weight)
         out, scale = torch.empty_like(x), torch.empty(len(x))
         pointers = (x.data_ptr(), weight.data_ptr(), 0, 0, scale.data_ptr(), out.data_ptr())
-        self._run("norm", _NORM.pack(*pointers, *x.shape, epsilon))
+        self._run("norm", ctypes.byref(NormStruct(*pointers, *x.shape, epsilon)))
         return out, scale
 
     def norm_back(self, grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, added: Tensor | None = None) -> Tensor:
@@ -152,7 +155,7 @@ class Kernels:
         out = torch.empty_like(x)
         more = 0 if added is None else added.data_ptr()
         pointers = (x.data_ptr(), weight.data_ptr(), grad.data_ptr(), more, scale.data_ptr(), out.data_ptr())
-        self._run("norm", _NORM.pack(*pointers, *x.shape, 0.0))
+        self._run("norm", ctypes.byref(NormStruct(*pointers, *x.shape, 0.0)))
         return out
 
     def gates(self, gate: Tensor, up: Tensor) -> Tensor:
@@ -160,7 +163,7 @@ class Kernels:
         _need(gate.shape == up.shape, "gates of another shape")
         self._need_plain(gate, up)
         out = torch.empty_like(gate)
-        self._run("gates", _GATES.pack(gate.data_ptr(), up.data_ptr(), 0, out.data_ptr(), 0, 0, gate.numel()))
+        self._run("gates", ctypes.byref(GatesStruct(gate.data_ptr(), up.data_ptr(), 0, out.data_ptr(), 0, 0, gate.numel())))
         return out
 
     def gates_back(self, grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,7 +172,7 @@ class Kernels:
         self._need_plain(gate, up, grad)
         outs = torch.empty_like(gate), torch.empty_like(up)
         pointers = [tensor.data_ptr() for tensor in (gate, up, grad)]
-        self._run("gates", _GATES.pack(*pointers, 0, *(out.data_ptr() for out in outs), gate.numel()))
+        self._run("gates", ctypes.byref(GatesStruct(*pointers, 0, *(out.data_ptr() for out in outs), gate.numel())))
         return outs
 
     def attention(
@@ -201,10 +204,11 @@ class Kernels:
         pointers += [segments.starts.data_ptr(), back.data_ptr()]
         stride = angles[0].stride(0) if angles else 0
         shape = (texts, heads, given[1].shape[1], width, scale)
-        room_bytes = self._attention_room(_ATTENTION.pack(*pointers, 0, stride, 0, *shape), segments.longest)
-        room = torch.empty(room_bytes * torch.get_num_threads() + _LINE_BYTES, dtype=torch.uint8)
-        begin = room.data_ptr() + -room.data_ptr() % _LINE_BYTES
-        self._run("attention", _ATTENTION.pack(*pointers, begin, stride, room_bytes, *shape))
+        call = AttentionStruct(*pointers, 0, stride, 0, *shape)
+        call.scratch_bytes = self._attention_scratch(ctypes.byref(call), segments.longest)
+        scratch = torch.empty(call.scratch_bytes * torch.get_num_threads() + _LINE_BYTES, dtype=torch.uint8)
+        call.scratch = scratch.data_ptr() + -scratch.data_ptr() % _LINE_BYTES
+        self._run("attention", ctypes.byref(call))
 
     def _need_plain(self, *tensors: Tensor) -> None:
         _need(self._knows(*tensors) and all(tensor.is_contiguous() for tensor in tensors), "a tensor that is not plain")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smolorad.engine.runtime.short_matmul import LONGEST
+from smolorad.engine.runtime.short_matmul import MAX_INNER_LENGTH
 from smolorad.engine.train.fast.kernels import kernels
 from smolorad.engine.train.fast.matmul import Sum, compute
 
@@ -71,12 +71,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
 def _back(logits: Tensor, weight: Tensor, *, whole: bool) -> Sum:
     """The gradient of the hidden states, as a sum of products over parts of the vocabulary.
 
-    Torch's product over a whole one is wrong on M1 and M2 (pytorch#177116); `short_matmuls` cuts whatever else is long there.
+    Torch's product over a whole one is wrong on M1 and M2 (pytorch#177116); `splitting_long_products` splits the others.
     """
     if whole:
         return Sum([(logits, weight)])
-    parts = range(0, len(weight), LONGEST)
-    return Sum([(logits[:, begin : begin + LONGEST], weight[begin : begin + LONGEST]) for begin in parts])
+    parts = range(0, len(weight), MAX_INNER_LENGTH)
+    return Sum([(logits[:, begin : begin + MAX_INNER_LENGTH], weight[begin : begin + MAX_INNER_LENGTH]) for begin in parts])
 
 
 def _losses(logits: Tensor, targets: Tensor, p: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.folder import CONFIG, WEIGHTS
-from smolorad.engine.adapters.registry import Adapter, AdapterRegistry
+from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.worker.adapter_check import check_adapter
 from smolorad.engine.worker.merge import merge

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from smolorad.engine.generate import prompt_lookup
-from smolorad.engine.generate.prompt_lookup import Lookup, Pace
+from smolorad.engine.generate.prompt_lookup import PromptLookup
+from smolorad.engine.generate.token_rate import TokenRate
 from smolorad.engine.model.base_model import BaseModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, spec
@@ -24,9 +25,9 @@ class Clock:
         return self.now
 
 
-def eager(clock: Clock) -> Lookup:
+def eager(clock: Clock) -> PromptLookup:
     """One that has measured plain steps of a second each."""
-    guesses = Lookup(clock)
+    guesses = PromptLookup(clock)
     for _ in range(6):
         clock.now += 1.0
         guesses.stepped(0, 1)
@@ -44,7 +45,7 @@ def test_what_followed_last_time_is_guessed() -> None:
 
 
 def test_plain_steps_are_measured_first() -> None:
-    assert Lookup(Clock()).guess(np.array([1, 2, 3, 1, 2, 3])) == []
+    assert PromptLookup(Clock()).guess(np.array([1, 2, 3, 1, 2, 3])) == []
 
 
 @pytest.mark.parametrize(("seconds", "kept", "goes_on"), [(1.3, 3, True), (1.3, 1, False), (4.0, 3, False)])
@@ -70,7 +71,7 @@ def test_after_a_pause_it_is_tried_again() -> None:
     assert guesses.guess(np.array([1, 2, 3, 1, 2, 3])) != []
 
 
-def run(guesses: Lookup, clock: Clock, steps: int, *, kept: int) -> int:
+def run(guesses: PromptLookup, clock: Clock, steps: int, *, kept: int) -> int:
     """Steps in a text that repeats all the time, where a guessed step takes twice as long; how many were guessed."""
     guessed = 0
     for _ in range(steps):
@@ -100,7 +101,7 @@ def test_where_guesses_have_become_right_they_go_on() -> None:
 
 
 def test_a_pace_follows_what_is_new() -> None:
-    pace = Pace()
+    pace = TokenRate()
     for _ in range(50):
         pace.add(1.0)
     for _ in range(50):
@@ -116,16 +117,16 @@ def base(tmp_path: Path) -> BaseModel:
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_with_guesses_the_answer_is_the_same(base: BaseModel, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = spec(REPEATING, max_tokens=120, temperature=temperature, seed=4)
-    monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: [])
+    monkeypatch.setattr(PromptLookup, "guess", lambda self, ids, most=4: [])
     text, plain = finish(begin(base, asked))
 
-    def prebuild(self: Lookup, ids: NDArray[np.int64], most: int = 4) -> list[int]:
+    def prebuild(self: PromptLookup, ids: NDArray[np.int64], most: int = 4) -> list[int]:
         """What will come, but for every seventh token."""
         made = len(ids) - plain.usage.prompt_tokens
         coming = plain.token_ids[made : made + min(most, 4)]
         return [token + (made + at) % 7 // 6 for at, token in enumerate(coming)]
 
-    monkeypatch.setattr(Lookup, "guess", prebuild)
+    monkeypatch.setattr(PromptLookup, "guess", prebuild)
     answer = begin(base, asked)
     told, steps = "", 0
     while answer.outcome is None:
@@ -137,7 +138,7 @@ def test_with_guesses_the_answer_is_the_same(base: BaseModel, temperature: float
 
 
 def test_an_end_within_the_guesses_ends_the_answer(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: prompt_lookup._continuation(ids, min(most, 4)))
+    monkeypatch.setattr(PromptLookup, "guess", lambda self, ids, most=4: prompt_lookup._continuation(ids, min(most, 4)))
     whole, outcome = finish(begin(base, spec(REPEATING, max_tokens=60)))
     stop = whole[20:23]
     text = finish(begin(base, spec(REPEATING, max_tokens=60, stop=(stop,))))[0]
@@ -147,8 +148,8 @@ def test_an_end_within_the_guesses_ends_the_answer(base: BaseModel, monkeypatch:
 
 
 def test_in_company_nothing_is_guessed(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lookup, "guess", lambda self, ids, most=4: [7] * min(most, 4))
+    monkeypatch.setattr(PromptLookup, "guess", lambda self, ids, most=4: [7] * min(most, 4))
     answer = begin(base, spec(REPEATING, max_tokens=60))
     while not answer.tokens:
         answer.step()
-    assert len(answer.part(100).tokens) == 1
+    assert len(answer.next_tokens(100).tokens) == 1

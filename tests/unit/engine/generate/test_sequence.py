@@ -16,13 +16,12 @@ from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate import sequence
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.library import Library
 from smolorad.errors import NotFinite
 from tests.tiny import ARCHITECTURES, OTHER_ARCHITECTURES, tiny_model
-from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
+from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, load, make_adapter, plain_model, spec
 
 PROMPTS = ("A", "The quick brown fox", "Да, и ещё немного. 日本語も少し 🙂", "one two three " * 20)
 # Few, for fp32 is slow; the whole job's test has twenty, through the daemon.
@@ -82,7 +81,7 @@ def test_prompt_in_chunks_changes_nothing(llama: BaseModel, monkeypatch: pytest.
 def test_who_computes_a_long_prompt(
     precision: Precision, many: int, accelerate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Library, "many", lambda self, format: many)  # whatever this machine has
+    monkeypatch.setattr(Library, "min_prefill_tokens", lambda self, format: many)  # whatever this machine has
     monkeypatch.setattr(decoder, "ACCELERATE", accelerate)
     folder = tiny_model(tmp_path, hidden_size=64)
     base = load(folder, "tiny", device=Device.CPU, dtype=Dtype.FLOAT32, precision=precision)

@@ -61,12 +61,12 @@ def test_training_a_view_and_attaching_adapters_leave_the_base_as_it_was(llama_f
     assert finish(begin(base, spec("The quick", max_tokens=10)))[1].token_ids == answer
     shared = set(before)
     for adapter in attached:
-        own = [p for n, p in adapter.speaker.model.named_parameters() if "lora_" not in n]
+        own = [p for n, p in adapter.runner.model.named_parameters() if "lora_" not in n]
         assert {p.data_ptr() for p in own} <= shared
 
 
 def test_what_others_are_told(llama: BaseModel) -> None:
-    told = llama.resident(1.5)
+    told = llama.describe(1.5)
     parameters = sum(p.numel() for p in llama.model.parameters())
     assert (told.name, told.architecture, told.device, told.dtype) == ("tiny", "llama", Device.CPU, Dtype.FLOAT32)
     assert (told.parameters, told.weight_bytes, told.context_length) == (parameters, 4 * parameters, 512)

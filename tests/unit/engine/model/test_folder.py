@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from smolorad import publish
-from smolorad.engine.model.folder import check, facts, weight_files
+from smolorad.engine.model.folder import check, inspect, weight_files
 from smolorad.errors import Damaged, SmoloraError, UnsupportedModel
 from tests.tiny import tiny_model
 
@@ -43,45 +43,45 @@ def edit(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2", "gpt_neox"])
 def test_parameters_are_counted_as_torch_counts_them(architecture: str, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / architecture, architecture)
-    told = facts(folder)
+    told = inspect(folder)
     assert told.architecture == architecture
     assert told.parameters == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(folder).parameters())
 
 
 def test_tied_weights_and_buffers_count_once_or_not_at_all(folder: Path) -> None:
-    before = facts(folder).parameters
+    before = inspect(folder).parameters
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(6)
     save_file(tensors, folder / "model.safetensors")
-    assert facts(folder).parameters == before
+    assert inspect(folder).parameters == before
 
 
 def test_the_fingerprint_is_of_the_weights_alone(folder: Path, model: Path) -> None:
     edit(folder / "config.json", architectures=["Other"])
     (folder / "adapter_model.safetensors").write_bytes(b"not ours")
-    assert facts(folder).fingerprint == facts(model).fingerprint
+    assert inspect(folder).fingerprint == inspect(model).fingerprint
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][0] += 1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    assert facts(folder).fingerprint != facts(model).fingerprint
+    assert inspect(folder).fingerprint != inspect(model).fingerprint
 
 
 def test_shards(sharded: Path, model: Path) -> None:
     assert len(weight_files(sharded, "sharded")) > 2
-    assert facts(sharded).parameters == facts(model).parameters
+    assert inspect(sharded).parameters == inspect(model).parameters
 
 
 def test_a_flipped_byte_of_a_published_model_is_seen(model: Path, tmp_path: Path) -> None:
     stage = Path(shutil.copytree(model, tmp_path / "stage"))
     publish.publish(stage, tmp_path / "models" / "m", {})
     weights = tmp_path / "models" / "m" / "model.safetensors"
-    assert facts(weights.parent) == facts(model)
+    assert inspect(weights.parent) == inspect(model)
     with weights.open("r+b") as f:
         f.seek(-3, 2)
         f.write(b"\x55")
     with pytest.raises(Damaged, match=r"model\.safetensors"):
-        facts(weights.parent)
+        inspect(weights.parent)
 
 
 def cut(path: Path, size: int) -> None:
@@ -120,7 +120,7 @@ def test_what_is_no_model(fault: str, folder: Path) -> None:
     spoil, reason, says = FAULTS[fault]
     spoil(folder)
     with pytest.raises(SmoloraError, match=says) as caught:
-        facts(folder, name="owner/name")
+        inspect(folder, name="owner/name")
     assert caught.value.reason == reason
 
 
@@ -128,19 +128,19 @@ def test_what_is_no_model(fault: str, folder: Path) -> None:
 def test_weights_that_are_cut_short(size: int, folder: Path) -> None:
     cut(folder / "model.safetensors", size)
     with pytest.raises(Damaged, match="download the model again"):
-        facts(folder)
+        inspect(folder)
 
 
 def test_code_that_is_allowed(folder: Path, model: Path) -> None:
     edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "m.M"})
-    assert facts(folder, trust_remote_code=True) == facts(model)
+    assert inspect(folder, trust_remote_code=True) == inspect(model)
 
 
 def test_a_missing_shard(sharded: Path) -> None:
     first = weight_files(sharded, "sharded")[0]
     first.unlink()
     with pytest.raises(Damaged, match=first.name):
-        facts(sharded)
+        inspect(sharded)
 
 
 def test_an_index_that_names_what_is_not_there(sharded: Path) -> None:
@@ -149,13 +149,13 @@ def test_an_index_that_names_what_is_not_there(sharded: Path) -> None:
     shard = next(iter(placed.values()))
     edit(index, weight_map=placed | {"model.layers.9.weight": shard})
     with pytest.raises(Damaged, match=r"layers\.9"):
-        facts(sharded)
+        inspect(sharded)
     edit(index, weight_map=placed | {"model.layers.9.weight": "../elsewhere.safetensors"})
     with pytest.raises(Damaged, match="elsewhere"):
-        facts(sharded)
+        inspect(sharded)
     edit(index, weight_map={})
     with pytest.raises(Damaged, match="lists no weights"):
-        facts(sharded)
+        inspect(sharded)
 
 
 def test_an_adapters_folder_names_the_command_that_imports_it(tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
-from smolorad.engine.model.load import load
 from smolorad.engine.runtime.device import Hardware
 from smolorad.errors import Damaged, InvalidRequest, NotFound, SmoloraError, UnsupportedModel
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, fp32_base, spec
+from tests.unit.engine.kit import begin, finish, fp32_base, load, spec
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -133,8 +132,8 @@ def test_a_precision_that_cannot_be_had_is_refused(
 @pytest.mark.parametrize(("architecture", "decoder"), [("llama", "native"), ("gpt_neox", "packed"), ("gpt2", "packed")])
 def test_who_computes_a_token_is_told(architecture: str, decoder: str, tmp_path: Path) -> None:
     base = load(tiny_model(tmp_path, architecture, **WIDE[architecture]), "tiny", dtype=Dtype.FLOAT32)
-    assert base.resident(0.0).decoder == decoder
-    packed = load(tmp_path, "tiny", dtype=Dtype.FLOAT32, precision=Precision.INT8).resident(0.0)
+    assert base.describe(0.0).decoder == decoder
+    packed = load(tmp_path, "tiny", dtype=Dtype.FLOAT32, precision=Precision.INT8).describe(0.0)
     assert packed.decoder == ("native" if architecture == "llama" else "packed")
     assert packed.precision is Precision.INT8
     assert packed.token_bytes < packed.weight_bytes / 3

@@ -21,7 +21,7 @@ from smolora.v1 import common_pb2
 from smolorad.domain import ChatMessage, Device, Dtype, Precision
 from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
+from smolorad.engine.model.blueprint import BLUEPRINT
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import Part
 from smolorad.engine.native.library import Library
@@ -30,7 +30,7 @@ from smolorad.errors import Damaged, NotFound
 from smolorad.link.v1 import link_pb2 as pb
 from tests.engine_process import engine_process
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, generated_by_transformers, make_adapter, plain_model, spec
+from tests.unit.engine.kit import begin, finish, generated_by_transformers, load, make_adapter, plain_model, spec
 from tests.unit.engine.serve.test_loop import formed, generate
 from tests.unit.engine.train.train_kit import Job, write_dataset
 
@@ -49,7 +49,7 @@ PROMPT = "The quick brown fox"
 
 @pytest.fixture(autouse=True)
 def _whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Library, "many", lambda self, format: 16)
+    monkeypatch.setattr(Library, "min_prefill_tokens", lambda self, format: 16)
     monkeypatch.setattr(decoder, "ACCELERATE", False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -57,14 +57,14 @@ def _whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def light(folder: Path, **more: Any) -> BaseModel:
     """A model as it is loaded where nobody has imported torch yet."""
     base = load(folder, "tiny", **{"dtype": Dtype.FLOAT32, "hardware": ANY_CPU, **more})
-    assert base.speaker is None
+    assert base.runner is None
     return base
 
 
 def heavy(folder: Path, **more: Any) -> BaseModel:
     """The same by transformers."""
     base = load(folder, "tiny", **{"dtype": Dtype.FLOAT32, **more})
-    assert base.speaker is not None
+    assert base.runner is not None
     return base
 
 
@@ -82,7 +82,7 @@ def test_it_computes_to_the_last_bit_what_transformers_weights_give(name: str, d
     for one in ("fingerprint", "architecture", "parameters", "weight_bytes", "context_length", "vocabulary_size"):
         assert getattr(ours, one) == getattr(theirs, one), one
     assert (ours.end_ids, ours.embeddings, ours.dtype, ours.device) == (theirs.end_ids, theirs.embeddings, dtype, Device.CPU)
-    assert ours.resident(1.0) == theirs.resident(1.0)
+    assert ours.describe(1.0) == theirs.describe(1.0)
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
@@ -95,8 +95,8 @@ def test_whatever_the_files_hold(stored: torch.dtype, dtype: Dtype, precision: P
     assert (folder / "model.safetensors.index.json").is_file()
     ours, theirs = (make(folder, dtype=dtype, precision=precision) for make in (light, heavy))
     assert np.array_equal(logits(ours), logits(theirs))
-    assert (ours.parked is None) is (precision is Precision.EXACT)
-    assert ours.resident(1.0) == theirs.resident(1.0)
+    assert (ours.mapped_weights is None) is (precision is Precision.EXACT)
+    assert ours.describe(1.0) == theirs.describe(1.0)
 
 
 def test_answers_equal_transformers(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_answers_equal_transformers(tmp_path: Path) -> None:
     for prompt in (PROMPT, "Да, и ещё немного. 日本語も少し 🙂", "one two three " * 30):
         _, outcome = finish(begin(base, spec(prompt, max_tokens=40)))
         theirs = generated_by_transformers(
-            plain, base.whole().tokenizer, prompt, max_new_tokens=40, do_sample=False, use_cache=True
+            plain, base.transformers_model().tokenizer, prompt, max_new_tokens=40, do_sample=False, use_cache=True
         )
         assert list(outcome.token_ids) == theirs
     talk = (ChatMessage("user", "Who are you?"),)
@@ -139,7 +139,7 @@ def test_what_transformers_makes_of_it_shares_its_weights(tmp_path: Path) -> Non
     ids = torch.tensor([TOKENS])
     with torch.inference_mode():
         assert torch.equal(base.model(input_ids=ids).logits, plain(input_ids=ids).logits)
-    assert base.model is base.whole().model
+    assert base.model is base.transformers_model().model
     assert not base.model.training
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     with torch.no_grad():
@@ -156,9 +156,9 @@ def test_what_transformers_reads_may_have_been_thrown_away(gone: str, tmp_path: 
             shutil.rmtree(path)
     if gone == "both":
         with pytest.raises(NotFound, match=f"gone from {folder}"):
-            base.whole()
+            base.transformers_model()
     else:
-        assert base.whole().model is base.model
+        assert base.transformers_model().model is base.model
     assert finish(begin(base, spec(PROMPT, max_tokens=3)))[1].token_ids
 
 
@@ -171,7 +171,7 @@ def test_a_training_on_it_is_the_same_to_the_last_bit(precision: Precision, tmp_
         said = finish(begin(base, spec(PROMPT, max_tokens=20)))[1].token_ids
         job = Job(tmp_path / name, data)
         job.run(base)
-        base.rest()
+        base.release_idle_memory()
         assert finish(begin(base, spec(PROMPT, max_tokens=20)))[1].token_ids == said
         written.append(load_file(job.output / "adapter_model.safetensors"))
     assert written[0].keys() == written[1].keys()
@@ -189,7 +189,7 @@ LEFT_TO_TRANSFORMERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("architecture", LEFT_TO_TRANSFORMERS)
 def test_what_the_step_does_not_know_is_left_to_transformers(architecture: str, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", architecture, **LEFT_TO_TRANSFORMERS[architecture])
-    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).speaker is not None
+    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).runner is not None
 
 
 def test_a_head_of_its_own_beside_a_tied_one_is_left_to_transformers(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_head_of_its_own_beside_a_tied_one_is_left_to_transformers(tmp_path: P
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"] * 2
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).speaker is not None
+    assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).runner is not None
 
 
 def test_weights_that_are_missing_are_told(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_weights_that_are_cut_short_meanwhile_are_told(
     monkeypatch.setattr(blueprint_cache, "find", cut)
     with pytest.raises(Damaged, match="cut short"):
         light(folder, precision=precision)
-    assert not list((cache_path() / "parked").glob("*"))
+    assert not list((cache_path() / "weights").glob("*"))
 
 
 def test_a_blueprint_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_a_damaged_blueprint_is_no_obstacle(content: bytes, tmp_path: Path) -> N
     folder = tiny_model(tmp_path / "model")
     light(folder)
     [kept] = (cache_path() / "blueprints").iterdir()
-    (kept / blueprint_cache.BLUEPRINT).write_bytes(content)
+    (kept / BLUEPRINT).write_bytes(content)
     assert load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=ANY_CPU).native is not None
 
 
@@ -284,7 +284,8 @@ def test_serving_imports_neither_torch_nor_transformers() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 def test_linux_tells_of_the_processor_what_torch_does() -> None:
     told = run_without_torch(
-        "from smolorad.engine.runtime.device import Hardware, cores\nprint(Hardware.without_torch().cpu_bfloat16, cores())"
+        "from smolorad.engine.runtime.device import Hardware, default_threads\n"
+        "print(Hardware.without_torch().cpu_bfloat16, default_threads())"
     )
     theirs = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.get_num_threads())"], capture_output=True, text=True, check=True

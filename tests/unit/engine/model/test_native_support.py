@@ -21,14 +21,13 @@ from transformers.models.qwen3 import modeling_qwen3
 
 from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype
-from smolorad.engine.model.load import load
 from smolorad.engine.model.native_support import shape_of, weights_of
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, Part
 from smolorad.engine.native.library import Format, Library, Matrix
 from smolorad.errors import UnsupportedModel
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import begin, finish, plain_model, spec
+from tests.unit.engine.kit import begin, finish, load, plain_model, spec
 
 PROMPT, TOKENS = "The quick brown fox jumps over", 12
 _SCALED: Mapping[str, Mapping[str, Any]] = {

@@ -12,13 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from smolorad.engine.model.folder import check
-from smolorad.engine.model.load import load
 from smolorad.engine.worker.fetch import fetch
 from smolorad.engine.worker.merge import merge
 from smolorad.engine.worker.progress import no_progress
 from smolorad.errors import UnsupportedModel
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import make_adapter
+from tests.unit.engine.kit import load, make_adapter
 
 MLX = {"group_size": 32, "bits": 4}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from smolorad.engine.model.runner import CacheSupport
-from smolorad.engine.model.torch_runner import forward, sample_ids, steps_of
+from smolorad.engine.model.torch_runner import find_cache_support, forward, sample_ids
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import fp32_base, plain_model
 
@@ -20,19 +20,19 @@ from tests.unit.engine.kit import fp32_base, plain_model
         ("llama", CacheSupport.CHUNKS),
         ("gemma2", CacheSupport.CHUNKS),
         ("falcon_h1", CacheSupport.CHUNKS),
-        ("jamba", CacheSupport.TOKENS),  # forgets its state when several tokens come at once
-        ("mamba", CacheSupport.TOKENS),
-        ("openai-gpt", CacheSupport.WHOLE),  # has no cache
-        ("minimax", CacheSupport.WHOLE),  # wants one of its own
+        ("jamba", CacheSupport.SINGLE_TOKENS),  # forgets its state when several tokens come at once
+        ("mamba", CacheSupport.SINGLE_TOKENS),
+        ("openai-gpt", CacheSupport.NONE),  # has no cache
+        ("minimax", CacheSupport.NONE),  # wants one of its own
     ],
 )
 def test_what_each_can_is_found(architecture: str, steps: CacheSupport, tmp_path: Path) -> None:
-    assert steps_of(plain_model(tiny_model(tmp_path, architecture))) is steps
+    assert find_cache_support(plain_model(tiny_model(tmp_path, architecture))) is steps
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_is_no_fault(dtype: torch.dtype, llama_folder: Path) -> None:
-    assert steps_of(plain_model(llama_folder).to(dtype)) is CacheSupport.CHUNKS
+    assert find_cache_support(plain_model(llama_folder).to(dtype)) is CacheSupport.CHUNKS
 
 
 def test_one_token_that_rounds_to_another_expert_is_no_fault(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_one_token_that_rounds_to_another_expert_is_no_fault(llama_folder: Path,
 
     monkeypatch.setattr(type(model), "forward", another_expert)
     monkeypatch.setattr("smolorad.engine.model.torch_runner._parameters", lambda kind: frozenset({"past_key_values"}))
-    assert steps_of(model) is CacheSupport.CHUNKS
+    assert find_cache_support(model) is CacheSupport.CHUNKS
 
 
 def test_who_computes_everything_anew_is_told(llama_folder: Path, tmp_path: Path) -> None:

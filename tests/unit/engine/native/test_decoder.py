@@ -21,15 +21,14 @@ from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype, Precision
 from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.load import load
-from smolorad.engine.model.native_support import knows, shape_of, weights_of
+from smolorad.engine.model.native_support import shape_of, supports, weights_of
 from smolorad.engine.model.torch_kv_cache import as_transformers
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.library import Format
 from smolorad.engine.native.torch_arrays import array_of
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import make_adapter, plain_model
+from tests.unit.engine.kit import load, make_adapter, plain_model
 
 KNOWN = {
     "llama": {},
@@ -56,7 +55,7 @@ TOKENS = torch.randint(0, 300, (40,), generator=torch.Generator().manual_seed(5)
 def native_of(model: Any, threads: int = 2, precision: Precision = Precision.EXACT) -> NativeModel:
     built = library(cache_path(), threads)
     assert built is not None, "these tests need a C compiler"
-    assert knows(model, precision)
+    assert supports(model, precision)
     return NativeModel(built, shape_of(model), weights_of(model), precision)
 
 
@@ -258,7 +257,7 @@ def test_what_is_more_than_plain_lora_is_left_to_torch(base: BaseModel, lora: di
 )
 def test_models_it_does_not_know(architecture: str, changes: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, architecture, **changes), dtype=dtype)
-    assert not knows(model)
+    assert not supports(model)
 
 
 def test_weights_are_read_where_they_are(base: BaseModel) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from smolorad.engine.native.kv_cache import KvCache
-from smolorad.engine.runtime.buffers import BufferPool, take
+from smolorad.engine.runtime.buffers import BufferPool, allocate
 
 MIB = 2**20
 
@@ -22,7 +22,7 @@ def resident() -> int:
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_it_is_zero_and_can_be_written(whole: bool) -> None:
-    memory = take(5 * MIB, whole=whole)
+    memory = allocate(5 * MIB, huge_pages=whole)
     array = np.frombuffer(memory, np.uint8)
     assert not array.any()
     array[...] = 7
@@ -38,31 +38,31 @@ def test_room_for_tokens_that_may_never_come_costs_nothing() -> None:
 
 
 def test_it_serves_the_next_cache_and_then_goes_back() -> None:
-    reserve = BufferPool()
+    pool = BufferPool()
     before = resident()
-    cache = KvCache(30, 3, 1020, 64, np.dtype(np.uint16), 1020, reserve)
+    cache = KvCache(30, 3, 1020, 64, np.dtype(np.uint16), 1020, pool)
     cache.array[...] = 1
     begin = cache.array.ctypes.data
     del cache
     assert resident() - before > 20 * MIB
-    again = KvCache(30, 3, 1000, 64, np.dtype(np.uint16), reserve=reserve)  # about as long
+    again = KvCache(30, 3, 1000, 64, np.dtype(np.uint16), pool=pool)  # about as long
     assert again.array.ctypes.data == begin
     assert again.length == 0
-    other = KvCache(30, 3, 1000, 64, np.dtype(np.uint16), reserve=reserve)
+    other = KvCache(30, 3, 1000, 64, np.dtype(np.uint16), pool=pool)
     assert other.array.ctypes.data != begin
     del again, other
-    reserve.clear()
+    pool.clear()
     assert resident() - before < 5 * MIB
 
 
 def test_a_reserve_is_bounded() -> None:
-    reserve = BufferPool(10 * MIB)
-    taken = [reserve.take(4 * MIB, whole=False) for _ in range(4)]
+    pool = BufferPool(10 * MIB)
+    taken = [pool.acquire(4 * MIB, huge_pages=False) for _ in range(4)]
     for memory in taken:
-        reserve.give_back(memory)
-    assert reserve.nbytes == 8 * MIB
-    reserve.give_back(reserve.take(20 * MIB, whole=False))
-    assert reserve.nbytes == 0
+        pool.release(memory)
+    assert pool.nbytes == 8 * MIB
+    pool.release(pool.acquire(20 * MIB, huge_pages=False))
+    assert pool.nbytes == 0
 
 
 class Watched(mmap.mmap):
@@ -80,35 +80,35 @@ class Watched(mmap.mmap):
 
 @pytest.mark.parametrize("meanwhile", ["clear", "a finaliser"])
 def test_what_goes_while_it_is_looked_at_is_not_taken(meanwhile: str) -> None:
-    reserve, found = BufferPool(10 * MIB), Watched(-1, 4 * MIB)
-    reserve.give_back(found)
-    found.meanwhile = reserve.clear if meanwhile == "clear" else lambda: reserve.give_back(take(20 * MIB, whole=False))
-    taken = reserve.take(4 * MIB, whole=False)
+    pool, found = BufferPool(10 * MIB), Watched(-1, 4 * MIB)
+    pool.release(found)
+    found.meanwhile = pool.clear if meanwhile == "clear" else lambda: pool.release(allocate(20 * MIB, huge_pages=False))
+    taken = pool.acquire(4 * MIB, huge_pages=False)
     assert taken is not found
     assert len(taken) == 4 * MIB
-    assert reserve.nbytes == 0
+    assert pool.nbytes == 0
 
 
 def test_what_is_given_back_while_something_is_given_back() -> None:
-    reserve, found = BufferPool(10 * MIB), Watched(-1, 20 * MIB)
-    found.meanwhile = lambda: reserve.give_back(take(30 * MIB, whole=False))
-    reserve.give_back(found)
-    assert reserve.nbytes == 0
+    pool, found = BufferPool(10 * MIB), Watched(-1, 20 * MIB)
+    found.meanwhile = lambda: pool.release(allocate(30 * MIB, huge_pages=False))
+    pool.release(found)
+    assert pool.nbytes == 0
 
 
 def test_threads_that_take_and_give_back_share_nothing() -> None:
-    reserve, wrong = BufferPool(4 * MIB), []
+    pool, wrong = BufferPool(4 * MIB), []
 
     def work(number: int) -> None:
         for _ in range(300):
-            memory = reserve.take(MIB, whole=False)
+            memory = pool.acquire(MIB, huge_pages=False)
             memory[:4] = number.to_bytes(4, "little")
             if memory[:4] != number.to_bytes(4, "little"):
                 wrong.append(number)
-            reserve.give_back(memory)
+            pool.release(memory)
 
     with ThreadPoolExecutor(4) as threads:
         for done in [threads.submit(work, number) for number in range(8)]:
             done.result()
     assert wrong == []
-    assert reserve.nbytes <= 4 * MIB
+    assert pool.nbytes <= 4 * MIB

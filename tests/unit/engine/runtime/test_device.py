@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smolorad.domain import Device, Dtype
-from smolorad.engine.model import device_check
-from smolorad.engine.model.device_check import answer_fault, attention_fault, settle, trace
-from smolorad.engine.runtime.device import Hardware, Placement, cores, ladder, place
+from smolorad.engine.device_check import logits
+from smolorad.engine.device_check.kernels import attention_fault
+from smolorad.engine.device_check.logits import logits_fault, trace
+from smolorad.engine.model.placement import first_that_works
+from smolorad.engine.runtime.device import Hardware, Placement, default_threads, place, placements_to_try
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from tests.unit.engine.kit import plain_model
 
@@ -51,7 +53,7 @@ def test_what_is_asked_for_is_honoured_or_refused() -> None:
 
 
 def rungs(device: Device | None, dtype: Dtype | None, parameters: int, hardware: Hardware) -> list[Placement]:
-    return list(ladder(place(device, dtype, parameters, hardware), device, dtype, parameters, hardware))
+    return list(placements_to_try(place(device, dtype, parameters, hardware), device, dtype, parameters, hardware))
 
 
 def test_the_ladder_goes_down_to_fp32_then_eager_attention_then_the_cpu() -> None:
@@ -77,7 +79,7 @@ def stand_in(*broken: Placement) -> Any:
 
 
 def test_a_device_without_fault_leaves_no_notes() -> None:
-    assert settle(rungs(None, None, SMALL, MAC), stand_in()) == (
+    assert first_that_works(rungs(None, None, SMALL, MAC), stand_in()) == (
         "model on float32 on mps with sdpa attention",
         Placement(MPS, FP32),
         (),
@@ -89,7 +91,7 @@ def test_each_refusal_takes_the_next_rung_and_is_told(refused: int) -> None:
     order = rungs(None, None, LARGE, MAC)
     if refused == len(order):
         return
-    made, placement, notes = settle(order, stand_in(*order[:refused]))
+    made, placement, notes = first_that_works(order, stand_in(*order[:refused]))
     assert placement == order[refused]
     assert made == f"model on {placement}"
     assert len(notes) == (refused + 1 if refused else 0)
@@ -100,7 +102,7 @@ def test_each_refusal_takes_the_next_rung_and_is_told(refused: int) -> None:
 def test_nothing_left() -> None:
     order = rungs(MPS, FP16, SMALL, MAC)
     with pytest.raises(UnsupportedModel, match="Leave device and dtype out"):
-        settle(order, stand_in(*order))
+        first_that_works(order, stand_in(*order))
 
 
 @pytest.mark.parametrize("dtype", Dtype)
@@ -152,14 +154,14 @@ def test_known_faults_are_found(kernel: Any, words: str, dtype: Dtype) -> None:
 def test_a_model_that_answers_otherwise_is_found(llama_folder: Path) -> None:
     model = plain_model(llama_folder)
     expected = trace(model)
-    assert len(expected.tokens) == device_check.GREEDY_TOKENS
-    assert answer_fault(model, FP32, expected) == ""
+    assert len(expected.tokens) == logits.GREEDY_TOKENS
+    assert logits_fault(model, FP32, expected) == ""
     with torch.no_grad():
         model.model.layers[1].self_attn.q_proj.weight.mul_(1.5)
-    assert "logits of token" in answer_fault(model, FP32, expected)
+    assert "logits of token" in logits_fault(model, FP32, expected)
 
 
 @pytest.mark.parametrize("told", ["", "0", "many", "-1"])
 def test_how_many_threads_compute(told: str) -> None:
-    assert cores({"OMP_NUM_THREADS": "3"}) == 3
-    assert 1 <= cores({"OMP_NUM_THREADS": told}) == cores()
+    assert default_threads({"OMP_NUM_THREADS": "3"}) == 3
+    assert 1 <= default_threads({"OMP_NUM_THREADS": told}) == default_threads()

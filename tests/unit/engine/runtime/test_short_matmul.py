@@ -14,29 +14,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
-from smolorad.engine.model import device_check, load_transformers
-from smolorad.engine.model.device_check import product_fault, product_notes
-from smolorad.engine.model.gradient_check import gradient_fault, lora_gradients
-from smolorad.engine.model.load import load
+from smolorad.engine.device_check import kernels as device_kernels
+from smolorad.engine.device_check.cpu_comparison import CpuComparison
+from smolorad.engine.device_check.gradient import gradient_fault, lora_gradients
+from smolorad.engine.device_check.kernels import product_fault, product_notes
+from smolorad.engine.model import load_transformers
 from smolorad.engine.runtime import short_matmul
 from smolorad.engine.runtime.device import Placement
 from smolorad.engine.train.fast import kernels
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import plain_model
+from tests.unit.engine.kit import load, plain_model
 from tests.unit.engine.runtime.stand_in import StandIn, stand_in
 from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base, texts, write_columns
 
 VOCABULARY = 40_003
 LONG = 70_001  # inner length: three parts, none as long as another
 FEW = 192  # for tests in which everything is long
-CUT = short_matmul.short_matmuls
+CUT = short_matmul.splitting_long_products
 
 
 @pytest.fixture(autouse=True)
 def _the_cpu_is_metal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_matmul, "FAULTY", MappingProxyType({Device.MPS: "CPU"}))
+    monkeypatch.setattr(short_matmul, "AFFECTED_DEVICES", MappingProxyType({Device.MPS: "CPU"}))
     monkeypatch.setattr(kernels, "_kernels", lambda dtype: None)  # our own library computes for CPUs alone
-    monkeypatch.setattr("smolorad.engine.train.run.release", lambda device: None)
+    monkeypatch.setattr("smolorad.engine.train.run.trim_memory", lambda device: None)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
@@ -127,7 +128,7 @@ def test_short_products_are_computed_as_ever(metal: StandIn) -> None:
 
 
 def test_attention_to_many_keys_is_made_of_short_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_matmul, "LONGEST", FEW)
+    monkeypatch.setattr(short_matmul, "MAX_INNER_LENGTH", FEW)
     query, key, value = random(1, 2, 40, 16), random(1, 2, 500, 16), random(1, 2, 500, 16)
     expected = F.scaled_dot_product_attention(query, key, value)
     with stand_in(FEW + 1) as metal, CUT(Device.MPS):
@@ -138,10 +139,10 @@ def test_attention_to_many_keys_is_made_of_short_products(monkeypatch: pytest.Mo
 
 def test_which_models_ask_for_long_products_without_a_training(tmp_path: Path) -> None:
     wide = {"intermediate_size": 33_000, "num_hidden_layers": 1}
-    assert short_matmul.generates_long_products(plain_model(tiny_model(tmp_path / "wide", "llama", **wide)))
+    assert short_matmul.has_long_products(plain_model(tiny_model(tmp_path / "wide", "llama", **wide)))
     for tied in (True, False):
         folder = tiny_model(tmp_path / str(tied), "llama", vocab_size=VOCABULARY, tie_word_embeddings=tied)
-        assert not short_matmul.generates_long_products(plain_model(folder))
+        assert not short_matmul.has_long_products(plain_model(folder))
 
 
 SETTINGS = TrainerSettings(
@@ -188,11 +189,11 @@ def check_near(left: tuple[list[float], dict[str, Tensor]], right: tuple[list[fl
 @pytest.mark.parametrize("everything", [pytest.param(False, marks=pytest.mark.long), True], ids=["vocabulary", "everything"])
 def test_a_training_asks_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, everything: bool) -> None:
     """With a vocabulary that is long; and with a limit so low that widths, keys and the tokens of a batch are long as well."""
-    limit = short_matmul.LONGEST
+    limit = short_matmul.MAX_INNER_LENGTH
     changes: dict[str, Any] = {"vocab_size": VOCABULARY}
     if everything:
         limit, changes = FEW, {"intermediate_size": 500}
-        monkeypatch.setattr(short_matmul, "LONGEST", FEW)
+        monkeypatch.setattr(short_matmul, "MAX_INNER_LENGTH", FEW)
     base = read_base(tiny_model(tmp_path / "model", "llama", **changes))
     lora = LoraSettings(r=16, lora_dropout=0.0, target_modules=("all-linear",))
     expected = trained(tmp_path / "cpu", base, name, lora)
@@ -207,7 +208,7 @@ def test_a_training_that_asks_for_them_is_wrong_on_the_stand_in(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the test above relies on: without the cuts, long products are asked for, in the backward pass too, and spoil it."""
-    monkeypatch.setattr("smolorad.engine.train.fast.loss.LONGEST", 10**9)
+    monkeypatch.setattr("smolorad.engine.train.fast.loss.MAX_INNER_LENGTH", 10**9)
     base = read_base(tiny_model(tmp_path / "model", "llama", vocab_size=VOCABULARY))
     lora = LoraSettings(r=16, lora_dropout=0.0)
     expected = trained(tmp_path / "cpu", base, name, lora)
@@ -232,8 +233,8 @@ def test_modules_that_are_trained_whole_and_other_loras(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", Dtype)
 def test_products_in_parts_pass_and_long_ones_are_told(dtype: Dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_matmul, "FAULTY", MappingProxyType({Device.CPU: "CPU"}))
-    monkeypatch.setattr(device_check, "FAULTY", MappingProxyType({Device.CPU: "CPU"}))
+    monkeypatch.setattr(short_matmul, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
+    monkeypatch.setattr(device_kernels, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
     assert product_notes(Device.CPU, dtype) == ()
     with stand_in() as metal:
         assert product_fault(Device.CPU, dtype) == ""
@@ -250,7 +251,7 @@ def test_products_in_parts_pass_and_long_ones_are_told(dtype: Dtype, monkeypatch
 def test_products_that_are_wrong_even_in_parts_refuse_the_device(kernel: str, words: str) -> None:
     with stand_in(10**9, kernel):  # on a device that is not known for the fault, they are asked for as they are
         fault = product_fault(Device.CPU, Dtype.FLOAT32)
-        assert load_transformers.kernel_fault(Placement(Device.CPU, Dtype.FLOAT32, "eager")) == fault
+        assert CpuComparison().kernel_fault(Placement(Device.CPU, Dtype.FLOAT32, "eager")) == fault
     assert words in fault
     assert "differs from the CPU's" in fault
 
@@ -264,7 +265,7 @@ def test_a_gradient_that_is_wrong_refuses_the_device(architecture: str, tmp_path
     assert gradient_fault(model, Dtype.FLOAT32, expected) == ""
     assert not any(parameter.requires_grad for parameter in model.parameters())
     placement = Placement(Device.CPU, Dtype.FLOAT32)
-    assert load_transformers._compared(model, placement)[1] == ""
+    assert CpuComparison().move(model, placement)[1] == ""
     with stand_in():  # forward passes agree, so that nothing but the gradient can tell
         assert "training step" in gradient_fault(model, Dtype.FLOAT32, expected)
         with CUT(Device.MPS):
@@ -276,7 +277,7 @@ def test_a_context_longer_than_attention_is_trusted_is_cut(tmp_path: Path, monke
     for path in folder.glob("tokenizer_config.json"):
         path.write_text(path.read_text().replace('"model_max_length": 512', '"model_max_length": 40000'))
     assert load(folder, "tiny", dtype=Dtype.FLOAT32).context_length == 40_000
-    monkeypatch.setattr(load_transformers, "FAULTY", MappingProxyType({Device.CPU: "CPU"}))
+    monkeypatch.setattr(load_transformers, "AFFECTED_DEVICES", MappingProxyType({Device.CPU: "CPU"}))
     base = load(folder, "tiny", dtype=Dtype.FLOAT32)
-    assert base.context_length == short_matmul.LONGEST
+    assert base.context_length == short_matmul.MAX_INNER_LENGTH
     assert "40,000 tokens is cut to 32,704" in base.notes[-1]

@@ -23,6 +23,7 @@ from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.native.decoder import NativeModel, Part
 from smolorad.engine.serve.loop import EngineLoop
+from smolorad.engine.serve.session import Session
 from smolorad.link.child import Inbox
 from smolorad.link.convert import to_message
 from smolorad.link.frames import Frames
@@ -59,6 +60,11 @@ def endless() -> pb.Generate:
 def generate(prompt: str = "", adapter: pb.AdapterFolder | None = None, **sampling: Any) -> pb.Generate:
     settings = generation_pb2.Sampling(**{"temperature": 0.0, **sampling})
     return pb.Generate(request=generation_pb2.GenerateRequest(prompt=prompt, sampling=settings), adapter=adapter)
+
+
+def live(name: str, job_id: str = "job", **step: int) -> pb.AdapterFolder:
+    """What the running training has now."""
+    return pb.AdapterFolder(name=name, live=pb.LiveAdapter(job_id=job_id, **step))
 
 
 def formed(prompt: str, **form: Any) -> pb.Generate:
@@ -159,12 +165,12 @@ def test_answers_that_come_at_once_take_turns(llama: BaseModel, llama_folder: Pa
     adapters = [None, *(pb.AdapterFolder(key=f"{i}@1", path=str(make_adapter(llama_folder, tmp_path / i))) for i in "ab")]
     ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
     with ours as daemon, theirs as frames:
-        loop = EngineLoop(inbox := Inbox(frames))
-        loop._base, loop._adapters = llama, AdapterRegistry(llama)
+        loop = EngineLoop(inbox := Inbox(frames), Session())
+        loop._session.use(llama)
         for call, adapter in enumerate(adapters):
             inbox._queue.put(pb.Command(call=call, generate=generate("The quick", adapter, max_tokens=60)))
         loop.yield_to_requests(0)
-        while loop._schedule:
+        while loop._scheduler:
             loop.yield_to_requests(0)
         spoken = set()
         while (event := daemon.receive(pb.Event)).WhichOneof("body") == "text":
@@ -269,9 +275,9 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
             pass
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
         assert answer(engine, generate("The quick", adapter, max_tokens=30))[1].adapter == "a@1"
-        now = answer(engine, generate("The quick", pb.AdapterFolder(key="b@latest#job"), max_tokens=3))[1].adapter
+        now = answer(engine, generate("The quick", live("b"), max_tokens=3))[1].adapter
         assert re.fullmatch(r"b@step-[1-9][0-9]*", now)
-        past = engine.call(generate=generate("The quick", pb.AdapterFolder(key="b@step-0#job"), max_tokens=3))
+        past = engine.call(generate=generate("The quick", live("b", step=0), max_tokens=3))
         assert past.failure.reason == "NOT_FOUND"
         assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
         assert engine.load(llama_folder).failure.reason == "BAD_STATE"
@@ -280,8 +286,8 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
         *_, last = engine.events(training)
         assert last.failure.reason == "CANCELLED"
         assert not (tmp_path / "checkpoints").exists()
-        live = generate("The quick", pb.AdapterFolder(key="b@latest#job"), max_tokens=3)
-        assert engine.call(generate=live).failure.reason == "NOT_FOUND"
+        gone = generate("The quick", live("b"), max_tokens=3)
+        assert engine.call(generate=gone).failure.reason == "NOT_FOUND"
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
         training = engine.send(train=train)
         while engine.receive().WhichOneof("body") != "train":
@@ -300,7 +306,7 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
         generate("The quick", max_tokens=8),
         generate("The quick", adapter, max_tokens=8),
         generate("The quick", max_tokens=8, temperature=1.0, top_p=0.9),
-        generate("A", pb.AdapterFolder(key="b@latest#job"), max_tokens=8, temperature=1.0),
+        generate("A", live("b"), max_tokens=8, temperature=1.0),
     )
     made = []
     with engine_process(OMP_NUM_THREADS="1") as engine:
@@ -325,7 +331,7 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
 @pytest.mark.parametrize("broken", ["the first one's tokens", "another one's tokens", "the native step"])
 def test_what_fails_in_a_step_of_several_fails_alone(llama: BaseModel, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     part, step, failing = (
-        GenerationRequest.part,
+        GenerationRequest.next_tokens,
         NativeModel.step,
         {"the first one's tokens": 2, "another one's tokens": 3}.get(broken),
     )
@@ -341,17 +347,17 @@ def test_what_fails_in_a_step_of_several_fails_alone(llama: BaseModel, monkeypat
         return step(native, parts)
 
     expected = finish(begin(llama, spec("The quick", max_tokens=5)))[1].token_ids
-    monkeypatch.setattr(GenerationRequest, "part", broken_part)
+    monkeypatch.setattr(GenerationRequest, "next_tokens", broken_part)
     monkeypatch.setattr(NativeModel, "step", broken_step)
     ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
     with ours as daemon, theirs as engine:
-        loop = EngineLoop(inbox := Inbox(engine))
-        loop._base = llama
+        loop = EngineLoop(inbox := Inbox(engine), Session())
+        loop._session.use(llama)
         for call in (2, 3, 4):
             inbox._queue.put(pb.Command(call=call, generate=generate("The quick", max_tokens=5)))
         loop._take(block=False)
-        while loop._schedule:
-            loop._turn(loop._schedule.next())
+        while loop._scheduler:
+            loop._turn(loop._scheduler.next())
         ends = {}
         while len(ends) < 3:
             event = daemon.receive(pb.Event)
@@ -379,18 +385,18 @@ def test_a_tokenizer_that_panics_fails_its_call_alone(llama_folder: Path, tmp_pa
 def test_two_trainings_of_one_name_remember_nothing_of_each_other(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
     ours, theirs = (contextlib.closing(Frames(end)) for end in socket.socketpair())
     with ours as daemon, theirs as engine:
-        loop = EngineLoop(inbox := Inbox(engine))
-        loop._base = llama
+        loop = EngineLoop(inbox := Inbox(engine), Session())
+        loop._session.use(llama)
 
         def remembered(job: int) -> int:
             """What an answer of a training at its third step had not to compute."""
             adapter = AdapterRegistry(llama).attach("a", folders[job])
             loop.offer(1, lambda: (3, adapter))
-            folder = pb.AdapterFolder(key=f"a@latest#{job}")
+            folder = live("a", job_id=str(job))
             command = generate("The quick brown fox jumps over the lazy dog", folder, max_tokens=3)
             inbox._queue.put(pb.Command(call=2, generate=command))
             loop.yield_to_requests(1)
-            while loop._schedule:
+            while loop._scheduler:
                 loop.yield_to_requests(1)
             while (event := daemon.receive(pb.Event)).WhichOneof("body") != "outcome":
                 pass

@@ -64,7 +64,7 @@ def test_a_turn_in_company_is_a_turn() -> None:
     for item in schedule.slice():
         turns.append(item)
         if item == "a":
-            schedule.went("c")
+            schedule.rotate("c")
     assert turns == ["a", "b", "d"]
     assert schedule.all() == ("a", "c", "b", "d")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from smolorad.engine.text.detokenizer import Detokeniser
+from smolorad.engine.text.detokenizer import Detokenizer
 from tests.tiny import CORPUS, tiny_tokenizer
 
 
@@ -31,7 +31,7 @@ TOKENIZERS = {"byte level": tiny_tokenizer(), "byte fallback": byte_fallback_tok
 
 
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
-    text = Detokeniser(tokenizer)
+    text = Detokenizer(tokenizer)
     return [*(text.push(id) for id in ids), text.flush()]
 
 

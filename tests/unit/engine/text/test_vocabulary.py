@@ -24,7 +24,7 @@ def test_the_bytes_of_the_tokens_make_the_text(make: Callable[[], Any]) -> None:
     vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
     ids = tokenizer.encode(TEXT, add_special_tokens=False)
     assert b"".join(map(vocabulary.bytes_of, ids)).decode().lstrip() == TEXT
-    assert vocabulary.guided.eos_tokens == [tokenizer.eos_token_id]
+    assert vocabulary.ll_tokenizer.eos_tokens == [tokenizer.eos_token_id]
     assert vocabulary.bytes_of(len(tokenizer) + 5) == b"", "a row of the head beyond the vocabulary"
 
 
@@ -42,7 +42,7 @@ def test_a_tokenizer_that_tells_no_bytes_is_refused_a_form_and_still_speaks() ->
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"), [])
     with pytest.raises(UnsupportedModel, match=r"tokenizer is of an unknown kind .*; ask without one\."):
-        _ = vocabulary.guided
+        _ = vocabulary.ll_tokenizer
     assert vocabulary.bytes_of(2) == b"no"
 
 
@@ -52,12 +52,12 @@ def test_a_tokenizer_of_another_library_is_refused_a_form() -> None:
             return "x" * len(ids)
 
     with pytest.raises(UnsupportedModel, match="not one of the tokenizers library"):
-        _ = Vocabulary(Slow(), []).guided
+        _ = Vocabulary(Slow(), []).ll_tokenizer
 
 
 def test_a_tokenizer_without_an_end_has_a_vocabulary_too() -> None:
     tokenizer = tiny_tokenizer()
-    assert Vocabulary(tokenizer, []).guided.vocab_size == len(tokenizer)
+    assert Vocabulary(tokenizer, []).ll_tokenizer.vocab_size == len(tokenizer)
 
 
 def test_nothing_is_built_before_somebody_asks() -> None:

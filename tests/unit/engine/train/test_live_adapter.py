@@ -41,7 +41,8 @@ def with_settings(job: Job, **changes: Any) -> Job:
 def greedy(base: BaseModel, folder: Path, prompt: str, tokens: int) -> str:
     sampling = Sampling(max_tokens=tokens, temperature=0.0)
     asked = GenerateSpec(prompt=prompt, sampling=sampling)
-    answer, text = GenerationRequest(0, base, read_adapter(base, folder), "", asked, 0.0, PrefixCache()), ""
+    adapter, prefixes = read_adapter(base, folder), PrefixCache().of("")
+    answer, text = GenerationRequest(0, base, asked, adapter=adapter, prefixes=prefixes, arrived=0.0), ""
     while answer.outcome is None:
         text += answer.step()
     return text
@@ -78,15 +79,15 @@ def test_whoever_asks_between_two_steps_gets_the_adapter_of_the_last_one(job: Jo
         if host.snapshot is not None:
             step, adapter = host.snapshot()
             ids = torch.tensor([[1, 2, 3, 4]])
-            seen.setdefault(step, adapter.speaker.model(input_ids=ids).logits.detach().clone())
-            assert torch.equal(seen[step], adapter.speaker.model(input_ids=ids).logits)
+            seen.setdefault(step, adapter.runner.model(input_ids=ids).logits.detach().clone())
+            assert torch.equal(seen[step], adapter.runner.model(input_ids=ids).logits)
 
     host.on_breath = ask
     job.run(base, host)
     assert sorted(seen) == [*range(6), 6]  # the last while the held-out rows are measured
-    last = read_adapter(base, job.output).speaker.model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits
+    last = read_adapter(base, job.output).runner.model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits
     assert torch.equal(seen[6], last)
-    saved = read_adapter(base, job.checkpoints / "4").speaker.model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits
+    saved = read_adapter(base, job.checkpoints / "4").runner.model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits
     assert torch.equal(seen[4], saved)
 
 

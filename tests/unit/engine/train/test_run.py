@@ -465,7 +465,7 @@ class TestBase:
         trained = job.run(base)
         # The folder alone is what was trained, for PEFT on an untouched base and for the engine: the held-out loss says so.
         plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        for loaded in (PeftModel.from_pretrained(plain, job.output).eval(), read_adapter(base, job.output).speaker.model):
+        for loaded in (PeftModel.from_pretrained(plain, job.output).eval(), read_adapter(base, job.output).runner.model):
             assert trained.eval_loss_after == pytest.approx(held_out_loss(loaded, base.tokenizer), rel=2e-5)
         assert trained.eval_loss_after != pytest.approx(trained.eval_loss_before, rel=1e-4)
         assert weights_of(base) == before

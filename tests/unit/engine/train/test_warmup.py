@@ -24,7 +24,7 @@ def test_it_is_done_once_and_waited_for() -> None:
     early.start()
     early.start()
     early.wait()
-    assert done == ["early"]
+    assert done == ["warm-up"]
 
 
 def test_what_cannot_be_imported_is_told_by_who_needs_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -36,8 +36,8 @@ def test_what_cannot_be_imported_is_told_by_who_needs_it(caplog: pytest.LogCaptu
 
 def test_a_training_finds_everything_there() -> None:
     code = (
-        "import gc, sys\nfrom smolorad.domain import Dtype\nfrom smolorad.engine.train.warmup import ready_to_train\n"
-        "ready_to_train(Dtype.FLOAT32)\nbefore = set(sys.modules)\n"
+        "import gc, sys\nfrom smolorad.domain import Dtype\nfrom smolorad.engine.train.warmup import prepare_training\n"
+        "prepare_training(Dtype.FLOAT32)\nbefore = set(sys.modules)\n"
         "import smolorad.engine.train.run, smolorad.engine.model.to_transformers, smolorad.engine.adapters.peft\n"
         "assert set(sys.modules) == before and gc.isenabled()"
     )

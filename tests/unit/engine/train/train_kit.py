@@ -65,7 +65,7 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
     vocabulary = Vocabulary(tokenizer, end_ids)
     whole = TransformersModel(model, tokenizer)
     return BaseModel(
-        whole=lambda: whole,
+        transformers_model=lambda: whole,
         tokenizer=tokenizer,
         name="tiny",
         path=folder,
@@ -81,8 +81,8 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
         end_ids=end_ids,
         text=model_text(tokenizer, end_ids),
         vocabulary=vocabulary,
-        constraints=GrammarCache(vocabulary),
-        speaker=TorchRunner(model, CacheSupport.CHUNKS),
+        grammars=GrammarCache(vocabulary),
+        runner=TorchRunner(model, CacheSupport.CHUNKS),
     )
 
 

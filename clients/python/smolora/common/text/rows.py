@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 
 _SHOWN_NAMES, _SHOWN_CHARACTERS = 12, 40
 _EXCERPT_CHARACTERS = 80
@@ -36,7 +36,7 @@ Records = Iterator[Record | RowProblem]
 
 
 class BadFile(ValueError):
-    """No row of a file can be read; `why` goes on after the place."""
+    """No row of a file can be read; `why` follows the place."""
 
     def __init__(self, file: str, line: int, why: str) -> None:
         self.file = file

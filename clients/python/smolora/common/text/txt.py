@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 
-from smolora._models import ProblemKind, RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.compressed import Openable
 from smolora.common.text.lines import MAX_LINE_BYTES, Line, read_lines
 from smolora.common.text.rows import Row, Rows, excerpt

@@ -20,7 +20,7 @@ from smolorad.domain import ChatMessage, FinishReason, GenerateSpec, ResponseFor
 from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.generate.sampler import Sampler, SamplingContext
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.text.detokenizer import Verbatim
+from smolorad.engine.text.detokenizer import ByteDetokenizer
 from smolorad.engine.text.grammar import grammar
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
@@ -54,13 +54,13 @@ class Babbler:
         self.tokenizer = tokenizer
         self.end_ids = frozenset({tokenizer.eos_token_id})
         self.vocabulary = Vocabulary(tokenizer, self.end_ids)
-        self.constraints = GrammarCache(self.vocabulary)
+        self.grammars = GrammarCache(self.vocabulary)
 
     def say(self, form: ResponseFormat, seed: int, *, most: int = 600, **sampling: Any) -> str | None:
         """A complete answer; None where it was not complete after `most` tokens."""
-        around = SamplingContext(1, self.end_ids, constraint=self.constraints.of(form))
+        around = SamplingContext(1, self.end_ids, grammar=self.grammars.get(form))
         sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": seed, **sampling}), around)
-        generator, text = np.random.default_rng(seed), Verbatim(self.vocabulary)
+        generator, text = np.random.default_rng(seed), ByteDetokenizer(self.vocabulary)
         tokens, pieces = [1], []  # the prompt is one token
         while len(tokens) <= most:
             tokens.append(sampler.choose(np.array(tokens), self._logits(generator)))
@@ -236,13 +236,13 @@ def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(llama: Base
 
 def test_forms_are_kept_for_the_next_answer_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = tiny_tokenizer()
-    constraints = GrammarCache(Vocabulary(tokenizer, [tokenizer.eos_token_id]), limit=2)
+    grammars = GrammarCache(Vocabulary(tokenizer, [tokenizer.eos_token_id]), limit=2)
     compiled: list[ResponseFormat] = []
-    compile_ = constraints._compile
-    monkeypatch.setattr(constraints, "_compile", lambda form: (compiled.append(form), compile_(form))[1])
+    compile_ = grammars._compile
+    monkeypatch.setattr(grammars, "_compile", lambda form: (compiled.append(form), compile_(form))[1])
     one, two, three = (ResponseFormat(regex=text) for text in ("a", "b", "c"))
     for form in (one, two, one, three, one, two):
-        constraints.of(form)
+        grammars.get(form)
     assert compiled == [one, two, three, two]
 
 
@@ -307,7 +307,7 @@ def test_not_even_a_space_is_lost(make: Callable[[], Any], llama: BaseModel) -> 
     tokenizer = make()
     tokenizer.clean_up_tokenization_spaces = True
     vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
-    parts = {"vocabulary": vocabulary, "constraints": GrammarCache(vocabulary)}
+    parts = {"vocabulary": vocabulary, "grammars": GrammarCache(vocabulary)}
     base = dataclasses.replace(llama, tokenizer=tokenizer, end_ids=frozenset({tokenizer.eos_token_id}), **parts)
     assert finish(begin(base, formed(ResponseFormat(regex=" the fox , don't"), temperature=0.0)))[0] == " the fox , don't"
 
@@ -338,7 +338,7 @@ def test_a_model_that_the_native_step_does_not_know_holds_its_form_too(tmp_path:
 def test_without_a_form_nothing_is_compiled(llama_folder: Path) -> None:
     base = fp32_base(llama_folder)
     finish(begin(base, spec("A", max_tokens=3)))
-    assert "guided" not in vars(base.vocabulary)
+    assert "ll_tokenizer" not in vars(base.vocabulary)
 
 
 @pytest.mark.long

@@ -23,9 +23,9 @@ VALIDATOR = jsonschema.Draft202012Validator
 
 def allows(schema: Any, text: str) -> bool:
     """Whether the answer may be this text."""
-    constraint = BABBLER.constraints.of(ResponseFormat(json_schema=json.dumps(schema)))
+    grammar = BABBLER.grammars.get(ResponseFormat(json_schema=json.dumps(schema)))
     tokens = BABBLER.tokenizer.encode(text, add_special_tokens=False)
-    return constraint._matcher.try_consume_tokens(tokens) == len(tokens) and constraint._matcher.is_accepting()
+    return grammar._matcher.try_consume_tokens(tokens) == len(tokens) and grammar._matcher.is_accepting()
 
 
 def test_a_name_has_one_spelling() -> None:
@@ -63,7 +63,7 @@ BOUNDS = st.fixed_dictionaries(
 def test_numbers_are_within_their_bounds_as_validators_read_them(schema: dict[str, Any], seed: int) -> None:
     form = ResponseFormat(json_schema=json.dumps(schema))
     try:
-        BABBLER.constraints.of(form)
+        BABBLER.grammars.get(form)
     except InvalidRequest:
         return  # refused first
     said = BABBLER.say(form, seed, most=80)
@@ -153,7 +153,7 @@ def test_numbers_beside_multiples_are_no_infinity() -> None:
 )
 def test_a_value_of_another_kind_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        BABBLER.constraints.of(ResponseFormat(json_schema=json.dumps(schema)))
+        BABBLER.grammars.get(ResponseFormat(json_schema=json.dumps(schema)))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_what_may_begin_with_too_many_names_is_refused_before_it_is_built() -> N
         with pytest.raises(NotGuaranteed, match=r"too complex.*make some of them required"):
             prepare(json.dumps(schema))
     for schema in (_object(2_400), _object(3_000, required=["p0"]), {"anyOf": [_object(30) for _ in range(50)]}):
-        assert BABBLER.constraints.of(ResponseFormat(json_schema=json.dumps(schema)))
+        assert BABBLER.grammars.get(ResponseFormat(json_schema=json.dumps(schema)))
 
 
 def test_choices_that_lead_to_themselves_are_counted_once() -> None:

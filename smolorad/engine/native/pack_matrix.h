@@ -1,6 +1,6 @@
-/* Packs a row-major matrix of torch's into INT8 or INT4, as matrix.h lays them out. */
-#ifndef SMOLORA_PACK_H
-#define SMOLORA_PACK_H
+/* Packs a row-major matrix of torch's into INT8 or INT4, once when a model is loaded. */
+#ifndef SMOLORA_PACK_MATRIX_H
+#define SMOLORA_PACK_MATRIX_H
 
 #include "matrix.h"
 
@@ -8,51 +8,51 @@ static inline size_t packed_block_bytes(int format, int cols) {
     return (size_t)(cols / GROUP) * (format == INT8 ? INT8_GROUP : INT4_GROUP);
 }
 
-/* Whole blocks: rows that are not there are zeros. */
+/* The bytes of whole blocks: the last is filled up with rows of zeros. */
 static inline size_t packed_bytes(int format, int rows, int cols) {
     return (size_t)((rows + BLOCK - 1) / BLOCK) * packed_block_bytes(format, cols);
 }
 
-/* The largest size of 32 weights; NaN where one of them is NaN or infinity, which then is the scale, and reaches every sum. */
+/* The largest size of 32 weights; NaN if one of them is NaN or infinity: as the scale, it makes every sum NaN. */
 static float largest(const float *x) {
-    float most = 0, spread = 0;
+    float most = 0, not_finite = 0;
     for (int i = 0; i < GROUP; i++) {
         most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-        spread += x[i] - x[i]; /* 0, but for NaN and infinity */
+        not_finite += x[i] - x[i]; /* 0, except for NaN and infinity */
     }
-    return most + spread;
+    return most + not_finite;
 }
 
-/* Rounds 32 weights to w = scale * q. Where they are too small for a scale, they are 0. */
+/* Rounds 32 weights to w = scale * q; all are 0 if they are too small for a scale. */
 static void round_int8(const float *x, uint8_t *q, float *scale) {
     float most = largest(x);
     memset(q, 128, GROUP);
-    *scale = widen(narrow_up(most / 127.0f));
+    *scale = bf16_to_f32(f32_to_bf16_up(most / 127.0f));
     if (!(*scale > 1.0f / FLT_MAX)) return;
     float to = 1.0f / *scale;
     for (int i = 0; i < GROUP; i++) q[i] = (uint8_t)(int)(nearbyintf(x[i] * to) + 128.0f);
 }
 
-/* Rounds 32 weights to w = scale * q + minimum. The numbers' own range is not the best one: a few others are tried, for each the
- * line through what is rounded with the least squares is drawn, and the one with the least error is kept. */
+/* Rounds 32 weights to w = scale * q + minimum. The numbers' own range is not the best one: this tries some others, fits a line
+ * to the rounded numbers by least squares for each, and keeps the one with the least error. */
 static void fit_int4(const float *x, uint8_t *q, float *scale, float *minimum) {
     float low = x[0], high = x[0], best = FLT_MAX;
     for (int i = 1; i < GROUP; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
-    *scale = 0, *minimum = widen(narrow(low));
+    *scale = 0, *minimum = bf16_to_f32(f32_to_bf16(low));
     if (!(high - low > 16.0f / FLT_MAX)) return;
     for (int tried = -4; tried <= 4; tried++) {
         float steps = (15.0f + 0.2f * (float)tried) / (high - low), rounded[GROUP];
         float sum_q = 0, sum_qq = 0, sum_x = 0, sum_qx = 0, error = 0;
 #pragma omp simd reduction(+ : sum_q, sum_qq, sum_x, sum_qx)
         for (int i = 0; i < GROUP; i++) {
-            float r = NEAREST((x[i] - low) * steps);
+            float r = ROUND((x[i] - low) * steps);
             r = r > 15.0f ? 15.0f : r;
             rounded[i] = r, sum_q += r, sum_qq += r * r, sum_x += x[i], sum_qx += r * x[i];
         }
         float spread = GROUP * sum_qq - sum_q * sum_q;
         if (!(spread > 0)) continue;
-        float line = widen(narrow((GROUP * sum_qx - sum_q * sum_x) / spread));
-        float begin = widen(narrow((sum_x - line * sum_q) / GROUP));
+        float line = bf16_to_f32(f32_to_bf16((GROUP * sum_qx - sum_q * sum_x) / spread));
+        float begin = bf16_to_f32(f32_to_bf16((sum_x - line * sum_q) / GROUP));
 #pragma omp simd reduction(+ : error)
         for (int i = 0; i < GROUP; i++) {
             float off = line * rounded[i] + begin - x[i];
@@ -64,7 +64,7 @@ static void fit_int4(const float *x, uint8_t *q, float *scale, float *minimum) {
     }
 }
 
-/* The same for whatever 32 weights there are: squares of the largest numbers would be infinite, so those are made smaller first. */
+/* `fit_int4` for weights of any size: the squares of very large ones would be infinite, so they are scaled down first. */
 static void round_int4(const float *x, uint8_t *q, float *scale, float *minimum) {
     const float unit = 0x1p-100f;
     float most = largest(x), smaller[GROUP];
@@ -80,14 +80,14 @@ static void round_int4(const float *x, uint8_t *q, float *scale, float *minimum)
     }
 }
 
-/* One group of one row into its place. */
+/* Packs one group of one row. */
 static void pack_group(int format, const float *x, int row, uint8_t *group) {
     uint8_t q[GROUP];
     float scale, minimum;
     if (format == INT8) {
         round_int8(x, q, &scale);
         for (int i = 0; i < GROUP; i++) group[(i / 4) * 4 * BLOCK + 4 * row + i % 4] = q[i];
-        ((uint16_t *)(group + BLOCK * GROUP))[row] = narrow(scale);
+        ((uint16_t *)(group + BLOCK * GROUP))[row] = f32_to_bf16(scale);
         return;
     }
     round_int4(x, q, &scale, &minimum);
@@ -96,10 +96,10 @@ static void pack_group(int format, const float *x, int row, uint8_t *group) {
         *at = (i / 4) % 2 ? (uint8_t)(*at | q[i] << 4) : q[i];
     }
     uint16_t *scales = (uint16_t *)(group + BLOCK * GROUP / 2);
-    scales[row] = narrow(scale), scales[BLOCK + row] = narrow(minimum);
+    scales[row] = f32_to_bf16(scale), scales[BLOCK + row] = f32_to_bf16(minimum);
 }
 
-/* Blocks first..last-1 of `from` (FP32 or BF16) into `to`. */
+/* Packs blocks first..last-1 of `from` (FP32 or BF16) into `to`. */
 static inline void pack(const Matrix *from, int format, int first, int last, uint8_t *to) {
     size_t size = packed_block_bytes(format, from->cols);
     for (int block = first; block < last; block++)
@@ -109,7 +109,7 @@ static inline void pack(const Matrix *from, int format, int first, int last, uin
                 int row = block * BLOCK + r;
                 size_t at = (size_t)row * from->cols + (size_t)g * GROUP;
                 for (int i = 0; row < from->rows && i < GROUP; i++)
-                    x[i] = from->format == BF16 ? widen(((const uint16_t *)from->values)[at + i])
+                    x[i] = from->format == BF16 ? bf16_to_f32(((const uint16_t *)from->values)[at + i])
                                                 : ((const float *)from->values)[at + i];
                 pack_group(format, x, r, to + block * size + (size_t)g * (format == INT8 ? INT8_GROUP : INT4_GROUP));
             }

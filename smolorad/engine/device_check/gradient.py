@@ -1,6 +1,6 @@
-"""Whether a training step's gradient is on a device what it is on the CPU: a part of the self-test.
+"""Compares the gradient of a training step on a device with the CPU's.
 
-Forward passes do not ask for the products that a backward pass asks for, so logits that agree say nothing about a training.
+A forward pass does not ask for the products of a backward pass, so logits that agree say nothing about a training.
 """
 
 from __future__ import annotations

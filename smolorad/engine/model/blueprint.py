@@ -1,0 +1,36 @@
+"""What serving a model of the Llama family takes besides its weights, without torch and transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolorad.engine.model.folder import model_files
+from smolorad.engine.native.model_shape import Shape
+from smolorad.engine.text.tokenizer import ServingTokenizer
+
+BLUEPRINT, TOKENIZER = "blueprint.json", "backend_tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """How to serve a model of the Llama family."""
+
+    architecture: str
+    shape: Shape
+    parameters: Mapping[str, Sequence[int]]  # the shape of each, by its name in the weight files
+    context_length: int  # tokens
+    end_ids: Sequence[int]
+    vocabulary_size: int
+    chat_template: str | None
+    special: Mapping[str, str]  # `bos_token` and the like
+
+    def tokenizer(self, folder: Path) -> ServingTokenizer:
+        """Its tokenizer; `folder` is where the blueprint is kept."""
+        return ServingTokenizer((folder / TOKENIZER).read_text(encoding="utf-8"), self.chat_template, self.special)
+
+
+def small_files(folder: Path) -> list[Path]:
+    """A model's files without its weights."""
+    return [path for path in model_files(folder) if ".safetensors" not in path.name]

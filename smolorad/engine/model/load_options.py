@@ -1,0 +1,17 @@
+"""How a model is to be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smolorad.domain import Device, Dtype, Precision
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What a caller asks for; the fields are named as those of the `Load` command. None chooses."""
+
+    device: Device | None = None
+    dtype: Dtype | None = None
+    precision: Precision = Precision.EXACT  # how generation reads the weights
+    trust_remote_code: bool = False  # whether the owner allows code that is in the model's folder

@@ -1,0 +1,74 @@
+/* The linear layers of a step: their input, their products, biases and LoRAs. */
+#ifndef SMOLORA_DECODE_LINEAR_H
+#define SMOLORA_DECODE_LINEAR_H
+
+#include "decode_state.h"
+#include "functions.h"
+#include "product.h"
+
+/* Makes `rows` vectors the input of this thread's next products, converted to the format of `weight`. */
+static void quantize_input(const Engine *e, Worker *w, const float *x, int rows, const Matrix *weight) {
+    w->vectors.x = x, w->vectors.stride = weight->cols, w->vectors.count = rows;
+    w->vectors.panel = e->single ? w->panel : NULL;
+    quantize_vectors(&w->vectors, weight);
+}
+
+/* out += bias + scale * B (A x), columns first..last-1 of each row. */
+static void add_bias_and_lora(const Engine *e, const Layer *layer, int l, int projection, int first, int last,
+                              const Vectors *v, float *out, int out_stride) {
+    const float *bias = layer->bias[projection];
+    int cols = layer->weight[projection].cols;
+    for (int r = 0; r < e->rows; r++) {
+        float *restrict to = out + (size_t)r * out_stride;
+        if (bias)
+            for (int i = first; i < last; i++) to[i] += bias[i];
+        const Lora *lora = e->sequences[e->row[r].sequence].lora;
+        if (!lora || !(lora += l * PROJECTIONS + projection)->rank) continue;
+        for (int begin = 0; begin < lora->rank; begin += LORA_TERMS) {
+            float middle[LORA_TERMS];
+            int terms = lora->rank - begin < LORA_TERMS ? lora->rank - begin : LORA_TERMS;
+            for (int k = 0; k < terms; k++)
+                middle[k] = lora->scale * dot_f32(lora->a + (size_t)(begin + k) * cols, v->x + (size_t)r * v->stride, cols);
+            for (int k = 0; k < terms; k++) {
+                const float *restrict b = lora->b + (size_t)(begin + k) * layer->weight[projection].rows;
+                float weight = middle[k];
+#pragma omp simd
+                for (int i = first; i < last; i++) to[i] += weight * b[i];
+            }
+        }
+    }
+}
+
+/* This thread's part of a projection of its input. */
+static void project(Engine *e, int thread, int l, int projection, float *out, int out_stride) {
+    const Layer *layer = &e->model->layer[l];
+    const Matrix *weight = &layer->weight[projection];
+    const Vectors *v = &e->worker[thread].vectors;
+    int first, last;
+    split_work(e->pool, thread, weight->rows, BLOCK, &first, &last);
+    product(weight, first, last, v, out, out_stride);
+    add_bias_and_lora(e, layer, l, projection, first, last, v, out, out_stride);
+}
+
+/* Adds this thread's part of a projection of `x` to the residual stream. */
+static void add_projected(Engine *e, int thread, int l, int projection, const float *x) {
+    Worker *w = &e->worker[thread];
+    const Matrix *weight = &e->model->layer[l].weight[projection];
+    int n = e->model->hidden, first, last;
+    quantize_input(e, w, x, e->rows, weight);
+    project(e, thread, l, projection, w->part, n);
+    split_work(e->pool, thread, n, BLOCK, &first, &last);
+    for (int r = 0; r < e->rows; r++)
+        for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += w->part[(size_t)r * n + i];
+}
+
+/* Makes the normed residual stream the input of this thread's next products. */
+static void normalize_input(Engine *e, int thread, const float *norm, const Matrix *weight) {
+    Worker *w = &e->worker[thread];
+    int n = e->model->hidden;
+    for (int r = 0; r < e->rows; r++)
+        rms_norm(FP32, e->x + (size_t)r * n, norm, e->model->eps, n, w->normed + (size_t)r * n);
+    quantize_input(e, w, w->normed, e->rows, weight);
+}
+
+#endif

@@ -1,0 +1,113 @@
+"""What is loaded: a base model, its adapters, the prefix cache, and the adapter of the training that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from smolorad.domain import Dtype, GenerateSpec
+from smolorad.engine.adapters.adapter import Adapter
+from smolorad.engine.adapters.registry import AdapterRegistry, read_adapter
+from smolorad.engine.device_check import compare_with_cpu
+from smolorad.engine.generate.prefix_cache import PrefixCache
+from smolorad.engine.generate.request import GenerationRequest
+from smolorad.engine.model.base_model import BaseModel, LoadReport
+from smolorad.engine.model.load import load
+from smolorad.engine.model.load_options import LoadOptions
+from smolorad.engine.train.training_host import Snapshot
+from smolorad.errors import NoModel, NotFound
+from smolorad.link.convert import from_message
+from smolorad.link.v1 import link_pb2 as pb
+
+
+class Session:
+    """One base model at a time, and what belongs to it."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        """`threads`: as in `load`."""
+        self._threads = threads
+        self._base: BaseModel | None = None
+        self._adapters: AdapterRegistry | None = None
+        self._prefixes = PrefixCache()
+        self._live: Snapshot | None = None
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model; raises NoModel."""
+        if self._base is None:
+            raise NoModel("No model is loaded; load one with `smolora-client load MODEL`.")
+        return self._base
+
+    @property
+    def dtype(self) -> Dtype | None:
+        """The base model's number format; None before the first load."""
+        return self._base.dtype if self._base is not None else None
+
+    @property
+    def adapter_keys(self) -> tuple[str, ...]:
+        """The keys of the adapters in memory."""
+        return self._adapters.keys() if self._adapters is not None else ()
+
+    def load(self, command: pb.Load, report: LoadReport) -> BaseModel:
+        """Reads a model, in place of the one before once it is there; raises as `load`."""
+        options = from_message(LoadOptions, command)
+        base = load(Path(command.path), command.name, options, compare_with_cpu, threads=self._threads, report=report)
+        self.use(base)
+        return base
+
+    def use(self, base: BaseModel) -> None:
+        """Takes a model in place of the one before, which requests in progress keep to their end."""
+        self._base, self._adapters, self._prefixes = base, AdapterRegistry(base), PrefixCache()
+        base.release_idle_memory()
+
+    def release_idle_memory(self) -> None:
+        """Gives back memory that is not in use."""
+        if self._base is not None:
+            self._base.release_idle_memory()
+
+    def attach(self, folder: pb.AdapterFolder) -> Adapter:
+        """The adapter of a folder, read if it is not in memory; raises NoModel, and as `AdapterRegistry.attach`."""
+        if self._adapters is None:
+            self._adapters = AdapterRegistry(self.base)
+        return self._adapters.attach(folder.key, Path(folder.path))
+
+    def check_adapter(self, folder: Path) -> Adapter:
+        """The adapter of a folder, which does not stay in memory; raises as `attach`."""
+        return read_adapter(self.base, folder)
+
+    def detach(self, key: str) -> None:
+        """Drops an adapter and its cached prefixes; nothing happens if it is not in memory."""
+        if self._adapters is not None:
+            self._adapters.detach(key)
+            self._prefixes.forget(key)
+
+    def offer(self, snapshot: Snapshot | None) -> None:
+        """Lets requests have the adapter of the training that runs; None ends that."""
+        self._live = snapshot
+
+    def request(self, call: int, command: pb.Generate, arrived: float) -> GenerationRequest:
+        """The request of a Generate command; raises NoModel, NotFound, and as `attach` and `GenerationRequest`."""
+        base, folder = self.base, command.adapter
+        adapter, name, key = None, "", ""
+        if folder.HasField("live"):
+            step, adapter = self._live_adapter(folder.live)
+            name = f"{folder.name}@step-{step}"
+            key = f"{name}#{folder.live.job_id}"  # as a checkpoint's, which is the same adapter
+        elif command.HasField("adapter"):
+            adapter, name, key = self.attach(folder), folder.name or folder.key, folder.key
+        return GenerationRequest(
+            call,
+            base,
+            from_message(GenerateSpec, command.request),
+            adapter=adapter,
+            adapter_name=name,
+            prefixes=self._prefixes.of(key),
+            arrived=arrived,
+        )
+
+    def _live_adapter(self, wanted: pb.LiveAdapter) -> tuple[int, Adapter]:
+        if self._live is None:
+            raise NotFound("No training has come to its first step yet; ask again in a moment, or name a finished adapter.")
+        step, adapter = self._live()
+        if wanted.HasField("step") and wanted.step != step:
+            raise NotFound(f"The training is at step {step}, and step-{wanted.step} is no checkpoint; ask for it as @latest.")
+        return step, adapter

@@ -1,0 +1,127 @@
+"""The header of a safetensors file: which tensors the file has, and where each lies.
+
+The only reader of headers, for the daemon, which has neither numpy nor the safetensors library, and for the engine. It refuses
+what the library refuses. Layout (safetensors' README): eight bytes with the header's length, the header as JSON, then the bytes
+of all tensors without gaps.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from smolora.common.json_file import NotAnObject, parse_object
+from smolorad.errors import Damaged
+
+_MAX_HEADER_BYTES = 100_000_000  # as in the library
+_MAX_LENGTH = 2**63 - 1  # of a dimension; numpy and torch count in 64 bits
+_MAX_DIMENSIONS = 32  # numpy's limit before its release 2
+_METADATA = "__metadata__"
+# Bits of a number, by the beginning of its format's name.
+_BITS: Mapping[tuple[str, ...], int] = {
+    ("F4",): 4,
+    ("F6_",): 6,
+    ("BOOL", "U8", "I8", "F8"): 8,
+    ("U16", "I16", "F16", "BF16"): 16,
+    ("U32", "I32", "F32"): 32,
+    ("U64", "I64", "F64", "C64"): 64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file."""
+
+    name: str
+    format: str  # of its numbers, as safetensors names it: F32, BF16 ...
+    shape: tuple[int, ...]
+    begin: int  # bytes from the beginning of the file
+    end: int
+
+    @property
+    def count(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsFile:
+    """A file whose header was read."""
+
+    path: Path
+    tensors: tuple[StoredTensor, ...]  # in the order of their bytes
+    version: tuple[int, ...]  # changes when the file is replaced or written
+
+    @classmethod
+    def open(cls, path: Path, advice: str, *, shown: object = None) -> Self:
+        """Reads the header. Raises Damaged; its sentence ends with `advice`, and calls the file `shown`, or by its path."""
+        with path.open("rb") as file:
+            tensors = _read_header(file, os.fstat(file.fileno()).st_size, shown or path, advice)
+            return cls(path, tensors, _version(file))
+
+    def is_open_as(self, file: BinaryIO) -> bool:
+        """Whether an open file is still the one whose header was read."""
+        return _version(file) == self.version
+
+
+def tensors_in(content: bytes, shown: object, advice: str) -> tuple[StoredTensor, ...]:
+    """The tensors in the bytes of a file; otherwise as `SafetensorsFile.open`."""
+    return _read_header(io.BytesIO(content), len(content), shown, advice)
+
+
+def _version(file: BinaryIO) -> tuple[int, ...]:
+    stat = os.fstat(file.fileno())
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _read_header(file: BinaryIO, size: int, shown: object, advice: str) -> tuple[StoredTensor, ...]:
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
+            raise ValueError("its header does not fit")
+        header = file.read(length)
+        if not header.startswith(b"{"):
+            raise ValueError("its header does not begin as one")
+        return tuple(_laid_out(parse_object(header, _MAX_HEADER_BYTES), 8 + length, size))
+    except NotAnObject as error:
+        raise Damaged(f"{shown} is cut short or damaged (its header {error}); {advice}.") from error
+    except ValueError as error:
+        raise Damaged(f"{shown} is cut short or damaged ({error}); {advice}.") from error
+
+
+def _laid_out(header: Mapping[str, Any], begin: int, size: int) -> Iterator[StoredTensor]:
+    """The tensors in the order of their bytes; raises ValueError where these are not exactly what follows the header."""
+    notes = header.get(_METADATA, {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise ValueError(f"its {_METADATA} are no texts")
+    tensors = [_tensor(name, entry, begin) for name, entry in header.items() if name != _METADATA]
+    for tensor in sorted(tensors, key=lambda one: (one.begin, one.end)):
+        if tensor.begin != begin:
+            raise ValueError(f"{tensor.name} does not follow the tensor before it")
+        begin = tensor.end
+        yield tensor
+    if begin != size:
+        raise ValueError(f"it has {size:,} bytes, and its header describes {begin:,}")
+
+
+def _tensor(name: str, entry: Any, start: int) -> StoredTensor:
+    name.encode()  # raises a ValueError for half of a character, which JSON can spell
+    match entry:
+        case {"dtype": str() as format, "shape": list() as shape, "data_offsets": [begin, end]}:
+            lengths = (*shape, begin, end)
+        case _:
+            raise ValueError(f"{name} has no format, shape and place")
+    if not all(type(one) is int and 0 <= one <= _MAX_LENGTH for one in lengths) or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"{name} has a shape or a place that no tensor has")
+    bits = next((bits for names, bits in _BITS.items() if format.startswith(names)), None)
+    if bits is None:
+        raise ValueError(f"{name} has numbers in {format[:20]}, an unknown format")
+    tensor = StoredTensor(name, format, tuple(shape), start + begin, start + end)
+    if 8 * (end - begin) != tensor.count * bits:
+        raise ValueError(f"{name} does not have as many bytes as its shape")
+    return tensor

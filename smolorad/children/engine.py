@@ -101,7 +101,7 @@ class Engine(Protocol):
     def generate(
         self, spec: GenerateSpec, adapter: AdapterFolder | LiveAdapter | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
-        """Generates text, with or without an adapter."""
+        """Generates, with or without an adapter."""
 
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool) -> list[int]:
         """The ids of a prompt or a conversation."""

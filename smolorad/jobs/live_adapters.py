@@ -18,7 +18,7 @@ _STEP = re.compile(r"latest|step-(0|[1-9][0-9]{0,8})")
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedAdapter:
-    """An adapter that is still being trained: in a checkpoint, or with the training that runs."""
+    """An adapter of a training: in a checkpoint, or in the memory of the running training."""
 
     reference: str  # as the user names it
     adapter: AdapterFolder | LiveAdapter
@@ -26,7 +26,7 @@ class UnfinishedAdapter:
 
 
 class LiveAdapters:
-    """Finds the adapters of trainings under way."""
+    """Finds the adapters of unfinished trainings."""
 
     def __init__(self, home: Home, store: JobStore) -> None:
         self._home = home

@@ -93,12 +93,12 @@ def merge(
 
 
 def _checked_agreement(adapter: Sequence[torch.Tensor], merged: Sequence[torch.Tensor], dtype: Dtype) -> float:
-    """The share of the adapter's greedy tokens that the merged model gives; raises MergeMismatch where it is low."""
+    """The share of the adapter's greedy tokens that the merged model gives; raises MergeMismatch if it is too small."""
     agreement = merge_check.agreement(adapter, merged)
     if agreement < merge_check.MIN_AGREEMENT:
         raise MergeMismatch(
-            f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was written: merge "
-            "to float32, or train with a lower learning_rate."
+            f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was "
+            "written: merge to float32, or train with a lower learning_rate."
         )
     return agreement
 

@@ -93,7 +93,7 @@ def merge(
 
 
 def _checked_agreement(adapter: Sequence[torch.Tensor], merged: Sequence[torch.Tensor], dtype: Dtype) -> float:
-    """The share of the adapter's greedy tokens that the merged model gives; raises MergeMismatch where it is low."""
+    """The share of the adapter's greedy tokens that the merged model gives; raises MergeMismatch if it is too small."""
     agreement = merge_check.agreement(adapter, merged)
     if agreement < merge_check.MIN_AGREEMENT:
         raise MergeMismatch(

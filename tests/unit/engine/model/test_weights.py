@@ -75,3 +75,13 @@ def test_a_header_that_lies_is_refused_where_the_weights_are_read(tmp_path: Path
         path.write_bytes(wrong)
         with pytest.raises(Damaged):
             read_weights([SafetensorsFile.open(path, "")], {"a": (4,), "b": (4,)}, Dtype.FLOAT32)
+
+
+def test_a_file_that_is_replaced_after_its_header_was_read_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "model.safetensors", tmp_path / "other.safetensors"
+    write(path, {"a": ("F32", (4,)), "b": ("F32", (4,))}, ["a", "b"], 0)
+    file = SafetensorsFile.open(path, "")
+    write(other, {"a": ("F32", (4,)), "b": ("F32", (4,))}, ["b", "a"], 0)  # as large, in another order
+    other.rename(path)
+    with pytest.raises(Damaged, match="changed or cut short while it was read"):
+        read_weights([file], {"a": (4,), "b": (4,)}, Dtype.FLOAT32)

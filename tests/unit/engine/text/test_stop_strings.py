@@ -92,9 +92,9 @@ TOKENIZERS = {"byte level": tiny_tokenizer(), "byte fallback": _with_chat_tokens
 
 
 class Scripted:
-    """In place of the computation: these tokens, so many a step."""
+    """In place of the computation: these tokens, `per_step` at a time."""
 
-    native, remembered = None, 0
+    native, reused_tokens = None, 0
 
     def __init__(self, tokens: list[int], per_step: int) -> None:
         self._steps = [tokens[at : at + per_step] for at in range(0, len(tokens), per_step)]

@@ -1,4 +1,4 @@
-"""From a model folder to a resident base, by transformers: any causal language model, on any device."""
+"""From a model folder to a base model, by transformers: any causal language model, on any device."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth telling."""
+    """A message for the user."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""What a PEFT LoRA folder tells, read without torch: its shape, and whether its tensors are whole."""
+"""What a PEFT LoRA folder says, read without torch: its shape, and whether its tensors are whole."""
 
 from __future__ import annotations
 

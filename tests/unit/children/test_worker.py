@@ -83,7 +83,7 @@ async def test_one_that_dies_on_the_way_is_replaced(
     workers: WorkerProcesses, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     child = await waiting(workers, base)
-    os.kill(child.pid, 9)  # nobody has noticed yet when the merge begins
+    os.kill(child.pid, 9)  # the daemon has not noticed it yet when the merge begins
     _, pids = await merged(workers, base, adapter, tmp_path / "output")
     assert pids - {child.pid}
 

@@ -23,7 +23,7 @@ def serve(inbox: Inbox, call: int, prompt: str) -> None:
         for text in rest:
             inbox.emit(call, text=text)
     elif word == "fail":
-        inbox.fail(call, BadData("Line 3 is broken; mend it.", [Violation("rows.txt:3", "broken")]))
+        inbox.fail(call, BadData("Line 3 is broken; correct it.", [Violation("rows.txt:3", "broken")]))
         return
     elif word == "die":
         inbox.emit(call, text="last words")

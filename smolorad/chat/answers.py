@@ -1,4 +1,4 @@
-"""Which part of a conversation a model has to generate, so that it is trained on that and on nothing else.
+"""Finds the parts of a conversation that a model generates, so that it is trained on these alone.
 
 An answer begins where the generation prompt ends, and ends with the token that stops the generation. Between its own characters
 and those of the turn before it stands only what the template wrote, and the same stands at the end of the generation prompt: so
@@ -38,7 +38,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Where an answer stands in a rendered conversation."""
+    """The place of an answer in a rendered conversation."""
 
     begin: int
     content: Span
@@ -82,7 +82,7 @@ def _trained(turns: Turns, first: int) -> Iterator[int]:
 
 
 class _Conversation:
-    """A rendered conversation. What is found in it is kept, since rendering is what costs time."""
+    """A rendered conversation, with a cache of what is found in it: rendering is slow."""
 
     def __init__(
         self, template: ChatTemplate, shown_by: ChatTemplate, turns: Turns, whole: Tracked, control: ControlTokens
@@ -221,7 +221,7 @@ def _header(opener: str, prompt: str | None) -> int:
 
 
 def _within_marks(answer: _Answer, origins: str) -> _Answer | None:
-    """What the generation marks leave of an answer; None where that is nothing.
+    """The part of an answer inside the generation marks; None where there is none.
 
     What stops the generation belongs to an answer whose last word is marked, also where it is not marked itself.
     """
@@ -237,7 +237,7 @@ def _within_marks(answer: _Answer, origins: str) -> _Answer | None:
 
 
 def _changes(shown: _Conversation) -> Iterator[str]:
-    """How turns read otherwise in the whole conversation than they were said, or than they are generated."""
+    """The differences between turns in the whole conversation and as they are given, or generated."""
     for at, turn in enumerate(shown.turns):
         if not turn.content.strip():
             continue

@@ -43,7 +43,7 @@ class TextEncoder:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer, as its file describes it: transformers sets these switches with every call of its own."""
+        """The model's tokenizer, as its file describes it; transformers sets these switches with each of its calls."""
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = False
@@ -84,7 +84,7 @@ class TextEncoder:
 
     @cached_property
     def _normaliser(self) -> Normalizer | None:
-        """What the tokenizer does to a text before it looks for control tokens; None where it looks for all of them first."""
+        """The normaliser that runs before the search for control tokens; None where the search comes first."""
         added = self._tokenizer.get_added_tokens_decoder().values()
         looks = any(token.normalized and token.content in self.control.tokens for token in added)
         return self._tokenizer.normalizer if looks else None

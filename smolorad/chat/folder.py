@@ -1,4 +1,4 @@
-"""What a dataset's folder says of how its texts are read."""
+"""The note in a dataset's folder on how to read its texts."""
 
 from __future__ import annotations
 

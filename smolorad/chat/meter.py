@@ -1,4 +1,4 @@
-"""What one rendering of a chat template may cost: steps, and the size of what it makes.
+"""The limits of one rendering of a chat template: steps, and the size of values.
 
 A template comes with its model, so anybody may have written it. The bounds grow with the conversation, and are far above what
 a template needs that shows it: they meet loops without end, texts of gigabytes and lists that contain themselves twice.
@@ -56,7 +56,7 @@ class Meter:
         self.spend(sum(map(self.weight, values)) // _CHARACTERS_IN_STEP)
 
     def made(self, value: T) -> T:
-        """The value, which was made just now."""
+        """Checks a value that was just made."""
         if isinstance(value, str | bytes):
             self.make(len(value))
         elif isinstance(value, int):
@@ -101,7 +101,7 @@ class Meter:
 
 
 def refuse(what: str) -> NoReturn:
-    """Raises UnsupportedModel for a template that does what no template needs."""
+    """Raises UnsupportedModel for a template with constructs that no template needs."""
     raise UnsupportedModel(
         f"The model's chat template {what}; choose another model, or give it prompts instead of conversations."
     )

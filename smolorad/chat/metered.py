@@ -34,7 +34,7 @@ _COMPARING = frozenset([*_EQUAL, ">", "gt", "greaterthan", "ge", ">=", "<", "lt"
 
 
 class MeteredContext(Context):
-    """What a template's names mean, and the meter of this rendering."""
+    """The context of a rendering, with its meter."""
 
     meter: Meter
 
@@ -60,7 +60,7 @@ def insert_looks(template: nodes.Template, environment: jinja2.Environment) -> N
 
 
 def _look_into(node: nodes.Node) -> None:
-    """Puts looks around the parts of a node."""
+    """Wraps the parts of a node in checks."""
     if isinstance(node, nodes.Compare):
         parts = [node.expr, *(one.expr for one in node.ops)]
         contains = any(one.op in ("in", "notin") for one in node.ops)
@@ -149,7 +149,7 @@ LOOKS: Mapping[str, Callable[..., Any]] = {_STEP: _step, _EACH: _each, _MADE: _m
 
 
 def metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, which looks at what it is given first, and at what it makes."""
+    """The filter, with checks of its arguments and of its result."""
     passed = _PassArg.from_obj(function)
     shallow, slow, by_item, look = name in _SHALLOW, name in _SLOW, name in _BY_ITEM, OF_FILTERS.get(name)
 
@@ -172,7 +172,7 @@ def metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
 
 
 def metered_test(name: str, function: Any) -> Callable[..., Any]:
-    """The test; one that compares reads what it is given."""
+    """The test, with a check of its arguments where it compares."""
     if name not in _COMPARING:
         return cast(Callable[..., Any], function)
 

@@ -1,4 +1,4 @@
-"""What one model makes of text: its tokenizer, its chat template, and the tokens that steer it."""
+"""One model's tokenizer, chat template and control tokens."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ModelText:
 
     @cached_property
     def frame(self) -> Frame:
-        """What training puts around a text."""
+        """The tokens that training puts around a text."""
         bare = self.tokenizer.encode("a", add_special_tokens=False).ids
         full = self.tokenizer.encode("a", add_special_tokens=True).ids
         begin = next((at for at in range(len(full)) if full[at : at + len(bare)] == bare), 0)
@@ -64,7 +64,7 @@ class ModelText:
         return Frame(to_bytes(full[:begin]), b"" if end is None else to_bytes([end]), to_bytes(full[begin + len(bare) :]))
 
     def encoder(self, *, parse_special: bool = False) -> TextEncoder:
-        """What encodes texts; with `parse_special` control tokens are found in them."""
+        """The encoder of texts; with `parse_special` control tokens are found in them."""
         if parse_special not in self._encoders:
             self._encoders[parse_special] = TextEncoder(
                 self.tokenizer, self.control, parse_special=parse_special, plain=self._plain
@@ -79,7 +79,7 @@ class ModelText:
         assistant_only: bool = True,
         compare: bool = False,
     ) -> RowEncoder:
-        """What encodes rows, and says which of their tokens are trained; the switches are those of RowEncoder."""
+        """The encoder of rows, which says which of their tokens are trained; the switches are those of RowEncoder."""
         return RowEncoder(
             self.encoder(parse_special=parse_special),
             self.template,

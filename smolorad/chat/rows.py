@@ -1,4 +1,4 @@
-"""Which tokens of a row are trained: the one place that decides it, for preparing, for the preview, and for both trainers.
+"""The tokens of a row that are trained: only this module decides it, for preparing, the preview and both trainers.
 
 What training adds is TRL's: texts and completions end in the end-of-text token, conversations go through the chat template.
 Trained is all of a text, the completion of a prompt, the assistant's answers of a conversation, both answers of a preference.
@@ -60,7 +60,7 @@ class EncodedRow:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What training puts around a text: ids as 32-bit numbers."""
+    """The tokens that training puts around a text: ids as 32-bit numbers."""
 
     head: bytes = b""  # what the tokenizer puts before every text
     end: bytes = b""  # the end-of-text token; empty where the model has none

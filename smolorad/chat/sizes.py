@@ -1,4 +1,4 @@
-"""How large a value of a chat template becomes, where that depends on a number, or on the product of two sizes.
+"""Bounds on the size of a chat template's values that depend on a number, or on the product of two sizes.
 
 All else that a template can call makes values about as large as those that it is given.
 """

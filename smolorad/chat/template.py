@@ -38,7 +38,7 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class TemplateRefuses(Exception):
-    """The template cannot show this conversation; the message is its own, or its beginning."""
+    """The template cannot render this conversation; the message is the beginning of the template's own."""
 
     def __init__(self, message: str) -> None:
         super().__init__(sendable(message if len(message) <= _MOST_SAID else f"{message[:_MOST_SAID]}…"))
@@ -146,7 +146,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        """As jinja2 makes Python of a template, with looks in between. The hook is jinja2's, despite its name."""
+        """As jinja2 makes Python of a template, with checks in between. The hook is jinja2's, despite its name."""
         insert_looks(source, self)
         return super()._generate(source, *args, **kwargs)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Turn(NamedTuple):
-    """What one role says. `trained` is False where a row says that the turn is context: it is read, and never learned."""
+    """The text of one role. `trained` is False where a row says that the turn is context: it is read, and never learned."""
 
     role: str
     content: str

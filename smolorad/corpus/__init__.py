@@ -1,4 +1,4 @@
-"""The user's text, made ready for training: plain functions over rows, in a process of their own.
+"""Prepares the user's text for training: plain functions over rows, in their own process.
 
 Only `readers/saved.py` and `readers/hub.py` import `datasets`, only `tokenizer.py` and `bpe_cache.py` `tokenizers`, only
 `tokenizer.py` `msgspec`, only `near_duplicates.py` `rensa`; Arrow data is written and read with `pyarrow` alone. The rest needs

@@ -23,7 +23,7 @@ _TELL_EVERY_S = 0.25
 
 
 def main(argv: Sequence[str]) -> None:
-    """Takes commands until the daemon closes the socket."""
+    """Serves commands until the daemon closes the socket."""
     os.nice(_NICE)
     inbox = open_inbox(argv)
     inbox.start()
@@ -54,7 +54,7 @@ def _answer(command: pb.Command, inbox: Inbox) -> None:
 
 
 class _Call:
-    """The host of one preparation: hears whether to end, and passes progress on now and then."""
+    """The host of one preparation: passes progress to the daemon, and ends it when it is cancelled."""
 
     def __init__(self, inbox: Inbox, call: int) -> None:
         self._inbox = inbox

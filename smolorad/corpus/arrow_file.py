@@ -42,7 +42,7 @@ def schema_of(sample: Sample) -> pa.Schema:
 
 
 def features(schema: pa.Schema) -> dict[str, Any]:
-    """The columns in the words of `datasets`."""
+    """The columns as features of `datasets`."""
     return {field.name: _FEATURE_OF[field.type] for field in schema}
 
 
@@ -133,7 +133,7 @@ class DraftWriter:
 
 
 def _strings(texts: Sequence[str]) -> pa.StringArray:
-    """As `pa.array(texts)`, which would import pandas to look whether these are pandas' strings."""
+    """As `pa.array(texts)`, which would import pandas to check for its string type."""
     encoded = [text.encode() for text in texts]
     ends = array("i", accumulate(map(len, encoded), initial=0))
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
@@ -145,7 +145,7 @@ def numbered(values: array[int], kind: pa.DataType) -> pa.Array:
 
 
 def read_batches(path: Path, *, mapped: bool = True) -> Iterator[pa.RecordBatch]:
-    """The batches of a file. Raises Damaged where it is torn.
+    """The batches of a file. Raises Damaged where it is incomplete.
 
     Mapped, what is not looked at is not read; where all of it is read, that would count the whole file as the process's memory.
     """
@@ -172,5 +172,5 @@ def _values(column: pa.Array) -> list[Value]:
 
 
 def shape_of(schema: pa.Schema) -> Shape:
-    """What rows of these columns are."""
+    """The shape of rows with these columns."""
     return next(shape for shape, names in COLUMNS.items() if set(names) <= set(schema.names))

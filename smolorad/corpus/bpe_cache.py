@@ -1,4 +1,4 @@
-"""Token ids by the word: what a byte-level BPE makes of a word does not depend on the words around it, so it is made once.
+"""A cache of token ids by word: byte-level BPE encodes a word alike beside any words, so each is encoded once.
 
 Pre-tokenizers of GPT-2's kind begin a new piece at every single space, and behind every single newline, between two characters
 that are no space: no token crosses these places. Words repeat, so looking them up is many times as fast as
@@ -71,7 +71,7 @@ class WordEncoder:
         self._begin()
 
     def _begin(self) -> None:
-        """Forgets what was learned."""
+        """Empties the cache."""
         self._numbers = _Numbers(self._fixed)
         self._parts: dict[str, list[int]] = {}
         # The ids of all pieces by number, one behind another, and where each begins; number 0 has none.
@@ -109,7 +109,7 @@ class WordEncoder:
         return _PIECE.join(part if odd % 2 else _parted(part) for odd, part in enumerate(parts))
 
     def _learn(self) -> None:
-        """Tokenises the pieces that were noted, all at once, as a call costs more than a piece."""
+        """Tokenises the noted pieces in one call, which costs more than a piece."""
         pieces = [_BORDERS.split(piece) for piece in self._numbers.noted]
         self._numbers.noted.clear()
         unknown = list(set(chain.from_iterable(pieces)).difference(self._parts))
@@ -162,7 +162,7 @@ def _begins_anew_at_spaces(spec: Mapping[str, Any]) -> bool:
 
 
 def _keeps_words(step: Mapping[str, Any]) -> bool:
-    """Whether a step parts a text at such places alone, or wherever it likes, but the same way in each word."""
+    """Whether a step parts a text at such places alone, or also elsewhere, but the same way in each word."""
     match step.get("type"):
         case "ByteLevel":
             return not step.get("add_prefix_space")

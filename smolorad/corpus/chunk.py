@@ -18,7 +18,7 @@ Cut = Callable[[str], Iterable[str]]
 
 
 def cutter(spec: PrepareSpec, model: ModelText | None) -> Cut | None:
-    """What cuts a text as the spec says; None where it stays whole.
+    """The function that cuts a text as the spec says; None where it stays whole.
 
     Raises InvalidRequest where pieces of tokens are wanted but no model is at hand.
     """

@@ -31,7 +31,7 @@ _ALPACA = (
 
 
 class Fields(NamedTuple):
-    """A record's fields by their standard names, with what the file calls those that are called otherwise."""
+    """A record's fields by their standard names, with the file's own names for them."""
 
     form: Form
     values: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Fields(NamedTuple):
     as_turns: bool = False  # whether the rows before were made of text and became turns
 
     def spelled(self, name: str) -> str:
-        """What the file calls a field."""
+        """The file's own name of a field."""
         return self.names.get(name, name)
 
     def string(self, name: str) -> str:
@@ -123,7 +123,7 @@ def _alpaca_asks(fields: Fields) -> Turns:
 
 
 def _history(fields: Fields) -> Turns:
-    """LLaMA-Factory's earlier turns: pairs of what was asked and answered."""
+    """LLaMA-Factory's earlier turns: pairs of question and answer."""
     pairs = fields.values.get("history")
     if isinstance(pairs, str):
         pairs = listed(pairs)
@@ -292,5 +292,5 @@ _SPECIAL: Mapping[Form, Maker] = {
 
 
 def values_of(form: Form, fields: Fields) -> tuple[Value, ...]:
-    """The values of a row in the order of its shape's columns. Raises Unfit for what is no such row."""
+    """The values of a row in the order of its shape's columns. Raises Unfit for a record that is no such row."""
     return _SPECIAL.get(form, _MAKERS[form.shape])(fields)

@@ -22,7 +22,7 @@ NotUsed = Callable[[str], None]  # receives the name of a field that is not used
 
 
 def turns_of(value: Any, name: str, not_used: NotUsed) -> Turns:
-    """The turns that a field has, also as JSON within a table's text, or a single one. Raises Unfit for what is none."""
+    """The turns that a field has, also as JSON within a table's text, or a single one. Raises Unfit for any other value."""
     if isinstance(value, str):
         text, value = value, listed(value)
         if isinstance(value, str):

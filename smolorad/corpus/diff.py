@@ -1,4 +1,4 @@
-"""What one prepared dataset has that another has not."""
+"""Compares two prepared datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields of the formats in use: what a row is made of, what refuses it, and what says that a turn is not trained.
+"""The fields of the formats in use: those of a row, those that refuse it, and those that mask a turn.
 
 docs/datasets.md has the same as a table. A field that stands in neither is not used, and one note names it.
 Formats: OpenAI's fine-tuning; TRL's dataset formats; Alpaca and ShareGPT with LLaMA-Factory's fields; axolotl; ms-swift;
@@ -112,7 +112,7 @@ MARKS: Mapping[str, bool] = {
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a field says nothing: null, NaN, blanks, an empty list or object, or one of these; also as text."""
+    """Whether a field is blank: null, NaN, blanks, an empty list or object, or one of these; also as text."""
     match value:
         case None:
             return True

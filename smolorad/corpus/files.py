@@ -1,4 +1,4 @@
-"""One file of the user's: its rows as samples, each with the problems in its place."""
+"""Reads one file: its rows as samples, with problems in the place of rows that cannot be read."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def _near(similarity: float) -> Near | None:
 
 
 class Gatherer:
-    """Takes rows in, and drops what must not be trained on, or not twice."""
+    """Writes rows to a draft, and drops those that must not be trained on, or not twice."""
 
     def __init__(self, spec: PrepareSpec, tally: Tally, host: Host, cut: Cut | None) -> None:
         self._strict = spec.on_error is OnError.FAIL
@@ -48,7 +48,7 @@ class Gatherer:
         self._since_check = 0
 
     def gather(self, rows: Iterable[Sample | ClientProblem], writer: DraftWriter) -> None:
-        """Reads every row. After one that fails a strict preparation the rest is only looked at for more of them."""
+        """Reads every row. After one that fails a strict preparation it only looks for more of them."""
         tally, host, cut, text = self._tally, self._host, self._cut, Shape.TEXT
         host.check()
         for row in rows:
@@ -129,7 +129,7 @@ class Gatherer:
         return True
 
     def _repeated(self, row: Sample) -> ProblemKind | None:
-        """What it is where it stood before, word for word."""
+        """The kind of problem of an exact copy."""
         key, split = key_of(row.values), row.split or TRAIN
         here = self._seen_in(split)
         if len(self._seen) > 1 and any(other != split and key in seen for other, seen in self._seen.items()):

@@ -1,4 +1,4 @@
-"""Which rows are held out where rows of one prompt stand together: whole groups of them, as far as they fit."""
+"""Draws the held-out rows where rows share prompts: whole groups of one prompt, as far as they fit."""
 
 from __future__ import annotations
 

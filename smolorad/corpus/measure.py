@@ -36,7 +36,7 @@ class Meter:
         self._rows = model.rows(parse_special=parse_special, compare=True)
 
     def measure(self, rows: Sequence[tuple[Value, ...]]) -> list[Measured]:
-        """What the model makes of each row; of a preference the longer answer, as that one decides what fits."""
+        """Each row's tokens for the model; of a preference those of the longer answer, which decides what fits."""
         if self._shape is not Shape.PREFERENCE:
             encoded = self._rows.encode(self._shape, rows)
             return [Measured(row, self._problems(row, values)) for row, values in zip(encoded, rows, strict=True)]
@@ -96,7 +96,7 @@ class Meter:
         return not self._parse_special and any(map(self._model.control.within, texts_of(values)))
 
     def _in_text(self, values: tuple[Value, ...]) -> Iterator[Problem]:
-        """Control tokens that stand in the text, and are read as text."""
+        """Control tokens that are spelled in the text, and are read as text."""
         if self._parse_special:
             return
         for text in texts_of(values):

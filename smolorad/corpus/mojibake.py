@@ -14,7 +14,7 @@ for _byte in range(0x80, 0xA0):
 
 
 def _signs(least: int, most: int) -> str:
-    """What stands for these bytes, as a class of a regular expression."""
+    """The characters that these bytes decode to, as a class of a regular expression."""
     return "[" + "".join(re.escape(sign) for sign, byte in _BYTE_OF.items() if least <= byte <= most) + "]"
 
 

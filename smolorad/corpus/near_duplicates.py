@@ -1,4 +1,4 @@
-"""Which texts are nearly those that were there before: MinHash and locality-sensitive hashing, by the library rensa.
+"""Finds near duplicates of earlier texts: MinHash and locality-sensitive hashing, by the library rensa.
 
 Broder, "On the resemblance and containment of documents", 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.
 """
@@ -23,7 +23,7 @@ class Near:
         self._count = 0
 
     def add(self, text: str) -> bool:
-        """Remembers a text; whether none before it is as similar. Words are compared without regard to case."""
+        """Adds a text; returns whether no earlier one is as similar. Words are compared without regard to case."""
         sketch = RMinHash(_HASHES, _SEED)
         sketch.update(sequences(text))
         self._count += 1

@@ -1,4 +1,4 @@
-"""Sentences of notes that name files or fields; a few of them, none too long."""
+"""Notes that name files or fields: short sentences with a few names."""
 
 from __future__ import annotations
 

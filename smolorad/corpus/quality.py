@@ -20,7 +20,7 @@ _SHARE, _LEAST_ROWS = 0.2, 50
 
 
 def damage(text: str) -> tuple[ProblemKind, str] | None:
-    """What is wrong with the characters of a text; None for sound ones."""
+    """The damage in the characters of a text; None for sound ones."""
     found = None if text.isprintable() else _CONTROL.search(text)
     if found is not None:
         why = f"has the control character U+{ord(found[0]):04X}; remove it, or check its source"
@@ -34,7 +34,7 @@ def damage(text: str) -> tuple[ProblemKind, str] | None:
 
 
 def is_sound(text: str) -> bool:
-    """Whether there is surely nothing wrong with the characters of a text; `damage` looks closer."""
+    """A quick check: true for text that is surely sound; `damage` looks closer."""
     return text.isascii() and (text.isprintable() or _CONTROL.search(text) is None)
 
 

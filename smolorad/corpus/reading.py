@@ -1,4 +1,4 @@
-"""Every row of every source in turn, as a sample or as the problem that stands in its place."""
+"""Reads every row of every source in turn, as a sample, or as a problem in its place."""
 
 from __future__ import annotations
 

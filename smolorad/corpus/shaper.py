@@ -24,7 +24,7 @@ _MOST_PLANS = 1000  # rows of JSON may each have other fields
 
 
 class _Plan(NamedTuple):
-    """What rows with the same fields have in common."""
+    """The plan for rows with the same fields."""
 
     form: Form | None
     refused: tuple[str, ...]  # fields that refuse a row unless they are empty
@@ -164,7 +164,7 @@ class Shaper:
         return values
 
     def _split_of(self, fields: Mapping[str, Any]) -> str:
-        """What a row says itself goes before what its file is named as."""
+        """The row's own split field has precedence over its file's name."""
         said = fields.get(SPLIT) if self._by_split else None
         split = split_named(said) if isinstance(said, str) else ""
         if split:
@@ -187,7 +187,7 @@ class Shaper:
         return _Plan(form, refused, [name for name in theirs if name not in spelled and name not in self.unused])
 
     def _note_others(self, plan: _Plan, fields: Mapping[str, Any]) -> None:
-        """Notes the fields that say something, and are not used."""
+        """Notes the fields with values that are not used."""
         for name in list(plan.others):
             value = fields[name]
             is_split = name == SPLIT and self._by_split and isinstance(value, str) and split_named(value)
@@ -205,7 +205,7 @@ class Shaper:
             self._there |= dict.fromkeys(list(fields)[:_MOST_PLANS])
 
     def _lost(self, fields: Collection[str]) -> str | None:
-        """Why these are not the fields that the user named: another one would be trained on without a word."""
+        """Why these are not the fields that the user named: another one would be trained on silently."""
         for name, theirs in self._named.items():
             if theirs in fields or name in OPTIONAL:
                 continue

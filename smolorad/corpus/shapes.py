@@ -32,11 +32,11 @@ class Sample(NamedTuple):
         return key_of(self.values)
 
     def text(self) -> str:
-        """All that is said in it."""
+        """All its text."""
         return " ".join(texts_of(self.values))
 
     def characters(self) -> int:
-        """How long it is."""
+        """Its length in characters."""
         first = self.values[0]
         return len(first) if len(self.values) == 1 and isinstance(first, str) else sum(map(len, texts_of(self.values)))
 
@@ -52,7 +52,7 @@ def key_of(values: tuple[Value, ...]) -> str:
 
 
 def prompt_of(shape: Shape, values: tuple[Value, ...]) -> Value:
-    """What stands before the answer; of a conversation everything up to its first answer."""
+    """The prompt; of a conversation everything up to its first answer."""
     first = values[0]
     if shape is not Shape.CHAT or isinstance(first, str):
         return first

@@ -1,4 +1,4 @@
-"""What a model makes of a row: its tokenizer, its chat template, and the tokens that training adds."""
+"""A model's tokenizer and chat template, and the tokens that training adds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Model(TypedDict, total=False):
 
 
 class _Spec(TypedDict, total=False):
-    """What is read of a `tokenizer.json`: its vocabulary, nearly all of it, is skipped."""
+    """The fields read from a `tokenizer.json`; its vocabulary, nearly all of it, is skipped."""
 
     model: _Model | None
     normalizer: Any
@@ -57,7 +57,7 @@ class ModelText(chat.ModelText):
 
 
 def _read(tokenizer: Path) -> tuple[Tokenizer, Plain]:
-    """The tokenizer, and what encodes plain texts with it faster; both were tried out."""
+    """The tokenizer, and what encodes plain texts with it faster; both were tested."""
     try:
         read = Tokenizer.from_file(str(tokenizer))
         words = WordEncoder(read, msgspec.json.decode(tokenizer.read_bytes(), type=_Spec))

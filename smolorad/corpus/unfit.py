@@ -6,7 +6,7 @@ from smolora.common.problems import ProblemKind as ClientKind
 
 
 class Unfit(Exception):
-    """Says in its message why; `text` is what the row says, for its excerpt."""
+    """The message says why; `text` is the row's text, for its excerpt."""
 
     def __init__(self, why: str, kind: ClientKind = ClientKind.MALFORMED, text: str = "") -> None:
         super().__init__(why)

@@ -1,4 +1,4 @@
-"""A file that says how far it is read: of one that unpacks to a thousand times its size no row may come for a minute."""
+"""A file that reports how far it is read: a packed one, a thousand times its size, may yield no row for a minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TELL_EVERY_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WatchedFile:
-    """A file whose reader is asked now and then whether to end, and says how many of its bytes are read."""
+    """A file that regularly checks whether to end, and reports how many of its bytes are read."""
 
     path: Path
     host: Host
@@ -39,7 +39,7 @@ class _Watched(io.FileIO):
         self._told_at = time.monotonic()
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int | None:  # type: ignore[override]
-        """As FileIO's; what the host raises ends the reading."""
+        """As FileIO's; an error that the host raises ends the reading."""
         self._host.check()
         count = super().readinto(buffer)
         if (now := time.monotonic()) - self._told_at >= _TELL_EVERY_S:

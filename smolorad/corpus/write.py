@@ -114,13 +114,13 @@ def token_writer(dataset: Path, split: str) -> Iterator[TokenWriter]:
 
 
 def remove_split(dataset: Path, split: str) -> None:
-    """Takes away a split that has turned out to have no rows, if it is there."""
+    """Removes a split without rows, if it exists."""
     shutil.rmtree(dataset / split, ignore_errors=True)
     (dataset / TOKENS / f"{split}.arrow").unlink(missing_ok=True)
 
 
 def write_tokenizer(dataset: Path, tokenizer: Path) -> None:
-    """Notes whose tokens they are: SHA-256 of the `tokenizer.json`, in hexadecimal."""
+    """Notes the tokenizer of the tokens: SHA-256 of the `tokenizer.json`, in hexadecimal."""
     with tokenizer.open("rb") as file:
         _write_json(dataset / TOKENS / "tokenizer.json", {"sha256": hashlib.file_digest(file, "sha256").hexdigest()})
 
@@ -131,7 +131,7 @@ def write_splits(dataset: Path, splits: list[str], *, parse_special: bool = Fals
 
 
 def data_file(dataset: Path, split: str) -> Path:
-    """Where a split's rows stand."""
+    """The file of a split's rows."""
     return dataset / split / _DATA
 
 

@@ -170,7 +170,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence for the user."""
+    """A message for the user."""
 
     text: str
 

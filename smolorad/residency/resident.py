@@ -1,4 +1,4 @@
-"""The model that is loaded, and the loader that puts it into the engine."""
+"""The loaded model, and the loader that puts it into the engine."""
 
 from __future__ import annotations
 

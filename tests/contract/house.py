@@ -153,7 +153,7 @@ async def prepared(house: House, name: str = "verses", **more: Any) -> datasets_
 
 
 async def loaded(house: House, model: str = "starter", **more: Any) -> models_pb2.ResidentModel:
-    """The model, resident."""
+    """The model, once it is loaded."""
     return (await everything(house.models.LoadModel(models_pb2.LoadModelRequest(model=model, **more))))[-1].resident
 
 
@@ -164,7 +164,7 @@ async def trained(house: House, adapter: str = "support", **more: Any) -> models
 
 
 async def happened(done: Callable[[], bool]) -> None:
-    """Returns when the daemon, in this process, has done what nobody is told of."""
+    """Returns when the daemon, in this process, has done what no call reports."""
     async with asyncio.timeout(CALL_S):
         while not done():  # noqa: ASYNC110, there is no event of it
             await asyncio.sleep(0)

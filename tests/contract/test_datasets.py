@@ -236,7 +236,7 @@ async def test_the_engine_makes_ready_for_a_training_while_a_dataset_is_made(hou
         return [name for name, _ in script.calls].count("expect_training")
 
     await prepared(house)
-    assert expected() == 0  # nobody is there to hear it
+    assert expected() == 0  # the client has gone
     await loaded(house)
     await prepared(house)
     await happened(lambda: expected() == 1)

@@ -1,4 +1,4 @@
-"""A full disk below the whole daemon: what is answered is true, and all goes on when there is room, without a restart."""
+"""A full disk below the whole daemon: answers are true, and all work resumes when there is room, without a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TrainingService and JobService: durable work, whoever watches."""
+"""TrainingService and JobService: durable work, with or without a watcher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def watched(house: House, job_id: str, after: int = 0) -> list[jobs_pb2.Wa
 
 
 async def running(house: House, script: Script, *steps: object) -> tuple[grpc.aio.UnaryStreamCall, str, asyncio.Event]:  # type: ignore[type-arg]
-    """A training that has told its first progress and waits for the gate."""
+    """A training that has reported its first progress and waits for the gate."""
     await prepared(house)
     gate = asyncio.Event()
     script.trainings.append([TrainProgress(1, 10, loss=3.0), Wait(gate), *steps])  # type: ignore[list-item]
@@ -312,7 +312,7 @@ async def test_a_merge_is_expected_when_a_training_is_about_to_end(house: House,
     await prepared(house)
     script.trainings.append([TrainProgress(1, 10, eta_s=30.0)])
     await trained(house)
-    assert script.merges_expected == [], "nobody has ever merged here"
+    assert script.merges_expected == [], "no merge was ever done here"
     await everything(house.training.Merge(pb.MergeRequest(adapter="support", name="merged")))
     script.trainings.append([TrainProgress(1, 10, eta_s=3600.0), TrainProgress(5, 10, eta_s=30.0), OutOfMemory("No.")])
     await refused(house.training.Train(TRAIN))

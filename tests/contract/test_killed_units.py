@@ -92,7 +92,7 @@ asyncio.run(main())
 
 
 def killed_at(home: Path, what: str, step: int) -> bool:
-    """Whether a process that does this was killed at a step; else it came to its end."""
+    """Whether a process that does this was killed at a step; else it ended."""
     done = subprocess.run([sys.executable, "-c", KILLED, home, what, str(step)], check=False, timeout=60)
     assert done.returncode in (-9, 0)
     return done.returncode == -9
@@ -120,7 +120,7 @@ async def test_killed_at_any_step_it_is_old_or_new_after_the_next_start(short_pa
 
 
 class Gate:
-    """Holds a function of the daemon's at its beginning, until the test lets it go on."""
+    """Holds a function of the daemon's at its beginning, until the test lets it continue."""
 
     def __init__(self, real: Callable[..., Any]) -> None:
         self.reached = threading.Event()

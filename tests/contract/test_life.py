@@ -36,7 +36,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 @pytest.fixture
 def process() -> Iterator[DaemonProcess]:
-    """A real daemon, with real children that nobody asks for."""
+    """A real daemon, with real children that no call uses."""
     with daemon_process() as started:
         yield started
 

@@ -43,7 +43,7 @@ def open_hub(hub: HubDataset, emit: Callable[[Note], None]) -> Any:
 
 
 def _cached(hub: HubDataset, unreachable: HubUnreachable, emit: Callable[[Note], None]) -> Any:
-    """What `datasets` keeps of an earlier download; raises `unreachable` where that is not what is wanted."""
+    """The dataset of an earlier download; raises `unreachable` where that is not the wanted one."""
     datasets.config.HF_HUB_OFFLINE = True
     try:
         dataset = _load(hub, None)

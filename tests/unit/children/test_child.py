@@ -43,7 +43,7 @@ async def test_a_call_yields_its_own_events(child: Child) -> None:
 
 
 async def test_a_failure_is_raised_with_its_violations(child: Child) -> None:
-    with pytest.raises(BadData, match="mend it") as error:
+    with pytest.raises(BadData, match="correct it") as error:
         await said(child, "fail")
     assert error.value.violations == (Violation("rows.txt:3", "broken"),)
     assert await said(child, "say on") == ["on"]

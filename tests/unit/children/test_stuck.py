@@ -1,4 +1,4 @@
-"""For how long the engine is stuck with a call that was cancelled, as its signs of life tell."""
+"""For how long the engine is stuck with a call that was cancelled, as its pongs say."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Told:
     ("busy_s", "busy_call", "stuck_s"),
     [
         (80.0, 7, 70.0),  # it has worked on it since before it was cancelled
-        (0.5, 7, 0.5),  # it waited behind another call, and the engine comes to it only now
+        (0.5, 7, 0.5),  # it waited behind another call, and the engine takes it only now
         (80.0, 8, 0.0),  # another call, which is not cancelled, takes long
     ],
 )

@@ -1,4 +1,4 @@
-"""What the corpus tests share: files to read, and somebody to prepare for."""
+"""What the corpus tests share: files to read, and a host of a preparation."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ class Recorder:
 
     @property
     def notes(self) -> list[str]:
-        """The notes told."""
+        """The notes received."""
         return [event.text for event in self.events if isinstance(event, Note)]

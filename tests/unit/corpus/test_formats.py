@@ -1,4 +1,4 @@
-"""Each format of files, plain and packed, alone and mixed; what is damaged in them is told with its place."""
+"""Each format of files, plain and packed, alone and mixed; damaged rows are reported with their place."""
 
 from __future__ import annotations
 

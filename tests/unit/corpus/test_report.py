@@ -9,10 +9,10 @@ from smolorad.errors import Violation
 
 
 def tally_of(problems: int) -> Tally:
-    """A tally with so many malformed rows."""
+    """A tally with a number of malformed rows."""
     tally = Tally(files=1, read=problems + 5, empty=5)
     for n in range(1, problems + 1):
-        tally.add_problem(RowProblem("a.jsonl", n, f"is bad in way {n}; mend it"))
+        tally.add_problem(RowProblem("a.jsonl", n, f"is bad in way {n}; cut it"))
     return tally
 
 
@@ -34,11 +34,11 @@ def test_the_report_has_every_count() -> None:
 
 def test_malformed_rows_are_one_sentence_and_a_violation_each() -> None:
     one = tally_of(1).malformed_rows()
-    assert one.message == ("a.jsonl:1 is bad in way 1; mend it; correct the row, or leave out such rows with --on-error drop.")
+    assert one.message == ("a.jsonl:1 is bad in way 1; cut it; correct the row, or leave out such rows with --on-error drop.")
     many = tally_of(1200).malformed_rows()
     assert "1,200 rows are malformed in all" in many.message
     assert len(many.violations) == MOST_PROBLEMS
-    assert many.violations[1] == Violation("a.jsonl:2", "is bad in way 2; mend it")
+    assert many.violations[1] == Violation("a.jsonl:2", "is bad in way 2; cut it")
 
 
 def test_nothing_left_tells_what_became_of_the_rows() -> None:

@@ -1,4 +1,4 @@
-"""Each shape from each of its spellings; what is no row of any, or of another, is told."""
+"""Each shape from each of its spellings; what is no row of any, or of another, is reported."""
 
 from __future__ import annotations
 

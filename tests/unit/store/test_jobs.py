@@ -127,7 +127,7 @@ async def test_every_kind_of_event_comes_back(jobs: JobStore) -> None:
         Evaluation(3, 1.5, 4.48, 12, 0.25),
         Checkpoint(3),
         PhaseProgress("read", 1, 2, "rows"),
-        Note("worth telling"),
+        Note("a note"),
         StateChange(JobState.RUNNING, "why"),
     ]
     for body in bodies:

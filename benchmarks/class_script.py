@@ -1,4 +1,4 @@
-"""The script of somebody who came from the original: one import line is another, the rest is as it was. See original.py."""
+"""The script of a user who came from the original: one import line is another, the rest is as it was. See original.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from smolora import SmoLoRA
 
 
 def main() -> None:
-    """The whole job; tells when each phase is done."""
+    """The whole job; reports when each phase is done."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     given = parser.parse_args()

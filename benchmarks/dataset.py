@@ -16,7 +16,7 @@ import random
 import time
 from pathlib import Path
 
-from benchmarks.harness import REPOSITORY, Bench, Daemon, PeerMissing, Result, daemon, peer, tell
+from benchmarks.harness import REPOSITORY, Bench, Daemon, PeerMissing, Result, daemon, peer, report
 from benchmarks.peers import Figures
 from smolora import Cancelled, Client, PhaseProgress
 
@@ -50,7 +50,7 @@ def _cancel(client: Client, data: Path) -> float:
 
 
 def corpus(data: Path, path: Path, megabytes: int) -> None:
-    """Writes rows of three rows of `data`, drawn with a seed, no two alike, until there are so many megabytes."""
+    """Writes rows of three rows of `data`, drawn with a seed, no two alike, until they have the given megabytes."""
     texts = [json.loads(line)["text"] for line in data.read_text(encoding="utf-8").splitlines()]
     draw, written = random.Random(0), 0
     with path.open("w", encoding="utf-8") as file:
@@ -59,7 +59,7 @@ def corpus(data: Path, path: Path, megabytes: int) -> None:
 
 
 def lighthouse(folder: Path) -> Path:
-    """The example's log as one JSONL file, a few times over, each row told apart by its number."""
+    """The example's log as one JSONL file, a few times over, each row with its own number."""
     lines = [line for file in sorted((REPOSITORY / "examples/data/lighthouse").glob("*.txt")) for line in _lines(file)]
     path = folder / "lighthouse.jsonl"
     rows = (f"Entry {n}. {line}" for n in range(_REPEATS) for line in lines)
@@ -73,7 +73,7 @@ def _lines(file: Path) -> list[str]:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="a JSONL file with the field `text`; default: the example's log, 8 times")
-    parser.add_argument("--large", type=int, metavar="MB", help="also a corpus of so many megabytes, made of that file's rows")
+    parser.add_argument("--large", type=int, metavar="MB", help="also a corpus of this size, made of that file's rows")
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def main() -> None:
         result.run(contenders)
         if bench.given.large:
             path = served.root / "large.jsonl"
-            tell(f"writing {bench.given.large:,} MB")
+            report(f"writing {bench.given.large:,} MB")
             corpus(data, path, bench.given.large)
             with peer("prepare_corpus", bench.model, path) as measure:
                 result.add("project_large", measure())

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import startup
-from benchmarks.harness import REPOSITORY, Bench, Daemon, PeerMissing, Result, daemon, machine, peer, tell
+from benchmarks.harness import REPOSITORY, Bench, Daemon, PeerMissing, Result, daemon, machine, peer, report
 from benchmarks.peers import Figures
 from benchmarks.peers.texts import EIGHT, PROMPT, ending, long_prompt, shared_beginning
 from smolora import Client, GenerateOutcome, ResidentModel
@@ -177,7 +177,7 @@ def main() -> None:
             served = stack.enter_context(daemon())
             client = stack.enter_context(served.client())
             resident = client.load(bench.model, dtype="bfloat16", precision=precision, keep_alive=-1).result()
-            tell(f"{resident.name} on {resident.device} in {resident.dtype}, {precision}, {resident.decoder} decoder")
+            report(f"{resident.name} on {resident.device} in {resident.dtype}, {precision}, {resident.decoder} decoder")
             adapter = None
             if precision == "exact":
                 exact, adapter = client, served.root / "adapter"

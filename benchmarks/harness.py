@@ -36,10 +36,10 @@ _LIBRARIES = ("smolora", "torch", "transformers", "peft", "trl", "datasets", "ll
 
 
 class PeerMissing(Exception):
-    """A peer cannot be had; the message says why."""
+    """A peer is not available; the message says why."""
 
 
-def tell(line: str) -> None:
+def report(line: str) -> None:
     """Progress, on stderr."""
     print(line, file=sys.stderr, flush=True)
 
@@ -126,7 +126,7 @@ def daemon() -> Iterator[Daemon]:
             stderr=log,
         )
         stack.callback(_end, process)
-        threading.Thread(target=_tell_death, args=(process, root / "notify"), daemon=True).start()
+        threading.Thread(target=_report_exit, args=(process, root / "notify"), daemon=True).start()
         try:
             while b"READY=1" not in (said := notify.recv(4096)):
                 if said == _DEAD:
@@ -137,7 +137,7 @@ def daemon() -> Iterator[Daemon]:
         yield Daemon(root, process, begin, time.perf_counter() - begin)
 
 
-def _tell_death(process: subprocess.Popen[bytes], notify: Path) -> None:
+def _report_exit(process: subprocess.Popen[bytes], notify: Path) -> None:
     """So that one wait is enough for both ends a start can have."""
     process.wait()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
@@ -210,13 +210,13 @@ class Result:
         """Measures each in turn, as many times as there are rounds."""
         for number in range(self.bench.rounds):
             for name, measure in contenders.items():
-                tell(f"round {number + 1} of {self.bench.rounds}")
+                report(f"round {number + 1} of {self.bench.rounds}")
                 self.add(name, measure())
 
     def add(self, name: str, figures: Figures) -> None:
-        """Keeps one measurement, and tells it."""
+        """Keeps one measurement, and reports it."""
         self.measured.setdefault(name, []).append(figures)
-        tell(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+        report(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
 
     def median(self, name: str, figure: str) -> float | None:
         """The median of one figure; None where it was not measured."""

@@ -1,6 +1,6 @@
 """The original's whole job (train, save, load, five inferences): a plain script as it was, against the class on a daemon.
 
-The class does it twice: on a daemon that has just been started, and again, as somebody does who goes on working. Each job is a
+The class does it twice: on a daemon that has just been started, and again, as a user does who keeps working. Each job is a
 process of its own, timed from its exec to its end; the first one's start of the daemon counts. Memory is the largest sum of the
 resident memory of all processes at work, the daemon's too, looked at five times a second.
 """
@@ -22,7 +22,7 @@ from typing import Self
 
 import psutil
 
-from benchmarks.harness import REPOSITORY, Bench, Result, daemon, tell
+from benchmarks.harness import REPOSITORY, Bench, Result, daemon, report
 from benchmarks.peers import Figures
 from benchmarks.peers.original_script import INFERENCES
 
@@ -139,7 +139,7 @@ def main() -> None:
     os.environ["PYTHONWARNINGS"] = "ignore"
     result = Result(bench)
     for number in range(bench.rounds):
-        tell(f"round {number + 1} of {bench.rounds}")
+        report(f"round {number + 1} of {bench.rounds}")
         with tempfile.TemporaryDirectory(prefix="smolora-bench-") as folder:
             root = Path(folder)
             first, second = project(bench, root)

@@ -20,7 +20,7 @@ import datasets
 import psutil
 
 from benchmarks import company
-from benchmarks.harness import REPOSITORY, Bench, Daemon, Result, daemon, machine, peer, tell
+from benchmarks.harness import REPOSITORY, Bench, Daemon, Result, daemon, machine, peer, report
 from benchmarks.peers import Figures, step_losses
 from smolora import Client, TrainProgress
 
@@ -53,7 +53,7 @@ def project(client: Client, served: Daemon, dataset: str, steps: int) -> Figures
 
 
 def _peak_rss(pid: int) -> float:
-    """The engine's peak; where the system does not tell it of others, its memory now."""
+    """The engine's peak; where the system does not show it of others, its memory now."""
     status = Path(f"/proc/{pid}/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -95,7 +95,7 @@ def main() -> None:
         client = stack.enter_context(served.client())
         resident = client.load(bench.model, keep_alive=-1).result()
         dataset = client.prepare("bench", bench.given.data, validation=0.0).result()
-        tell(f"{resident.name} in {resident.dtype}, {dataset.train_rows} rows, {dataset.report.tokens} tokens")
+        report(f"{resident.name} in {resident.dtype}, {dataset.train_rows} rows, {dataset.report.tokens} tokens")
         contenders: dict[str, Callable[[], Figures]] = {"project": lambda: project(client, served, "bench", steps)}
         peers = {"trl_original": ORIGINAL, "trl_tuned": TUNED, "trl_tuned_single": TUNED_SINGLE}
         _add(stack, contenders, bench, dataset.path, steps, peers)

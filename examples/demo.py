@@ -3,7 +3,7 @@
     python -m examples.demo            (make demo)
 
 A daemon starts in a temporary home and is stopped at the end; nothing of the user's is touched. The model learns the log of a
-lighthouse keeper (examples/data/lighthouse) and is then asked to go on with days it never saw. Everything runs in float32, so
+lighthouse keeper (examples/data/lighthouse) and is then asked to continue days it never saw. Everything runs in float32, so
 that the adapter and the model merged from it can be compared word for word.
 """
 
@@ -72,7 +72,7 @@ def wait_for(client: smolora.Client, daemon: subprocess.Popen[bytes], timeout_s:
 
 
 def load(client: smolora.Client, progress: Progress, model: str) -> smolora.ResidentModel:
-    """Makes a model resident, one bar for all stages."""
+    """Loads a model, one bar for all stages."""
     task = progress.add_task(f"load {model}", total=None)
     loading = client.load(model, dtype="float32", keep_alive=-1)
     for stage in loading:

@@ -3,7 +3,7 @@
     python -m examples.usage                 (20 steps; the original took 500: --steps 500)
 
 Everything happens twice, each time with a new `SmoLoRA`. The second one finds daemon, engine and base at work already; a table
-at the end tells what that saves. Where no daemon runs one is started, and stays.
+at the end shows what that saves. Where no daemon runs one is started, and stays.
 """
 
 from __future__ import annotations

@@ -93,13 +93,7 @@ class App:
         train = Train(home, library, artifacts, residency, resolver, workers)
         merge = Merge(home, library, artifacts, workers, resolver)
         prepare = Prepare(
-            home,
-            workers,
-            store=store,
-            library=library,
-            artifacts=artifacts,
-            residency=residency,
-            resolver=resolver,
+            home, workers, store=store, library=library, artifacts=artifacts, residency=residency, resolver=resolver
         )
         import_model = ImportModel(home, artifacts, workers, resolver)
         events = Events(store)

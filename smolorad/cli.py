@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     argv = list(sys.argv[1:] if argv is None else argv)
     if (argv[:1] or [""])[0] in _NEED_EXTRA and (missing := _missing()):
-        print(f"smolorad needs the daemon extra: pip install 'smolora[daemon]' (there is no {missing})", file=sys.stderr)
+        print(f"smolorad needs the daemon extra: pip install 'smolora[daemon]' ({missing} is missing)", file=sys.stderr)
         return 1
     given = _parser(argv[:1]).parse_args(join_negative(argv))
     command: Callable[[argparse.Namespace], int] = given.command
@@ -56,16 +56,18 @@ def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
 
     install = commands.add_parser(
         "install",
-        help="have the daemon run as a service of this user",
-        description="Have the daemon run as a service of this user: by launchd on macOS, by systemd on Linux.",
+        help="install as a login service",
+        description="Install the daemon as a login service of this user: with launchd on macOS, with systemd on Linux.",
     )
     install.set_defaults(command=_install)
     uninstall = commands.add_parser(
-        "uninstall", help="end that service", description="End that service and remove its file; models and jobs stay."
+        "uninstall",
+        help="remove the login service",
+        description="Remove the login service and its file; models and jobs stay.",
     )
     uninstall.set_defaults(command=_uninstall)
     for one in (install, uninstall):
-        one.add_argument("-n", "--dry-run", action="store_true", help="tell the file and the commands, and change nothing")
+        one.add_argument("-n", "--dry-run", action="store_true", help="print the file and the commands, and change nothing")
 
     train_job = commands.add_parser(
         "train-job",
@@ -79,7 +81,7 @@ def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
     train_job.set_defaults(command=_train_job)
 
     doctor = commands.add_parser(
-        "doctor", help="look whether all is well", description="Look whether all is well; exits with 1 if something is not."
+        "doctor", help="check this machine", description="Check this machine; exits with 1 if a check fails."
     )
     doctor.set_defaults(command=_doctor)
     return parser
@@ -103,7 +105,7 @@ def _serve(given: argparse.Namespace) -> int:
     except SmoloraError as error:
         print(f"smolorad: {error.message}", file=sys.stderr)
         status, is_hopeless = EXIT_CONFIG, True
-    # launchd starts again whatever does not end with 0, for ever.
+    # launchd restarts a service for ever that does not exit with 0.
     return 0 if given.under_launchd and is_hopeless else status
 
 

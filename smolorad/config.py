@@ -45,7 +45,7 @@ def _setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon is told. `keep_alive`: negative is for ever; `device` and `dtype`: None chooses."""
+    """The daemon's settings. A negative `keep_alive` is for ever; `device` and `dtype` None mean the daemon's choice."""
 
     home: Path = _setting(None, "the state folder; default: the platform's data folder")
     socket: Path = _setting(
@@ -57,8 +57,8 @@ class Settings:
     default_model: str = _setting(
         "HuggingFaceTB/SmolLM2-135M-Instruct", "the model to load where none is named and none was loaded before"
     )
-    device: Device | None = _setting(None, "where models compute; default: chosen", choices=tuple(Device))
-    dtype: Dtype | None = _setting(None, "the number format of weights in memory; default: chosen", choices=tuple(Dtype))
+    device: Device | None = _setting(None, "where models compute; default: automatic", choices=tuple(Device))
+    dtype: Dtype | None = _setting(None, "the number format of weights in memory; default: automatic", choices=tuple(Dtype))
     precision: Precision = _setting(
         Precision.EXACT, "how generation reads the weights of a model that is loaded", choices=tuple(Precision)
     )
@@ -73,7 +73,7 @@ class Settings:
         "seconds without a sign of life, or on a call that was cancelled, after which the engine is killed and started again",
         above=0,
     )
-    preload: bool = _setting(True, "load the model that was resident before a restart again")
+    preload: bool = _setting(True, "load the model again that was loaded before a restart")
     allow_remote_code: tuple[str, ...] = _setting(
         (), "models, by name or hub id, whose own Python code may run", in_file_only=True
     )
@@ -154,7 +154,7 @@ def _from_file(named: str | None, default: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if named:
-            raise InvalidRequest(f"There is no file {path}; mend --config or {CONFIG_VARIABLE}.") from None
+            raise InvalidRequest(f"There is no file {path}; correct --config or {CONFIG_VARIABLE}.") from None
         return {}
     except OSError as error:
         raise InvalidRequest(
@@ -190,7 +190,7 @@ def _read(f: dataclasses.Field[Any], raw: Any, where: str) -> Any:
         raise InvalidRequest(f"{where} is {raw!r}, but must be {wanted}.") from None
     if f.metadata["choices"] and value not in f.metadata["choices"]:
         raise InvalidRequest(f"{where} is {raw!r}, but must be one of {', '.join(f.metadata['choices'])}.")
-    if isinstance(value, (int, float)) and not f.metadata["bounds"].hold(value):
+    if isinstance(value, (int, float)) and not f.metadata["bounds"].allow(value):
         raise InvalidRequest(f"{where} is {raw!r}, but must be {f.metadata['bounds']}.")
     return value
 

@@ -1,6 +1,6 @@
-"""The life of the process: lock, bind, open, serve, drain. It reads top to bottom.
+"""The daemon process, from start to end: lock, open, bind, serve, drain.
 
-Exit status of `run`: 0 asked to end · 1 the socket was taken away, start again · 3 another daemon has this home or this socket.
+Exit status of `run`: 0 ended on request · 1 the socket was removed, start again · 3 another daemon uses this home or socket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from smolorad.config import Settings
 from smolorad.errors import BadState, InvalidRequest, of_system
 from smolorad.log import Log
 from smolorad.paths import check_own_file, check_socket_path, check_utf8, socket_folder
-from smolorad.services.grpc_errors import MESSAGE_LIMIT_BYTES, Unreadable
+from smolorad.services.grpc_errors import MESSAGE_LIMIT_BYTES, DeferParseErrors
 from smolorad.store.database import Database
 
 log = Log(__name__)
@@ -50,9 +50,9 @@ _OPTIONS = (
 
 
 def run(settings: Settings, backends: Backends | None = None) -> int:
-    """Runs the daemon until it is told to end; the exit status.
+    """Runs the daemon until its end is requested; returns the exit status.
 
-    Raises InvalidRequest for a place that cannot be used. `backends` stands in for the children, in tests.
+    Raises InvalidRequest for a path that cannot be used. Tests pass their own `backends`.
     """
     os.umask(0o077)
     _raise_files_limit()
@@ -75,26 +75,26 @@ def run(settings: Settings, backends: Backends | None = None) -> int:
 
 
 class _AlreadyRunning(BadState):
-    """Somebody holds the lock."""
+    """Another daemon has the lock."""
 
 
 @dataclass(slots=True)
 class Ending:
-    """That the daemon shall end, and how long work in progress may take."""
+    """Whether the daemon is to end, and how long work in progress may take."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     status: int = EXIT_DONE
     grace: timedelta | None = None
 
     def ask(self, grace: timedelta | None = None, status: int = EXIT_DONE) -> None:
-        """The first one to ask decides."""
+        """Requests the end; the first request decides."""
         if not self.asked.is_set():
             self.grace, self.status = grace, status
             self.asked.set()
 
 
 async def serve(settings: Settings, backends: Backends, ending: Ending | None = None) -> int:
-    """Serves until `ending` is asked for or a signal comes; the locks are the caller's."""
+    """Serves until `ending` is requested or a signal arrives; the caller has the locks."""
     ending = ending or Ending()
     grace_s = settings.drain_s
     with _signals(ending):
@@ -121,7 +121,7 @@ async def serve(settings: Settings, backends: Backends, ending: Ending | None = 
 
 async def _bound(path: Path, app: App) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A started server on the socket: our services, health and reflection."""
-    server = grpc.aio.server(interceptors=(Unreadable(),), options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(DeferParseErrors(),), options=_OPTIONS)
     app.add_to(server)
     pulse = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(pulse, server)
@@ -131,20 +131,20 @@ async def _bound(path: Path, app: App) -> tuple[grpc.aio.Server, health.aio.Heal
     try:
         server.add_insecure_port(paths.grpc_target(path))
     except RuntimeError as error:
-        raise InvalidRequest(f"The socket {path} cannot be bound; remove what stands there, or choose another path.") from error
+        raise InvalidRequest(f"The socket {path} cannot be bound; remove what is there, or choose another path.") from error
     await server.start()
     os.chmod(path, 0o600)
     return server, pulse
 
 
 async def _watch_socket(path: Path, ending: Ending) -> None:
-    """Nobody tells a server that its socket was deleted or replaced: clients would wait for ever, and the daemon with them."""
+    """Ends the daemon when its socket was deleted or replaced: the server itself never notices, and clients wait for ever."""
     bound = _inode(path)
     while True:
         await asyncio.sleep(_SOCKET_CHECK_S)
         if _inode(path) != bound:
             break
-    log.error("the socket was taken away; the daemon ends, to be started again", socket=path)
+    log.error("the socket was removed; exiting to be restarted", socket=path)
     ending.ask(status=EXIT_SOCKET_LOST)
 
 
@@ -157,7 +157,7 @@ def _inode(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def _locked(lock: Path, what: Path) -> Iterator[None]:
-    """Holds a lock file for life. A second server on one socket would take it from the first without a word: grpc#17122."""
+    """Locks a file while the block runs. A second server would silently take the socket from the first: grpc#17122."""
     check_own_file(lock)
     try:
         # os.open sets close-on-exec, so children do not keep the lock.
@@ -180,7 +180,7 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _signals(ending: Ending) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for the end."""
+    """SIGTERM and SIGINT request the end."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
@@ -200,7 +200,7 @@ def _raise_files_limit() -> None:
 
 
 def _notify(settings: Settings, state: str) -> None:
-    """Tells systemd, or whoever gave us a notify socket."""
+    """Reports the state to systemd, or to whichever program set a notify socket."""
     if address := settings.environ.get("NOTIFY_SOCKET"):
         if address.startswith("@"):
             address = "\0" + address[1:]

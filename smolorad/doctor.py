@@ -1,6 +1,6 @@
-"""`smolorad doctor`: one line for each thing that smolora needs, and whether it is so.
+"""`smolorad doctor`: checks this machine, one line for each thing that smolora needs.
 
-Nothing is changed or made. What needs torch is asked in a child, as the daemon does it.
+It changes nothing. A child process runs what needs torch, as in the daemon.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, whether it is well, and a few words."""
+    """What was checked, whether it is good, and a few words."""
 
     what: str
     ok: bool
@@ -55,7 +55,7 @@ class Finding:
 
 
 def examine(home: Path, socket: Path) -> Iterator[Finding]:
-    """Looks at everything; each finding as it is made, the slow ones last."""
+    """Runs every check; yields each finding at once, the slow ones last."""
     yield python()
     yield from libraries(tested_versions())
     yield socket_path(socket)
@@ -80,7 +80,7 @@ def tested_versions() -> Mapping[str, str]:
 
 
 def libraries(tested: Mapping[str, str], version_of: Callable[[str], str] = importlib.metadata.version) -> Iterator[Finding]:
-    """Each library that matters; another version than the tested one is told, a missing one is bad."""
+    """Each library that smolora needs: notes a version that was not tested; a missing library is bad."""
     for name in _LIBRARIES:
         try:
             version = version_of(name)
@@ -107,7 +107,7 @@ def permissions(home: Path) -> Finding:
     try:
         found = home.lstat()
     except FileNotFoundError:
-        return Finding("home", True, f"{home} will be made when the daemon starts")
+        return Finding("home", True, f"{home} is created when the daemon starts")
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode):
         return Finding("home", False, f"{home} is a link or a file, not a folder; remove it")

@@ -16,7 +16,9 @@ SmoloraError
 ├── QueueFull
 ├── OutOfMemory
 ├── NoSpace
+│   └── Unwritten           a job's state, before the daemon ended (jobs/run.py)
 ├── NoAccess                a file the daemon's user may not read or write
+│   └── CannotWrite         the database, for now (store/database.py)
 ├── EngineUnavailable
 ├── ShuttingDown
 ├── Damaged
@@ -24,7 +26,7 @@ SmoloraError
 ├── HubUnreachable
 ├── Cancelled
 ├── MergeMismatch
-└── Internal                a bug of ours
+└── Internal                a bug in smolora
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing at fault: `field` is a request's field (`trainer.max_steps`) or a place in a file (`verses.jsonl:12`)."""
+    """One invalid value: `field` is a request's field (`trainer.max_steps`) or a place in a file (`verses.jsonl:12`)."""
 
     field: str
     description: str
@@ -52,7 +54,7 @@ def sendable(text: str) -> str:
 
 
 class SmoloraError(Exception):
-    """Something went wrong; the message is one sentence that says what to do."""
+    """An error for the user: one sentence that says what happened, then what to do."""
 
     reason: ClassVar[str] = "INTERNAL"
 
@@ -128,7 +130,7 @@ class QueueFull(SmoloraError):
 
 
 class OutOfMemory(SmoloraError):
-    """Memory does not suffice."""
+    """Not enough memory."""
 
     reason = "OUT_OF_MEMORY"
 
@@ -188,7 +190,7 @@ class MergeMismatch(SmoloraError):
 
 
 class Internal(SmoloraError):
-    """A bug of ours."""
+    """A bug in smolora."""
 
     reason = "INTERNAL"
 
@@ -200,7 +202,7 @@ def _leaves(cls: type[SmoloraError]) -> Iterable[type[SmoloraError]]:
 
 
 def by_reason(reason: str) -> type[SmoloraError]:
-    """The class for a reason, as a child or a stored job names it; Internal for one we do not know."""
+    """The class for a reason, as a child or a stored job names it; Internal for an unknown one."""
     return next((cls for cls in _leaves(SmoloraError) if cls.reason == reason), Internal)
 
 
@@ -214,7 +216,7 @@ _BROKEN = (errno.EIO, errno.ESTALE, errno.EBADMSG)
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of any library means that the disk is full.
 
-    Only `open` and `write` say so with OSError; safetensors, torch.save and sqlite3 each have a wording of their own.
+    Only `open` and `write` say so with OSError; safetensors, torch.save and sqlite3 each have a wording of its own.
     """
     if isinstance(error, OSError):
         return error.errno in _DISK_FULL
@@ -248,7 +250,7 @@ def of_system(error: BaseException, platform: str = sys.platform) -> SmoloraErro
 
 @contextmanager
 def system_errors() -> Iterator[None]:
-    """What the system refuses inside is raised as `of_system` has it; what it has no sentence for stays as it is."""
+    """Raises what `of_system` makes of an OSError in the block; other errors pass unchanged."""
     try:
         yield
     except OSError as error:
@@ -258,7 +260,7 @@ def system_errors() -> Iterator[None]:
 
 
 def _in_full(error: OSError) -> OSError:
-    """The error itself, or the one that safetensors hides: whatever keeps it from opening a file, it says "No such file"."""
+    """The error itself, or the one that safetensors hides: it reports every failure to open a file as "No such file"."""
     if error.errno is not None or not isinstance(error, FileNotFoundError):
         return error
     try:
@@ -280,6 +282,17 @@ def _access_advice(platform: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The beginning of another library's message, fit for a sentence."""
+    return next(iter(str(error).strip().splitlines()), "no message")[:300]
+
+
+def of_system_or_bug(error: BaseException) -> SmoloraError:
+    """What the operating system refused, or else Internal: an error that smolora does not expect is a bug."""
+    cause = f"{type(error).__name__}: {first_line(error)}"
+    return of_system(error) or Internal(f"This is a bug in smolora; the daemon's log has the details ({cause}).")
+
+
 def is_panic(error: BaseException) -> bool:
-    """Whether a library written in Rust panicked: each has a class of its own for it, no Exception and not exported."""
+    """Whether a library written in Rust panicked: each has its own class for it, which is no Exception and not exported."""
     return type(error).__name__ == "PanicException"

@@ -1,4 +1,4 @@
-"""Models in llama.cpp's format, which people name where a folder is wanted."""
+"""GGUF files, which users name where a model folder is wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def gguf_instead(path: Path) -> str | None:
-    """What to say of a GGUF file, or a folder that has such files; None for anything else."""
+    """The advice for a GGUF file, or a folder with such files; None for anything else."""
     if path.suffix != ".gguf" and not (path.is_dir() and next(path.glob("*.gguf"), None) is not None):
         return None
     return (

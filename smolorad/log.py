@@ -31,23 +31,23 @@ class Log:
         self._logger = logging.getLogger(name)
 
     def debug(self, message: str, **fields: Any) -> None:
-        """What a developer wants to know."""
+        """Details for developers."""
         self._write(logging.DEBUG, message, fields)
 
     def info(self, message: str, **fields: Any) -> None:
-        """What happened."""
+        """A normal event."""
         self._write(logging.INFO, message, fields)
 
     def warning(self, message: str, **fields: Any) -> None:
-        """What went wrong and was put right."""
+        """A problem that smolora handled."""
         self._write(logging.WARNING, message, fields)
 
     def error(self, message: str, **fields: Any) -> None:
-        """What went wrong."""
+        """A problem."""
         self._write(logging.ERROR, message, fields)
 
     def exception(self, message: str, **fields: Any) -> None:
-        """What went wrong, with the traceback of the exception in hand."""
+        """A problem, with the traceback of the current exception."""
         self._write(logging.ERROR, message, fields, exc_info=True)
 
     def _write(self, level: int, message: str, fields: dict[str, Any], exc_info: bool = False) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from smolorad.domain import Ref
 from smolorad.errors import InvalidRequest, NoAccess, system_errors
 
-# sun_path holds 104 bytes on macOS, its closing zero included; Linux has 108. One limit for both keeps configurations portable.
+# sun_path has 104 bytes on macOS, its closing zero included; Linux has 108. One limit for both keeps configurations portable.
 SOCKET_PATH_LIMIT_BYTES = 103
 # Linux' PATH_MAX, its closing zero included, and NAME_MAX of every usual file system; macOS allows 1,024, and says so itself.
 _PATH_LIMIT_BYTES, _NAME_LIMIT_BYTES = 4096, 255
@@ -36,7 +36,7 @@ class JobFolders:
 
     @property
     def stage(self) -> Path:
-        """What is not yet complete; thrown away when the job starts again."""
+        """Incomplete files; removed when the job starts again."""
         return self.root / "stage"
 
     @property
@@ -58,7 +58,7 @@ class Home:
 
     @property
     def lock(self) -> Path:
-        """Held for the daemon's life, so that one daemon owns this state."""
+        """Locked while the daemon runs, so that one daemon owns this state."""
         return self.root / "lock"
 
     @property
@@ -83,7 +83,7 @@ class Home:
 
     @property
     def jobs(self) -> Path:
-        """What jobs keep between runs: ID/."""
+        """The files that jobs keep between runs: ID/."""
         return self.root / "jobs"
 
     @property
@@ -108,19 +108,18 @@ class Home:
         return self.models / name
 
     def create(self) -> None:
-        """Makes the folders that are not there, for their owner alone.
+        """Makes the folders that do not exist, for their owner alone.
 
-        Raises InvalidRequest where one is a link or a file, belongs to another user, or is shared and not smolora's.
+        Raises InvalidRequest where one is a link or a file, belongs to another user, or is shared and not smolora's. Database
+        and lock are checked where they are opened.
         """
         private_folder(self.root, ours=lambda: self.database.is_file())
         for folder in (self.datasets, self.adapters, self.models, self.uploads, self.jobs):
             private_folder(folder)
-        for file in (self.database, self.lock):
-            check_own_file(file)
 
 
 def private_folder(path: Path, ours: Callable[[], bool] = lambda: True) -> None:
-    """Makes a folder that its owner alone may enter, or makes sure that it is one.
+    """Makes a folder that only its owner may enter, or checks that it is one.
 
     One that lets others in is closed (0700) if it is `ours` or empty. Any other stays untouched: a shared folder such as /tmp
     would stop working for everyone. Raises InvalidRequest for a link, a file, another user's folder, and a shared one.
@@ -136,7 +135,7 @@ def private_folder(path: Path, ours: Callable[[], bool] = lambda: True) -> None:
         return
     with system_errors():
         if mode & stat.S_ISVTX or not (ours() or not any(path.iterdir())):
-            # Nobody shall be led to close a folder of the system's, such as /tmp or /.
+            # The advice must not close a folder of the system, such as /tmp or /.
             shared = mode & stat.S_ISVTX or os.path.ismount(path)
             close = "" if shared else f", or, if only you use it, type `chmod 700 {shlex.quote(str(path))}`"
             raise InvalidRequest(
@@ -179,9 +178,9 @@ def _folder(path: Path, variable: str) -> os.stat_result:
 
 
 def check_own_file(path: Path) -> None:
-    """Raises InvalidRequest where something else than a file of this user's stands at a path that smolora writes.
+    """Raises InvalidRequest if a path that smolora writes is anything but a regular file of this user.
 
-    A link is refused, also one that leads nowhere: what it leads to would be written. Raises NoAccess where permissions or the
+    A link is refused, even a broken one: smolora would write its target. Raises NoAccess where permissions or the
     disk forbid to write it.
     """
     with system_errors():
@@ -247,7 +246,7 @@ def check_utf8(path: Path, variable: str) -> None:
 def check_socket_path(path: Path) -> Path:
     """The path itself, if the system can bind it.
 
-    Raises InvalidRequest with the length and the limit, and where something else than a socket stands there.
+    Raises InvalidRequest with the length and the limit, and where something other than a socket is there.
     """
     length = len(os.fsencode(path))
     if length > SOCKET_PATH_LIMIT_BYTES:
@@ -260,5 +259,5 @@ def check_socket_path(path: Path) -> Path:
     except OSError:  # nothing is there, or its folder says what is wrong
         return path
     if not stat.S_ISSOCK(there.st_mode):
-        raise InvalidRequest(f"{path} is no socket; remove what stands there, or choose another path with SMOLORA_SOCKET.")
+        raise InvalidRequest(f"{path} is no socket; remove what is there, or choose another path with SMOLORA_SOCKET.")
     return path

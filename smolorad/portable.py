@@ -1,4 +1,4 @@
-"""What leaves this machine: models by the name that others can find them by, and files without a path of this machine."""
+"""What leaves this machine: names that other machines can find models by, and configs without paths of this machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Source:
 
 
 def source_of(name: str, folder: Path | None = None) -> Source:
-    """What to call a base outside of this machine, never by a path.
+    """The name of a base for other machines, never a path.
 
     `name` is what it is called here: a name of this home, `starter`, a hub id, or an absolute path. `folder` has its files.
     """
@@ -59,7 +59,7 @@ def adapter_config(raw: Mapping[str, Any], base: Source) -> Mapping[str, Any]:
 
 
 def remove_paths(folder: Path) -> None:
-    """Takes the paths that libraries note out of a folder's configs; a file without one stays as it is, to the byte."""
+    """Removes the paths that libraries note from a folder's configs; a file without one stays unchanged, to the byte."""
     for path in sorted(path for path in folder.glob("*config.json") if path.is_file()):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all.
+"""Publishes folders atomically: each is complete or does not exist.
 
 A folder is written in a stage beside its place, every file is flushed, a manifest with sizes and SHA-256 sums is added, and
 one rename makes it visible. Why each flush is there: Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014.
@@ -51,14 +51,14 @@ def publish(stage: Path, final: Path, about: Mapping[str, Any], sums: Mapping[st
 
 
 def withdraw(final: Path, stage: Path) -> None:
-    """Takes back what `publish` made visible: it is a stage again."""
+    """Undoes `publish`: the folder is a stage again."""
     final.rename(stage)
 
 
 def describe(folder: Path, sums: Mapping[str, str] = _NONE) -> dict[str, dict[str, Any]]:
     """Size in bytes and SHA-256 of every file below a folder, by relative path, the manifest left out.
 
-    `sums` are those that whoever wrote the files has reckoned already, by relative path.
+    `sums` are those that the writer of the files has computed already, by relative path.
     """
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST}
     return {
@@ -121,7 +121,7 @@ def verify(folder: Path, *, sums: bool = True) -> Mapping[str, Any]:
 
 
 def is_whole(folder: Path, *, sums: bool = True) -> bool:
-    """Whether `verify` finds nothing wrong, and may read what it looks at."""
+    """Whether `verify` succeeds and may read the files."""
     try:
         verify(folder, sums=sums)
     except (Damaged, OSError):
@@ -185,21 +185,21 @@ def _flush(fd: int) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Takes a published folder away, or whatever is in its place: out of sight with one rename, then its files."""
+    """Removes a published folder, or what is in its place: hides it with one rename, then removes its files."""
     if not os.path.lexists(folder):
         return
-    grave = folder.with_name(f".removed-{folder.name}-{os.getpid()}")
-    shutil.rmtree(grave, ignore_errors=True)
-    folder.rename(grave)
-    flush_folder(grave.parent)
-    if grave.is_dir() and not grave.is_symlink():
-        shutil.rmtree(grave, ignore_errors=True)
+    removed = folder.with_name(f".removed-{folder.name}-{os.getpid()}")
+    shutil.rmtree(removed, ignore_errors=True)
+    folder.rename(removed)
+    flush_folder(removed.parent)
+    if removed.is_dir() and not removed.is_symlink():
+        shutil.rmtree(removed, ignore_errors=True)
     else:
-        grave.unlink()
+        removed.unlink()
 
 
 def hide(folder: Path) -> Path:
-    """Takes a published folder out of sight with one rename; returns where it lies, until `put_back` or its removal."""
+    """Hides a published folder with one rename, until `put_back` or its removal; returns the hidden path."""
     hidden = folder.with_name(f"{HIDDEN}{folder.name}")
     if folder.exists():
         shutil.rmtree(hidden, ignore_errors=True)
@@ -213,14 +213,14 @@ def hide(folder: Path) -> Path:
 
 
 def put_back(hidden: Path) -> None:
-    """Makes a folder visible again that `hide` took out of sight, unless its files are gone."""
+    """Makes a hidden folder visible again, unless its files are gone."""
     if (hidden / MANIFEST).is_file():
         hidden.rename(hidden.with_name(hidden.name.removeprefix(HIDDEN)))
         flush_folder(hidden.parent)
 
 
 def empty(hidden: Path) -> None:
-    """Removes the files of a folder out of sight, its manifest first: from then on it is not put back."""
+    """Removes the files of a hidden folder, its manifest first: from then on it is not put back."""
     (hidden / MANIFEST).unlink(missing_ok=True)
     for path in hidden.iterdir() if hidden.is_dir() else ():
         if path.is_dir():

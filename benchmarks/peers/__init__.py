@@ -29,6 +29,6 @@ def step_losses(losses: Iterable[float]) -> Figures:
 
 
 def missing(reason: str) -> None:
-    """Says why this peer cannot be had, and ends."""
+    """Says why this peer is not available, and ends."""
     print(json.dumps({"missing": reason}), flush=True)
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""Peer: the script that everybody has: import, load, generate, print. Run anew each time; tells when its first token came."""
+"""Peer: the script that everyone has: import, load, generate, print. Run anew each time; reports when its first token came."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ INFERENCES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both scripts are told."""
+    """What both scripts get."""
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("output")
@@ -22,16 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def done(phase: str) -> None:
-    """Tells that a phase is over; whoever reads it has the clock."""
+    """Reports that a phase is over; its reader has the clock."""
     print(f"done {phase}", flush=True)
 
 
 def main() -> None:
-    """The whole job; tells when each phase is done."""
+    """The whole job; reports when each phase is done."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     given = parser.parse_args()
-    # Inside, so that the arguments above cost nothing to whoever shares them.
+    # Inside, so that the arguments above cost nothing to the module that shares them.
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

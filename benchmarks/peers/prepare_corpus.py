@@ -15,12 +15,12 @@ from smolorad.domain import Note, PhaseProgress, PrepareSpec
 
 
 class _Host:
-    """Nobody who listens."""
+    """A host that does not listen."""
 
     def check(self) -> None:
-        """Goes on."""
+        """Continues."""
 
-    def tell(self, event: PhaseProgress | Note) -> None:
+    def emit(self, event: PhaseProgress | Note) -> None:
         """Says nothing."""
 
 

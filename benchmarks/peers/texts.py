@@ -11,7 +11,7 @@ _LINE = "The tide rises, the tide falls, the twilight darkens, the curlew calls;
 
 
 def long_prompt(number: int) -> str:
-    """Some 510 tokens that begin differently each time, so that nobody's memory of the last one helps."""
+    """Some 510 tokens that begin differently each time, so that no cache of the last one helps."""
     return f"{number} {number * 7} {number * 13} nights ago. " + _LINE * 18
 
 

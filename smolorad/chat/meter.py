@@ -1,7 +1,7 @@
 """What one rendering of a chat template may cost: steps, and the size of what it makes.
 
 A template comes with its model, so anybody may have written it. The bounds grow with the conversation, and are far above what
-a template needs that shows it: they meet loops without end, texts of gigabytes and lists that hold themselves twice.
+a template needs that shows it: they meet loops without end, texts of gigabytes and lists that contain themselves twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Meter:
     """The steps that are left, and the largest value that may be made, in characters."""
 
     def __init__(self, turns: int, characters: int) -> None:
-        """For a conversation of so many turns and characters."""
+        """For a conversation with these numbers of turns and characters."""
         self.steps = min(_STEPS + _PER_TURN * turns + _PER_PAIR * turns**2 + _PER_CHARACTER * characters, _MOST_STEPS)
         self._left = self.steps
         self._most = _SIZE + _SIZE_PER_CHARACTER * characters
@@ -35,13 +35,13 @@ class Meter:
         self._weights: dict[int, tuple[Any, int]] = {}
 
     def spend(self, steps: int) -> None:
-        """So many steps are made."""
+        """Counts steps."""
         self._left -= steps
         if self._left < 0:
             refuse(f"takes more than {self.steps:,} steps to show this conversation")
 
     def make(self, size: int) -> None:
-        """A value of so many characters is about to be made."""
+        """Called before a value of this many characters is made."""
         if size > self._most:
             refuse(f"makes a text or a list of {_shown(size)} characters, and {self._most:,} is the limit")
         self.spend(size // _CHARACTERS_IN_STEP)
@@ -66,7 +66,7 @@ class Meter:
         return value
 
     def number(self, bits: int) -> None:
-        """A whole number of so many bits is about to be made."""
+        """Called before a whole number of this many bits is made."""
         if bits > _MOST_BITS:
             refuse(f"makes a number of {_shown(bits)} binary digits, and {_MOST_BITS:,} is the limit")
 

@@ -1,4 +1,4 @@
-"""Has a compiled chat template count what it does: see `Meter`.
+"""Makes a compiled chat template count its operations: see `Meter`.
 
 Whatever a template can repeat or make passes here: loops and macros by a step at their beginning, operators, calls and filters
 by a look at what they are given, and all values by a look at their size. The looks are filters that no template can name.
@@ -19,7 +19,7 @@ from smolorad.chat.sizes import OF_FILTERS, OF_FUNCTIONS, OF_METHODS, Given, Mor
 
 _STEP, _EACH, _MADE, _READ, _SHOWN = " step", " each", " made", " read", " shown"
 _OPERATIONS = (nodes.Call, nodes.Filter, nodes.Test)
-_CALL_STEPS = 8  # a call takes about as long as so many other operations
+_CALL_STEPS = 8  # a call takes about as long as this many other operations
 # Filters that do not look into what they are given, or do it step by step.
 _LAZY = ("map", "reject", "rejectattr", "select", "selectattr", "slice", "batch", "items", "list", "reverse")
 _SHALLOW = frozenset([*_LAZY, "attr", "count", "d", "default", "first", "last", "length", "random", "safe"])

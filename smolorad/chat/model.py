@@ -28,7 +28,7 @@ class ModelText:
         ends: Iterable[str],
         plain: Plain | None = None,
     ) -> None:
-        """`template` is the chat template's source, `special` holds `bos_token`, `eos_token` and the like, `ends` are the
+        """`template` is the chat template's source, `special` has `bos_token`, `eos_token` and the like, `ends` are the
         tokens that stop the generation. `plain` encodes texts faster than the tokenizer does.
         """
         self.tokenizer = tokenizer

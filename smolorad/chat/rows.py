@@ -160,7 +160,7 @@ class RowEncoder:
         return EncodedRow(to_bytes(ids), spans, 0, "", shown.unended, shown, tuple(places))
 
     def _token_spans(self, spans: Sequence[Span], ids: Sequence[int], places: Sequence[Span]) -> Iterator[Span]:
-        """From spans of characters to spans of tokens; a token that reaches over a border holds a part of what is trained."""
+        """From spans of characters to spans of tokens; a token across a border has a part of what is trained."""
         for begin, end in spans:
             first, last = bisect_right(places, begin, key=itemgetter(1)), bisect_left(places, end, key=itemgetter(0))
             # But a control token that takes the white space behind it, as Phi-3's do, is the header's.

@@ -144,7 +144,7 @@ def _translated(meter: Meter, args: Given, more: More) -> Given:
 
 
 def _filler_text(meter: Meter, args: Given, more: More) -> Given:
-    """So many paragraphs, each of up to so many words; by default 5, of 100."""
+    """A number of paragraphs, each of up to a number of words; by default 5, of 100."""
     paragraphs = (*args[:1], more.get("n", 5))[0]
     words = max([100, *_numbers(*args[2:], *(more.get(name, 0) for name in ("min", "max")))])
     meter.make(max([0, *_numbers(paragraphs)]) * words * _WORD)

@@ -49,7 +49,7 @@ _BROKEN = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueE
 
 
 class ChatTemplate:
-    """Renders conversations, within the bounds of `Meter`. `special` holds `bos_token`, `eos_token` and the like.
+    """Renders conversations, within the bounds of `Meter`. `special` has `bos_token`, `eos_token` and the like.
 
     Raises TemplateRefuses for a broken one.
     """
@@ -243,7 +243,7 @@ def _tojson(
 
 
 def source_of(setting: object) -> str | None:
-    """The chat template that a tokenizer's setting holds: the template, or several by name, of which one is the default."""
+    """The chat template in a tokenizer's setting: the template, or several by name, of which one is the default."""
     if isinstance(setting, list):
         setting = {one.get("name"): one.get("template") for one in setting if isinstance(one, Mapping)}
     found = setting.get("default") if isinstance(setting, Mapping) else setting

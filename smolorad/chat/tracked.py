@@ -1,4 +1,4 @@
-"""Text that knows which turn of a conversation each of its characters comes from, whatever a chat template does with it.
+"""Text that knows which turn of a conversation each character comes from, through all that a chat template does with it.
 
 A chat template strips, splits, joins and concatenates what it is given. `Tracked` is a `str` that does the same and carries the
 origin of each character along. So an answer's words need not be searched for in the rendered text, and what a user wrote is
@@ -41,7 +41,7 @@ class Tracked(str):
         return cls(text, chr(number + 1) * len(text))
 
     def __str__(self) -> str:
-        return self  # jinja2 calls `str` on whatever it writes
+        return self  # jinja2 calls `str` on everything that it writes
 
     def __add__(self, other: str) -> Tracked:
         if not isinstance(other, str):

@@ -44,15 +44,15 @@ _TERMINAL = frozenset(
         "failure",
     )
 )
-# What a child gets where the user's environment says nothing else.
+# The defaults, where the user's environment does not set them.
 _DEFAULTS = {
     # OpenMP's threads wait for each other in a loop, for milliseconds. Beside another busy program decoding is then
     # five times slower, as each waits for one that the other keeps from its core. On a quiet machine few rounds cost nothing.
     "GOMP_SPINCOUNT": "2000",
-    # What libraries tell their developers is no matter for the user's log.
+    # Warnings for the developers of libraries do not belong in the user's log.
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
 }
-# What every child of ours needs in its environment; see the README's notes on the libraries.
+# Every child needs these variables; see the README's notes on the libraries.
 _ENVIRON = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
     "HF_DEACTIVATE_ASYNC_LOAD": "1",  # loading bf16 straight to MPS from several threads crashes: transformers#48029
@@ -118,7 +118,7 @@ class Child:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, or can be reached no more."""
+        """Whether it has ended, or its connection has."""
         return self._gone.is_set()
 
     def next_number(self) -> int:
@@ -174,7 +174,7 @@ class Child:
             del self._pongs[nonce]
 
     async def drain(self, grace_s: float) -> None:
-        """Has it checkpoint and end by itself; returns when it is gone, or when the grace is over."""
+        """Asks it to checkpoint and end by itself; returns when it has ended, or when the grace is over."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(grace_s):
@@ -184,9 +184,9 @@ class Child:
             log.info("child drained", child=self.name, pid=self.pid, seconds=round(time.monotonic() - began, 3))
 
     async def kill(self, why: str = "") -> None:
-        """SIGKILL, unless it is gone; returns when it is reaped. `why` is told to those whose calls end with it.
+        """SIGKILL, unless it has ended; returns when it is reaped.
 
-        Default: that it gave no sign of life.
+        `why` completes the error of its calls, "The engine <why> and was killed"; default: that it gave no sign of life.
         """
         if not self._status.done():
             self._killed = self._killed or why or "gave no sign of life"
@@ -206,13 +206,13 @@ class Child:
         return self.returncode
 
     async def send(self, command: pb.Command) -> None:
-        """Sends a command that opens no call, or one that does; raises EngineUnavailable where the child is gone."""
+        """Sends a command that opens no call, or one that does; raises EngineUnavailable where the child has ended."""
         if self._gone.is_set():
             raise await self._death()
         try:
             await self._frames.send(command)
         except EngineUnavailable:
-            raise await self._death() from None  # it knows more than the socket: how the child ended
+            raise await self._death() from None  # with the reason why the child ended
 
     async def _read(self) -> None:
         while (event := await self._frames.receive(pb.Event)) is not None:
@@ -230,13 +230,13 @@ class Child:
         await self._end()
 
     async def _end(self) -> None:
-        """The socket is closed. A child that lives on without one is of no use."""
+        """Ends the calls, once the socket is closed."""
         self._gone.set()
         self._frames.close()
         death = await self._death()
         if not self._ready.done():
             self._ready.set_exception(death)
-            self._ready.exception()  # whoever waits gets it; nobody has to
+            self._ready.exception()  # marks it as retrieved: there may be no waiter
         for events in self._calls.values():
             events.put_nowait(None)
         for pong in self._pongs.values():
@@ -268,15 +268,15 @@ async def _settled(events: asyncio.Queue[pb.Event | None]) -> None:
 
 
 def _reap(pid: int, ended: asyncio.Future[int]) -> None:
-    """Waits for a child's end, in a thread of its own; tells its exit status, negative for a signal."""
+    """Waits for a child's end, in its own thread, and sets its exit status, negative for a signal."""
     _, status = os.waitpid(pid, 0)
 
-    def tell() -> None:
+    def set_status() -> None:
         if not ended.done():
             ended.set_result(os.waitstatus_to_exitcode(status))
 
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        ended.get_loop().call_soon_threadsafe(tell)
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        ended.get_loop().call_soon_threadsafe(set_status)
 
 
 def _error(failure: pb.Failure) -> Exception:

@@ -1,4 +1,4 @@
-"""What the daemon asks of the engine, in the domain's words."""
+"""Engine: the commands of the daemon to the engine process, with values of the domain."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ TrainEvent = TrainProgress | Evaluation | Checkpoint | Sample | Estimate | Note 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training is made of."""
+    """The inputs of a training."""
 
     dataset: Path  # a published folder
     lora: LoraSettings
     trainer: TrainerSettings
-    parent: Path | None = None  # the published folder of the adapter that it goes on from
+    parent: Path | None = None  # the published folder of the adapter whose training it continues
     tensorboard: Path | None = None  # where its TensorBoard files go
 
 
@@ -69,9 +69,9 @@ class LiveAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """A sign of life: seconds since the working thread finished a step, memory in bytes, adapters in memory, its late speed.
+    """The engine's state: seconds since its thread finished a step, memory in bytes, loaded adapters, recent speed.
 
-    `stuck_s` is for how long it has worked on a call that was cancelled, or that keeps a load waiting; 0 for any other.
+    `stuck_s`: for how long it has worked on a call that was cancelled, or that keeps a load waiting; 0 for any other.
     """
 
     busy_s: float = 0.0
@@ -83,9 +83,9 @@ class Pong:
 
 
 class Engine(Protocol):
-    """The process that holds the resident model.
+    """The process with the loaded model.
 
-    Every stream ends with its result. Leaving one early cancels it. All raise what the engine says, and EngineUnavailable where
+    Every stream ends with its result. Leaving one early cancels it. All raise the engine's errors, and EngineUnavailable where
     it has died.
     """
 
@@ -96,12 +96,12 @@ class Engine(Protocol):
     def load(
         self, path: Path, name: str, placing: Placing, trust_remote_code: bool
     ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
-        """Makes a model resident, in place of the one before once it stands."""
+        """Loads a model, which replaces the one before once it is ready."""
 
     def generate(
         self, spec: GenerateSpec, adapter: AdapterFolder | LiveAdapter | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
-        """Answers, with an adapter or without one."""
+        """Generates, with or without an adapter."""
 
     async def count_tokens(self, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool) -> list[int]:
         """The ids of a prompt or a conversation."""
@@ -110,31 +110,31 @@ class Engine(Protocol):
         """The text of token ids."""
 
     async def attach(self, key: str, path: Path) -> int:
-        """Has an adapter in memory; the number of its parameters."""
+        """Loads an adapter; returns the number of its parameters."""
 
     async def detach(self, key: str) -> None:
-        """Forgets an adapter."""
+        """Unloads an adapter."""
 
     async def check_adapter(self, path: Path) -> int:
-        """Whether an adapter fits the loaded model; the number of its parameters. It is not kept."""
+        """Checks that an adapter fits the loaded model; returns the number of its parameters."""
 
     def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """Trains an adapter into the job's output folder."""
 
     async def expect_training(self) -> None:
-        """A training is likely to follow: it makes ready for it, beside what else it does."""
+        """Prepares for a training that is likely to follow, beside other work."""
 
     async def pause_training(self) -> bool:
-        """Has the training under way checkpoint at its next step and end with ShuttingDown; false where none has begun."""
+        """Asks the training to checkpoint at its next step and end with ShuttingDown; false where none runs."""
 
     async def ping(self) -> Pong:
-        """Asks for a sign of life; the caller sets the time limit."""
+        """Asks for the engine's state; the caller sets the time limit."""
 
     async def drain(self, grace_s: float) -> None:
-        """Has it checkpoint and end by itself within the grace."""
+        """Asks it to checkpoint and end by itself within the grace."""
 
     async def kill(self, why: str = "") -> None:
-        """Ends it at once; `why` says to those who wait for it what it did, where it is not the daemon that ends."""
+        """Kills it; `why` completes the error of its pending calls: "The engine <why> and was killed"."""
 
     async def wait(self) -> int:
         """Its exit status once it has ended."""
@@ -153,7 +153,7 @@ class EngineProcess:
 
     @classmethod
     async def start(cls, environ: Mapping[str, str]) -> EngineProcess:
-        """Starts one. It never asks the network: what it loads is on the disk by then."""
+        """Starts one. It never uses the network: the models that it loads are on the disk."""
         environ = {**environ, "HF_HUB_OFFLINE": "1"}
         return cls(await Child.spawn("smolorad.engine", name="engine", environ=environ))
 
@@ -268,7 +268,7 @@ class EngineProcess:
         return dataclasses.replace(pong, stuck_s=self._stuck_s(pong))
 
     def _stuck_s(self, pong: Pong) -> float:
-        # A step that began late is not to blame for how long its cancelled call waited for it.
+        # A step that started late does not count the time that its cancelled call waited for it.
         left_s = min(self._child.left_s(pong.busy_call), pong.busy_s)
         if self._load is None or pong.busy_call in (0, self._load[0]):
             return left_s

@@ -1,4 +1,4 @@
-"""A child that is started before it is needed, and given back when nobody needed it."""
+"""Standby: a child process that is started before it is needed, and ended if it stays unused."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from smolorad.log import Log
 log = Log(__name__)
 
 # One that is still starting when it is needed may be about to be ready; a busy machine may also keep it from that for ever.
-# This is about what another one would take, so waiting in vain at most doubles that.
+# This is about what another one would take, so a wait without success at most doubles that.
 _PATIENCE_S = 2.0
-# With less memory left than this, whoever computes needs it more.
+# With less free memory than this, running computations need it more.
 _LEAST_FREE_BYTES = 2 * 2**30
 
 
@@ -41,7 +41,7 @@ class Standby:
         return None if task.result().is_gone else task.result()
 
     def keep(self, span_s: float, *arguments: str) -> None:
-        """Has one wait for at least so long from now; starts it with these where there is none, unless memory is short."""
+        """Keeps a child ready for at least this time; starts one, with these arguments, unless memory is short."""
         if self._closed:
             return
         if self._starting is None or (self._starting.done() and self.child is None):
@@ -107,4 +107,4 @@ async def _end(starting: asyncio.Task[Child]) -> None:
 
 def _log_failure(starting: asyncio.Task[Child]) -> None:
     if not starting.cancelled() and (error := starting.exception()) is not None:
-        log.info("no child stands ready", why=error)
+        log.info("standby process failed", why=error)

@@ -50,16 +50,16 @@ class Workers(Protocol):
         """Whether an adapter fits the model in `base`, called `name`; the number of its parameters."""
 
     def expect_merge(self, within_s: float, base: Path | None = None) -> None:
-        """A merge is likely within this time, perhaps into this model: its process may be made ready if it disturbs nobody."""
+        """A merge is likely within this time, perhaps into this model: the worker may start its process ahead."""
 
     async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
         """Some rows of a split, as the model with this `tokenizer.json` reads them."""
 
     async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
-        """What one dataset has that the other has not; at most `limit` rows of each kind are told."""
+        """The rows that only one of two datasets has; at most `limit` of each kind."""
 
     async def close(self) -> None:
-        """Ends what waits for work; work under way is ended by whoever waits for it."""
+        """Ends the idle processes; callers end the work under way."""
 
 
 class WorkerProcesses:
@@ -167,17 +167,17 @@ class WorkerProcesses:
                 await asyncio.to_thread(shutil.rmtree, output, ignore_errors=True)
 
     async def _events(self, module: str, **command: Any) -> AsyncGenerator[pb.Event, None]:
-        """The events of one command to a child of its own, which is gone when they end."""
+        """The events of one command to its own child, which has ended when they end."""
         if "merge" in command and (ready := await self.standby.take()) is not None:
-            begun = False
+            started = False
             try:
                 async with aclosing(_only(ready, command)) as events:
                     async for event in events:
-                        begun = True
+                        started = True
                         yield event
                 return
             except EngineUnavailable as error:
-                if begun:
+                if started:
                     raise
                 log.info("the worker that stood ready has died; another one takes its work", why=error.message)
         async with aclosing(_only(await self._spawn(module), command)) as events:
@@ -191,7 +191,7 @@ class WorkerProcesses:
 
 
 async def _only(child: Child, command: Mapping[str, Any]) -> AsyncGenerator[pb.Event, None]:
-    """The events of the one command that a child gets; it is gone when they end."""
+    """The events of a child's only command; the child has ended when they end."""
     try:
         async with aclosing(child.call(**command)) as events:
             async for event in events:

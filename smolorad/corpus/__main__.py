@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smolora.v1 import datasets_pb2, jobs_pb2
-from smolorad.corpus.foreign import first_line
 from smolorad.domain import Note, PhaseProgress, PrepareSpec
-from smolorad.errors import Cancelled, Internal, OutOfMemory, ShuttingDown, SmoloraError, of_system
+from smolorad.errors import Cancelled, Internal, OutOfMemory, ShuttingDown, SmoloraError, of_system_or_bug
 from smolorad.link.child import Inbox, open_inbox
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 
 log = logging.getLogger(__name__)
 _NICE = 10
-# Progress is stored with its job, so it comes no faster than somebody can read it.
+# Progress is stored with its job, so it comes no faster than a person can read it.
 _TELL_EVERY_S = 0.25
 
 
@@ -49,7 +48,7 @@ def _answer(command: pb.Command, inbox: Inbox) -> None:
         inbox.fail(command.call, error)
     except Exception as error:
         log.exception("%s failed", command.WhichOneof("body"))
-        inbox.fail(command.call, _explained(error))
+        inbox.fail(command.call, _to_smolora_error(error))
     finally:
         inbox.forget(command.call)
 
@@ -69,7 +68,7 @@ class _Call:
         if self._inbox.draining.is_set():
             raise ShuttingDown("The daemon is shutting down; the preparation starts again with it.")
 
-    def tell(self, event: PhaseProgress | Note) -> None:
+    def emit(self, event: PhaseProgress | Note) -> None:
         self._inbox.working()
         if isinstance(event, Note):
             self._inbox.emit(self._call, note=to_message(jobs_pb2.Note, event))
@@ -110,12 +109,10 @@ def _diff(command: pb.Diff, call: _Call) -> datasets_pb2.DiffDatasetsResponse:
     return to_message(datasets_pb2.DiffDatasetsResponse, found)
 
 
-def _explained(error: Exception) -> SmoloraError:
+def _to_smolora_error(error: Exception) -> SmoloraError:
     if isinstance(error, MemoryError):
-        return OutOfMemory("Memory does not suffice to read this; break long rows into shorter ones.")
-    if (known := of_system(error)) is not None:
-        return known
-    return Internal(f"This is a bug of smolora, told in full in its log: {type(error).__name__}: {first_line(error)}")
+        return OutOfMemory("Not enough memory to read this; break long rows into shorter ones.")
+    return of_system_or_bug(error)
 
 
 if __name__ == "__main__":

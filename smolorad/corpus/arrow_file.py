@@ -1,4 +1,4 @@
-"""Rows in an Arrow stream file, the way `datasets` keeps them: written and read in batches, whatever their number."""
+"""Rows in an Arrow stream file, the way `datasets` keeps them: written and read in batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FEATURE_OF = {
 
 
 def schema_of(sample: Sample) -> pa.Schema:
-    """The columns of the rows of a draft, told by one of them: turns have weights in it."""
+    """The columns of the rows of a draft, by one of them: turns have weights in it."""
     types = [pa.string() if isinstance(value, str) else WEIGHTED for value in sample.values]
     return pa.schema([pa.field(name, kind) for name, kind in zip(COLUMNS[sample.shape], types, strict=True)])
 

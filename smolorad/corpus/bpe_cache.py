@@ -2,7 +2,7 @@
 
 Pre-tokenizers of GPT-2's kind begin a new piece at every single space, and behind every single newline, between two characters
 that are no space: no token crosses these places. Words repeat, so looking them up is many times as fast as
-tokenising them. The ids are the tokenizer's own, to the last one; where the rule does not hold, the whole text goes to it.
+tokenising them. The ids are the tokenizer's own, to the last one; otherwise the tokenizer gets the whole text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_PIECES = 2**18
 _PIECE, _TEXT = "\0", "\1"  # stand between pieces, and between texts
 _REFUSED = " "  # a piece whose neighbours matter
 _LINE_BEGINS = re.compile(r"(?<=[^\s\0\1]\n)(?=[^\s\0\1])")
-# Behind letters all three patterns below begin anew, so words share their parts. ASCII alone: NFC changes nothing there.
+# Behind letters all three patterns below start again, so words share their parts. ASCII alone: NFC changes nothing there.
 _BORDERS = re.compile(r"(?<=[A-Za-z])(?=[!-/:-@\[-`{-~])")
 # How Llama 3, Qwen 2 and GPT-4 part a text, where they do not leave it to ByteLevel's own pattern, which is GPT-2's.
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -56,8 +56,8 @@ class _Numbers(dict[str, int]):
 class WordEncoder:
     """Encodes texts with a tokenizer, without the special tokens that it would put around them.
 
-    `spec` is the content of its `tokenizer.json`. Ids come as the bytes of 32-bit numbers. `by_words` tells whether the rule
-    holds.
+    `spec` is the content of its `tokenizer.json`. Ids come as the bytes of 32-bit numbers. `by_words` says whether the rule
+    applies.
     """
 
     def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, Any]) -> None:
@@ -144,14 +144,14 @@ def _parted(text: str) -> str:
 
 
 def _stands_anywhere(token: Mapping[str, Any]) -> bool:
-    """Whether an added token is the same whatever its neighbours: takes no space with it, and may be part of a word."""
+    """Whether an added token is the same beside any neighbour: takes no space with it, and may be part of a word."""
     depends = token["lstrip"] or token["rstrip"] or token["single_word"] or token["normalized"]
     content = token["content"]
     return not (depends or _PIECE in content or _TEXT in content or content == _REFUSED)
 
 
 def _begins_anew_at_spaces(spec: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer is one that the rule above holds for."""
+    """Whether the rule above applies to a tokenizer."""
     model, normalizer, parts = spec.get("model") or {}, spec.get("normalizer"), spec.get("pre_tokenizer") or {}
     if model.get("type") != "BPE" or model.get("dropout") or model.get("continuing_subword_prefix"):
         return False

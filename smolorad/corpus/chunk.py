@@ -48,7 +48,7 @@ def by_tokens(text: str, size: int, overlap: int, model: ModelText) -> Iterator[
     """Pieces of at most `size` tokens, each beginning `overlap` tokens before the end of the one before it.
 
     A piece is a part of the text as it stands, stripped. A token is what the tokenizer makes of the text. No character is
-    torn: a piece ends before one that does not fit, and holds at least one.
+    torn: a piece ends before one that does not fit, and has at least one.
     """
     parts = _parts(text)
     places: list[tuple[int, int]] = []  # of the tokens from the piece at hand on, as far as they are known

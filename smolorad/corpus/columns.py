@@ -79,8 +79,8 @@ def _nothing_to_learn(name: str, prompt: str) -> Unfit:
 def _text(fields: Fields) -> tuple[Value, ...]:
     text = fields.values["text"]
     if not isinstance(text, str):
-        mend = "make the column one of strings" if isinstance(text, bytes) else "put it in quotes or remove the row"
-        raise Unfit(f"has {kind_of(text)} in {fields.spelled('text')!r}, not text; {mend}")
+        advice = "make the column one of strings" if isinstance(text, bytes) else "put it in quotes or remove the row"
+        raise Unfit(f"has {kind_of(text)} in {fields.spelled('text')!r}, not text; {advice}")
     return (text.strip(),)
 
 
@@ -262,7 +262,7 @@ def _is_talk(value: Any) -> bool:
 
 
 def _as_context(turns: Turns) -> Turns:
-    """Turns that are never trained, whatever their marks say."""
+    """Turns that are never trained, even with marks that say so."""
     return tuple([turn if turn.trained else turn._replace(trained=True) for turn in turns])
 
 

@@ -18,7 +18,7 @@ _PLAIN = ("role", "content")
 _READ = frozenset({*_PLAIN, "from", "value", *MARKS, *REFUSED_OF_TURNS})
 _TEXT_PART = frozenset({"type", "text"})
 
-NotUsed = Callable[[str], None]  # is told the name of what is not used
+NotUsed = Callable[[str], None]  # receives the name of a field that is not used
 
 
 def turns_of(value: Any, name: str, not_used: NotUsed) -> Turns:

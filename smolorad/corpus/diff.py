@@ -17,7 +17,7 @@ from smolorad.errors import Damaged
 
 
 def diff(before: Path, after: Path, limit: int, host: Host) -> DatasetDiff:
-    """Compares two dataset folders row by row, whichever split a row stands in; at most `limit` rows of each kind are told.
+    """Compares two dataset folders row by row, in any split; lists at most `limit` rows of each kind.
 
     Takes some 32 bytes of memory a row. Raises Damaged where a file is torn, and what the host's `check` raises.
     """
@@ -25,7 +25,7 @@ def diff(before: Path, after: Path, limit: int, host: Host) -> DatasetDiff:
     for row in _rows(before, host):
         old.add(key_of(row))
     added, same = 0, 0
-    told: list[str] = []
+    listed: list[str] = []
     for row in _rows(after, host):
         key = key_of(row)
         if not new.add(key):
@@ -34,15 +34,15 @@ def diff(before: Path, after: Path, limit: int, host: Host) -> DatasetDiff:
             same += 1
         else:
             added += 1
-            if len(told) < limit:
-                told.append(plain_text(row))
+            if len(listed) < limit:
+                listed.append(plain_text(row))
     lost: list[str] = []
     for row in _rows(before, host):
         if len(lost) == min(limit, len(old) - same):
             break
         if key_of(row) not in new and (text := plain_text(row)) not in lost:
             lost.append(text)
-    return DatasetDiff(added, len(old) - same, same, tuple(told), tuple(lost))
+    return DatasetDiff(added, len(old) - same, same, tuple(listed), tuple(lost))
 
 
 def _rows(dataset: Path, host: Host) -> Iterator[tuple[Value, ...]]:

@@ -53,7 +53,7 @@ FORMS: tuple[Form, ...] = (
     ALPACA_PROMPT,
     Form(Shape.TEXT, ("text",)),
 )
-# Every name that a form knows; those that a row may lack, whatever they are called.
+# Every name that a form knows; those that a row may lack, under any name.
 NAMES = tuple(dict.fromkeys(name for form in FORMS for name in form.used))
 OPTIONAL = tuple(name for name in NAMES if not any(name in form.needed for form in FORMS))
 

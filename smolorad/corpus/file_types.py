@@ -1,4 +1,4 @@
-"""Which files are read, and as what, where nobody says so."""
+"""Which files to read, and their types, where the request names none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENDINGS: Mapping[str, FileType] = {
     ".md": FileType.MARKDOWN,
     ".markdown": FileType.MARKDOWN,
 }
-# What stands beside the data and tells about it.
+# Files beside the data that describe it.
 _ABOUT = ("readme", "license", "licence", "dataset_info", "dataset_infos", "manifest", "changelog")
 _CHOOSE = f"choose one of {', '.join(FileType)} with --file-type"
 
@@ -39,7 +39,7 @@ class Source:
 
     @property
     def is_prose(self) -> bool:
-        """Whether it holds text for people, not data."""
+        """Whether it is text for people, not data."""
         return self.file_type in (FileType.TXT, FileType.MARKDOWN)
 
 
@@ -56,9 +56,9 @@ class Sources:
 def infer(place: Path, file_type: FileType | None = None) -> Sources:
     """The files of a folder, recursively and without hidden ones, or the one file; read as `file_type` or by their endings.
 
-    A folder that `save_to_disk` wrote is a saved dataset. What only tells about the data (`README.md`) is left out where there
-    is data beside it. Where a type is given, files with its ending are read, or all where none has it.
-    Raises InvalidRequest where the type cannot be told, BadData where there is no file.
+    A folder that `save_to_disk` wrote is a saved dataset. A file that only describes the data (`README.md`) is left out
+    where there is data beside it. Where a type is given, files with its ending are read, or all where none has it.
+    Raises InvalidRequest where the type is not clear, BadData where there is no file.
     """
     root, files = (place, visible_files(place)) if place.is_dir() else (place.parent, [place.name])
     if not files:
@@ -76,7 +76,7 @@ def infer(place: Path, file_type: FileType | None = None) -> Sources:
         data = {file: kind for file, kind in known.items() if not _tells_about(file)} or known
         if not data:
             found = ", ".join(sorted({_ending(file) or "files without an ending" for file in files})[:12])
-            why = f"the files have no ending that tells how they are read ({found}); {_CHOOSE}"
+            why = f"the endings of the files do not say their type ({found}); {_CHOOSE}"
             raise InvalidRequest.field("file_type", why)
         chosen = [Source(file, kind) for file, kind in data.items()]
     left_out = set(files).difference(source.file for source in chosen)
@@ -96,7 +96,7 @@ def _tells_about(file: str) -> bool:
 
 
 def _saved_roots(files: list[str]) -> list[str]:
-    """Folders that hold what `save_to_disk` writes; of nested ones the outermost."""
+    """Folders that `save_to_disk` wrote; of nested ones the outermost."""
     names = set(files)
     dicts = [_folder(file) for file in files if PurePosixPath(file).name == "dataset_dict.json"]
     singles = [
@@ -115,9 +115,7 @@ def _only(saved: list[str]) -> str:
     if len(saved) == 1:
         return saved[0]
     if saved:
-        raise InvalidRequest.field(
-            "upload_id", f"holds {len(saved)} saved datasets ({', '.join(saved[:12])}); send one of them"
-        )
+        raise InvalidRequest.field("upload_id", f"has {len(saved)} saved datasets ({', '.join(saved[:12])}); send one of them")
     raise InvalidRequest.field(
         "file_type", "the files are no saved dataset: there is no dataset_dict.json or state.json; send the whole folder"
     )

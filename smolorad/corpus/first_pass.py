@@ -60,7 +60,7 @@ class Gatherer:
                 continue
             elif row.shape is text and not row.values[0]:
                 tally.empty += 1
-                self._drop(row, ProblemKind.EMPTY, "holds no text, and was left out; write it or remove the row")
+                self._drop(row, ProblemKind.EMPTY, "has no text, and was left out; write it or remove the row")
             elif tally.malformed and self._strict:
                 pass
             elif cut is None or row.shape is not text:
@@ -70,8 +70,8 @@ class Gatherer:
                     self._take(piece, writer)
             tally.read += 1
             if tally.read % _TELL_EVERY_ROWS == 0:
-                host.tell(PhaseProgress("read", tally.read, 0, "rows"))
-        host.tell(PhaseProgress("read", tally.read, tally.read, "rows"))
+                host.emit(PhaseProgress("read", tally.read, 0, "rows"))
+        host.emit(PhaseProgress("read", tally.read, tally.read, "rows"))
 
     def _take(self, row: Sample, writer: DraftWriter) -> None:
         """Appends a row, unless it is one to be dropped."""

@@ -89,8 +89,8 @@ class Meter:
     def _too_long(self, row: EncodedRow) -> Iterator[Problem]:
         context, tokens = self._model.context, row.tokens
         if 0 < context < tokens:
-            mend = "cut it with --chunk-size" if self._shape is Shape.TEXT else "shorten it"
-            yield ProblemKind.BEYOND_CONTEXT, f"has {tokens:,} tokens, and the model's context holds {context:,}; {mend}"
+            advice = "cut it with --chunk-size" if self._shape is Shape.TEXT else "shorten it"
+            yield ProblemKind.BEYOND_CONTEXT, f"has {tokens:,} tokens, and the model's context has {context:,}; {advice}"
 
     def _has_control_tokens(self, values: tuple[Value, ...]) -> bool:
         return not self._parse_special and any(map(self._model.control.within, texts_of(values)))

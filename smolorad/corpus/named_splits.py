@@ -51,7 +51,7 @@ def split_named(word: str) -> str:
 
 
 def named_files(files: Mapping[str, bool]) -> NamedFiles:
-    """What these files are taken as; of each is told whether it is prose, where any word may be a title."""
+    """What these files are taken as; each with whether it is prose, where any word may be a title."""
     names = {file: name for file in files if (name := _name(file)) is not None}
     trains = {name.rest for name in names.values() if name.split == TRAIN}
     plain = {tuple(_words(_stem(file))) for file in files if file not in names}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rensa import RMinHash, RMinHashDeduplicator
 
-_WORDS = 5  # of a sequence; so many that sequences of different texts seldom meet
+_WORDS = 5  # of a sequence; enough that different texts seldom share one
 _HASHES = 128  # the estimate of a similarity of 0.8 is off by 0.035 in one case of three
 _SEED = 42
 # Rows of a band -> the least similarity whose pairs are met almost surely (99 in 100), with 128 hashes in bands of that many.

@@ -2,7 +2,7 @@
 
 Two passes, each over a few rows at a time: the first reads, cuts and drops, and keeps what is left in a draft; the second knows
 how many rows there are, splits them, and measures them for the model. Nothing in memory grows with the corpus but some 32 bytes
-a row, to tell duplicates, and with near duplicates two kilobytes more.
+a row, to find duplicates, and with near duplicates two kilobytes more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
     """Writes a DatasetDict into the new folder `output`, of a folder of files or else of the spec's hub dataset.
 
     `tokenizer` is the `tokenizer.json` of the model that rows are measured for; None: they are not. Whatever is raised,
-    `output` is gone then: InvalidRequest where the type of the files cannot be told, BadData for malformed rows (unless
+    `output` is gone then: InvalidRequest where the type of the files is not clear, BadData for malformed rows (unless
     the spec drops them) or no text at all, NotFound and HubUnreachable for the hub, OSError where the disk fails.
     """
     began = time.monotonic()
@@ -67,7 +67,7 @@ def prepare(files: Path | None, spec: PrepareSpec, tokenizer: Path | None, outpu
 
 @contextmanager
 def _collecting_seldom() -> Iterator[None]:
-    """Rows come in great numbers and hold no cycles: to look for some after every 700 objects is for nothing."""
+    """Pauses the garbage collector: rows are many and have no cycles."""
     before = gc.get_threshold()
     gc.set_threshold(_COLLECT_AFTER, *before[1:])
     try:

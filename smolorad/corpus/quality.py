@@ -1,4 +1,4 @@
-"""Signs of damaged text that hold in every language."""
+"""Signs of damaged text in every language."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def damage(text: str) -> tuple[ProblemKind, str] | None:
     """What is wrong with the characters of a text; None for sound ones."""
     found = None if text.isprintable() else _CONTROL.search(text)
     if found is not None:
-        why = f"holds the control character U+{ord(found[0]):04X}; remove it, or look where it came from"
+        why = f"has the control character U+{ord(found[0]):04X}; remove it, or check its source"
         return ProblemKind.CONTROL_CHARACTERS, why
     if text.isascii():
         return None
     if (piece := _GIVEN_UP if _GIVEN_UP in text else mojibake(text)) is not None:
-        why = f"holds {piece[:_SHOWN]!r}, as text that was decoded with the wrong encoding; decode the source as UTF-8"
+        why = f"has {piece[:_SHOWN]!r}, as text that was decoded with the wrong encoding; decode the source as UTF-8"
         return ProblemKind.MOJIBAKE, why
     return None
 

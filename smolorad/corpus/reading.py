@@ -48,16 +48,16 @@ class Reader:
 
     def _tell_what_was_not_used(self) -> None:
         if (note := notes.of_rows_by_split(self._shaper.by_field)) is not None:
-            self._host.tell(Note(note))
+            self._host.emit(Note(note))
         if unused := list(self._shaper.unused):
-            self._host.tell(Note(notes.of_unused(unused)))
+            self._host.emit(Note(notes.of_unused(unused)))
         if self._spec.chunk_size and self._shaper.shape not in (None, Shape.TEXT):
-            self._host.tell(Note("Only rows of text are cut; --chunk-size changed nothing."))
+            self._host.emit(Note("Only rows of text are cut; --chunk-size changed nothing."))
 
     def _files(self, files: Path) -> Iterator[Sample | RowProblem]:
         sources = infer(files, self._spec.file_type)
         if sources.left_out:
-            self._host.tell(Note(f"Left out: {notes.listed(sources.left_out)}."))
+            self._host.emit(Note(f"Left out: {notes.listed(sources.left_out)}."))
         if sources.saved:
             yield from self._saved(sources.root)
             return
@@ -75,7 +75,7 @@ class Reader:
                 yield from self._counted(rows) if self._shaper.split == VALIDATION else rows
         self._shaper.split = ""
         for note in notes.of_named_files(named, self._tally.test_rows, self._held_rows):
-            self._host.tell(Note(note))
+            self._host.emit(Note(note))
 
     def _counted(self, rows: Iterator[Sample | RowProblem]) -> Iterator[Sample | RowProblem]:
         for row in rows:
@@ -91,7 +91,7 @@ class Reader:
     def _saved(self, root: Path) -> Iterator[Sample | RowProblem]:
         from smolorad.corpus.readers.saved import open_saved, read_dataset
 
-        for name, dataset, split in open_saved(root, self._host.tell, held_out=self._by_split):
+        for name, dataset, split in open_saved(root, self._host.emit, held_out=self._by_split):
             self._tally.files += len(dataset.cache_files)
             self._shaper.split = split
             yield from shaped(self._shaper, read_dataset(dataset, name, self._shaper.select))
@@ -101,8 +101,8 @@ class Reader:
         from smolorad.corpus.readers.saved import read_dataset
 
         assert self._spec.hub is not None
-        self._host.tell(PhaseProgress("download"))
-        dataset = open_hub(self._spec.hub, self._host.tell)
+        self._host.emit(PhaseProgress("download"))
+        dataset = open_hub(self._spec.hub, self._host.emit)
         self._tally.files += len(dataset.cache_files)
         name = f"{self._spec.hub.repo_id}/{self._spec.hub.split}"
         yield from shaped(self._shaper, read_dataset(dataset, name, self._shaper.select))

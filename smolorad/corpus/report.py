@@ -1,4 +1,4 @@
-"""What was read, kept, dropped and found, counted while it happens."""
+"""Tally: counts the rows that are read, kept and dropped, and the problems found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smolorad.corpus.shapes import Sample, key_of
 from smolorad.domain import DatasetReport, Finding, LengthBin, Note, PhaseProgress, ProblemKind, RowProblem
 from smolorad.errors import BadData, Violation
 
-MOST_PROBLEMS = 100  # the report and the error name so many
+MOST_PROBLEMS = 100  # that the report and the error name
 MOST_EXAMPLES = 20  # of each kind
 
 
@@ -22,19 +22,19 @@ _REPEATED: Mapping[ProblemKind, tuple[str, str]] = {
     ProblemKind.DUPLICATE: ("stood before, word for word", "and was left out; remove it"),
     ProblemKind.IN_TWO_SPLITS: (
         "stood before, word for word, in a file of another split",
-        "and was left out; remove it from one of them, or the loss on held-out rows tells of rows that were trained on",
+        "and was left out; remove it from one of them, or the held-out loss measures rows that were trained on",
     ),
 }
 
 
 class Host(Protocol):
-    """Whom the work is done for."""
+    """The caller of the work: receives its events, and may end it early."""
 
     def check(self) -> None:
-        """Called now and then; raises what ends the work early."""
+        """Called regularly; raises an error to end the work early."""
 
-    def tell(self, event: PhaseProgress | Note) -> None:
-        """How far the work is, or something worth telling."""
+    def emit(self, event: PhaseProgress | Note) -> None:
+        """Receives progress and notes."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Lengths:
             self.rows_cut += len(cut)
             self.tokens_cut += sum(cut)
 
-    def told(self) -> tuple[LengthBin, ...]:
+    def histogram(self) -> tuple[LengthBin, ...]:
         """The histogram, from the shortest rows to the longest, without empty ends."""
         first = next((place for place, rows in enumerate(self.bins) if rows), 0)
         bins = enumerate(self.bins[first:], first)
@@ -87,7 +87,7 @@ class Tally:
     examples: dict[ProblemKind, list[RowProblem]] = field(default_factory=dict)
     lengths: Lengths = field(init=False)
     test_rows: Counter[str] = field(default_factory=Counter)  # rows of test splits by their file, which are left out
-    # By the hash of a row's key the problems that tell of its repetitions, until the row itself comes by.
+    # By the hash of a row's key the problems of its repetitions, until the row itself is written.
     repetitions: dict[int, list[RowProblem]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,11 +96,11 @@ class Tally:
     def add_problem(self, problem: ClientProblem) -> None:
         """Counts a row that cannot be used, and keeps the first ones."""
         kind = ProblemKind(problem.kind or "malformed")
-        told = RowProblem(problem.file, problem.line, problem.why, kind, problem.excerpt)
+        kept = RowProblem(problem.file, problem.line, problem.why, kind, problem.excerpt)
         self.malformed += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(told)
-        self.find(told)
+            self.problems.append(kept)
+        self.find(kept)
 
     def find(self, problem: RowProblem) -> None:
         """Counts a row of its kind, and keeps the first ones."""
@@ -109,7 +109,7 @@ class Tally:
         self.count(problem.kind)
 
     def repeated(self, row: Sample, kind: ProblemKind) -> None:
-        """Counts a row that stood before, and keeps the first ones; `stands` tells them where."""
+        """Counts a row that stood before, and keeps the first ones; `stands` adds where."""
         if not self.wants(kind):
             self.count(kind)
             return
@@ -119,15 +119,15 @@ class Tally:
         self.find(problem)
 
     def stands(self, values: tuple[Value, ...], file: str, line: int) -> None:
-        """Tells the repetitions of a row, if there are any, where it stands."""
+        """Adds the place of a row to the problems of its repetitions."""
         for problem in self.repetitions.pop(hash(key_of(values)), ()):
             what, end = _REPEATED[problem.kind]
             examples = self.examples[problem.kind]
-            told = f"{what}, at {f'{file}:{line}' if line else file}, {end}"
-            examples[examples.index(problem)] = replace(problem, why=told)
+            why = f"{what}, at {f'{file}:{line}' if line else file}, {end}"
+            examples[examples.index(problem)] = replace(problem, why=why)
 
     def count(self, kind: ProblemKind, rows: int = 1) -> None:
-        """Counts rows whose kind has examples enough."""
+        """Counts rows of a kind, without examples."""
         self.found[kind] = self.found.get(kind, 0) + rows
 
     def wants(self, kind: ProblemKind) -> bool:
@@ -137,13 +137,13 @@ class Tally:
     def malformed_rows(self) -> BadData:
         """The error for rows that may not be dropped."""
         first = self.problems[0]
-        rest = "mend the row" if self.malformed == 1 else f"{self.malformed:,} rows are malformed in all; mend them"
+        rest = "correct the row" if self.malformed == 1 else f"{self.malformed:,} rows are malformed in all; correct them"
         return BadData(
             f"{place(first)} {first.why}; {rest}, or leave out such rows with --on-error drop.", _violations(self.problems)
         )
 
     def nothing_left(self) -> BadData:
-        """The error for files that hold no text."""
+        """The error for files without text."""
         counts = f"{self.read:,} rows were read, {self.empty:,} of them empty and {self.malformed:,} malformed"
         if test := self.test_rows.total():
             counts += f", and {test:,} more of a test split were left out (--splits ignore reads them)"
@@ -160,7 +160,7 @@ class Tally:
         )
 
     def nothing_shown(self) -> BadData:
-        """The error for rows of which the model can be shown none."""
+        """The error where the chat template can render no row."""
         first = self.examples[ProblemKind.TEMPLATE][0]
         return BadData(f"No row is left to train on: {place(first)} {first.why}, and so are the others.")
 
@@ -181,7 +181,7 @@ class Tally:
             rows_near_duplicate=self.found.get(ProblemKind.NEAR_DUPLICATE, 0),
             rows_filtered=self.found.get(ProblemKind.FILTERED, 0),
             findings=self._findings(),
-            lengths=lengths.told(),
+            lengths=lengths.histogram(),
             tokens_scored=lengths.scored,
             tokens_read=lengths.read,
             longest=lengths.longest,

@@ -40,7 +40,7 @@ _ALPACA_ASKS, _ALPACA_HEADER = "### Instruction:\n", 250
 
 
 class Finisher:
-    """Writes a draft as a dataset, and tells what is in it."""
+    """Writes a draft as a dataset, and reports on its rows."""
 
     def __init__(self, spec: PrepareSpec, tally: Tally, host: Host, files: list[str], sides: Sides, tests: Seen) -> None:
         self._spec = spec
@@ -74,17 +74,17 @@ class Finisher:
                 self._look_at_largest(rows, places, done)
                 _write(batch, measured, taken, writers, tokens)
                 done += len(rows)
-                self._host.tell(PhaseProgress("write", done, drafted, "rows"))
+                self._host.emit(PhaseProgress("write", done, drafted, "rows"))
         train, held = writers[0].rows, writers[1].rows if len(writers) > 1 else 0
         if not train and ProblemKind.TEMPLATE in tally.found:
             raise tally.nothing_shown()
         if not train and self._tests:
             raise tally.nothing_left()
-        self._tell_of_the_split(train, held)
+        self._note_split(train, held)
         if not held:
             remove_split(output, VALIDATION)
         write_splits(output, list(_SPLITS if held else _SPLITS[:1]), parse_special=self._spec.parse_special)
-        self._tell_boilerplate()
+        self._find_boilerplate()
         return train, held
 
     def _without_refused(
@@ -126,18 +126,18 @@ class Finisher:
         self._tally.find(RowProblem(self._files[file], line, why, ProblemKind.SHARED_PROMPT, excerpt(texts_of(rows[at])[0])))
         self._tally.count(ProblemKind.SHARED_PROMPT, draw.largest - 1)
 
-    def _tell_of_the_split(self, train: int, held: int) -> None:
+    def _note_split(self, train: int, held: int) -> None:
         tally, lost = self._tally, self._tally.kept - train - held
         if lost:
             have = "1 piece has" if lost == 1 else f"{lost:,} pieces have"
-            self._host.tell(Note(f"{have} a part both of what is trained on and of what is held out, and was left out."))
+            self._host.emit(Note(f"{have} a part both of what is trained on and of what is held out, and was left out."))
             tally.kept -= lost
         if not self._spec.validation or held:
             return
         why = "There is only one row"
         if tally.kept > 1:
             why = "Rows of one prompt, and pieces that overlap, stay in one split, and too few are of others"
-        self._host.tell(Note(f"{why}, so nothing is held out for evaluation."))
+        self._host.emit(Note(f"{why}, so nothing is held out for evaluation."))
 
     def _look(
         self,
@@ -187,7 +187,7 @@ class Finisher:
         else:
             self._tally.count(kind)
 
-    def _tell_boilerplate(self) -> None:
+    def _find_boilerplate(self) -> None:
         if (found := self._edges.boilerplate()) is None:
             return
         rows, text, file, line = found

@@ -71,7 +71,7 @@ class Shaper:
         return read
 
     def unfit_columns(self, columns: Sequence[str]) -> str | None:
-        """Why a table with these columns holds no rows; None where it does."""
+        """Why a table with these columns has no rows; None where it has."""
         self._seen(columns)
         why = self._lost(columns)
         if why is None and fitting(self._renamed(dict.fromkeys(columns)), self.shape, self._named) is None:

@@ -1,4 +1,4 @@
-"""Rows of one shape: their columns, their texts, and what tells equal ones."""
+"""Rows of one shape: their columns, their texts, and the key that equal ones share."""
 
 from __future__ import annotations
 

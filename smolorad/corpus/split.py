@@ -13,7 +13,7 @@ _RUN = 16
 def held_out_rows(rows: int, share: float) -> int:
     """How many of `rows` are held out: their share, rounded half up, at least one; but one row at least stays for training.
 
-    A share of 0 holds nothing out.
+    With a share of 0 no row is held out.
     """
     if share <= 0 or rows < 2:
         return 0

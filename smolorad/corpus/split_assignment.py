@@ -18,7 +18,7 @@ Taken: TypeAlias = "tuple[array[int], array[int]]"
 
 
 class Sides:
-    """Tells row by row, in the draft's order, whether it is held out; `wanted` says about how many are."""
+    """Says row by row, in the draft's order, whether it is held out; `wanted` is about how many are."""
 
     def __init__(self, side: Callable[[Place], bool | None], wanted: int, draw: Draw | None = None) -> None:
         self._side = side

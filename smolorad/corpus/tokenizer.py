@@ -14,8 +14,7 @@ from smolorad.chat import model as chat
 from smolorad.chat.encode import TRIAL, Plain
 from smolorad.chat.template import source_of
 from smolorad.corpus.bpe_cache import WordEncoder
-from smolorad.corpus.foreign import first_line
-from smolorad.errors import Damaged, is_panic
+from smolorad.errors import Damaged, first_line, is_panic
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _CONTEXT = ("max_position_embeddings", "n_positions")

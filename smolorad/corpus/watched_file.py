@@ -44,5 +44,5 @@ class _Watched(io.FileIO):
         count = super().readinto(buffer)
         if (now := time.monotonic()) - self._told_at >= _TELL_EVERY_S:
             self._told_at = now
-            self._host.tell(PhaseProgress("read", self.tell(), self._size, "bytes"))
+            self._host.emit(PhaseProgress("read", self.tell(), self._size, "bytes"))
         return count

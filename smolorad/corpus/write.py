@@ -3,8 +3,8 @@
 The few small files beside the Arrow data are written here, not by `datasets`: its import takes longer than most preparations,
 and `save_to_disk` wants a dataset that stands in a file or in memory already.
 
-Beside the splits `tokens/SPLIT.arrow` holds the same rows, in the same order, as the model's token ids (`input_ids`), and from
-where to where they are scored (`scored`: begin and end by turns, in tokens). `tokens/tokenizer.json` tells by which tokenizer.
+Beside the splits `tokens/SPLIT.arrow` has the same rows, in the same order, as the model's token ids (`input_ids`), and from
+where to where they are scored (`scored`: begin and end by turns, in tokens). `tokens/tokenizer.json` names the tokenizer.
 They are for other tools: training tokenises the rows itself, as what is scored depends on its settings.
 """
 

@@ -1,7 +1,7 @@
-"""The words of the project as frozen values, and the moves a job may make. Knows no protobuf, no SQL, no torch.
+"""The values of the project, frozen, and the state changes a job may make. Knows no protobuf, no SQL, no torch.
 
 Field names equal those of the public contract, so `smolorad.link.convert` maps between the two by name. A default written
-here is the only place where it is written; the contract's comments repeat it and a test holds them equal.
+here is the only place where it is written; the contract's comments repeat it and a test compares them.
 """
 
 from smolorad.domain.adapters import Adapter, Trained

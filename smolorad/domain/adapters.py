@@ -32,7 +32,7 @@ class Adapter:
     size_bytes: int
     path: str
     base_dtype: Dtype | None = None  # the number format of the base in memory while it was trained
-    parent: str = ""  # the adapter that it goes on from
+    parent: str = ""  # the adapter whose training it continues
     scored_share: float = 0.0
 
     @property
@@ -43,7 +43,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What the engine tells when a run is done."""
+    """The engine's result of a training."""
 
     steps: int
     train_loss: float

@@ -30,7 +30,7 @@ class Bounds:
         ]
         return " and ".join(parts)
 
-    def hold(self, value: float) -> bool:
+    def allow(self, value: float) -> bool:
         """Whether the value is inside. NaN never is."""
         return (
             value == value
@@ -61,7 +61,7 @@ def one_of(default: str, *choices: str) -> Any:
 
 
 def check(value: Any, prefix: str = "") -> None:
-    """Holds each field of a settings value against its bounds and choices.
+    """Checks each field of a settings value against its bounds and choices.
 
     Raises InvalidRequest that names the field, what it is, and what it may be.
     """
@@ -71,14 +71,14 @@ def check(value: Any, prefix: str = "") -> None:
         choices: tuple[str, ...] | None = f.metadata.get("choices")
         if got is None:
             continue
-        if bounds is not None and not bounds.hold(got):
+        if bounds is not None and not bounds.allow(got):
             raise InvalidRequest.field(f"{prefix}{f.name}", f"is {got}, but must be {bounds}")
         if choices is not None and got not in choices:
             raise InvalidRequest.field(f"{prefix}{f.name}", f"is {got!r}, but must be one of {', '.join(choices)}")
 
 
 def check_texts(value: Any, prefix: str = "") -> None:
-    """Holds the texts of each field of a job's settings against their bound; raises InvalidRequest.
+    """Checks the texts of each field of a job's settings against their bound; raises InvalidRequest.
 
     They come back in lists, events and errors, and each of those must fit into one message.
     """

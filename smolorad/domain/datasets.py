@@ -11,7 +11,7 @@ from smolorad.domain.bounds import Ref, within
 
 
 class FileType(enum.StrEnum):
-    """What a file is read as. None in a request: by the ending."""
+    """The type of a file. None in a request: by the ending."""
 
     TXT = "txt"
     JSONL = "jsonl"
@@ -25,7 +25,7 @@ class FileType(enum.StrEnum):
 
 
 class TextUnit(enum.StrEnum):
-    """What a row of plain text is. None in a request: a line, in Markdown a paragraph."""
+    """A row of plain text. None in a request: a line, in Markdown a paragraph."""
 
     LINE = "line"
     PARAGRAPH = "paragraph"
@@ -41,7 +41,7 @@ class ChunkUnit(enum.StrEnum):
 
 
 class Shape(enum.StrEnum):
-    """What the rows of a dataset are. Its folder has the columns that TRL calls standard, and no others.
+    """The shape of a dataset's rows. Its folder has the columns that TRL calls standard, and no others.
 
     A turn of a conversation is a struct of `role` and `content`, both text; where some turn of a dataset is not trained, also
     of `weight`, 1 or 0.
@@ -79,7 +79,7 @@ class HubDataset:
 
 @dataclass(frozen=True, slots=True)
 class PrepareSpec:
-    """What to prepare, how, under which name. Exactly one of `upload_id` and `hub` is given."""
+    """A request to prepare a dataset. Exactly one of `upload_id` and `hub` is given."""
 
     name: str
     upload_id: str = ""
@@ -91,7 +91,7 @@ class PrepareSpec:
     seed: int = within(42, least=0, most=2**32 - 1)
     on_error: OnError = OnError.FAIL
     model: str = ""
-    shape: Shape | None = None  # None: told by the fields of the first row
+    shape: Shape | None = None  # None: by the fields of the first row
     columns: Mapping[str, str] = field(default_factory=dict)
     text_unit: TextUnit | None = None
     chunk_unit: ChunkUnit = ChunkUnit.WORDS
@@ -113,7 +113,7 @@ class PrepareSpec:
 
 
 class ProblemKind(enum.StrEnum):
-    """What may be wrong with a row; the contract tells which rows are left out for it."""
+    """The kinds of problems of a row; the contract says which of them leave the row out."""
 
     MALFORMED = "malformed"
     ENCODING = "encoding"
@@ -167,7 +167,7 @@ class LengthBin:
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """What was read, kept and dropped."""
+    """Counts of what was read, kept and dropped."""
 
     files: int = 0
     rows_read: int = 0
@@ -219,7 +219,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class DatasetDiff:
-    """What a later dataset has that an earlier one has not, and the reverse; the first rows of each."""
+    """The rows that only the later or only the earlier of two datasets has; the first of each."""
 
     added_rows: int
     removed_rows: int
@@ -252,7 +252,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the corpus worker tells when a dataset is written."""
+    """The corpus worker's result: a written dataset."""
 
     train_rows: int
     validation_rows: int

@@ -1,4 +1,4 @@
-"""What is asked of a model, and how it answered."""
+"""Generation: the request and its outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen."""
+    """Sampling settings."""
 
     max_tokens: int = within(200, least=1)
     temperature: float = within(1.0, least=0.0, most=10.0)
@@ -44,7 +44,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """What form the answer has. Exactly one field is given."""
+    """The form of the generated text. Exactly one field is given."""
 
     json_schema: str = ""
     json_object: bool = False
@@ -91,7 +91,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in seconds."""
+    """Durations in seconds."""
 
     queued_s: float = 0.0
     prefill_s: float = 0.0
@@ -114,7 +114,7 @@ class GenerateOutcome:
 
 @dataclass(frozen=True, slots=True)
 class GenerateSpec:
-    """What to answer. Exactly one of `prompt` and `messages` is given."""
+    """A generation request. Exactly one of `prompt` and `messages` is given."""
 
     prompt: str = ""
     messages: tuple[ChatMessage, ...] = ()

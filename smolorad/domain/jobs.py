@@ -15,7 +15,7 @@ from smolorad.errors import BadState, Violation
 
 
 class JobKind(enum.StrEnum):
-    """What a job does."""
+    """The kinds of jobs."""
 
     PREPARE = "prepare"
     TRAIN = "train"
@@ -24,15 +24,15 @@ class JobKind(enum.StrEnum):
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands."""
+    """The states of a job."""
 
     QUEUED = "queued"  # waits for its turn
     RUNNING = "running"  # at work
     INTERRUPTED = "interrupted"  # its process died or the daemon stopped; it goes back to the queue by itself
     SUCCEEDED = "succeeded"  # ended, with a result
     FAILED = "failed"  # ended, with an error
-    CANCELLED = "cancelled"  # ended, as somebody asked
-    PAUSED = "paused"  # held, as somebody asked, until it is resumed
+    CANCELLED = "cancelled"  # ended on request
+    PAUSED = "paused"  # stopped on request, until it is resumed
 
 
 MOVES: Mapping[JobState, frozenset[JobState]] = {
@@ -58,7 +58,7 @@ class TrainSpec:
     model: str = ""
     lora: LoraSettings = field(default_factory=LoraSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
-    parent: str = ""  # the adapter that it goes on from
+    parent: str = ""  # the adapter whose training it continues
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """How far a training is. Losses are natural logarithms per scored token."""
+    """Progress of a training. Losses are natural logarithms per scored token."""
 
     step: int
     max_steps: int
@@ -163,14 +163,14 @@ class Sample:
 class Estimate:
     """What a training is expected to take."""
 
-    memory_bytes: int  # besides the resident model
+    memory_bytes: int  # besides the loaded model
     available_bytes: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth telling."""
+    """A sentence for the user."""
 
     text: str
 

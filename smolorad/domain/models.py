@@ -52,7 +52,7 @@ class Origin(enum.StrEnum):
 
 
 class LoadStage(enum.StrEnum):
-    """How far a loading is."""
+    """The stages of a load."""
 
     DOWNLOAD = "download"
     READ = "read"
@@ -62,7 +62,7 @@ class LoadStage(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """A stage of loading; bytes are 0 where they are not counted."""
+    """Progress of a load; bytes are 0 where they are not counted."""
 
     stage: LoadStage
     done_bytes: int = 0
@@ -87,13 +87,13 @@ class ResidentModel:
     load_s: float = 0.0
     precision: Precision = Precision.EXACT
     token_bytes: int = 0  # of weights that generation reads for each token
-    decoder: str = ""  # who computes a token: `native`, `packed` or `torch`
+    decoder: str = ""  # what computes a token: `native`, `packed` or `torch`
     memory_bytes: int = 0  # of all its weights while nothing is trained
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model folder tells without loading it."""
+    """What a model folder says without loading it."""
 
     fingerprint: str
     architecture: str
@@ -102,7 +102,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class MergeProof:
-    """What Merge proved before it published a model."""
+    """The comparison of a merged model with its adapter, before it is published."""
 
     prompts: int
     max_logit_difference: float
@@ -129,7 +129,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What the weights worker tells when a merged model is written; `sums` are the SHA-256 of its files by relative path."""
+    """The weights worker's result: a merged model; `sums` are the SHA-256 of its files by relative path."""
 
     proof: MergeProof
     facts: ModelFacts
@@ -138,7 +138,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What the weights worker tells when a model's files are there; `source` says what exactly they are."""
+    """The weights worker's result: a model's files; `source` says what exactly they are."""
 
     path: str
     source: str

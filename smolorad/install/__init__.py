@@ -1,6 +1,6 @@
 """`smolorad install`: the daemon as a service of its user, kept by launchd on macOS and by systemd on Linux.
 
-The service file is written whole or not at all. Every command goes through one runner, so that a dry run can tell what would
+The service file is written whole or not at all. Every command goes through one runner, so that a dry run can print what would
 happen, and tests can answer in the service manager's place.
 """
 
@@ -77,7 +77,7 @@ def rehearse(
     platform: str = sys.platform,
     log_file: Path | None = None,
 ) -> None:
-    """Tells the file and the commands of an installation, or of its removal; changes nothing."""
+    """Prints the file and the commands of an installation, or of its removal; changes nothing."""
     service = manager(environ, home, commands.rehearsal(say), platform, log_file=log_file)
     if remove:
         service.stop()

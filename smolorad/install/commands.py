@@ -1,4 +1,4 @@
-"""How commands of the service manager are run, and how they are only told."""
+"""Runs the commands of the service manager, or only prints them."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def run(command: Sequence[str]) -> Answer:
 
 
 def rehearsal(say: Callable[[str], None]) -> Runner:
-    """A runner that only tells each command, and answers as where nothing is installed yet."""
+    """A runner that only prints each command, and answers as if nothing were installed."""
 
-    def tell(command: Sequence[str]) -> Answer:
+    def show(command: Sequence[str]) -> Answer:
         say(shlex.join(command))
         asks_for_service = list(command[:2]) == ["launchctl", "print"] and command[2].count("/") == 2
         return Answer(113 if asks_for_service else 0)
 
-    return tell
+    return show
 
 
 def must(run: Runner, *command: str) -> Answer:
@@ -59,5 +59,5 @@ def must(run: Runner, *command: str) -> Answer:
     answer = run(command)
     if answer.status != 0:
         said = " ".join(answer.output.split()) or f"exit status {answer.status}"
-        raise BadState(f"`{shlex.join(command)}` failed ({said}); mend that and run `smolorad install` again.")
+        raise BadState(f"`{shlex.join(command)}` failed ({said}); correct that and run `smolorad install` again.")
     return answer

@@ -1,4 +1,4 @@
-"""What a service file needs to know of this machine."""
+"""The values of this machine for a service file."""
 
 from __future__ import annotations
 

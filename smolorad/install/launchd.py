@@ -51,7 +51,7 @@ class Launchd:
         return plistlib.dumps(agent)
 
     def start(self, changed: bool) -> None:
-        """Has launchd run the property list as it stands; raises BadState where launchctl refuses."""
+        """Starts the service with launchd; raises BadState where launchctl refuses."""
         domain = self._domain()
         service = f"{domain}/{LABEL}"
         must(self._run, "launchctl", "enable", service)
@@ -109,10 +109,10 @@ class Launchd:
             return "The service is switched off; allow it under System Settings, General, Login Items, and install again."
         return f"launchd answered with an input/output error for {PATIENCE_S:.0f} s; run `smolorad install` again in a minute."
 
-    def _until(self, holds: Callable[[], bool]) -> bool:
-        """Whether it holds within the patience. Asked again and again: launchctl has no command that waits."""
+    def _until(self, condition: Callable[[], bool]) -> bool:
+        """Whether a condition becomes true in time. It polls: launchctl has no command that waits."""
         deadline = self._clock() + PATIENCE_S
-        while not holds():
+        while not condition():
             if self._clock() >= deadline:
                 return False
             self._pause(_PAUSE_S)

@@ -33,7 +33,7 @@ class Systemd:
         return unit.encode()
 
     def start(self, changed: bool) -> None:
-        """Has systemd run the unit as it stands; returns when the daemon answers. Raises BadState where systemd refuses."""
+        """Starts the unit with systemd; returns when the daemon answers. Raises BadState where systemd refuses."""
         must(self._run, *_SYSTEMCTL, "daemon-reload")
         must(self._run, *_SYSTEMCTL, "enable", UNIT)
         must(self._run, *_SYSTEMCTL, "restart", UNIT)
@@ -54,7 +54,7 @@ class Systemd:
 def _whole(value: str) -> str:
     """A value that takes the rest of its line."""
     if "\n" in value or "\r" in value:
-        raise InvalidRequest(f"{value!r} has a line break, which a systemd unit cannot hold; choose another value.")
+        raise InvalidRequest(f"{value!r} has a line break, which a systemd unit cannot have; choose another value.")
     return value.replace("%", "%%")
 
 

@@ -205,14 +205,14 @@ class Artifacts:
         await asyncio.to_thread(_check_place, self._home.model(name))
 
     def check_place(self, kind: Revisioned, name: str) -> None:
-        """Raises AlreadyExists where what is not a folder lies in the place of a name's revisions."""
+        """Raises AlreadyExists where something other than a folder has the place of a name's revisions."""
         folder = self._folder(kind, name)
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise AlreadyExists(f"{folder} is not a folder of the daemon's; move it away, or choose another name.")
 
     @unit
     async def remove_dataset(self, ref: Ref) -> int:
-        """Takes a revision, or all, of a dataset away; returns how many. Raises NotFound; BadState where a job needs one."""
+        """Removes a revision of a dataset, or all; returns how many. Raises NotFound; BadState where a job needs one."""
         for job in await self._store.unfinished():
             if isinstance(job.spec, TrainSpec) and _covers(ref, Ref.parse(job.spec.dataset)):
                 raise BadState(_needed(job))
@@ -223,7 +223,7 @@ class Artifacts:
 
     @unit
     async def remove_adapter(self, ref: Ref) -> list[str]:
-        """Takes a revision, or all, of an adapter away; returns which. Raises NotFound; BadState where a job needs one."""
+        """Removes a revision of an adapter, or all; returns which. Raises NotFound; BadState where a job needs one."""
         for job in await self._store.unfinished():
             needed = job.spec.adapter if isinstance(job.spec, MergeSpec) else getattr(job.spec, "parent", "")
             if needed and _covers(ref, Ref.parse(needed)):
@@ -235,7 +235,7 @@ class Artifacts:
 
     @unit
     async def remove_model(self, name: str, resident: str) -> None:
-        """Takes a model away. Raises NotFound, and BadState where it is resident or a job needs it."""
+        """Removes a model. Raises NotFound, and BadState where it is loaded or a job needs it."""
         model = await self._library.model(name)
         if name == resident:
             raise BadState(f"{name} is loaded; type `smolora-client unload` first.")
@@ -254,7 +254,7 @@ class Artifacts:
         await asyncio.to_thread(_export, Path(adapter.path), path, source_of(adapter.base_model, base))
 
     async def _next(self, kind: Revisioned, name: str) -> Ref:
-        """The name's next revision: above every one that was ever given, and above what lies there without a row."""
+        """The name's next revision: above every one that was ever given, and above folders without a row."""
         given = await self._library.next_revision(kind, name)
         lying = await asyncio.to_thread(highest_revision, self._folder(kind, name))
         return Ref(name, max(given, lying + 1))
@@ -264,7 +264,7 @@ class Artifacts:
 
 
 def _check_place(folder: Path) -> None:
-    """Whether a model may be published here; what is there without a row would fail that after minutes of work."""
+    """Raises AlreadyExists where a folder without a row would fail the publication, after minutes of work."""
     with contextlib.suppress(OSError):
         folder.rmdir()  # an empty one that an earlier version left
     if folder.exists() or folder.is_symlink():

@@ -38,7 +38,7 @@ async def put(
 
 
 async def remove(paths: Iterable[str], forget: Callable[[], Awaitable[Any]]) -> None:
-    """Takes folders out of sight, then removes their rows in one transaction, which decides; then the files.
+    """Hides folders, removes their rows in one transaction, which decides, then removes the files.
 
     Where the rows stay, the folders are put back: here, or at the next start of a daemon that is killed in between.
     """
@@ -70,7 +70,7 @@ async def _forget(hidden: Iterable[Path], forget: Callable[[], Awaitable[Any]]) 
 
 
 def highest_revision(folder: Path) -> int:
-    """The highest revision that lies in a name's folder, whatever is in it; 0 where there is none."""
+    """The highest revision in a name's folder, valid or not; 0 where there is none."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if REVISION.fullmatch(name)), default=0)
 

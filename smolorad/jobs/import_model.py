@@ -1,4 +1,4 @@
-"""ImportModel: the weights worker brings a model's files into this home; downloads go on where they were."""
+"""ImportModel: the weights worker brings a model's files into this home; interrupted downloads continue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smolorad.residency import STARTER, Resolver
 
 
 class ImportModel:
-    """What an import job does."""
+    """The handler of import jobs."""
 
     def __init__(self, home: Home, artifacts: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home
@@ -38,7 +38,7 @@ class ImportModel:
         return spec
 
     async def work(self, job: Job, emit: Emit) -> Fetched:
-        """Has the worker bring the files to the job's output folder."""
+        """Fetches the files into the job's output folder, in the worker."""
         spec = _spec(job)
         trust = self._resolver.trusts(spec.source)
         output = self._home.job(job.id).output

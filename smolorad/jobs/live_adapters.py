@@ -18,7 +18,7 @@ _STEP = re.compile(r"latest|step-(0|[1-9][0-9]{0,8})")
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedAdapter:
-    """An adapter that is still being trained: in a checkpoint, or with the training that runs."""
+    """An adapter of a training: in a checkpoint, or in the memory of the running training."""
 
     reference: str  # as the user names it
     adapter: AdapterFolder | LiveAdapter
@@ -34,7 +34,7 @@ class LiveAdapters:
 
     @staticmethod
     def names_one(reference: str) -> bool:
-        """Whether a reference means an adapter that is being trained, whoever it is."""
+        """Whether a reference has the form of an adapter that is being trained."""
         return bool(_STEP.fullmatch(reference.partition("@")[2]))
 
     async def find(self, reference: str) -> UnfinishedAdapter:

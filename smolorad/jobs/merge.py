@@ -1,4 +1,4 @@
-"""Merge: the weights worker folds an adapter into its base, proves it, and writes a model; each run begins anew."""
+"""Merge: the weights worker folds an adapter into its base, compares both, and writes a model; each run starts again."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from smolorad.store.library import Library
 
 log = Log(__name__)
 
-MERGED_KEY = "merge.last"  # what somebody merged here last
+MERGED_KEY = "merge.last"  # the model that was merged here last
 
 
 class Merge:
-    """What a merge job does."""
+    """The handler of merge jobs."""
 
     def __init__(self, home: Home, library: Library, artifacts: Artifacts, workers: Workers, resolver: Resolver) -> None:
         self._home = home
@@ -42,7 +42,7 @@ class Merge:
         return dataclasses.replace(spec, adapter=str(adapter.ref), dtype=spec.dtype or adapter.base_dtype)
 
     async def work(self, job: Job, emit: Emit) -> Merged:
-        """Finds the base that the adapter belongs to, and has the worker merge."""
+        """Finds the base that the adapter belongs to, and merges in the worker."""
         spec = _spec(job)
         adapter = await self._library.adapter(Ref.parse(spec.adapter))
         base = await self._resolver.find(adapter.base_model, _log_progress)
@@ -67,13 +67,13 @@ class Merge:
         model = await self._artifacts.put_model(
             job, spec.name, Origin.MERGE, spec.adapter, made.facts, proof=made.proof, sums=made.sums
         )
-        with contextlib.suppress(NoSpace, CannotWrite):  # it makes the next merge faster, and no more
+        with contextlib.suppress(NoSpace, CannotWrite):  # it only makes the next merge faster
             await self._library.remember(MERGED_KEY, model.name)
         return model.name
 
 
 def _log_progress(progress: LoadProgress) -> None:
-    log.debug("the base is fetched", detail=progress.detail, done=progress.done_bytes, total=progress.total_bytes)
+    log.debug("fetching the base", detail=progress.detail, done=progress.done_bytes, total=progress.total_bytes)
 
 
 def _spec(job: Job) -> MergeSpec:

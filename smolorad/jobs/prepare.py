@@ -1,4 +1,4 @@
-"""Prepare: the corpus worker reads the user's files and writes a dataset; each run begins anew from the uploaded files."""
+"""Prepare: the corpus worker reads the user's files and writes a dataset; each run starts from the uploaded files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ModelTokenizer:
 
 
 class Prepare:
-    """What a prepare job does."""
+    """The handler of prepare jobs."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Prepare:
         return spec
 
     async def work(self, job: Job, emit: Emit) -> Prepared:
-        """Has the worker write the dataset into the job's output folder."""
+        """Writes the dataset into the job's output folder, in the worker."""
         spec = _spec(job)
         files = self._home.uploads / spec.upload_id if spec.upload_id else None
         if files is not None and not files.is_dir():
@@ -100,19 +100,19 @@ class Prepare:
         raise AssertionError("a preparation ends with its result or raises")
 
     async def publish(self, job: Job, made: Prepared) -> str:
-        """Publishes the revision, and throws the uploaded files away."""
+        """Publishes the revision and removes the uploaded files."""
         dataset = await self._artifacts.put_dataset(job, _spec(job).name, made, _source_fingerprint(_spec(job)))
-        await self._throw_away(job)
+        await self._remove_uploads(job)
         return str(dataset.ref)
 
     async def discard(self, job: Job) -> None:
-        """Throws the uploaded files away, but those of a failure only once another preparation of that dataset has ended.
+        """Removes the uploaded files, but those of a failure only once another preparation of that dataset has ended.
 
         Until then the caller may prepare them in another way, without the malformed rows for instance, or resume the job.
         """
-        await self._throw_away(job)
+        await self._remove_uploads(job)
 
-    async def _throw_away(self, job: Job) -> None:
+    async def _remove_uploads(self, job: Job) -> None:
         """Removes a job's upload, and those of earlier failures of its dataset, unless another job or failure needs them."""
         unfinished = [other for other in await self._store.unfinished() if other.id != job.id]
         failed = [other for other in await self._store.failed_preparations() if other.target != job.target]
@@ -136,14 +136,14 @@ class Prepare:
         return dataset
 
     async def tokenizer(self, model: str) -> ModelTokenizer | None:
-        """The tokenizer of the model named, else of the resident one; None where that cannot be had."""
+        """The tokenizer of the named model, else of the loaded one; None where there is none."""
         base = await self._counting(model)
         if base is None or not (base.path / _TOKENIZER).is_file():
             return None
         return ModelTokenizer(base.name, base.path / _TOKENIZER)
 
     async def _counting(self, model: str) -> Base | None:
-        """The model whose tokenizer counts: the one named, else the resident one; None where that cannot be had."""
+        """The model whose tokenizer counts: the named one, else the loaded one; None where there is none on this machine."""
         base = self._residency.base
         if model and (base is None or base.name != model):
             return await self._resolver.find(model, lambda progress: None)
@@ -151,7 +151,7 @@ class Prepare:
             try:
                 return await self._resolver.find_local(await self._residency.choose())
             except SmoloraError as error:
-                log.info("tokens are not counted", why=error.message)
+                log.info("no tokenizer to count tokens with", why=error.message)
         return base
 
 
@@ -177,7 +177,7 @@ def _check(spec: PrepareSpec) -> None:
 
 
 def _source_fingerprint(spec: PrepareSpec) -> str:
-    """SHA-256 of what the files were and what was asked for, in hexadecimal; empty where the caller does not emit."""
+    """SHA-256 of what the files were and what was asked for, in hexadecimal; empty where the caller gives no fingerprint."""
     if not spec.source_fingerprint:
         return ""
     asked = msgspec.to_builtins(replace(spec, upload_id="", model=""))

@@ -1,4 +1,4 @@
-"""Train: the engine trains an adapter on the resident base; checkpoints are kept between runs, so it goes on where it was."""
+"""Train: the engine trains an adapter on its base. Checkpoints stay between runs, so a training continues where it stopped."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from smolorad.store.library import Library
 log = Log(__name__)
 
 _SAMPLES = 16
-# Whoever has merged before often merges again. A training of hours keeps nobody waiting beside it before its last minute.
+# Users who merged before often merge again. The merge worker starts only in the last minute of a training.
 _MERGE_FOLLOWS_S = 60.0
 _INIT = re.compile(r"true|gaussian|olora|pissa|pissa_niter_[1-9][0-9]{0,3}")
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedTraining:
-    """A finished training: what it told, and the base it was done on."""
+    """The result of a training, and its base."""
 
     trained: Trained
     base: ResidentModel
 
 
 class Train:
-    """What a train job does."""
+    """The handler of train jobs."""
 
     def __init__(
         self, home: Home, library: Library, artifacts: Artifacts, residency: Residency, resolver: Resolver, workers: Workers
@@ -94,14 +94,14 @@ class Train:
         return dataclasses.replace(spec, model=model)
 
     async def _from_parent(self, spec: TrainSpec, given: Collection[str]) -> TrainSpec:
-        """The request with the parent as a full reference, its shape, and its base where none is named."""
+        """The request with the parent's full reference, its shape, and its base where none is named."""
         parent = await self._library.adapter(Ref.parse(spec.parent, "parent"))
         if other := [name for name in given if getattr(spec.lora, name) != getattr(parent.lora, name)]:
             raise InvalidRequest.field("lora", f"has {other[0]}, but {parent.ref} keeps its own shape; leave it out")
         return dataclasses.replace(spec, parent=str(parent.ref), lora=parent.lora, model=spec.model or parent.base_model)
 
     async def work(self, job: Job, emit: Emit) -> FinishedTraining:
-        """Makes the base resident and trains on it."""
+        """Loads the base and trains on it."""
         spec = _spec(job)
         dataset = await self._library.dataset(Ref.parse(spec.dataset))
         parent = await self._library.adapter(Ref.parse(spec.parent)) if spec.parent else None
@@ -137,23 +137,23 @@ class Train:
         self._workers.expect_merge(left_s + _MERGE_FOLLOWS_S, known)
 
     async def pause(self, job_id: str) -> bool:
-        """Has its training checkpoint at its next step and end; false where it has not begun."""
+        """Asks the training to checkpoint at its next step and end; false where it has not started."""
         engine = self._engines.get(job_id)
         return engine is not None and await engine.pause_training()
 
     async def publish(self, job: Job, made: FinishedTraining) -> str:
-        """Publishes the revision and has it in memory: the next Generate may name it."""
+        """Publishes the revision and loads it into the engine: the next Generate may name it."""
         adapter = await self._artifacts.put_adapter(job, _spec(job), made.trained, made.base)
         try:
             await self._residency.attach(adapter)
         except SmoloraError as error:
-            # It stands on disk, and the first Generate that names it attaches it.
-            log.warning("the new adapter is not in memory yet", adapter=adapter.ref, why=error.message)
+            # It is published, and the first Generate that names it loads it.
+            log.warning("cannot load the new adapter yet", adapter=adapter.ref, why=error.message)
         return str(adapter.ref)
 
 
 def _left_s(event: TrainEvent) -> float | None:
-    """How long a training goes on after this event, if it tells."""
+    """The seconds that a training still takes after this event, if it says so."""
     match event:
         case Estimate(seconds=seconds) | TrainProgress(eta_s=seconds):
             return seconds

@@ -1,4 +1,4 @@
-"""Steps that belong together, such as a folder and its row: once begun they run to their end, also if the caller goes away."""
+"""Units: steps that belong together, such as a folder and its row. They finish even if the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Units:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of the work. A caller that is cancelled stops waiting for it and does not end it."""
+        """The result of the work, which continues if the caller is cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -58,6 +58,6 @@ def unit(
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:
-    """No caller is left who would be answered."""
+    """Logs an error that no caller receives."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.warning("a call whose client went away failed", why=repr(error))

@@ -25,7 +25,7 @@ class Inbox:
     """Commands as they come; events as they go.
 
     The reading thread answers Ping, notes Cancel and Drain, and puts the rest into a queue that the working thread takes from.
-    When the daemon is gone the process ends at once: whatever is not published is thrown away by the next daemon.
+    When the daemon is gone the process ends at once; the next daemon removes what is not published.
     """
 
     def __init__(self, frames: Frames) -> None:
@@ -42,7 +42,7 @@ class Inbox:
         self.draining = threading.Event()
 
     def start(self) -> None:
-        """Begins to read, and tells the daemon that this child listens."""
+        """Starts to read, and reports to the daemon that this child listens."""
         self.listen()
         self.tell_ready()
 
@@ -51,7 +51,7 @@ class Inbox:
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
     def tell_ready(self) -> None:
-        """Tells the daemon that commands may come; until then it sends none."""
+        """Reports that this child accepts commands; until then the daemon sends none."""
         self.emit(0, ready=pb.Ready(pid=os.getpid()))
 
     def take(self, *, block: bool) -> pb.Command | None:
@@ -103,7 +103,7 @@ class Inbox:
             self._tokens_per_second = tokens_per_second
 
     def idle(self) -> None:
-        """The working thread tells that it waits for commands."""
+        """Notes that the working thread waits for commands."""
         self._busy_call, self._busy_since = 0, None
 
     def _read(self) -> None:

@@ -24,14 +24,14 @@ M = TypeVar("M", bound=Message)
 def _frame(message: Message) -> bytes:
     body = message.SerializeToString()
     if len(body) > MAX_FRAME_BYTES:
-        raise Internal(f"A message of {len(body):,} bytes is more than the {MAX_FRAME_BYTES:,} that a frame may hold.")
+        raise Internal(f"A message of {len(body):,} bytes is more than the {MAX_FRAME_BYTES:,} that a frame may have.")
     return _LENGTH.pack(len(body)) + body
 
 
 def _length(header: bytes) -> int:
     size: int = _LENGTH.unpack(header)[0]
     if size > MAX_FRAME_BYTES:
-        raise Internal(f"A frame announces {size:,} bytes, more than the {MAX_FRAME_BYTES:,} that it may hold.")
+        raise Internal(f"A frame announces {size:,} bytes, more than the {MAX_FRAME_BYTES:,} that it may have.")
     return size
 
 

@@ -1,4 +1,4 @@
-"""Resident: the model that is loaded; and the loader that puts it into the engine."""
+"""The model that is loaded, and the loader that puts it into the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be asked of a model: GenerateRequest, read and checked."""
+"""GenerateRequest: parses and checks it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parse_request(request: pb.GenerateRequest) -> GenerateSpec:
 def check_prompt(spec: GenerateSpec) -> None:
     """Whether there is a prompt or a conversation of a bearable size; else raises InvalidRequest."""
     if not spec.prompt and not spec.messages:
-        raise InvalidRequest.field("prompt", "is empty; give some text to go on from, or messages")
+        raise InvalidRequest.field("prompt", "is empty; give some text to continue, or messages")
     if spec.prompt and spec.messages:
         raise InvalidRequest.field("prompt", "give exactly one of prompt and messages")
     size = len(spec.prompt.encode()) + sum(len(m.role.encode()) + len(m.content.encode()) for m in spec.messages)
@@ -65,7 +65,7 @@ def _check_sampling(sampling: Sampling) -> None:
 
 
 def _check_format(wanted: ResponseFormat) -> None:
-    """What can be seen without a tokenizer; the engine sees the rest before its first token."""
+    """Checks what needs no tokenizer; the engine checks the rest before its first token."""
     if [bool(one) for one in astuple(wanted)].count(True) != 1:
         raise InvalidRequest.field("response_format", "give exactly one of json_schema, json_object and regex")
     for name in ("json_schema", "regex"):
@@ -77,12 +77,12 @@ def _check_format(wanted: ResponseFormat) -> None:
         try:
             schema = json.loads(wanted.json_schema, parse_int=_exact)
         except (ValueError, RecursionError) as error:
-            raise InvalidRequest.field("response_format.json_schema", f"cannot be read ({error}); mend it") from error
+            raise InvalidRequest.field("response_format.json_schema", f"cannot be read ({error}); correct it") from error
         if not isinstance(schema, dict):
             raise InvalidRequest.field("response_format.json_schema", "is not a JSON object; write {} for any JSON")
 
 
 def _exact(digits: str) -> int:
-    if abs(number := int(digits)) > 2**53:  # would be rounded where the schema is compiled, and then hold to another number
+    if abs(number := int(digits)) > 2**53:  # the schema's compiler would round it to another number
         raise ValueError(f"{digits:.40} is beyond 2^53, and so not exact")
     return number

@@ -1,4 +1,4 @@
-"""GenerationService: text from the resident model and its adapters."""
+"""GenerationService: text from the loaded model and its adapters."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         return pb.DecodeTokensResponse(text=text)
 
     async def _answer(self, spec: GenerateSpec, adapter: _AnyAdapter) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Asks once more where the engine died before its first word: nobody has seen anything of that answer."""
-        restarts, told = self._residency.restarts, False
+        """Generates, and tries once more where the engine died before the first text: the client has seen none."""
+        restarts, sent = self._residency.restarts, False
         try:
             async with aclosing(self._ask(spec, adapter)) as messages:
                 async for message in messages:
-                    told = True
+                    sent = True
                     yield message
                 return
         except EngineUnavailable:
-            if told or self._residency.restarts == restarts:
+            if sent or self._residency.restarts == restarts:
                 raise
         async with aclosing(self._ask(spec, adapter)) as messages:
             async for message in messages:
@@ -98,7 +98,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     if isinstance(event, str):
                         yield pb.GenerateResponse(text=event)
                     elif isinstance(event, GenerateOutcome):
-                        told = dataclasses.replace(event, model=lease.model.name)
-                        yield pb.GenerateResponse(outcome=to_message(pb.GenerateOutcome, told))
+                        outcome = dataclasses.replace(event, model=lease.model.name)
+                        yield pb.GenerateResponse(outcome=to_message(pb.GenerateOutcome, outcome))
                     else:
                         yield pb.GenerateResponse(token_logprob=to_message(pb.TokenLogprob, event))

@@ -1,7 +1,7 @@
 """The one boundary where errors become gRPC statuses, and the one table that says which.
 
 A handler raises `SmoloraError`; `@wire` ends the call with google.rpc.Status: exactly one ErrorInfo, BadRequest where fields or
-lines are at fault, RetryInfo where waiting helps. Handlers are async: a sync generator in an aio server is never told that
+lines are invalid, RetryInfo where waiting helps. Handlers are async: a sync generator in an aio server never learns that
 its client went away.
 """
 
@@ -26,7 +26,7 @@ log = Log(__name__)
 
 DOMAIN = "smolora"
 _OURS = "/smolora.v1."
-# What gRPC's clients take if they are not told otherwise.
+# gRPC clients accept this much by default.
 MESSAGE_LIMIT_BYTES = 4 * 2**20
 _DETAILS_KEY = "grpc-status-details-bin"
 # gRPC begins to refuse metadata above 8 KiB. The details travel there in base64, and the message a second time beside them.
@@ -64,7 +64,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 def wire(handler: F) -> F:
-    """Makes a service method end with a proper status whatever it raises; for unary and for streaming methods."""
+    """Makes a service method, unary or streaming, end with a status for every exception."""
     if inspect.isasyncgenfunction(handler):
 
         @functools.wraps(handler)
@@ -86,11 +86,11 @@ def wire(handler: F) -> F:
     return single  # type: ignore[return-value]
 
 
-class Unreadable(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class DeferParseErrors(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Lets `@wire` refuse a request that is no message of its type, or too large: gRPC's own answer would have no ErrorInfo."""
 
     async def intercept_service(self, continuation: Callable[..., Any], call: grpc.HandlerCallDetails) -> Any:
-        """The method's handler, with a reader of requests that leaves those of ours to `@wire`."""
+        """The method's handler, with a parser of requests that leaves the errors to `@wire`."""
         handler = await continuation(call)
         if handler is None or not call.method.startswith(_OURS):
             return handler

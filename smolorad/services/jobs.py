@@ -1,4 +1,4 @@
-"""JobService: every job, whoever started it."""
+"""JobService: every job, from every client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ModelService: base models and adapters, and which model is resident."""
+"""ModelService: base models and adapters, and the loaded model."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ M = TypeVar("M", bound=Message)
 
 
 class PageRequest(Protocol):
-    """What every List request has."""
+    """The fields of every List request."""
 
     page_size: int
     page_token: str

@@ -83,7 +83,7 @@ class SystemService(system_pb2_grpc.SystemServiceServicer):
         return pb.ShutdownResponse()
 
     async def _ask_engine(self) -> Pong:
-        """What the engine tells of itself; nothing where it does not answer at once."""
+        """The engine's state; an empty one where it does not answer at once."""
         engine = self._residency.engine
         if engine is None:
             return Pong()

@@ -1,4 +1,4 @@
-"""What several requests have in common."""
+"""Checks of fields that several requests share."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is kept in SQLite."""
+"""The SQLite database: jobs with their events, and published artefacts."""

@@ -31,7 +31,7 @@ class Database:
     """The daemon's SQLite file.
 
     Every access goes through one thread, so statements never interleave and the event loop never waits for the disk.
-    A commit returns when it is on the disk (`synchronous=FULL`): what a client was told survives a power cut.
+    A commit returns when it is on the disk (`synchronous=FULL`): what a client has seen survives a power cut.
     """
 
     def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
@@ -43,7 +43,7 @@ class Database:
     async def open(cls, path: Path) -> AsyncIterator[Database]:
         """The database at a path, made or migrated as needed.
 
-        A damaged file is put aside as `NAME.damaged-N` and a fresh one begun. Raises BadState where a newer version of
+        A damaged file is put aside as `NAME.damaged-N` and replaced by a fresh one. Raises BadState where a newer version of
         smolorad wrote it, NoSpace where the disk is full, NoAccess where it cannot be opened, and InvalidRequest where it is
         no file of this user's.
         """
@@ -75,11 +75,11 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
         except sqlite3.DatabaseError as error:
-            raise _explained(error) from error
+            raise _to_smolora_error(error) from error
         return result
 
 
-# What says nothing about the file's contents, so that it must not be put aside.
+# Codes that say nothing about the file's contents: such a file must not be put aside.
 _REFUSED = (
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
@@ -91,20 +91,20 @@ _REFUSED = (
 )
 
 
-def _explained(error: sqlite3.DatabaseError) -> Exception:
+def _to_smolora_error(error: sqlite3.DatabaseError) -> Exception:
     match _code(error):
         case _ if is_disk_full(error):
             return NoSpace("The disk is full, so nothing was changed; make room and try again.")
         case code if code in _REFUSED:
             return CannotWrite(
                 f"The daemon's database cannot be written ({error}), so nothing was changed; see to its permissions, its disk, "
-                "and other programs that hold it."
+                "and other programs that have it open."
             )
         case sqlite3.SQLITE_NOMEM:
-            return OutOfMemory("Memory does not suffice for the daemon's database; end other programs and try again.")
+            return OutOfMemory("Not enough memory for the daemon's database; end other programs and try again.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Damaged("The daemon's database is damaged; restart the daemon, which puts it aside and rebuilds the lists.")
-    if "no such table" in str(error):  # lost under a running daemon; the next start makes it anew
+    if "no such table" in str(error):  # lost under a running daemon; the next start makes it again
         return Damaged(f"The daemon's database has lost a table ({error}); restart the daemon, which repairs it.")
     return Internal(f"The daemon's database refused a statement ({error}); please report it with the daemon's log.")
 
@@ -118,7 +118,7 @@ def _open(path: Path) -> sqlite3.Connection:
     check_own_file(path)
     is_new = not path.exists()
     if not is_new and not path.stat().st_size:
-        log.error("the database was empty: the jobs in it are lost; the lists are rebuilt from the folders", database=path)
+        log.error("database was empty: its jobs are lost; rebuilding the lists from the folders", database=path)
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:
@@ -133,7 +133,7 @@ def _open(path: Path) -> sqlite3.Connection:
                 "and -shm beside it."
             ) from error
         aside = _put_aside(path)
-        log.error("the database was damaged and is put aside; the lists are rebuilt from the folders", aside=aside, why=error)
+        log.error("database damaged and put aside; rebuilding the lists from the folders", aside=aside, why=error)
         return _connect(path)
 
 
@@ -166,13 +166,13 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             "install that version again, or choose another place with SMOLORA_HOME."
         )
     if version < 1 and (version := version_of(connection)):
-        log.error("the database had lost the number of its schema", database=path, schema=version)
+        log.error("database had lost its schema number", database=path, schema=version)
         connection.execute(f"PRAGMA user_version = {version}")
     if version < len(MIGRATIONS):
         steps = "\n".join(MIGRATIONS[max(version, 0) :])
         connection.executescript(f"BEGIN IMMEDIATE;\n{steps}\nPRAGMA user_version = {len(MIGRATIONS)};\nCOMMIT;")
     for name in repair(connection):
-        log.error("a table of the database was lost and is empty now", database=path, table=name)
+        log.error("database had lost a table; it is empty now", database=path, table=name)
 
 
 def _text(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Jobs and their events. Every change of a job and the event that tells of it are one transaction."""
+"""Jobs and their events. Every change of a job and its event are one transaction."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class JobStore:
         result: str = "",
         expected: JobState | None = None,
     ) -> tuple[Job, JobEvent]:
-        """Moves a job to its next state, and tells so in an event.
+        """Moves a job to its next state, with an event.
 
         Running counts an attempt, and begins the job's time at the first. Raises NotFound, and BadState where the table of
         moves does not allow it, or where the job is not in the state that was expected.
@@ -255,6 +255,6 @@ def _event(row: sqlite3.Row) -> JobEvent:
         body: EventBody = from_json(EVENT_KINDS[row["kind"]], row["body"])
         return JobEvent(row["job_id"], row["sequence"], datetime.fromisoformat(row["time"]), body)
     except (Damaged, ValueError, TypeError, LookupError) as error:
-        # Its number stays, so that whoever follows the job goes on behind it.
-        log.warning("an event of a job cannot be read", job=row["job_id"], sequence=row["sequence"], why=error)
+        # Its number stays, so that followers of the job continue after it.
+        log.warning("unreadable event of a job", job=row["job_id"], sequence=row["sequence"], why=error)
         return JobEvent(row["job_id"], row["sequence"], _now(), Note("An event of this job cannot be read any more."))

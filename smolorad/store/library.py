@@ -20,7 +20,7 @@ log = Log(__name__)
 T = TypeVar("T", bound=Dataset | Adapter | Model)
 Revisioned = Literal["dataset", "adapter"]
 
-_NAMES_TOLD = 8
+_NAMES_LISTED = 8
 
 
 class _Table(Generic[T]):
@@ -76,7 +76,7 @@ class _Table(Generic[T]):
         return from_json(self._cls, row["record"])
 
     def _number(self, db: sqlite3.Connection, before: Ref | None) -> int | None:
-        """Where a page goes on; an item that is gone meanwhile ends the list."""
+        """Where a page continues; an item that was removed meanwhile ends the list."""
         if before is None:
             return None
         values = {"kind": self.kind, "name": before.name, "revision": before.revision or 0}
@@ -88,10 +88,10 @@ class _Table(Generic[T]):
         if ref.revision is not None and (rows := db.execute(SQL["revisions_of"], values).fetchall()):
             there = ", ".join(f"{ref.name}@{row['revision']}" for row in rows)
             return NotFound(f"There is no {self.kind} {ref}; there is {there}.")
-        names = [row["name"] for row in db.execute(SQL["names"], {"kind": self.kind, "limit": _NAMES_TOLD + 1})]
+        names = [row["name"] for row in db.execute(SQL["names"], {"kind": self.kind, "limit": _NAMES_LISTED + 1})]
         if not names:
             return NotFound(f"There is no {self.kind} {ref.name!r}, nor any other yet.")
-        there = ", ".join(names[:_NAMES_TOLD]) + (", ..." if len(names) > _NAMES_TOLD else "")
+        there = ", ".join(names[:_NAMES_LISTED]) + (", ..." if len(names) > _NAMES_LISTED else "")
         return NotFound(f"There is no {self.kind} {ref.name!r}; there is {there}.")
 
 
@@ -106,7 +106,7 @@ _TABLES: Mapping[str, _Table[Dataset] | _Table[Adapter] | _Table[Model]] = {
 
 
 class Library:
-    """What is published, by name and revision. Folders are the caller's business."""
+    """The rows of published datasets, adapters and models, by name and revision. `jobs.artifacts` handles the folders."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -180,7 +180,7 @@ class Library:
         return await self._database.run(lambda db: _MODELS.remove(db, Ref(name))[0])
 
     async def made_by(self, job_id: str) -> Dataset | Adapter | Model | None:
-        """What a job published, so that one that died between publishing and telling ends well."""
+        """What a job has published, for one that was interrupted right after it."""
 
         def work(db: sqlite3.Connection) -> Dataset | Adapter | Model | None:
             row = db.execute(SQL["item_by_job"], {"job_id": job_id}).fetchone()
@@ -233,7 +233,7 @@ def _relocate(db: sqlite3.Connection, row: sqlite3.Row, home: Home) -> bool:
         if (row["name"], row["revision"], row["job_id"]) != (item.name, _revision(item), item.job_id):
             raise Damaged("Its columns and its record differ.")
     except (Damaged, LookupError) as error:
-        log.warning("a record of the library cannot be read, and is forgotten", kind=row["kind"], name=row["name"], why=error)
+        log.warning("unreadable record removed from the library", kind=row["kind"], name=row["name"], why=error)
         db.execute(SQL["forget_item"], {"number": row["number"]})
         return True
     path = str(_folder(item, home))

@@ -55,4 +55,4 @@ def _readable(rows: Iterable[sqlite3.Row], read: Callable[[sqlite3.Row], T]) -> 
         try:
             yield read(row)
         except Damaged as error:
-            log.warning("a row of the database is left out of a list", why=error.message)
+            log.warning("unreadable row left out of a list", why=error.message)

@@ -1,7 +1,7 @@
 """After a crash: folders and rows are made to agree again.
 
-A published folder without a row is recorded. A removal whose row is gone is finished, and one whose row is there is undone.
-What is empty is swept away; all else that lies there is left alone, and the next revision passes over it.
+A published folder without a row is recorded. A removal whose row is removed is finished, and one whose row exists is undone.
+Empty folders are removed; others stay as they are, and the next revision skips their numbers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def adopt(home: Home, library: Library) -> int:
             if place.key not in known:
                 adopted += await _adopt(place)
     except (NoSpace, CannotWrite) as error:
-        log.warning("folders are not recorded before the next start", why=error.message)
+        log.warning("cannot record folders before the next start", why=error.message)
     return adopted
 
 
@@ -78,7 +78,7 @@ async def _end_removal(place: _Place, library: Library, *, recorded: bool) -> No
     if recorded:
         if await asyncio.to_thread(publish.is_whole, hidden, sums=False) and not hidden.with_name(_shown(hidden)).exists():
             await asyncio.to_thread(publish.put_back, hidden)
-            log.info("a removal that was cut short is undone", kind=place.kind.name, name=place.name)
+            log.info("interrupted removal undone", kind=place.kind.name, name=place.name)
             return
         if not hidden.with_name(_shown(hidden)).exists():
             await library.forget(*place.key)
@@ -98,13 +98,13 @@ async def _adopt(place: _Place) -> bool:
             raise Damaged(f"{folder} is a copy of another; remove it.")
         await asyncio.to_thread(publish.verify, folder, sums=False)
     except (Damaged, msgspec.ValidationError, OSError, LookupError, TypeError) as error:
-        log.warning("a folder is not ours, or is damaged; it is left alone", folder=folder, why=error)
+        log.warning("folder ignored: not of smolora, or damaged", folder=folder, why=error)
         return False
     try:
         await place.kind.add(item)
     except AlreadyExists:
         return False
-    log.info("a published folder is recorded again", folder=folder)
+    log.info("published folder recorded again", folder=folder)
     return True
 
 
@@ -132,7 +132,7 @@ def _visible(home: Home, library: Library) -> list[_Place]:
 
 
 def _hidden(home: Home, library: Library) -> list[_Place]:
-    """Removals that did not come to their end; those of earlier versions, whose rows went first, are swept away."""
+    """Interrupted removals; those of earlier versions, which removed rows first, are completed."""
     found = []
     for kind, root in _kinds(home, library):
         for path in (*root.glob(".*"), *root.glob("*/.*")):
@@ -151,7 +151,7 @@ def _folders(root: Path) -> Iterator[Path]:
     try:
         return iter(sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink()))
     except PermissionError as error:
-        log.warning("a folder may not be read; what is in it is left alone", folder=root, why=error)
+        log.warning("no permission to read a folder; ignoring it", folder=root, why=error)
         return iter(())
 
 

@@ -105,9 +105,10 @@ def _made(version: int) -> contextlib.closing[sqlite3.Connection]:
 
 
 def _columns(connection: sqlite3.Connection) -> Mapping[str, frozenset[str]]:
-    """The columns of every table of ours, by its name."""
+    """The columns of every table of smolora, by its name."""
     names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    ours = [name for name in names if not name.startswith("sqlite_")]
+    tables = [name for name in names if not name.startswith("sqlite_")]
     return {
-        name: frozenset(row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (name,))) for name in ours
+        name: frozenset(row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (name,)))
+        for name in tables
     }

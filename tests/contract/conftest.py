@@ -9,7 +9,8 @@ import pytest
 
 from smolorad.app import Backends
 from tests.contract.house import House, settings_of
-from tests.fake_children import FakeEngine, FakeWorkers, Script
+from tests.fake_engine import FakeEngine, Script
+from tests.fake_workers import FakeWorkers
 
 
 @pytest.fixture

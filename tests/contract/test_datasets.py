@@ -13,7 +13,7 @@ from smolora.v1 import jobs_pb2, training_pb2
 from smolorad.domain import Note, PhaseProgress
 from smolorad.errors import BadData, Violation
 from tests.contract.house import House, everything, happened, loaded, prepared, refused, until, upload
-from tests.fake_children import Script, Wait
+from tests.fake_engine import Script, Wait
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 

@@ -15,7 +15,7 @@ from smolorad.children.engine import AdapterFolder, LiveAdapter
 from smolorad.domain import ResponseFormat, TokenLogprob, TopLogprob, TrainProgress
 from smolorad.errors import EngineUnavailable, NotFinite, PromptTooLong, UnsupportedModel
 from tests.contract.house import House, everything, loaded, prepared, refused, settings_of, trained, until
-from tests.fake_children import Death, Script, Wait
+from tests.fake_engine import Death, Script, Wait
 
 INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 

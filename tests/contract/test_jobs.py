@@ -14,7 +14,7 @@ from smolorad.domain import Checkpoint, Estimate, TrainProgress
 from smolorad.errors import OutOfMemory
 from smolorad.services import job_stream
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, until
-from tests.fake_children import Death, FakeEngine, Script, Wait
+from tests.fake_engine import Death, FakeEngine, Script, Wait
 
 INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 RUNNING, SUCCEEDED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_SUCCEEDED

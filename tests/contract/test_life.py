@@ -29,7 +29,7 @@ from smolorad.daemon import EXIT_ALREADY_RUNNING, EXIT_SOCKET_LOST
 from smolorad.errors import InvalidRequest
 from tests.contract.house import House, loaded, refused, settings_of
 from tests.daemon_process import DaemonProcess, daemon_process
-from tests.fake_children import FakeEngine
+from tests.fake_engine import FakeEngine
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 

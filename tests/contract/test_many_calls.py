@@ -12,7 +12,7 @@ import smolora
 from smolora.v1 import jobs_pb2, system_pb2, training_pb2
 from smolorad.domain import TrainProgress
 from tests.contract.house import CALL_S, House, happened, loaded, prepared, until
-from tests.fake_children import Script, Wait
+from tests.fake_engine import Script, Wait
 
 LIMIT = 64  # what `max_generations` is by default
 

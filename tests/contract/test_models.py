@@ -19,7 +19,7 @@ from smolorad.domain import LoadProgress, LoadStage, PhaseProgress
 from smolorad.errors import HubUnreachable, UnsupportedModel, WrongBase
 from smolorad.residency import STARTER_ID
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, until, upload
-from tests.fake_children import Death, FakeEngine, Script, Wait
+from tests.fake_engine import Death, FakeEngine, Script, Wait
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 PRECONDITION, EXISTS = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ALREADY_EXISTS

@@ -11,7 +11,7 @@ import pytest
 from smolora.v1 import datasets_pb2, models_pb2, training_pb2
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, upload
 from tests.contract.test_models import peft_files
-from tests.fake_children import Script
+from tests.fake_engine import Script
 
 EXISTS = (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
 

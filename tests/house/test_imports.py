@@ -1,4 +1,4 @@
-"""The fence between the rooms: it stands, and each of its contracts is seen to catch what it forbids."""
+"""The import contracts: they are kept, and each is seen to catch what it forbids."""
 
 from __future__ import annotations
 

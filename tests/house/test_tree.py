@@ -11,23 +11,25 @@ import pytest
 
 from tests.house.repository import ROOT, run
 
-MOST_LINES = 600
+MAX_LINES, MAX_FUNCTION_LINES = 350, 60  # CONTRIBUTING.md names both
 # The library's way in: SMOLORA_HOME and SMOLORA_SOCKET are read where a client is made.
 _ENTRIES = {f"clients/python/smolora/{name}.py" for name in ("_channel", "_spawn_daemon", "cli/main")}
 _ENTRIES.add("smolorad/engine/worker/commands.py")  # a worker's first lines, whichever way it is started
 
 
 def sources(*roots: str) -> Iterator[Path]:
-    """Every module that somebody wrote."""
+    """Every module that was not generated from proto/, C included."""
     for root in roots:
-        for path in sorted((ROOT / root).rglob("*.py")):
-            if not path.stem.endswith(("_pb2", "_pb2_grpc")):
+        for path in sorted((ROOT / root).rglob("*")):
+            if path.suffix in (".py", ".c", ".h") and not path.stem.endswith(("_pb2", "_pb2_grpc")):
                 yield path
 
 
 def test_the_environment_is_read_where_a_process_begins() -> None:
     found = []
     for path in sources("smolorad", "clients/python/smolora"):
+        if path.suffix != ".py":
+            continue
         name = str(path.relative_to(ROOT))
         source = path.read_text()
         if name in _ENTRIES or path.name == "__main__.py" or '__name__ == "__main__"' in source:
@@ -56,13 +58,35 @@ def test_nothing_points_at_one_machine_or_apologises() -> None:
     assert found == []
 
 
-def test_modules_stay_small(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = sorted(
-        (
-            (len(path.read_text().splitlines()), str(path.relative_to(ROOT)))
-            for path in sources("smolorad", "clients", "benchmarks")
-        ),
-        reverse=True,
-    )
-    print("\n".join(f"{lines:5} {name}" for lines, name in sizes[:10]))
-    assert [name for lines, name in sizes if lines > MOST_LINES] == []
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Each function of a Python module, and how many lines it has."""
+    if path.suffix == ".py":
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                yield node.name, node.end_lineno - node.lineno + 1
+
+
+def test_modules_and_functions_stay_small(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes, long = [], set()
+    for path in sources("smolorad", "clients", "benchmarks", "examples", "scripts"):
+        name = str(path.relative_to(ROOT))
+        sizes.append((len(path.read_text().splitlines()), name))
+        long |= {f"{name}:{function}" for function, lines in functions(path) if lines > MAX_FUNCTION_LINES}
+    print("\n".join(f"{lines:5} {name}" for lines, name in sorted(sizes, reverse=True)[:10]))
+    long |= {name for lines, name in sizes if lines > MAX_LINES}
+    assert long == set()
+
+
+def test_the_limits_are_those_that_contributors_read() -> None:
+    said = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"at most {MAX_LINES} lines, C included; a function has at most {MAX_FUNCTION_LINES}" in said
+
+
+def test_what_is_shipped_and_measured_imports_no_test() -> None:
+    found = []
+    for path in (path for path in sources("smolorad", "clients", "benchmarks") if path.suffix == ".py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [f"{path.relative_to(ROOT)}:{name}" for name in names if name.partition(".")[0] == "tests"]
+    assert found == []

@@ -50,7 +50,7 @@ def test_the_file_may_be_named_by_flag_or_variable(tmp_path: Path) -> None:
     two.write_text("max_queue = 2")
     assert load(SMOLORA_CONFIG=str(one)).max_queue == 1
     assert load("--config", str(two), SMOLORA_CONFIG=str(one)).max_queue == 2
-    with pytest.raises(InvalidRequest, match=r"no file .*three\.toml; mend --config or SMOLORA_CONFIG"):
+    with pytest.raises(InvalidRequest, match=r"no file .*three\.toml; correct --config or SMOLORA_CONFIG"):
         load("--config", str(tmp_path / "three.toml"))
 
 

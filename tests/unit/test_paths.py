@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from smolorad import daemon
+from smolorad.config import Settings
 from smolorad.errors import InvalidRequest, NoAccess, NotFound, of_system
 from smolorad.paths import Home, check_readable, private_folder, socket_folder, user_path
 
@@ -105,7 +107,7 @@ def test_what_stands_where_smolora_writes_is_refused_and_not_followed(tmp_path: 
         case "a pipe":
             os.mkfifo(path)
     with pytest.raises(InvalidRequest, match=name):
-        home.create()
+        daemon.run(Settings.load((), {"SMOLORA_HOME": str(home.root), "SMOLORA_SOCKET": str(tmp_path / "d.sock")}))
     assert elsewhere.exists() == (kind == "a link")
 
 

@@ -1,4 +1,4 @@
-"""Which socket the daemon listens on, how a channel to it is set up, and what is said when nobody answers."""
+"""Which socket the daemon listens on, how a channel to it is set up, and the error where no daemon answers."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Address:
             probe.setblocking(False)
             try:
                 probe.connect(os.fspath(self.path))
-            except BlockingIOError:  # its queue of connections is full, so somebody has it
+            except BlockingIOError:  # its queue of connections is full, so a daemon has it
                 return True
             except OSError:
                 return False
         return True
 
     def not_running(self) -> DaemonNotRunning:
-        """The error that tells how to start a daemon here."""
+        """The error that says how to start a daemon here."""
         line = f"SMOLORA_SOCKET={self.path} smolorad serve" if self.named else "smolorad serve"
         return DaemonNotRunning(f"No daemon answers at {self.path}; start one with:\n  {line}")

@@ -50,10 +50,10 @@ def prepared(run: JobRun[values.Dataset], source: Any) -> values.Dataset:
     try:
         return run.result()
     except (NotFound, HubUnreachable) as error:
-        raise looked_for_on_the_hub(source, error) from error
+        raise not_found_on_hub(source, error) from error
 
 
-def looked_for_on_the_hub(source: Any, error: NotFound | HubUnreachable) -> NotFound | HubUnreachable:
+def not_found_on_hub(source: Any, error: NotFound | HubUnreachable) -> NotFound | HubUnreachable:
     """The error for a name that is no path here, as a mistyped path is taken for a name of the hub."""
     return type(error)(f"There is no {os.fspath(source)} on this machine, so the hub was asked. {error.message}")
 

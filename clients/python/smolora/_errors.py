@@ -21,9 +21,9 @@ SmoloraError                 carries reason, message, violations, retry_after
 ├── HubUnreachable           the model hub or the package index
 ├── Cancelled                the job was cancelled
 ├── MergeMismatch            a merged model does not answer as its adapter does
-├── Internal                 a bug of ours
+├── Internal                 a bug in smolora
 ├── Unreachable              found by the client itself: no answer from the daemon
-│   ├── DaemonNotRunning     nobody listens; the message has the line that starts one
+│   ├── DaemonNotRunning     no daemon listens; the message has the line that starts one
 │   └── ConnectionLost       the connection broke during the call
 └── TimedOut                 found by the client itself: no answer in time
 """
@@ -192,7 +192,7 @@ class Unreachable(SmoloraError):
 
 
 class DaemonNotRunning(Unreachable):
-    """Nobody listens on the socket; the message has the line that starts a daemon."""
+    """No daemon listens on the socket; the message has the line that starts a daemon."""
 
     reason = "DAEMON_NOT_RUNNING"
 

@@ -57,21 +57,21 @@ TRAINER: tuple[Field, ...] = (
     Field("gradient_checkpointing", "bool", "Compute activations again in the backward pass: less memory, slower. Default false."),
     Field("neftune_noise_alpha", "float", "Noise on the embeddings (NEFTune); 0 is off. Default 0."),
     Field("seed", "int", "Seed of the adapter's start, of dropout and of the order of rows. Default 42."),
-    Field("logging_steps", "int", "Report every so many steps; at least 1. Default 10."),
-    Field("eval_steps", "int", "Evaluate on the held-out rows every so many steps, besides before the first and after the last; 0: only those. Default 0."),
+    Field("logging_steps", "int", "Steps between two reports; at least 1. Default 10."),
+    Field("eval_steps", "int", "Steps between two evaluations on the held-out rows, besides those before the first step and after the last; 0: only those. Default 0."),
     Field("per_device_eval_batch_size", "int", "Rows an evaluation batch; 1 to 1024. Default 8."),
     Field("eval_rows", "int", "Held-out rows to evaluate on at most, the first ones; 0: all. Default 256."),
-    Field("save_steps", "int", "Write a checkpoint every so many steps; at least 1. Default 50."),
+    Field("save_steps", "int", "Steps between two checkpoints; at least 1. Default 50."),
     Field("trainer", "str", "`fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. `plain`: TRL's SFTTrainer as it is, bit for bit; it also takes over what the fast one cannot train, and says so. Default `fast`."),
-    Field("save_seconds", "float", "Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30."),
+    Field("save_seconds", "float", "Seconds without a checkpoint after which the next step writes one, too; 0 is off, at most 86,400. Default 30."),
     Field("completion_only_loss", "bool", "Of rows with a prompt and a completion, learn the completion alone. Default true."),
     Field("assistant_only_loss", "bool", "Of conversations, learn the assistant's turns alone. Default true."),
-    Field("early_stopping_patience", "int", "Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0."),
+    Field("early_stopping_patience", "int", "Stop after this many evaluations in a row without a lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0."),
     Field("beta", "float", "Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1."),
     Field("sample_prompts", "strs", "Prompts that the adapter answers while it learns, as events; at most 16, of 64 KiB together. Default none."),
-    Field("sample_steps", "int", "Answer them every so many steps, and after the last; at least 1. Default 50."),
+    Field("sample_steps", "int", "Steps between two answers to them, besides after the last step; at least 1. Default 50."),
     Field("sample_max_tokens", "int", "Tokens of such an answer at most; 1 to 1024. Default 48."),
-    Field("tensorboard", "bool", "Write TensorBoard files; a note tells where. Default false."),
+    Field("tensorboard", "bool", "Write TensorBoard files; a note says where. Default false."),
 )
 
 SAMPLING: tuple[Field, ...] = (
@@ -82,11 +82,11 @@ SAMPLING: tuple[Field, ...] = (
     Field("min_p", "float", "Only tokens at least this share as likely as the likeliest; 0 (off) to 1. Default 0."),
     Field("repetition_penalty", "float", "Divides the scores of tokens already seen; above 0, 1.0 is off. Default 1.0."),
     Field("stop", "strs", "Generation ends where one of these appears; they are not part of the answer. At most 16, none empty."),
-    Field("seed", "int", "Makes sampling repeatable; 0 to 2^63-1. Default: drawn, and told in the outcome."),
+    Field("seed", "int", "Makes sampling repeatable; 0 to 2^63-1. Default: drawn; the outcome has it."),
     Field("typical_p", "float", "Locally typical sampling: only tokens about as surprising as the distribution expects, until their probabilities reach this; above 0, at most 1 (off). Default 1.0."),
     Field("epsilon_cutoff", "float", "Only tokens at least this likely; 0 (off) to below 1. Default 0."),
     Field("eta_cutoff", "float", "Eta sampling: as epsilon_cutoff, with a bound that falls where the distribution is flat; 0 (off) to below 1. Default 0."),
-    Field("top_h", "float", "Top-H: the likeliest tokens, until they hold this share of the entropy of the likeliest 100; above 0, at most 1. Default: off."),
+    Field("top_h", "float", "Top-H: the likeliest tokens, until they have this share of the entropy of the likeliest 100; above 0, at most 1. Default: off."),
     Field("presence_penalty", "float", "Taken from the score of each token that the answer already has; -2 to 2. Default 0."),
     Field("frequency_penalty", "float", "Taken from the score of each token for every time that the answer already has it; -2 to 2. Default 0."),
     Field("no_repeat_ngram_size", "int", "No sequence of this many tokens comes twice, the prompt included; 0 (off) to 1,024. Default 0."),
@@ -102,8 +102,8 @@ PREPARE: tuple[Field, ...] = (
     Field("validation", "float", "The share of rows held out for evaluation; 0 to 0.5. Default 0.05. Where files are named as validation, their rows are held out in its place."),
     Field("seed", "int", "Seed of the split. Default 42."),
     Field("on_error", "fail|drop", "What to do with a malformed row. Default: fail."),
-    Field("model", "str", "A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand."),
-    Field("shape", "text|prompt_completion|chat|preference", "What the rows are made into. Default: told by the fields of the first row."),
+    Field("model", "str", "A model whose tokenizer counts the tokens; empty for the loaded one, or the starter model if it is at hand."),
+    Field("shape", "text|prompt_completion|chat|preference", "What the rows are made into. Default: decided by the fields of the first row."),
     Field("columns", "names", "Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files; at most 64 KiB together. Default none."),
     Field("text_unit", "line|paragraph|document", "What a row of plain text is. Default: a line, in Markdown a paragraph."),
     Field("chunk_unit", "words|tokens|paragraphs", "What chunk_size counts. Default words."),
@@ -111,7 +111,7 @@ PREPARE: tuple[Field, ...] = (
     Field("near_duplicates", "float", "Drop rows at least this similar to one before them (the Jaccard index of their five-word sequences); 0 (off) to 1. Default 0."),
     Field("min_characters", "int", "Leave out rows of fewer characters; 0 to 1,000,000. Default 0."),
     Field("max_characters", "int", "Leave out rows of more characters; 0 (no limit) to 2,000,000,000. Default 0."),
-    Field("max_length", "int", "Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024."),
+    Field("max_length", "int", "Tokens of a row that training is going to read; the report says what that cuts off. 8 to 1,000,000. Default 1024."),
     Field("delimiter", "str", "What separates columns in a CSV file, one character. Default: found from the header."),
     Field("parse_special", "bool", "Whether the spelling of a control token in a row (the end of a turn, say) is read as that token; false reads it as text. What the chat template writes is always control tokens. The preview and every training on the dataset follow it. Default false."),
     Field("splits", "named|ignore", "What becomes of files that are named as splits: `train.jsonl`, `data/test-00000-of-00002.parquet`. Default named."),
@@ -153,21 +153,21 @@ class TrainKeywords(TypedDict, total=False):
     gradient_checkpointing: bool  # Compute activations again in the backward pass: less memory, slower. Default false.
     neftune_noise_alpha: float  # Noise on the embeddings (NEFTune); 0 is off. Default 0.
     seed: int  # Seed of the adapter's start, of dropout and of the order of rows. Default 42.
-    logging_steps: int  # Report every so many steps; at least 1. Default 10.
-    eval_steps: int  # Evaluate on the held-out rows every so many steps, besides before the first and after the last; 0: only those. Default 0.
+    logging_steps: int  # Steps between two reports; at least 1. Default 10.
+    eval_steps: int  # Steps between two evaluations on the held-out rows, besides those before the first step and after the last; 0: only those. Default 0.
     per_device_eval_batch_size: int  # Rows an evaluation batch; 1 to 1024. Default 8.
     eval_rows: int  # Held-out rows to evaluate on at most, the first ones; 0: all. Default 256.
-    save_steps: int  # Write a checkpoint every so many steps; at least 1. Default 50.
+    save_steps: int  # Steps between two checkpoints; at least 1. Default 50.
     trainer: str  # `fast`: rows without padding and only the logits that are scored, several times as fast; losses as TRL's within rounding. `plain`: TRL's SFTTrainer as it is, bit for bit; it also takes over what the fast one cannot train, and says so. Default `fast`.
-    save_seconds: float  # Write a checkpoint also at the first step after so many seconds without one; 0 is off, at most 86,400. Default 30.
+    save_seconds: float  # Seconds without a checkpoint after which the next step writes one, too; 0 is off, at most 86,400. Default 30.
     completion_only_loss: bool  # Of rows with a prompt and a completion, learn the completion alone. Default true.
     assistant_only_loss: bool  # Of conversations, learn the assistant's turns alone. Default true.
-    early_stopping_patience: int  # Stop when so many evaluations in a row bring no lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0.
+    early_stopping_patience: int  # Stop after this many evaluations in a row without a lower held-out loss, and keep the adapter of the lowest; needs eval_steps; 0 is off. Default 0.
     beta: float  # Of preference pairs: how close the adapter stays to what it began from (DPO); above 0, at most 10. Default 0.1.
     sample_prompts: Iterable[str]  # Prompts that the adapter answers while it learns, as events; at most 16, of 64 KiB together. Default none.
-    sample_steps: int  # Answer them every so many steps, and after the last; at least 1. Default 50.
+    sample_steps: int  # Steps between two answers to them, besides after the last step; at least 1. Default 50.
     sample_max_tokens: int  # Tokens of such an answer at most; 1 to 1024. Default 48.
-    tensorboard: bool  # Write TensorBoard files; a note tells where. Default false.
+    tensorboard: bool  # Write TensorBoard files; a note says where. Default false.
 
 
 class SamplingKeywords(TypedDict, total=False):
@@ -180,11 +180,11 @@ class SamplingKeywords(TypedDict, total=False):
     min_p: float | None  # Only tokens at least this share as likely as the likeliest; 0 (off) to 1. Default 0.
     repetition_penalty: float | None  # Divides the scores of tokens already seen; above 0, 1.0 is off. Default 1.0.
     stop: Iterable[str] | None  # Generation ends where one of these appears; they are not part of the answer. At most 16, none empty.
-    seed: int | None  # Makes sampling repeatable; 0 to 2^63-1. Default: drawn, and told in the outcome.
+    seed: int | None  # Makes sampling repeatable; 0 to 2^63-1. Default: drawn; the outcome has it.
     typical_p: float | None  # Locally typical sampling: only tokens about as surprising as the distribution expects, until their probabilities reach this; above 0, at most 1 (off). Default 1.0.
     epsilon_cutoff: float | None  # Only tokens at least this likely; 0 (off) to below 1. Default 0.
     eta_cutoff: float | None  # Eta sampling: as epsilon_cutoff, with a bound that falls where the distribution is flat; 0 (off) to below 1. Default 0.
-    top_h: float | None  # Top-H: the likeliest tokens, until they hold this share of the entropy of the likeliest 100; above 0, at most 1. Default: off.
+    top_h: float | None  # Top-H: the likeliest tokens, until they have this share of the entropy of the likeliest 100; above 0, at most 1. Default: off.
     presence_penalty: float | None  # Taken from the score of each token that the answer already has; -2 to 2. Default 0.
     frequency_penalty: float | None  # Taken from the score of each token for every time that the answer already has it; -2 to 2. Default 0.
     no_repeat_ngram_size: int | None  # No sequence of this many tokens comes twice, the prompt included; 0 (off) to 1,024. Default 0.
@@ -202,8 +202,8 @@ class PrepareKeywords(TypedDict, total=False):
     validation: float | None  # The share of rows held out for evaluation; 0 to 0.5. Default 0.05. Where files are named as validation, their rows are held out in its place.
     seed: int | None  # Seed of the split. Default 42.
     on_error: str | None  # What to do with a malformed row. Default: fail.
-    model: str | None  # A model whose tokenizer counts the tokens; empty for the resident one, or the starter model if it is at hand.
-    shape: str | None  # What the rows are made into. Default: told by the fields of the first row.
+    model: str | None  # A model whose tokenizer counts the tokens; empty for the loaded one, or the starter model if it is at hand.
+    shape: str | None  # What the rows are made into. Default: decided by the fields of the first row.
     columns: Mapping[str, str] | None  # Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files; at most 64 KiB together. Default none.
     text_unit: str | None  # What a row of plain text is. Default: a line, in Markdown a paragraph.
     chunk_unit: str | None  # What chunk_size counts. Default words.
@@ -211,7 +211,7 @@ class PrepareKeywords(TypedDict, total=False):
     near_duplicates: float | None  # Drop rows at least this similar to one before them (the Jaccard index of their five-word sequences); 0 (off) to 1. Default 0.
     min_characters: int | None  # Leave out rows of fewer characters; 0 to 1,000,000. Default 0.
     max_characters: int | None  # Leave out rows of more characters; 0 (no limit) to 2,000,000,000. Default 0.
-    max_length: int | None  # Tokens of a row that training is going to read; the report tells what that cuts off. 8 to 1,000,000. Default 1024.
+    max_length: int | None  # Tokens of a row that training is going to read; the report says what that cuts off. 8 to 1,000,000. Default 1024.
     delimiter: str | None  # What separates columns in a CSV file, one character. Default: found from the header.
     parse_special: bool | None  # Whether the spelling of a control token in a row (the end of a turn, say) is read as that token; false reads it as text. What the chat template writes is always control tokens. The preview and every training on the dataset follow it. Default false.
     splits: str | None  # What becomes of files that are named as splits: `train.jsonl`, `data/test-00000-of-00002.parquet`. Default named.

@@ -83,13 +83,13 @@ def _matching(path: Path) -> list[Path]:
 
 
 def fingerprint(files: Iterable[LocalFile]) -> str:
-    """What tells these files from changed ones without reading them, in hexadecimal: by names, sizes, times and places."""
+    """Distinguishes these files from changed ones without reading them: a hash of names, sizes, times and places."""
     digest = hashlib.sha256()
     for file in files:
         with _readable(file.path):
             about = file.path.stat()
-        told = (str(file.path.absolute()), file.name, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
-        digest.update(repr(told).encode(errors="surrogateescape"))
+        known = (str(file.path.absolute()), file.name, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+        digest.update(repr(known).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -124,13 +124,13 @@ def _shown(name: str) -> str:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Raises NotFound where the path turns out not to be there, InvalidRequest where the system lets nobody read it."""
+    """Raises NotFound where the path turns out not to be there, InvalidRequest where the system does not let it be read."""
     try:
         yield
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist; check the path.") from None
     except OSError as error:
-        raise InvalidRequest(f"{path} cannot be read ({error.strerror}); mend that, or leave it out.") from error
+        raise InvalidRequest(f"{path} cannot be read ({error.strerror}); give this user access, or leave it out.") from error
 
 
 def _is_utf8(name: str) -> bool:

@@ -12,8 +12,8 @@ from smolora._values import ResidentModel
 
 
 @dataclass(frozen=True, slots=True)
-class Residence:
-    """A model as it was asked for, so that it can be had back where another one took its place in memory."""
+class RequestedModel:
+    """A model as it was requested, so that it can be loaded again where another one took its place in memory."""
 
     client: Client
     model: str
@@ -21,17 +21,17 @@ class Residence:
     dtype: str | None = None
 
     def ensure(self) -> ResidentModel:
-        """The resident model; loaded where it is not resident. Raises BadState while a training runs on another one."""
+        """The loaded model; loads it where another one is. Raises BadState while a training runs on another one."""
         return self.client.load(self.model, device=self.device, dtype=self.dtype).result()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHandle:
-    """The resident model, with an adapter (`name@revision`) or as it is. `config` tells its device, number format and size."""
+    """The loaded model, with an adapter (`name@revision`) or as it is. `config` has its device, number format and size."""
 
     config: ResidentModel
     adapter: str = ""
-    residence: Residence = field(kw_only=True, repr=False)
+    requested: RequestedModel = field(kw_only=True, repr=False)
 
     @property
     def name(self) -> str:
@@ -48,27 +48,27 @@ class ModelHandle:
 
         `settings` are those of `Client.generate`: max_new_tokens, temperature, top_p, top_k, seed ...
         """
-        self.residence.ensure()
-        return self.residence.client.generate(prompt, adapter=self.adapter, **settings)
+        self.requested.ensure()
+        return self.requested.client.generate(prompt, adapter=self.adapter, **settings)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerHandle:
-    """The tokenizer of the resident model."""
+    """The tokenizer of the loaded model."""
 
-    residence: Residence = field(repr=False)
+    requested: RequestedModel = field(repr=False)
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text, with the special tokens that it spells and those that the tokenizer adds."""
         if not text:
             return []
-        self.residence.ensure()
-        return list(self.residence.client.count_tokens(text, parse_special=True).token_ids)
+        self.requested.ensure()
+        return list(self.requested.client.count_tokens(text, parse_special=True).token_ids)
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
-        self.residence.ensure()
-        return self.residence.client.decode_tokens(token_ids, skip_special_tokens=skip_special_tokens)
+        self.requested.ensure()
+        return self.requested.client.decode_tokens(token_ids, skip_special_tokens=skip_special_tokens)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has."""

@@ -31,9 +31,9 @@ _PREPARE_ENUMS = {
     "chunk_unit": datasets_pb2.ChunkUnit,
     "splits": datasets_pb2.Splits,
 }
-_SPOKEN = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
-_SPOKEN |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}
-_SPOKEN |= {"floats": "numbers by token id"}
+_TYPE_NAMES = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "True or False"}
+_TYPE_NAMES |= {"strs": "strings", "ints": "whole numbers", "map": "whole numbers by module name", "names": "names by name"}
+_TYPE_NAMES |= {"floats": "numbers by token id"}
 
 
 def fill(kind: Callable[P, T], *args: P.args, **fields: P.kwargs) -> T:
@@ -134,12 +134,12 @@ def _set(message: Any, field: Field, value: Any) -> None:
     except UnicodeEncodeError as error:
         raise _not_text(error) from None
     except (TypeError, ValueError, AttributeError):
-        raise TypeError(f"{field.name} takes {_SPOKEN.get(field.kind, field.kind)}, not {value!r}") from None
+        raise TypeError(f"{field.name} takes {_TYPE_NAMES.get(field.kind, field.kind)}, not {value!r}") from None
 
 
 def _not_text(error: UnicodeEncodeError) -> InvalidRequest:
     near = error.object[max(0, error.start - 20) : error.start + 20]
-    return InvalidRequest(f"This is no text in UTF-8, from character {error.start + 1} on: {near!r}; save or type it as UTF-8.")
+    return InvalidRequest(f"This is not UTF-8 text, from character {error.start + 1} on: {near!r}; save or type it as UTF-8.")
 
 
 def hub_dataset(hub: str | models.HubDataset | None) -> datasets_pb2.HubDataset | None:
@@ -159,7 +159,7 @@ def conversation(
         try:
             role, content = (turn["role"], turn["content"]) if isinstance(turn, Mapping) else (turn.role, turn.content)
         except (KeyError, AttributeError):
-            raise TypeError(f"a message has a role and a content; this has not: {turn!r}") from None
+            raise TypeError(f"a message has a role and a content; this one lacks one: {turn!r}") from None
         turns.append(fill(generation_pb2.ChatMessage, role=role, content=content))
     return turns
 

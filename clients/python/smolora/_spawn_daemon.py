@@ -1,4 +1,4 @@
-"""Starts a daemon that outlives whoever started it."""
+"""Starts a daemon that outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def launch(address: Address) -> tuple[int, Path]:
                 stderr=sink,
                 start_new_session=True,  # Ctrl-C in this terminal is not meant for it
             )
-            threading.Thread(target=_tell_death, args=(daemon, notify), name="smolora-daemon", daemon=True).start()
-            if not _hears_ready(heard):
+            threading.Thread(target=_report_exit, args=(daemon, notify), name="smolora-daemon", daemon=True).start()
+            if not _becomes_ready(heard):
                 daemon.terminate()
                 raise DaemonNotRunning(f"The daemon did not start: {_last_line(log)} Its log is {shlex.quote(str(log))}.")
     return daemon.pid, log
 
 
-def _hears_ready(heard: socket.socket) -> bool:
+def _becomes_ready(heard: socket.socket) -> bool:
     try:
         while _READY not in (said := heard.recv(4096)):
             if said == _DEAD:
@@ -60,7 +60,7 @@ def _hears_ready(heard: socket.socket) -> bool:
     return True
 
 
-def _tell_death(daemon: subprocess.Popen[bytes], notify: Path) -> None:
+def _report_exit(daemon: subprocess.Popen[bytes], notify: Path) -> None:
     """So that one wait is enough for both ends a start can have; also takes the exit status of a daemon that ends later."""
     daemon.wait()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
@@ -69,4 +69,4 @@ def _tell_death(daemon: subprocess.Popen[bytes], notify: Path) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing.")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "It wrote nothing.")

@@ -96,7 +96,7 @@ def _file_type(path: Path, given: str | None) -> str:
         return given
     kind = "txt" if path.is_dir() else path.suffix.lower().removeprefix(".")
     if kind not in _READERS or (kind == "txt" and not path.is_dir()):
-        raise ValueError(f"What kind of file {path} is cannot be told; give file_type, one of {choices}.")
+        raise ValueError(f"The ending of {path} names no known kind of file; give file_type, one of {choices}.")
     return kind
 
 
@@ -145,7 +145,7 @@ def _texts(rows: Rows) -> list[str]:
 def _malformed(problems: list[RowProblem]) -> ValueError:
     """One sentence about the first row and how many there are; the others follow as notes, which a traceback shows."""
     lines = [f"{problem.file}:{problem.line} {problem.why}" for problem in problems]
-    rest = "mend the row" if len(lines) == 1 else f"{len(lines):,} rows are malformed in all; mend them"
+    rest = "correct the row" if len(lines) == 1 else f"{len(lines):,} rows are malformed in all; correct them"
     error = ValueError(f"{lines[0]}; {rest}.")
     for line in lines[1:_SHOWN_PROBLEMS]:
         error.add_note(line)

@@ -1,4 +1,4 @@
-"""The class that the project began with, on a resident model: train, save, load, ask.
+"""The class that the project began with, on a loaded model: train, save, load, ask.
 
     from smolora import SmoLoRA
 
@@ -27,10 +27,10 @@ from typing import Any, Self, Unpack
 
 from smolora import _values as values
 from smolora._channel import Address
-from smolora._dataset_source import looked_for_on_the_hub, prepared, start_preparing
+from smolora._dataset_source import not_found_on_hub, prepared, start_preparing
 from smolora._errors import BadState, HubUnreachable, InvalidRequest, NoModel, NotFound
 from smolora._fields import TrainKeywords
-from smolora._remote_model import ModelHandle, Residence, TokenizerHandle
+from smolora._remote_model import ModelHandle, RequestedModel, TokenizerHandle
 from smolora._settings import train_settings
 from smolora._spawn_daemon import launch
 from smolora._sync.client import Client
@@ -45,7 +45,7 @@ AnyPath = str | os.PathLike[str]
 log = logging.getLogger("smolora")
 
 _MANIFEST = "manifest.json"  # the daemon's own, about its copy
-_TOP_K = 50  # what transformers samples from, where nobody says otherwise
+_TOP_K = 50  # transformers' default
 
 
 class SmoLoRA:
@@ -91,7 +91,7 @@ class SmoLoRA:
                 base = _model_reference(base_model_name)
                 preparing = start_preparing(self._client, self._name, dataset_name, text_field, base)  # while the model loads
                 self.model, self.tokenizer = self._load(base_model_name)
-                self._base = self.model.residence
+                self._base = self.model.requested
                 self._prepared = prepared(preparing, dataset_name)
         except BaseException:
             self._client.close()
@@ -104,7 +104,7 @@ class SmoLoRA:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection. The daemon goes on, and what was made stays."""
+        """Ends the connection. The daemon keeps running, and what was made stays."""
         self._closed = True
         self._client.close()
 
@@ -140,13 +140,13 @@ class SmoLoRA:
             with _replaced(self.output_dir / "adapter_checkpoint") as folder:
                 self._client.export_adapter(self._adapter, folder)
         self.adapter_checkpoint = str(self.output_dir / "adapter_checkpoint")
-        self.model = ModelHandle(resident, self._adapter, residence=self._base)
+        self.model = ModelHandle(resident, self._adapter, requested=self._base)
         self.tokenizer = TokenizerHandle(self._base)
 
     def save(self) -> None:
         """Merges the adapter into its base and writes the model to `output_dir/final_merged`. Raises BadState before `train()`.
 
-        A worker merges; the resident model keeps answering meanwhile.
+        A worker merges; the loaded model keeps answering meanwhile.
         """
         if not self._adapter:
             raise BadState("There is no adapter to save yet; call train() first.")
@@ -162,7 +162,7 @@ class SmoLoRA:
         self.merged_model_path = str(self.output_dir / "final_merged")
 
     def load_model(self, model_path: AnyPath) -> tuple[ModelHandle, TokenizerHandle]:
-        """Makes a model resident, such as that of `merged_model_path`, and answers from it; returns handles to it.
+        """Loads a model, such as that of `merged_model_path`, and answers from it; returns handles to it.
 
         Raises NotFound for a folder that is not there, UnsupportedModel for what is not a causal language model.
         """
@@ -179,7 +179,7 @@ class SmoLoRA:
         if self._closed:
             raise NoModel("No model is loaded, as this SmoLoRA was closed; make another one.")
         if not prompt:
-            raise InvalidRequest("The prompt is empty; give at least one character to go on from.")
+            raise InvalidRequest("The prompt is empty; give at least one character to continue from.")
         with _phase("Inference"):
             choice = {"temperature": temperature, "top_k": _TOP_K} if do_sample else {"temperature": 0}
             # As the original, which gives the prompt to transformers' tokenizer.
@@ -190,18 +190,18 @@ class SmoLoRA:
             return self._client.decode_tokens(token_ids, skip_special_tokens=True)
 
     def _load(self, model: AnyPath) -> tuple[ModelHandle, TokenizerHandle]:
-        residence = Residence(self._client, _model_reference(model), self._device, self._dtype)
-        loading = self._client.load(residence.model, device=self._device, dtype=self._dtype)
+        requested = RequestedModel(self._client, _model_reference(model), self._device, self._dtype)
+        loading = self._client.load(requested.model, device=self._device, dtype=self._dtype)
         try:
             with Progress(Output()) as shown:
                 for stage in loading:
                     shown.step(describe_loading(stage), stage.done_bytes, stage.total_bytes)
             resident = loading.result()
         except (NotFound, HubUnreachable) as error:
-            if residence.model.count("/") == 1:
-                raise looked_for_on_the_hub(model, error) from error
+            if requested.model.count("/") == 1:
+                raise not_found_on_hub(model, error) from error
             raise
-        return ModelHandle(resident, residence=residence), TokenizerHandle(residence)
+        return ModelHandle(resident, requested=requested), TokenizerHandle(requested)
 
 
 def _connect(socket: AnyPath | None, start_daemon: bool) -> Client:

@@ -16,15 +16,14 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import httpx
 
-from smolorad.corpus.foreign import first_line
 from smolorad.domain import HubDataset, Note
-from smolorad.errors import BadData, HubUnreachable, InvalidRequest, NoSpace, NotFound, SmoloraError, is_disk_full
+from smolorad.errors import BadData, HubUnreachable, InvalidRequest, NoSpace, NotFound, SmoloraError, first_line, is_disk_full
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _ANSWERS_WITHIN_S = 30.0
 
 
-def open_hub(hub: HubDataset, tell: Callable[[Note], None]) -> Any:
+def open_hub(hub: HubDataset, emit: Callable[[Note], None]) -> Any:
     """One split of a dataset of the hub as a `datasets.Dataset`; from the hub's cache where the hub cannot be reached.
 
     Raises InvalidRequest for what is no repository's id, NotFound for a dataset, revision, configuration or split that is not
@@ -35,15 +34,15 @@ def open_hub(hub: HubDataset, tell: Callable[[Note], None]) -> Any:
         raise InvalidRequest.field("hub.repo_id", f"{hub.repo_id!r} is not a dataset of the hub; write owner/name")
     datasets.disable_progress_bars()
     try:
-        with _in_our_words(hub):
-            # `datasets` asks the same again, but six times, and then takes whatever its cache has without a word.
+        with _as_smolora_errors(hub):
+            # `datasets` asks again, six times, and then silently uses its cache.
             found = HfApi().dataset_info(hub.repo_id, revision=hub.revision or None, timeout=_ANSWERS_WITHIN_S)
     except HubUnreachable as unreachable:
-        return _cached(hub, unreachable, tell)
+        return _cached(hub, unreachable, emit)
     return _load(hub, found.sha)
 
 
-def _cached(hub: HubDataset, unreachable: HubUnreachable, tell: Callable[[Note], None]) -> Any:
+def _cached(hub: HubDataset, unreachable: HubUnreachable, emit: Callable[[Note], None]) -> Any:
     """What `datasets` keeps of an earlier download; raises `unreachable` where that is not what is wanted."""
     datasets.config.HF_HUB_OFFLINE = True
     try:
@@ -53,25 +52,25 @@ def _cached(hub: HubDataset, unreachable: HubUnreachable, tell: Callable[[Note],
     commit = Path(dataset.cache_files[0]["filename"]).parent.name
     if hub.revision not in ("", commit):  # the cache does not know branches
         raise unreachable
-    tell(Note(f"The hub cannot be reached; {hub.repo_id} is taken from the cache as it came last, at commit {commit}."))
+    emit(Note(f"The hub cannot be reached; {hub.repo_id} comes from the cache, at commit {commit}."))
     return dataset
 
 
 def _load(hub: HubDataset, commit: str | None) -> Any:
     # `datasets` prefers a folder of that name here to the hub.
-    with _in_our_words(hub), tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
+    with _as_smolora_errors(hub), tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):
         return datasets.load_dataset(hub.repo_id, hub.config or None, split=hub.split, revision=commit)
 
 
 @contextlib.contextmanager
-def _in_our_words(hub: HubDataset) -> Iterator[None]:
+def _as_smolora_errors(hub: HubDataset) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, DatasetsError, httpx.HTTPError) as error:
-        raise _explained(hub, error) from error
+        raise _to_smolora_error(hub, error) from error
 
 
-def _explained(hub: HubDataset, error: Exception) -> SmoloraError:
+def _to_smolora_error(hub: HubDataset, error: Exception) -> SmoloraError:
     causes = list(_causes(error))
     if any(is_disk_full(cause) for cause in causes):
         return NoSpace("The disk is full; free some space in the Hugging Face cache and try again.")
@@ -92,12 +91,12 @@ def _explained(hub: HubDataset, error: Exception) -> SmoloraError:
             )
     detail = first_line(error).rstrip(".")
     if type(error) is ValueError:  # how `datasets` says that there is no such configuration or split
-        return NotFound(f"{hub.repo_id} cannot be had so ({detail}); choose with --config and --split.")
+        return NotFound(f"{hub.repo_id} has no such configuration or split ({detail}); choose with --config and --split.")
     return BadData(f"{hub.repo_id} is no dataset that can be read ({detail}); choose another one, or prepare its files.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        # `datasets` raises some errors `from None`; what went before is known all the same.
+        # `datasets` raises some errors `from None`; their context has the cause all the same.
         error = error.__cause__ or error.__context__

@@ -11,13 +11,12 @@ import datasets
 import pyarrow
 
 from smolora.common.text.rows import Records, quoted
-from smolorad.corpus.foreign import first_line
 from smolorad.corpus.named_splits import TRAIN, VALIDATION, split_named
 from smolorad.corpus.notes import rows_spoken
 from smolorad.corpus.readers.tables import Select, parts_of, rows_of
 from smolorad.corpus.unfit import Unfit
 from smolorad.domain import Note
-from smolorad.errors import BadData
+from smolorad.errors import BadData, first_line
 
 _BATCH_ROWS = 1000
 # What `datasets` raises for files that are not what it wrote: it checks nothing, and stumbles somewhere.
@@ -42,7 +41,7 @@ class Split(NamedTuple):
     split: str
 
 
-def open_saved(folder: Path, tell: Callable[[Note], None], *, held_out: bool = True) -> list[Split]:
+def open_saved(folder: Path, emit: Callable[[Note], None], *, held_out: bool = True) -> list[Split]:
     """The split `train` of a folder, or the only one it has, and those that are `held_out`; says what it leaves out.
 
     Raises BadData where the folder is damaged, has other files in mind than its own, or has several splits but no `train`.
@@ -60,7 +59,7 @@ def open_saved(folder: Path, tell: Callable[[Note], None], *, held_out: bool = T
         ) from error
     if isinstance(saved, datasets.Dataset):
         return [Split(str(saved.split or TRAIN), saved, "")]
-    return _splits(saved, tell, held_out=held_out)
+    return _splits(saved, emit, held_out=held_out)
 
 
 def read_dataset(dataset: Any, name: str, select: Select) -> Records:
@@ -88,7 +87,7 @@ def _check_files(state: Path) -> None:
             raise ValueError(f"there is no file {entry['filename']!r} beside its state.json")
 
 
-def _splits(saved: Any, tell: Callable[[Note], None], *, held_out: bool) -> list[Split]:
+def _splits(saved: Any, emit: Callable[[Note], None], *, held_out: bool) -> list[Split]:
     if len(saved) == 1:
         ((name, only),) = saved.items()
         return [Split(name, only, "")]
@@ -97,7 +96,7 @@ def _splits(saved: Any, tell: Callable[[Note], None], *, held_out: bool) -> list
     held = [name for name in saved if held_out and split_named(name) == VALIDATION]
     others = [f"{name!r} ({rows_spoken(saved[name].num_rows)})" for name in saved if name not in (TRAIN, *held)]
     if held:
-        tell(Note(f"The saved dataset's split {quoted(held)} is held out, so that --validation draws no others."))
+        emit(Note(f"The saved dataset's split {quoted(held)} is held out, so that --validation draws no others."))
     if others:
-        tell(Note(f"Left out of the saved dataset, as only what is to train on or to hold out is read: {', '.join(others)}."))
+        emit(Note(f"Left out of the saved dataset, as only what is to train on or to hold out is read: {', '.join(others)}."))
     return [Split(TRAIN, saved[TRAIN], TRAIN), *(Split(name, saved[name], VALIDATION) for name in held)]

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from smolora.common.problems import RowProblem
 from smolora.common.text.rows import BadFile, Record, Records, unreadable
-from smolorad.corpus.foreign import first_line
 from smolorad.corpus.unfit import Unfit
+from smolorad.errors import first_line
 
 _BATCH_ROWS, _BATCH_BYTES = 1000, 8 * 2**20
 # What pyarrow raises where Python has no such value: a time beyond the year 9999, or in a zone that is not known here.
@@ -64,7 +64,7 @@ def rows_of(batch: pa.RecordBatch | pa.Table, file: str, first: int) -> Records:
 
 
 def parts_of(batch: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch | pa.Table]:
-    """A batch in parts that are held at a time."""
+    """A batch in parts that are in memory at a time."""
     rows = _rows_at_once(batch.num_rows, batch.nbytes)
     return (batch.slice(begin, rows) for begin in range(0, batch.num_rows, rows))
 
@@ -75,9 +75,7 @@ def _row(row: pa.RecordBatch | pa.Table, file: str, number: int) -> Record | Row
         try:
             fields[name] = column.to_pylist()[0]
         except UnicodeDecodeError as error:
-            what = (
-                f"is not UTF-8: it holds the byte 0x{error.object[error.start]:02x}; write the table again from text in UTF-8"
-            )
+            what = f"is not UTF-8: it has the byte 0x{error.object[error.start]:02x}; write the table again from text in UTF-8"
             return unreadable(file, number, what, error.object.decode(errors="replace"))
         except _NO_VALUE as error:
             what = (
@@ -125,7 +123,7 @@ def _is_of(path: str, column: str) -> bool:
 
 
 def _rows_at_once(rows: int, size: int) -> int:
-    """How many rows are held at a time, of so many that take so many bytes."""
+    """How many rows to keep in memory at a time, by their number and their bytes."""
     return max(1, min(_BATCH_ROWS, rows * _BATCH_BYTES // (size + 1)))
 
 

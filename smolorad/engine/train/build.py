@@ -73,17 +73,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     _check(run, rows, start)
     for text in _notes(run, rows, max_length):
         run.note(text)
-    stage = run.stage / "trainer"
-    shutil.rmtree(stage, ignore_errors=True)
-    held_out = rows.held_out is not None
-    setting = Setting(
-        output_dir=stage,
-        max_length=max_length,
-        evaluates=held_out,
-        evaluates_first=held_out and done is None,
-        on_cpu=base.device is Device.CPU,
-        processes=run.processes,
-    )
+    setting = _setting(run, rows, max_length, is_new=done is None)
     live = LiveAdapter(base, settings, as_chat=rows.as_chat)
     throughput = Throughput(samples=settings.sample_steps if settings.sample_prompts else 0, saves=settings.save_steps)
     reports = Reports(run.host, TensorBoard(run.tensorboard, done or 0), throughput, rows.held_out_rows)
@@ -118,6 +108,21 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     if rows.shape.is_preference:
         return build(PreferenceTrainer, dpo_config(fitted, setting))
     return build(LoraTrainer, sft_config(fitted, setting))
+
+
+def _setting(run: Run, rows: Rows, max_length: int, *, is_new: bool) -> Setting:
+    """Where and how TRL's trainer works; its folder is empty."""
+    stage = run.stage / "trainer"
+    shutil.rmtree(stage, ignore_errors=True)
+    held_out = rows.held_out is not None
+    return Setting(
+        output_dir=stage,
+        max_length=max_length,
+        evaluates=held_out,
+        evaluates_first=held_out and is_new,
+        on_cpu=run.base.device is Device.CPU,
+        processes=run.processes,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import pytest
 from smolora import _values as values
 from smolora.cli import flags, output
 from smolora.cli.main import VERBS, main
-from smolora.cli.preview import drawn
+from smolora.cli.preview import rendered
 from smolora.v1 import datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from tests.unit.client.conftest import Command
 from tests.unit.client.fake_daemon import FakeDaemon, adapter, event, fail, job, silence
@@ -135,7 +135,7 @@ def test_no_daemon_exits_69_with_the_line_that_starts_one(home: Path, capsys: py
 async def test_what_is_no_text_is_refused_in_one_line(command: Command, arguments: list[bytes]) -> None:
     code, out, err = await command.run(*arguments, stdin=b"\xff", PYTHONIOENCODING="utf-8:strict")
     assert (code, out) == (1, "")
-    assert err == "error: This is no text in UTF-8, from character 1 on: '\\udcff'; save or type it as UTF-8.\n"
+    assert err == "error: This is not UTF-8 text, from character 1 on: '\\udcff'; save or type it as UTF-8.\n"
 
 
 async def test_a_terminal_without_a_character_shows_another_in_its_place(daemon: FakeDaemon, command: Command) -> None:
@@ -433,7 +433,7 @@ async def test_ctrl_c_in_a_training_detaches(daemon: FakeDaemon, command: Comman
     process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
     assert process.returncode == 130
-    assert b"the job goes on. Watch it again: smolora-client jobs watch j1\n" in err
+    assert b"the job continues. Watch it again: smolora-client jobs watch j1\n" in err
     assert b"Traceback" not in err
     await daemon.left.wait()
     assert daemon.asked("CancelJob") == []
@@ -589,7 +589,7 @@ async def test_a_preview_tells_what_is_masked_and_obeys_nothing(daemon: FakeDaem
 
 def test_what_is_masked_is_dim_on_a_terminal() -> None:
     row = values.PreviewRow((values.RowSpan("Who? ", False), values.RowSpan("He.", True)))
-    assert drawn(row, colour=True) == "\x1b[2mWho? \x1b[0mHe."
+    assert rendered(row, colour=True) == "\x1b[2mWho? \x1b[0mHe."
 
 
 async def test_a_diff_is_shown_as_lines(daemon: FakeDaemon, command: Command) -> None:

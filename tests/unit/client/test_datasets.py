@@ -91,7 +91,7 @@ def test_prepare_dataset_tells_the_type_from_the_source(tmp_path: Path) -> None:
     assert prepare_dataset(tmp_path / "a.log", file_type="txt")["text"][:] == ["l"]
     assert prepare_dataset(tmp_path, file_type="jsonl")["text"][:] == ["j"]
     for name in ("a.log", "f/a.txt"):
-        with pytest.raises(ValueError, match=r"cannot be told; give file_type, one of txt, jsonl, csv\."):
+        with pytest.raises(ValueError, match=r"names no known kind of file; give file_type, one of txt, jsonl, csv\."):
             prepare_dataset(tmp_path / name)
     with pytest.raises(ValueError, match=r"file_type is 'xml', but must be one of txt, jsonl, csv\."):
         prepare_dataset(tmp_path / "a.log", file_type="xml")
@@ -123,7 +123,7 @@ def test_every_malformed_line_is_reported_with_its_place(tmp_path: Path) -> None
     said = one_sentence(caught)
     assert said == (
         f"{path}:2 has no field 'text': its fields are 'body'; name one as text_field (--text-field); "
-        "3 rows are malformed in all; mend them."
+        "3 rows are malformed in all; correct them."
     )
     assert [note.partition(" ")[0] for note in caught.value.__notes__] == [f"{path}:3", f"{path}:4"]
 
@@ -140,10 +140,10 @@ def test_every_malformed_line_is_reported_with_its_place(tmp_path: Path) -> None
         (
             "a.jsonl",
             '{"body": "a"}',
-            ":1 has no field 'text': its fields are 'body'; name one as text_field (--text-field); mend the row.",
+            ":1 has no field 'text': its fields are 'body'; name one as text_field (--text-field); correct the row.",
         ),
         ("a.jsonl", "", "There is no text in"),
-        ("f/a.txt", b"caf\xe9\n", "a.txt:1 is not UTF-8: its byte 4 is 0xe9; save the file as UTF-8; mend the row."),
+        ("f/a.txt", b"caf\xe9\n", "a.txt:1 is not UTF-8: its byte 4 is 0xe9; save the file as UTF-8; correct the row."),
         ("f/a.txt", "text".encode("utf-16"), "a.txt:1 is the beginning of a file in UTF-16; save the file as UTF-8."),
         ("f/a.txt", "\n \n", "There is no text in"),
         ("f/a.md", "text", "There is no text in"),

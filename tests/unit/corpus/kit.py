@@ -29,7 +29,7 @@ class Recorder:
             raise self._stop
         self._left -= 1
 
-    def tell(self, event: PhaseProgress | Note) -> None:
+    def emit(self, event: PhaseProgress | Note) -> None:
         self.events.append(event)
 
     @property

@@ -174,7 +174,7 @@ def deep() -> str:
         ("a.json", '[{"text": "a"},\n{"text": }]', "a.json:2", "is not JSON"),
         ("a.json", '[{"text": "a"}\n{"text": "b"}]', "a.json:2", "a comma or the end of the array is missing"),
         ("a.json", '[{"text": "a"}', "a.json:1", "a comma or the end of the array is missing"),
-        ("a.json", '{"text": "a"}\n["b"]', "a.json:2", "goes on behind the end"),
+        ("a.json", '{"text": "a"}\n["b"]', "a.json:2", "has text behind the end"),
         ("a.json", '{"text": "a"}\n{"text": "b"', "a.json:2", "is not JSON: Expecting ',' delimiter at column 13"),
         ("a.json", f'[{{"text": "a"}},\n{deep()}]', "a.json:2", "is nested too deeply"),
         ("a.json", b'[\n\n{"text": "\xff"}]', "a.json:3", "is not UTF-8"),
@@ -235,7 +235,7 @@ def test_a_text_of_a_table_that_is_not_utf_8_is_told_with_its_row_and_can_be_lef
     else:
         with pa.ipc.new_file(files / name, not_utf_8().schema) as writer:
             writer.write_table(not_utf_8())
-    with pytest.raises(BadData, match=rf"^{name}:2 is not UTF-8: it holds the byte 0xff"):
+    with pytest.raises(BadData, match=rf"^{name}:2 is not UTF-8: it has the byte 0xff"):
         made(files, tmp_path / "out")
     report = made(files, tmp_path / "out", on_error=OnError.DROP).report
     assert texts(tmp_path / "out") == ["a", "b"]

@@ -110,7 +110,7 @@ def test_where_the_hub_is_away_its_cache_is_taken_and_that_is_told(
             events = ask(other, tmp_path / "out", repo=OTHER)
             note, unused = [event.note.text for event in events if event.WhichOneof("body") == "note"]
             assert unused == "Not used: id."
-            assert note.endswith(f"{OTHER} is taken from the cache as it came last, at commit {commit}.")
+            assert note.endswith(f"{OTHER} comes from the cache, at commit {commit}.")
             assert preview(tmp_path / "out", "train", 0, 10) == preview(tmp_path / "before", "train", 0, 10)
             assert ask(other, tmp_path / "same", repo=OTHER, revision=commit)[-1].HasField("prepared")
             # Of another revision `datasets` would take whatever came last.

@@ -34,7 +34,7 @@ def test_the_report_has_every_count() -> None:
 
 def test_malformed_rows_are_one_sentence_and_a_violation_each() -> None:
     one = tally_of(1).malformed_rows()
-    assert one.message == ("a.jsonl:1 is bad in way 1; mend it; mend the row, or leave out such rows with --on-error drop.")
+    assert one.message == ("a.jsonl:1 is bad in way 1; mend it; correct the row, or leave out such rows with --on-error drop.")
     many = tally_of(1200).malformed_rows()
     assert "1,200 rows are malformed in all" in many.message
     assert len(many.violations) == MOST_PROBLEMS

@@ -33,7 +33,7 @@ def read(dataset: datasets.Dataset, text_field: str = "text") -> list[Sample | R
 
 def test_a_saved_dataset_is_read_row_by_row_and_a_null_is_located(tmp_path: Path) -> None:
     made(" a ", None, "", "b\0").save_to_disk(tmp_path / "saved", num_shards=2)
-    ((_, dataset, _),) = open_saved(tmp_path / "saved", Recorder().tell)
+    ((_, dataset, _),) = open_saved(tmp_path / "saved", Recorder().emit)
     found = read(dataset)
     assert [one.values if isinstance(one, Sample) else one.why for one in found] == [
         ("a",),
@@ -48,7 +48,7 @@ def test_of_several_splits_train_is_read_validation_held_out_and_the_others_are_
     saved = datasets.DatasetDict(test=made("b"), train=made("a"), dev=made("c", "d"), raw=made("e"))
     saved.save_to_disk(tmp_path / "saved")
     host = Recorder()
-    found = open_saved(tmp_path / "saved", host.tell)
+    found = open_saved(tmp_path / "saved", host.emit)
     assert [(one.name, one.dataset["text"][:], one.split) for one in found] == [
         ("train", ["a"], "train"),
         ("dev", ["c", "d"], "validation"),
@@ -57,19 +57,19 @@ def test_of_several_splits_train_is_read_validation_held_out_and_the_others_are_
         "The saved dataset's split 'dev' is held out, so that --validation draws no others.",
         "Left out of the saved dataset, as only what is to train on or to hold out is read: 'test' (1 row), 'raw' (1 row).",
     ]
-    assert [one.name for one in open_saved(tmp_path / "saved", Recorder().tell, held_out=False)] == ["train"]
+    assert [one.name for one in open_saved(tmp_path / "saved", Recorder().emit, held_out=False)] == ["train"]
 
 
 def test_the_only_split_is_read_whatever_its_name(tmp_path: Path) -> None:
     datasets.DatasetDict(test=made("b")).save_to_disk(tmp_path / "saved")
-    ((name, dataset, split),) = open_saved(tmp_path / "saved", Recorder().tell)
+    ((name, dataset, split),) = open_saved(tmp_path / "saved", Recorder().emit)
     assert (name, dataset["text"][:], split) == ("test", ["b"], "")
 
 
 def test_splits_without_train_are_refused_by_name(tmp_path: Path) -> None:
     datasets.DatasetDict(test=made("b"), dev=made("c")).save_to_disk(tmp_path / "saved")
     with pytest.raises(BadData, match=r"no split 'train': its splits are 'test', 'dev'"):
-        open_saved(tmp_path / "saved", Recorder().tell)
+        open_saved(tmp_path / "saved", Recorder().emit)
 
 
 def test_a_column_that_is_missing_or_holds_no_text_is_named() -> None:
@@ -120,5 +120,5 @@ def test_a_damaged_folder_is_told_in_one_sentence(tmp_path: Path, damage: Callab
     next((tmp_path / "other").glob("*.arrow")).rename(tmp_path / "secret.arrow")
     damage(tmp_path / "saved")
     with pytest.raises(BadData, match=r"saved dataset saved cannot be read .*send the whole folder") as caught:
-        open_saved(tmp_path / "saved", Recorder().tell)
+        open_saved(tmp_path / "saved", Recorder().emit)
     assert "\n" not in caught.value.message

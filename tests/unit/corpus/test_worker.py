@@ -28,13 +28,23 @@ def workers(tmp_path: Path) -> WorkerProcesses:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """So many rows that nobody is done with them before a cancel arrives."""
+    """More rows than are prepared before a cancel arrives."""
     return fill(tmp_path_factory.mktemp("long"), {"a.txt": "".join(f"{n}\n" for n in range(500_000))})
 
 
 def dataset_at(path: Path) -> Dataset:
     """A record of a dataset in a folder; only its path is of interest."""
-    return Dataset("d", 1, datetime.now(UTC), 0, 0, DatasetReport(), "", "", str(path))
+    return Dataset(
+        name="d",
+        revision=1,
+        create_time=datetime.now(UTC),
+        train_rows=0,
+        validation_rows=0,
+        report=DatasetReport(),
+        fingerprint="",
+        job_id="",
+        path=str(path),
+    )
 
 
 async def test_files_are_prepared_with_progress_and_rows_can_be_looked_at(workers: WorkerProcesses, tmp_path: Path) -> None:

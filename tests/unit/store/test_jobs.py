@@ -113,7 +113,17 @@ async def test_events_are_numbered_without_gaps_under_concurrency(jobs: JobStore
 async def test_every_kind_of_event_comes_back(jobs: JobStore) -> None:
     job, _ = await jobs.create(JobKind.TRAIN, "style", SPEC)
     bodies: list[EventBody] = [
-        TrainProgress(3, 10, 0.5, 1.25, 2e-4, 0.7, 123.4, 5.6, 789),
+        TrainProgress(
+            step=3,
+            max_steps=10,
+            epoch=0.5,
+            loss=1.25,
+            learning_rate=2e-4,
+            grad_norm=0.7,
+            tokens_per_second=123.4,
+            eta_s=5.6,
+            tokens=789,
+        ),
         Evaluation(3, 1.5, 4.48, 12, 0.25),
         Checkpoint(3),
         PhaseProgress("read", 1, 2, "rows"),

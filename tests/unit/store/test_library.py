@@ -34,7 +34,17 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def dataset(name: str, revision: int, job_id: str = "", path: str = "") -> Dataset:
     """A dataset with every kind of value."""
     report = DatasetReport(rows_read=3, problems=(RowProblem("a.txt", 2, "why"),))
-    return Dataset(name, revision, NOW, 2, 1, report, "f" * 64, job_id, path)
+    return Dataset(
+        name=name,
+        revision=revision,
+        create_time=NOW,
+        train_rows=2,
+        validation_rows=1,
+        report=report,
+        fingerprint="f" * 64,
+        job_id=job_id,
+        path=path,
+    )
 
 
 def adapter(name: str, revision: int, job_id: str = "") -> Adapter:
@@ -63,7 +73,19 @@ def adapter(name: str, revision: int, job_id: str = "") -> Adapter:
 
 def model(name: str, job_id: str = "", path: str = "") -> Model:
     """A model with every kind of value."""
-    return Model(name, NOW, Origin.MERGE, "style@1", "e" * 64, "llama", 7, 14, path, MergeProof(4, 1e-6, 1e-3, 1.0), job_id)
+    return Model(
+        name=name,
+        create_time=NOW,
+        origin=Origin.MERGE,
+        source="style@1",
+        fingerprint="e" * 64,
+        architecture="llama",
+        parameters=7,
+        size_bytes=14,
+        path=path,
+        merge_proof=MergeProof(4, 1e-6, 1e-3, 1.0),
+        job_id=job_id,
+    )
 
 
 async def test_what_is_added_comes_back(library: Library) -> None:

@@ -53,7 +53,7 @@ class AdapterCalls(ModelCalls, SystemCalls):
             models_pb2_grpc.ModelServiceStub, "ListAdapters", fill(models_pb2.ListAdaptersRequest, name=adapter, page_size=1)
         )
         resident = (await self.status()).resident
-        named = base_model and not base_model.startswith("/")  # a folder is looked at when everything was sent
+        named = base_model and not base_model.startswith("/")  # a folder is checked when everything was sent
         if named and (resident is None or resident.name != base_model):
             await self.model(base_model)
 

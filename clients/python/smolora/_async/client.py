@@ -17,7 +17,7 @@ class AsyncClient(TrainingCalls, DatasetCalls, JobCalls, GenerationCalls):
 
     `socket` is its Unix socket; by default the one that SMOLORA_SOCKET or SMOLORA_HOME names, else the platform's. `timeout` is
     how many seconds a call that is not a stream may take. Nothing is sent before the first call. A call that fails raises a
-    `SmoloraError`: DaemonNotRunning where nobody listens.
+    `SmoloraError`: DaemonNotRunning where no daemon listens.
 
         async with AsyncClient() as client:
             async for piece in client.generate("Once upon a time"):
@@ -36,5 +36,5 @@ class AsyncClient(TrainingCalls, DatasetCalls, JobCalls, GenerationCalls):
         await self.close()
 
     async def close(self) -> None:
-        """Ends every call and the connection. Jobs go on."""
+        """Ends every call and the connection. Jobs continue."""
         await self._transport.close()

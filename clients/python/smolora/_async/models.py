@@ -28,11 +28,11 @@ class ModelCalls(Calls):
         precision: str | None = None,
         keep_alive: float | timedelta | None = None,
     ) -> AsyncLoading:
-        """Makes a model resident: a name of `models()`, `starter`, a hub id `owner/name`, or a folder (`./folder`, or a Path).
+        """Loads a model: a name of `models()`, `starter`, a hub id `owner/name`, or a folder (`./folder`, or a Path).
 
         `device`: `cpu`, `mps` or `cuda`; `dtype`: `float32`, `bfloat16` or `float16`; both are chosen by default. `precision`:
         `exact`, `int8` or `int4`, how generation reads the weights; by default the daemon's setting. `keep_alive`:
-        seconds it stays when nobody asks, negative for ever. Iterate the answer for the stages, or call its `result()`.
+        seconds it stays loaded without a request, negative for ever. Iterate the answer for the stages, or call its `result()`.
         """
         request = fill(
             models_pb2.LoadModelRequest,
@@ -75,5 +75,5 @@ class ModelCalls(Calls):
         return await self._run_job(models_pb2_grpc.ModelServiceStub, "ImportModel", request, values.Model, self.model)
 
     async def delete_model(self, name: str) -> None:
-        """Removes a model; not while it is resident."""
+        """Removes a model; not while it is loaded."""
         await self._call(models_pb2_grpc.ModelServiceStub, "DeleteModel", fill(models_pb2.DeleteModelRequest, name=name))

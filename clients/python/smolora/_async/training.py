@@ -29,9 +29,9 @@ class TrainingCalls(AdapterCalls):
         request_id: str = "",
         **settings: Unpack[TrainKeywords],
     ) -> AsyncJobRun[values.Adapter]:
-        """Trains an adapter on the resident model, or on `model`, which is loaded where it is not resident.
+        """Trains an adapter on the loaded model, or on `model`, which is loaded first where another one is.
 
-        `parent` is an adapter to go on from, in its shape: `name` or `name@revision`.
+        `parent` is an adapter to continue from, in its shape: `name` or `name@revision`.
         `settings`: those of LoraSettings and TrainerSettings by name: `max_steps=200, learning_rate=1e-4, r=16`. What is left
         out takes the contract's default. The result is the Adapter. Cancel it with `cancel(run.job_id)`, never by leaving.
         """
@@ -51,7 +51,7 @@ class TrainingCalls(AdapterCalls):
     async def merge(
         self, adapter: str, name: str, *, dtype: str | None = None, request_id: str = ""
     ) -> AsyncJobRun[values.Model]:
-        """Makes a model of its own of an adapter and its base; `dtype`: `float32`, `bfloat16` or `float16`.
+        """Merges an adapter into its base, as a model of its own; `dtype`: `float32`, `bfloat16` or `float16`.
 
         The result is the Model, with the proof that it answers as the adapter does.
         """

@@ -78,7 +78,7 @@ class Calls:
                 return from_message(kind, body)
             job = from_message(values.Job, body)
             if job.state is values.JobState.CANCELLED:
-                raise Cancelled(f"Job {job.id} was cancelled; go on with: smolora-client jobs resume {job.id}")
+                raise Cancelled(f"Job {job.id} was cancelled; continue it with: smolora-client jobs resume {job.id}")
             if job.error is not None:
                 raise by_reason(job.error.reason)(job.error.message)
             found: T = get(job.result)

@@ -18,7 +18,7 @@ class Client(TrainingCalls, DatasetCalls, JobCalls, GenerationCalls):
 
     `socket` is its Unix socket; by default the one that SMOLORA_SOCKET or SMOLORA_HOME names, else the platform's. `timeout` is
     how many seconds a call that is not a stream may take. Nothing is sent before the first call. A call that fails raises a
-    `SmoloraError`: DaemonNotRunning where nobody listens.
+    `SmoloraError`: DaemonNotRunning where no daemon listens.
 
         with Client() as client:
             for piece in client.generate("Once upon a time"):
@@ -35,5 +35,5 @@ class Client(TrainingCalls, DatasetCalls, JobCalls, GenerationCalls):
         self.close()
 
     def close(self) -> None:
-        """Ends every call and the connection. Jobs go on."""
+        """Ends every call and the connection. Jobs continue."""
         self._transport.close()

@@ -88,7 +88,7 @@ class DatasetCalls(Calls):
     def preview(
         self, name: str, *, split: str = "train", offset: int = 0, limit: int = 5, model: AnyPath = ""
     ) -> values.Preview:
-        """Some rows, as training will read them with `model`, by default the resident one; `split`: `train`, `validation`."""
+        """Some rows, as training will read them with `model`, by default the loaded one; `split`: `train`, `validation`."""
         request = fill(
             datasets_pb2.PreviewDatasetRequest, name=name, split=split, offset=offset, limit=limit, model=model_reference(model)
         )
@@ -96,7 +96,7 @@ class DatasetCalls(Calls):
         return from_message(values.Preview, answer)
 
     def diff_datasets(self, before: str, after: str, *, limit: int = 20) -> values.DatasetDiff:
-        """Which rows `after` has and `before` has not, and the reverse; at most `limit` of each are told."""
+        """Which rows `after` has and `before` has not, and the reverse; at most `limit` of each."""
         request = fill(datasets_pb2.DiffDatasetsRequest, before=before, after=after, limit=limit)
         answer = self._call(datasets_pb2_grpc.DatasetServiceStub, "DiffDatasets", request, timeout=60 * self.timeout)
         return from_message(values.DatasetDiff, answer)

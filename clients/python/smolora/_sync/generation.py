@@ -91,7 +91,7 @@ class GenerationCalls(Calls):
         return from_message(values.TokenCount, answer)
 
     def decode_tokens(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """The text of token ids of the resident model."""
+        """The text of token ids of the loaded model."""
         request = generation_pb2.DecodeTokensRequest(token_ids=token_ids, skip_special_tokens=skip_special_tokens)
         answer = self._call(generation_pb2_grpc.GenerationServiceStub, "DecodeTokens", request)
         return str(answer.text)

@@ -39,11 +39,11 @@ class JobCalls(Calls):
         return from_message(values.Job, answer.job)
 
     def pause(self, job_id: str) -> values.Job:
-        """Holds a job until it is resumed; training writes a checkpoint at its next step first."""
+        """Pauses a job until it is resumed; training writes a checkpoint at its next step first."""
         answer = self._call(jobs_pb2_grpc.JobServiceStub, "PauseJob", fill(jobs_pb2.PauseJobRequest, id=job_id))
         return from_message(values.Job, answer.job)
 
     def resume(self, job_id: str) -> values.Job:
-        """Puts a job that is paused or has ended without a result back into the queue; training goes on from its checkpoint."""
+        """Puts a job that is paused, or ended without a result, back into the queue; training continues from its checkpoint."""
         answer = self._call(jobs_pb2_grpc.JobServiceStub, "ResumeJob", fill(jobs_pb2.ResumeJobRequest, id=job_id))
         return from_message(values.Job, answer.job)

@@ -32,7 +32,7 @@ class JobRun(Generic[T]):
 
     Iterate it for the events (`JobEvent`), or call `result()` at once. A lost connection is made again for up to 60 seconds, as
     while the daemon restarts; no event is lost and none comes twice. The job outlives this view: leave the loop when you like,
-    then iterate again or call `result()` to go on. A job that failed raises its error.
+    then iterate again or call `result()` to continue. A job that failed raises its error.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class JobRun(Generic[T]):
         return self._result
 
     def close(self) -> None:
-        """Ends the view. The job goes on."""
+        """Ends the view. The job continues."""
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
@@ -103,7 +103,7 @@ class JobRun(Generic[T]):
         return event.sequence > self.last_sequence
 
     def _read(self) -> Any:
-        """The next message, over as many connections as it takes; None where somebody closed the view meanwhile."""
+        """The next message, over as many connections as it takes; None where the view was closed meanwhile."""
         while True:
             try:
                 if self._stream is None:
@@ -140,7 +140,7 @@ class JobRun(Generic[T]):
 
 
 class Loading:
-    """The stages of a loading (`LoadProgress`) as they come, and the resident model."""
+    """The stages of a loading (`LoadProgress`) as they come, and the loaded model."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -172,7 +172,7 @@ class Loading:
 class Generation:
     """An answer as it is made: iterate it for pieces of text, or call `text()` for all of it.
 
-    `outcome` tells how it ended: None until then, and None where it was left early. `logprobs` has the tokens so far, where
+    `outcome` says how it ended: None until then, and None where it was left early. `logprobs` has the tokens so far, where
     they were asked for; those of a piece of text are there before it. Leaving the loop early ends the generation within one
     token.
     """

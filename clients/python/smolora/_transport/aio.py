@@ -55,7 +55,7 @@ class AsyncTransport:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def end(_call: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed, so nobody waits
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, so no reader waits
                 loop.call_soon_threadsafe(ended.set)
 
         call.add_done_callback(end)

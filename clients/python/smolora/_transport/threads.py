@@ -78,7 +78,7 @@ class Transport:
 
 
 class Made:
-    """Requests as they are made, and the error that ended that: gRPC tells the caller only that there was one."""
+    """Requests as they are made, and the error that ended that: gRPC only reports that there was one."""
 
     def __init__(self, requests: Iterator[Any]) -> None:
         self._requests = requests
@@ -150,7 +150,7 @@ class _Watchdog:
         self.barked = False
         self._call = call
         self._idle = idle
-        self._deadline: float | None = None  # None: nobody waits
+        self._deadline: float | None = None  # None: no reader waits
         self._stopped = threading.Event()
         threading.Thread(target=self._watch, name="smolora-watchdog", daemon=True).start()
 

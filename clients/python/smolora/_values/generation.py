@@ -99,7 +99,7 @@ class GenerateOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """The tokens of a text, as the resident model sees it."""
+    """The tokens of a text, as the loaded model sees it."""
 
     tokens: int
     token_ids: tuple[int, ...]

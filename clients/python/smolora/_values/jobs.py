@@ -25,7 +25,7 @@ class JobState(enum.StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    PAUSED = "paused"  # held until it is resumed
+    PAUSED = "paused"  # paused until it is resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a training is expected to take; memory besides the resident model."""
+    """What a training is expected to take; memory besides the loaded model."""
 
     memory_bytes: int
     available_bytes: int
@@ -109,7 +109,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth telling."""
+    """Something worth knowing."""
 
     text: str
 

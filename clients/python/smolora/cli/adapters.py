@@ -22,9 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions.add("show", "show one adapter: NAME or NAME@REVISION", "name")
     actions.add("rm", "remove NAME@REVISION, or with NAME every revision", "name")
     actions.add("export", "copy an adapter's PEFT folder to a folder that does not exist yet", "name", "path")
-    bring = actions.add("import", "bring a PEFT LoRA folder in as a new revision", "path")
+    bring = actions.add("import", "import a PEFT LoRA folder as a new revision", "path")
     bring.add_argument("--name", required=True, help="the adapter's name")
-    bring.add_argument("--base-model", default="", metavar="NAME", help="the base it belongs to; by default the resident one")
+    bring.add_argument("--base-model", default="", metavar="NAME", help="the base it belongs to; by default the loaded one")
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
@@ -46,7 +46,7 @@ def _list(args: argparse.Namespace, client: Client, out: Output) -> None:
 
 
 def _show(args: argparse.Namespace, client: Client, out: Output) -> None:
-    _tell(client.adapter(args.name), out)
+    _print(client.adapter(args.name), out)
 
 
 def _remove(args: argparse.Namespace, client: Client, out: Output) -> None:
@@ -68,10 +68,10 @@ def _export(args: argparse.Namespace, client: Client, out: Output) -> None:
 def _import(args: argparse.Namespace, client: Client, out: Output) -> None:
     with Progress(out) as progress:
         adapter = client.import_adapter(args.path, args.name, base_model=args.base_model, on_sent=progress.sent)
-    _tell(adapter, out)
+    _print(adapter, out)
 
 
-def _tell(adapter: values.Adapter, out: Output) -> None:
+def _print(adapter: values.Adapter, out: Output) -> None:
     if out.json:
         out.emit(adapter=adapter)
     else:

@@ -1,11 +1,11 @@
-"""`smolora-client count-tokens`: the tokens of a text, as the resident model sees it."""
+"""`smolora-client count-tokens`: the tokens of a text, as the loaded model sees it."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from smolora.cli.generate import asked, prompt_arguments
+from smolora.cli.generate import prompt_arguments, prompt_fields
 from smolora.cli.output import Output
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     """Counts."""
-    count = client.count_tokens(**asked(args))
+    count = client.count_tokens(**prompt_fields(args))
     if out.json:
         out.emit(tokens=count.tokens, token_ids=count.token_ids)
     else:

@@ -21,7 +21,7 @@ Facts = list[tuple[str, str]]
 
 
 def facts(dataset: values.Dataset, speed: float | None = None) -> Facts:
-    """Names and values, an empty value where there is nothing to tell; `speed` in tokens a second estimates the time."""
+    """Names and values, an empty value where there is nothing to say; `speed` in tokens a second estimates the time."""
     report = dataset.report
     dropped = {
         "empty": report.rows_empty,
@@ -79,9 +79,9 @@ def show(dataset: values.Dataset, out: Output, speed: float | None = None) -> No
 
 
 def speed(client: Client) -> float | None:
-    """Tokens a second of the newest training that told them."""
-    told = (job.progress.tokens_per_second for job in client.jobs() if job.progress is not None)
-    return next(filter(None, told), None)
+    """Tokens a second of the newest training that reported them."""
+    reported = (job.progress.tokens_per_second for job in client.jobs() if job.progress is not None)
+    return next(filter(None, reported), None)
 
 
 def _show_problem(problem: values.RowProblem, out: Output) -> None:

@@ -13,11 +13,11 @@ from smolora._fields import Field
 _METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M", "map": "A=N,B=M", "names": "A=B,C=D"}
 _METAVAR |= {"floats": "ID=X,ID=X"}
 # Texts have commas of their own, so each is given apart.
-_ONE_BY_ONE = frozenset({"sample_prompts", "stop", "bad_words"})
+_REPEATED_FLAGS = frozenset({"sample_prompts", "stop", "bad_words"})
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells what is wrong in two lines, since the usage of `train` alone would fill a screen, and finds a misspelt flag."""
+    """Says what is wrong in two lines, since the usage of `train` alone would fill a screen, and finds a misspelt flag."""
 
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
@@ -57,7 +57,7 @@ class Actions:
 
 
 def add_flags(parser: Any, fields: Iterable[Field], aliases: Mapping[str, str] | None = None) -> None:
-    """One flag a field; what is not given stays None, so that the daemon's default holds. `aliases`: field → a second flag."""
+    """One flag a field; what is not given stays None: the daemon's default applies. `aliases`: field → a second flag."""
     for field in fields:
         flags = ["--" + field.name.replace("_", "-")]
         if aliases and field.name in aliases:
@@ -67,7 +67,7 @@ def add_flags(parser: Any, fields: Iterable[Field], aliases: Mapping[str, str] |
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif "|" in field.kind:
             parser.add_argument(*flags, choices=field.kind.split("|"), default=None, help=text)
-        elif field.name in _ONE_BY_ONE:
+        elif field.name in _REPEATED_FLAGS:
             text = f"{text} May be given several times."
             parser.add_argument(*flags, action="append", metavar="TEXT", default=None, help=text)
         else:

@@ -37,23 +37,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The prompt, who answers, and how tokens are chosen."""
     prompt_arguments(parser)
     parser.add_argument("--adapter", default="", metavar="NAME", help="`name` or `name@revision`; by default the base alone")
-    parser.add_argument("--model", default="", metavar="NAME", help="the model; by default the resident one")
+    parser.add_argument("--model", default="", metavar="NAME", help="the model; by default the loaded one")
     add_flags(parser, _FLAGS, {"max_tokens": "--max-new-tokens", "min_tokens": "--min-new-tokens"})
-    parser.add_argument("--stop", action="append", metavar="TEXT", help="end where this appears; may be given several times")
-    parser.add_argument("--bad-words", action="append", metavar="TEXT", help="what must not come; may be given several times")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="stop where this appears; may be given several times")
+    parser.add_argument(
+        "--bad-words", action="append", metavar="TEXT", help="text that must not appear; may be given several times"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--json-schema", type=_schema, metavar="FILE", help="answer with JSON that is valid by the schema in FILE"
     )
     form.add_argument("--json-object", action="store_true", help="answer with a JSON object")
     form.add_argument("--regex", metavar="REGEX", help="answer with a text that this matches as a whole")
-    parser.add_argument("--logprobs", action="store_true", help="tell how likely each token was, below the answer")
+    parser.add_argument("--logprobs", action="store_true", help="show how likely each token was, below the answer")
     parser.add_argument("--top-logprobs", type=int, default=0, metavar="N", help="and the N likeliest tokens; 0 to 20")
-    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long the model stays afterwards: 10m, 2h, -1")
+    parser.add_argument(
+        "--keep-alive", type=duration, metavar="TIME", help="how long the model stays loaded afterwards: 10m, 2h, -1"
+    )
     parser.add_argument("--no-stream", action="store_true", help="write the answer when it is whole")
 
 
-def asked(args: argparse.Namespace) -> dict[str, Any]:
+def prompt_fields(args: argparse.Namespace) -> dict[str, Any]:
     """The prompt, or the conversation, as keywords of the client's calls."""
     text = _standard_input() if args.prompt == "-" else args.prompt
     if not args.chat and args.system is None:
@@ -71,7 +75,7 @@ def _standard_input() -> str:
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     """Writes the answer to stdout as it is made. Ctrl-C ends the generation."""
     generation = client.generate(
-        **asked(args),
+        **prompt_fields(args),
         model=args.model,
         adapter=args.adapter,
         stop=args.stop,
@@ -101,13 +105,13 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
 
 
 def _stream_json(generation: Generation, out: Output) -> None:
-    told = 0
+    shown = 0
     for piece in generation:
-        for one in generation.logprobs[told:]:
+        for one in generation.logprobs[shown:]:
             out.emit(token_logprob=one)
-        told = len(generation.logprobs)
+        shown = len(generation.logprobs)
         out.emit(text=piece)
-    for one in generation.logprobs[told:]:
+    for one in generation.logprobs[shown:]:
         out.emit(token_logprob=one)
     out.emit(outcome=generation.outcome)
 
@@ -127,10 +131,10 @@ def _stream(generation: Generation) -> None:
 def _table(tokens: Sequence[values.TokenLogprob], out: Output) -> None:
     """Each token as a JSON string, so that spaces and line ends are seen."""
 
-    def spoken(one: values.TokenLogprob | values.TopLogprob) -> tuple[str, str]:
+    def cells(one: values.TokenLogprob | values.TopLogprob) -> tuple[str, str]:
         return json.dumps(one.token, ensure_ascii=False), f"{one.logprob:.4f}"
 
-    rows = [(*spoken(one), " ".join(" ".join(spoken(top)) for top in one.top_logprobs)) for one in tokens]
+    rows = [(*cells(one), " ".join(" ".join(cells(top)) for top in one.top_logprobs)) for one in tokens]
     out.table(("token", "logprob", "likeliest"), rows)
 
 
@@ -140,4 +144,4 @@ def _schema(path: str) -> str:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"{path} cannot be read: it is no text in UTF-8") from None
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: it is not UTF-8 text") from None

@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     watch = actions.add("watch", "show a job's events, past and future, until it ends", "id")
     watch.add_argument("--after", type=int, default=0, metavar="N", help="only events after this number")
     actions.add("cancel", "end a job", "id")
-    actions.add("pause", "hold a job until it is resumed; training writes a checkpoint first", "id")
+    actions.add("pause", "pause a job until it is resumed; training writes a checkpoint first", "id")
     actions.add("resume", "put a paused, failed, cancelled or interrupted job back into the queue", "id")
 
 
@@ -47,7 +47,7 @@ def _list(jobs: list[values.Job], out: Output) -> None:
     if out.json:
         out.emit(jobs=jobs)
         return
-    rows = [(job.id, job.kind, job.target, job.state, _standing(job), when(job.create_time)) for job in jobs]
+    rows = [(job.id, job.kind, job.target, job.state, _progress_and_wait(job), when(job.create_time)) for job in jobs]
     out.table(("ID", "KIND", "TARGET", "STATE", "PROGRESS", "CREATED"), rows)
 
 
@@ -59,16 +59,16 @@ def _watch(client: Client, job_id: str, after: int, out: Output) -> None:
     if job.error is not None:
         raise by_reason(job.error.reason)(job.error.message)
     if job.state is values.JobState.CANCELLED:
-        raise Cancelled(f"Job {job.id} was cancelled; go on with: smolora-client jobs resume {job.id}")
+        raise Cancelled(f"Job {job.id} was cancelled; continue it with: smolora-client jobs resume {job.id}")
 
 
-def _how_far(job: values.Job) -> str:
+def _progress(job: values.Job) -> str:
     return f"{job.progress.step}/{job.progress.max_steps}" if job.progress else ""
 
 
-def _standing(job: values.Job) -> str:
+def _progress_and_wait(job: values.Job) -> str:
     """How far it is, and what it waits for."""
-    return ", ".join(part for part in (_how_far(job), job.waiting_for) if part)
+    return ", ".join(part for part in (_progress(job), job.waiting_for) if part)
 
 
 def show(job: values.Job, out: Output) -> None:
@@ -80,7 +80,7 @@ def show(job: values.Job, out: Output) -> None:
             ("target", job.target),
             ("state", job.state),
             ("waits for", job.waiting_for),
-            ("progress", _how_far(job)),
+            ("progress", _progress(job)),
             ("result", job.result),
             ("error", f"{job.error.reason}: {job.error.message}" if job.error else ""),
             ("started", f"{job.attempts} times" if job.attempts > 1 else ""),

@@ -1,4 +1,4 @@
-"""`smolora-client load`: makes a model resident."""
+"""`smolora-client load`: loads a model."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a name of `models`, `starter`, a hub id `owner/name`, or a folder; by default the daemon's default",
     )
-    parser.add_argument("--device", choices=[device.value for device in Device], help="where it computes; by default chosen")
-    parser.add_argument("--dtype", choices=[dtype.value for dtype in Dtype], help="its number format; by default chosen")
+    parser.add_argument("--device", choices=[device.value for device in Device], help="the device; chosen by default")
+    parser.add_argument(
+        "--dtype", choices=[dtype.value for dtype in Dtype], help="the number format of its weights; chosen by default"
+    )
     parser.add_argument(
         "--precision",
         choices=[precision.value for precision in Precision],
         help="how generation reads its weights: int8 and int4 are faster; by default the daemon's setting",
     )
-    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long it stays when nobody asks: 10m, 2h, -1")
+    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long it stays loaded unused: 10m, 2h, -1")
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:

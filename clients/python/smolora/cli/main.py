@@ -27,10 +27,10 @@ VERBS: Mapping[str, str] = {
     "prepare": "make a dataset of your text",
     "preview": "show rows of a dataset as the model will see them",
     "train": "train an adapter on a dataset",
-    "jobs": "list, show, watch, cancel, resume jobs",
-    "merge": "make a model of an adapter and its base",
-    "load": "make a model resident",
-    "unload": "give the resident model's memory back",
+    "jobs": "list, show, watch, pause, resume, cancel jobs",
+    "merge": "merge an adapter into its base",
+    "load": "load a model",
+    "unload": "unload the model and free its memory",
     "models": "list, show, remove models",
     "adapters": "list, show, remove, export, import adapters",
     "datasets": "list, show, compare, remove datasets; their reports",
@@ -44,13 +44,18 @@ _MODULES = {"count-tokens": "count_tokens", "import": "import_model", "chat": "p
 FAILED, USAGE, NO_DAEMON, INTERRUPTED = 1, 2, 69, 130
 
 
+def module_of(verb: str) -> str:
+    """The module that has the verb's arguments and runs it."""
+    return f"smolora.cli.{_MODULES.get(verb, verb)}"
+
+
 class _VerbParser(Parser):
     """Reads one verb's arguments; it asks the verb's module for them only when the verb is called, so `--help` stays fast."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         _, verb, *action = self.prog.split()
         if not action and self.get_default("module") is None:
-            module = importlib.import_module(f"smolora.cli.{_MODULES.get(verb, verb)}")
+            module = importlib.import_module(module_of(verb))
             self.set_defaults(module=module)
             common(self)
             module.arguments(self)

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = Actions(parser)
     actions.add("list", "list models, newest first")
     actions.add("show", "show one model", "name")
-    actions.add("rm", "remove a model; not while it is resident", "name")
+    actions.add("rm", "remove a model; not while it is loaded", "name")
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
@@ -48,7 +48,7 @@ def _list(models: list[values.Model], out: Output) -> None:
         (m.name, m.origin, number(m.parameters), size(m.size_bytes), "yes" if m.resident else "", when(m.create_time))
         for m in models
     ]
-    out.table(("NAME", "ORIGIN", "PARAMETERS", "SIZE", "RESIDENT", "CREATED"), rows)
+    out.table(("NAME", "ORIGIN", "PARAMETERS", "SIZE", "LOADED", "CREATED"), rows)
 
 
 def show(model: values.Model, out: Output) -> None:

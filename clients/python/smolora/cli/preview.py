@@ -21,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("train", "validation"), default="train", help="which rows; by default train")
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="the first row, from 0")
     parser.add_argument("--limit", type=int, default=5, metavar="N", help="how many; by default 5")
-    parser.add_argument("--model", default="", metavar="NAME", help="whose chat template; by default the resident model's")
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="the model whose chat template is used; by default the loaded one"
+    )
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
@@ -31,12 +33,12 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
         out.emit(rows=preview.rows, total_rows=preview.total_rows, shown=preview.shown)
         return 0
     for row in preview.shown:
-        out.text(drawn(row, colour=sys.stdout.isatty()))
+        out.text(rendered(row, colour=sys.stdout.isatty()))
     out.note(f"{len(preview.rows)} of {number(preview.total_rows)} rows")
     return 0
 
 
-def drawn(row: values.PreviewRow, *, colour: bool) -> str:
+def rendered(row: values.PreviewRow, *, colour: bool) -> str:
     """A row; on a terminal its masked part is dim, and elsewhere it stands in brackets of its own: ⟦masked⟧."""
     before, behind = (_DIM, _PLAIN) if colour else ("⟦", "⟧")
     return "".join(safe(span.text) if span.scored else f"{before}{safe(span.text)}{behind}" for span in row.spans)

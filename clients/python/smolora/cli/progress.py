@@ -89,7 +89,7 @@ class Progress:
         self._bar.update(self._task, description=line, completed=done, total=total or None)
 
     def sent(self, done: int, total: int) -> None:
-        """How far an upload is; without a terminal only its beginning and end are told."""
+        """How far an upload is; without a terminal only its beginning and end are shown."""
         if self._bar is not None or done in (0, total):
             self.step(f"upload  {_amount(done, total, 'bytes')}", done, total)
 

@@ -52,7 +52,7 @@ def _engine(status: values.Status) -> str:
 
 
 def describe(model: values.ResidentModel) -> str:
-    """The resident model on one line."""
+    """The loaded model on one line."""
     memory = size(model.memory_bytes or model.weight_bytes)
     packed = "" if model.precision is values.Precision.EXACT else f" as {model.precision}"
     return (

@@ -21,8 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter", required=True, metavar="NAME", help="the adapter's name; one that exists gets a new revision"
     )
-    parser.add_argument("--model", default="", metavar="NAME", help="the base model; by default the resident one")
-    parser.add_argument("--parent", default="", metavar="NAME", help="an adapter to go on from, in its shape")
+    parser.add_argument("--model", default="", metavar="NAME", help="the base model; by default the loaded one")
+    parser.add_argument("--parent", default="", metavar="NAME", help="an adapter to continue from, in its shape")
     parser.add_argument("--detach", action="store_true", help="start the job, print its id, and leave")
     add_flags(parser.add_argument_group("the adapter (peft.LoraConfig)"), LORA)
     run_flags = parser.add_argument_group("the run (trl.SFTConfig)")
@@ -52,7 +52,7 @@ def show(adapter: values.Adapter, out: Output) -> None:
         [
             ("adapter", f"{adapter.name}@{adapter.revision}"),
             ("base", adapter.base_model),
-            ("goes on from", adapter.parent),
+            ("continues", adapter.parent),
             ("dataset", adapter.dataset),
             ("steps", adapter.steps or ""),
             ("training loss", f"{adapter.train_loss:.4f}" if adapter.steps else ""),

@@ -16,7 +16,7 @@ T = TypeVar("T")
 def follow(run: JobRun[T], out: Output, result_name: str, progress: Progress | None = None) -> T:
     """Shows a job's events until it ends, and returns its result; with JSON it writes both, the result as `result_name`.
 
-    Ctrl-C leaves the job alone, says how to watch it again, and goes on as KeyboardInterrupt.
+    Ctrl-C leaves the job alone, says how to watch it again, and raises KeyboardInterrupt again.
     """
     try:
         with progress or Progress(out) as shown:
@@ -28,7 +28,7 @@ def follow(run: JobRun[T], out: Output, result_name: str, progress: Progress | N
             result = run.result()
     except KeyboardInterrupt:
         out.note(
-            f"\nDetached; the job goes on. Watch it again: smolora-client jobs watch {run.job_id}\n"
+            f"\nDetached; the job continues. Watch it again: smolora-client jobs watch {run.job_id}\n"
             f"End it: smolora-client jobs cancel {run.job_id}"
         )
         raise

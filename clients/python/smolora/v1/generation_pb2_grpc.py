@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GenerationServiceStub:
-    """Text from the resident model, or from any adapter on it, also while a training runs.
+    """Text from the loaded model, or from any adapter on it, also while a training runs.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class GenerationServiceStub:
 
 
 class GenerationServiceServicer:
-    """Text from the resident model, or from any adapter on it, also while a training runs.
+    """Text from the loaded model, or from any adapter on it, also while a training runs.
     """
 
     def Generate(self, request, context):
@@ -65,14 +65,14 @@ class GenerationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CountTokens(self, request, context):
-        """Counts the tokens of a text as the resident model sees it.
+        """Counts the tokens of a text as the loaded model sees it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DecodeTokens(self, request, context):
-        """Turns token ids of the resident model back into text.
+        """Turns token ids of the loaded model back into text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GenerationService:
-    """Text from the resident model, or from any adapter on it, also while a training runs.
+    """Text from the loaded model, or from any adapter on it, also while a training runs.
     """
 
     @staticmethod

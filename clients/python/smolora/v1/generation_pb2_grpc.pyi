@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GenerationServiceStub:
-    """Text from the resident model, or from any adapter on it, also while a training runs."""
+    """Text from the loaded model, or from any adapter on it, also while a training runs."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,13 +38,13 @@ class GenerationServiceStub:
     When the caller goes away the computation stops within one token.
     """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CountTokensRequest, _generation_pb2.CountTokensResponse]
-    """Counts the tokens of a text as the resident model sees it."""
+    """Counts the tokens of a text as the loaded model sees it."""
     DecodeTokens: _grpc.UnaryUnaryMultiCallable[_generation_pb2.DecodeTokensRequest, _generation_pb2.DecodeTokensResponse]
-    """Turns token ids of the resident model back into text."""
+    """Turns token ids of the loaded model back into text."""
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
-    """Text from the resident model, or from any adapter on it, also while a training runs."""
+    """Text from the loaded model, or from any adapter on it, also while a training runs."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
@@ -52,12 +52,12 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     When the caller goes away the computation stops within one token.
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_generation_pb2.CountTokensRequest, _generation_pb2.CountTokensResponse]  # type: ignore[assignment]
-    """Counts the tokens of a text as the resident model sees it."""
+    """Counts the tokens of a text as the loaded model sees it."""
     DecodeTokens: _aio.UnaryUnaryMultiCallable[_generation_pb2.DecodeTokensRequest, _generation_pb2.DecodeTokensResponse]  # type: ignore[assignment]
-    """Turns token ids of the resident model back into text."""
+    """Turns token ids of the loaded model back into text."""
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Text from the resident model, or from any adapter on it, also while a training runs."""
+    """Text from the loaded model, or from any adapter on it, also while a training runs."""
 
     @_abc_1.abstractmethod
     def Generate(
@@ -75,7 +75,7 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.CountTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.CountTokensResponse, _abc.Awaitable[_generation_pb2.CountTokensResponse]]:
-        """Counts the tokens of a text as the resident model sees it."""
+        """Counts the tokens of a text as the loaded model sees it."""
 
     @_abc_1.abstractmethod
     def DecodeTokens(
@@ -83,6 +83,6 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.DecodeTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.DecodeTokensResponse, _abc.Awaitable[_generation_pb2.DecodeTokensResponse]]:
-        """Turns token ids of the resident model back into text."""
+        """Turns token ids of the loaded model back into text."""
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

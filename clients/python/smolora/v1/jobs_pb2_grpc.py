@@ -101,7 +101,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Puts a failed, cancelled, interrupted or paused job back into the queue; training goes on from its last checkpoint.
+        """Puts a failed, cancelled, interrupted or paused job back into the queue; training continues from its last checkpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

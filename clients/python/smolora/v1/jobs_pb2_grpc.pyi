@@ -44,7 +44,7 @@ class JobServiceStub:
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Ends a job at its next micro-step; a job that has ended is left as it is."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
-    """Puts a failed, cancelled, interrupted or paused job back into the queue; training goes on from its last checkpoint."""
+    """Puts a failed, cancelled, interrupted or paused job back into the queue; training continues from its last checkpoint."""
     PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
     """Holds a job that waits or runs until it is resumed. Training writes a checkpoint at its next step and loses nothing; other work starts anew."""
 
@@ -64,7 +64,7 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Ends a job at its next micro-step; a job that has ended is left as it is."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
-    """Puts a failed, cancelled, interrupted or paused job back into the queue; training goes on from its last checkpoint."""
+    """Puts a failed, cancelled, interrupted or paused job back into the queue; training continues from its last checkpoint."""
     PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
     """Holds a job that waits or runs until it is resumed. Training writes a checkpoint at its next step and loses nothing; other work starts anew."""
 
@@ -111,7 +111,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]:
-        """Puts a failed, cancelled, interrupted or paused job back into the queue; training goes on from its last checkpoint."""
+        """Puts a failed, cancelled, interrupted or paused job back into the queue; training continues from its last checkpoint."""
 
     @_abc_1.abstractmethod
     def PauseJob(

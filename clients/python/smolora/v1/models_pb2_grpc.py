@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Base models and adapters: what is there, and what is resident.
+    """Base models and adapters: what is there, and what is loaded.
     """
 
     def __init__(self, channel):
@@ -93,11 +93,11 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Base models and adapters: what is there, and what is resident.
+    """Base models and adapters: what is there, and what is loaded.
     """
 
     def LoadModel(self, request, context):
-        """Makes a model resident, and streams the stages. The one before stays until the new one stands; if loading fails it stays.
+        """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +132,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Removes a model from this home; not while it is resident.
+        """Removes a model from this home; not while it is loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,7 +240,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Base models and adapters: what is there, and what is resident.
+    """Base models and adapters: what is there, and what is loaded.
     """
 
     @staticmethod

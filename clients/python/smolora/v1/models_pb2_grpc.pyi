@@ -27,14 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Base models and adapters: what is there, and what is resident."""
+    """Base models and adapters: what is there, and what is loaded."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     LoadModel: _grpc.UnaryStreamMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
-    """Makes a model resident, and streams the stages. The one before stays until the new one stands; if loading fails it stays."""
+    """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails."""
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
     """Ends the engine, so that its memory goes back to the system."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
@@ -44,7 +44,7 @@ class ModelServiceStub:
     ImportModel: _grpc.UnaryStreamMultiCallable[_models_pb2.ImportModelRequest, _models_pb2.ImportModelResponse]
     """Creates a job that copies a model folder, a hub model or the starter into this home, and streams its events, then the model."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
-    """Removes a model from this home; not while it is resident."""
+    """Removes a model from this home; not while it is loaded."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListAdaptersRequest, _models_pb2.ListAdaptersResponse]
     """Lists adapters, newest first, each revision by itself."""
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetAdapterRequest, _models_pb2.GetAdapterResponse]
@@ -58,11 +58,11 @@ class ModelServiceStub:
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Base models and adapters: what is there, and what is resident."""
+    """Base models and adapters: what is there, and what is loaded."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadModel: _aio.UnaryStreamMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Makes a model resident, and streams the stages. The one before stays until the new one stands; if loading fails it stays."""
+    """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails."""
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Ends the engine, so that its memory goes back to the system."""
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -72,7 +72,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     ImportModel: _aio.UnaryStreamMultiCallable[_models_pb2.ImportModelRequest, _models_pb2.ImportModelResponse]  # type: ignore[assignment]
     """Creates a job that copies a model folder, a hub model or the starter into this home, and streams its events, then the model."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Removes a model from this home; not while it is resident."""
+    """Removes a model from this home; not while it is loaded."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_models_pb2.ListAdaptersRequest, _models_pb2.ListAdaptersResponse]  # type: ignore[assignment]
     """Lists adapters, newest first, each revision by itself."""
     GetAdapter: _aio.UnaryUnaryMultiCallable[_models_pb2.GetAdapterRequest, _models_pb2.GetAdapterResponse]  # type: ignore[assignment]
@@ -85,7 +85,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Removes a revision, or every revision, of an adapter."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Base models and adapters: what is there, and what is resident."""
+    """Base models and adapters: what is there, and what is loaded."""
 
     @_abc_1.abstractmethod
     def LoadModel(
@@ -93,7 +93,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.LoadModelResponse], _abc.AsyncIterator[_models_pb2.LoadModelResponse]]:
-        """Makes a model resident, and streams the stages. The one before stays until the new one stands; if loading fails it stays."""
+        """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails."""
 
     @_abc_1.abstractmethod
     def UnloadModel(
@@ -133,7 +133,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.DeleteModelResponse, _abc.Awaitable[_models_pb2.DeleteModelResponse]]:
-        """Removes a model from this home; not while it is resident."""
+        """Removes a model from this home; not while it is loaded."""
 
     @_abc_1.abstractmethod
     def ListAdapters(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TrainingServiceStub:
-    """LoRA adapters: trained on the resident base, merged into models of their own.
+    """LoRA adapters: trained on the loaded base, merged into models of their own.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class TrainingServiceStub:
 
 
 class TrainingServiceServicer:
-    """LoRA adapters: trained on the resident base, merged into models of their own.
+    """LoRA adapters: trained on the loaded base, merged into models of their own.
     """
 
     def Train(self, request, context):
@@ -87,7 +87,7 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService:
-    """LoRA adapters: trained on the resident base, merged into models of their own.
+    """LoRA adapters: trained on the loaded base, merged into models of their own.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainingServiceStub:
-    """LoRA adapters: trained on the resident base, merged into models of their own."""
+    """LoRA adapters: trained on the loaded base, merged into models of their own."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +40,7 @@ class TrainingServiceStub:
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
-    """LoRA adapters: trained on the resident base, merged into models of their own."""
+    """LoRA adapters: trained on the loaded base, merged into models of their own."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Train: _aio.UnaryStreamMultiCallable[_training_pb2.TrainRequest, _training_pb2.TrainResponse]  # type: ignore[assignment]
@@ -49,7 +49,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Creates a merge job and streams its events, then the model. The job outlives the stream."""
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """LoRA adapters: trained on the resident base, merged into models of their own."""
+    """LoRA adapters: trained on the loaded base, merged into models of their own."""
 
     @_abc_1.abstractmethod
     def Train(

@@ -11,7 +11,7 @@ import pytest
 from smolorad.domain import ChatMessage, FinishReason
 from smolorad.engine.generate.prompt import PROMPT_LIMIT_BYTES, decode, encode
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, spec
@@ -63,8 +63,9 @@ def test_a_token_that_the_model_does_not_know_is_refused(token: int, llama: Base
 def test_a_token_without_an_embedding_is_refused(llama: BaseModel) -> None:
     tokenizer = copy.deepcopy(llama.tokenizer)
     tokenizer.add_tokens(["<|new|>"])
+    text = make_model_text(tokenizer, llama.end_ids)
     with pytest.raises(InvalidRequest, match=r"<\|new\|>.*no embedding"):
-        encode(dataclasses.replace(llama, tokenizer=tokenizer, text=model_text(tokenizer, llama.end_ids)), "A <|new|> one", ())
+        encode(dataclasses.replace(llama, tokenizer=tokenizer, text=text), "A <|new|> one", ())
 
 
 @pytest.mark.parametrize(("prompt", "messages"), [("", ()), ("x", TALK)])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from smolora._paths import cache_path
+from smolora.common.paths import cache_path
 from smolorad.engine.native import build, structs
 from smolorad.engine.native.library import Format
 from smolorad.engine.native.structs import DECODE_STRUCTS, TRAIN_STRUCTS

@@ -1,4 +1,4 @@
-"""Words, and pieces of so many of them. A word is what `str.split` says: anything between whitespace."""
+"""Words, and pieces of a given number of them. A word is what `str.split` says: anything between whitespace."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def bare_name(name: str) -> str:
 
 @contextmanager
 def open_binary(path: Openable, file: str, line: Callable[[], int] = lambda: 1) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked as they are read; `file` names it in errors, `line` tells how far its reader is.
+    """The bytes of a file, unpacked as they are read; `file` names it in errors, `line` says how far its reader is.
 
     Raises BadFile for one that is not what its ending says, and where Zstandard cannot be read for want of pyarrow.
     """

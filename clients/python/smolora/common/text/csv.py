@@ -47,7 +47,7 @@ def read_table(
 ) -> Records:
     """The rows of a file, by the names of the columns.
 
-    `wanted` columns may stand in the header once at most, and help to find the `delimiter` where none is given. `check` tells
+    `wanted` columns may stand in the header once at most, and help to find the `delimiter` where none is given. `check` hears
     why columns will not do. Raises BadFile as `read_csv` does.
     """
     csv.field_size_limit(MAX_LINE_BYTES)
@@ -142,8 +142,8 @@ class _Lines:
 
 
 def _wrong_count(values: int, columns: int) -> str:
-    mend = "put values that hold the separator in quotes" if values > columns else "add what is missing"
-    return f"has {values:,} {'value' if values == 1 else 'values'} where the header names {columns:,}; {mend}"
+    advice = "put values that hold the separator in quotes" if values > columns else "add what is missing"
+    return f"has {values:,} {'value' if values == 1 else 'values'} where the header names {columns:,}; {advice}"
 
 
 def _explained(error: str, begin: int, end: int) -> str:
@@ -154,4 +154,4 @@ def _explained(error: str, begin: int, end: int) -> str:
         return f"holds a value longer than {MAX_LINE_BYTES:,} bytes, or opens a quote that is never closed{lost}; close it"
     if "expected after" in error:
         return "has text behind a closing quote; double the quotes within a value"
-    return f"is not CSV: {error}; mend it"
+    return f"is not CSV: {error}; correct it"

@@ -39,7 +39,12 @@ class Form:
             return csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=self.spaced, quoting=quoting)
         # The reader takes every backslash for an escape; those that are none are doubled for it.
         return csv.reader(
-            map(_kept, lines), strict=True, delimiter=delimiter, skipinitialspace=self.spaced, quoting=quoting, escapechar="\\"
+            map(_double_plain_backslashes, lines),
+            strict=True,
+            delimiter=delimiter,
+            skipinitialspace=self.spaced,
+            quoting=quoting,
+            escapechar="\\",
         )
 
 
@@ -52,13 +57,13 @@ def form_of(path: Openable, file: str, header: Line, delimiter: str) -> Form:
     others = [Form(spaced=True)] if b'"' in hints and _spaced(delimiter) in hints else []
     if b'\\"' in hints:
         others += [Form(escaped=True), Form(spaced=True, escaped=True)]
-    if delimiter == TAB and b'"' in hints and TAB in header.text and _quotes_mean_nothing(_texts(path, file, header)):
+    if delimiter == TAB and b'"' in hints and TAB in header.text and _looks_unquoted(_texts(path, file, header)):
         others.append(Form(unquoted=True))
     if not others:
         return _PLAIN
 
     def lost(form: Form) -> int:
-        return _lost(form.reader(_texts(path, file, header), delimiter), delimiter)
+        return _count_lost_lines(form.reader(_texts(path, file, header), delimiter), delimiter)
 
     least = lost(_PLAIN)
     return min((_PLAIN, *others), key=lambda form: least if form is _PLAIN else lost(form)) if least else _PLAIN
@@ -73,7 +78,7 @@ def _hints(path: Openable, file: str, delimiter: str) -> set[bytes]:
     marks = {b'"', b'\\"', _spaced(delimiter)}
     found: set[bytes] = set()
     before = b""
-    with suppress(BadFile), open_binary(path, file) as stream:  # what is damaged is told by who reads the rows
+    with suppress(BadFile), open_binary(path, file) as stream:  # damage is reported by the reader of the rows
         while (piece := stream.read(_PIECE_BYTES)) and marks != found:
             piece = before + piece
             found |= {mark for mark in marks - found if mark in piece}
@@ -87,12 +92,12 @@ def _texts(path: Openable, file: str, header: Line) -> Iterator[str]:
         yield from (line.text for line in dropwhile(lambda line: line.number < header.number, lines))
 
 
-def _kept(line: str) -> str:
+def _double_plain_backslashes(line: str) -> str:
     """A line in which every backslash is doubled that escapes nothing."""
     return _BACKSLASH.sub(lambda found: found[0] if found[1] else r"\\", line) if "\\" in line else line
 
 
-def _lost(reader: Any, delimiter: str) -> int:
+def _count_lost_lines(reader: Any, delimiter: str) -> int:
     """How many lines of a file a reading loses: those of records that are none, or have other columns than the header."""
     columns = lost = before = 0
     while True:
@@ -114,7 +119,7 @@ def _lost(reader: Any, delimiter: str) -> int:
             lost += lines
 
 
-def _quotes_mean_nothing(lines: Iterable[str]) -> bool:
+def _looks_unquoted(lines: Iterable[str]) -> bool:
     """Whether these may be lines that quote nothing: few of the values that begin with a quote end with one too."""
     opened = closed = 0
     for line in lines:

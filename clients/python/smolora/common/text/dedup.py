@@ -66,7 +66,7 @@ def _empty(slots: int) -> array[int]:
 
 
 def _digest(text: str) -> tuple[int, int]:
-    """Both halves; the first is not 0, as that tells a free place."""
+    """Both halves; the first is not 0, as that marks a free place."""
     first, second = _HALVES(blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest())
     return first or 1, second
 

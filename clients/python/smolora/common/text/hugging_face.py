@@ -7,7 +7,7 @@ from typing import Any
 
 
 def hugging_face(what: str) -> Any:
-    """The library, imported when it is first needed; raises ImportError that tells how to install it for `what`."""
+    """The library, imported when it is first needed; raises ImportError that says how to install it for `what`."""
     try:
         return importlib.import_module("datasets")
     except ImportError as error:

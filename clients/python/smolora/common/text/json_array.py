@@ -80,7 +80,7 @@ def _element(text: _Text, file: str) -> Record | RowProblem:
 
 def _end(text: _Text, file: str) -> None:
     if text.peek():
-        raise BadFile(file, text.line, "goes on behind the end of the JSON value; write one array, or name the file .jsonl")
+        raise BadFile(file, text.line, "has text behind the end of the JSON value; write one array, or name the file .jsonl")
 
 
 class _Text:
@@ -122,12 +122,12 @@ class _Text:
                     why = f"is longer than {MAX_LINE_BYTES:,} characters, or is never closed; break it up"
                     raise BadFile(self._file, self.line, why) from error
                 line = self.line + self._text.count("\n", self._at, error.pos)
-                raise BadFile(self._file, line, f"is not JSON: {error.msg.removesuffix(' at')}; mend the file there") from error
+                raise BadFile(self._file, line, f"is not JSON: {error.msg.removesuffix(' at')}; correct it there") from error
             except RecursionError as error:
                 raise BadFile(self._file, self.line, "is nested too deeply to be read; flatten it") from error
             except ValueError as error:
                 raise BadFile(self._file, self.line, malformed(error, self._file, self.line, shown).why) from error
-            # A number at the end of what was read may go on.
+            # A number at the end of what was read may continue.
             if end < len(self._text) or not self._more():
                 self._advance(end)
                 return value, shown

@@ -104,10 +104,10 @@ def text_of(record: Record, text_field: str) -> Row | RowProblem:
     return row(text, record.file, record.line)
 
 
-def no_field(fields: Any, field: str, mend: str = "name one as text_field (--text-field)") -> str:
+def no_field(fields: Any, field: str, advice: str = "name one as text_field (--text-field)") -> str:
     """Why a record that has other fields cannot be read."""
     there = f"its fields are {quoted(list(fields))}" if fields else "it has no fields"
-    return f"has no field {field!r}: {there}; {mend}"
+    return f"has no field {field!r}: {there}; {advice}"
 
 
 def kind_of(value: Any) -> str:

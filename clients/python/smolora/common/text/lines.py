@@ -19,7 +19,7 @@ _LOOKED_AT, _ENOUGH = 400, 12
 
 
 class Line(NamedTuple):
-    """One line with its end. Where `why` tells a fault, `text` is only as much of it as could be decoded."""
+    """One line with its end. Where `why` names a fault, `text` is only as much of it as could be decoded."""
 
     number: int  # from 1
     text: str
@@ -84,7 +84,7 @@ def _decoded(raws: list[bytes], last: int, most: int) -> Iterator[Block | Line]:
 
 
 def _from_the_first(raws: Iterator[bytes], file: str) -> Iterator[bytes]:
-    """The lines without the mark that the first may begin with. Raises BadFile where that tells another encoding."""
+    """The lines without the mark that the first may begin with. Raises BadFile where that marks another encoding."""
     if (first := next(raws, None)) is None:
         return
     if (encoding := _other_encoding(first)) is not None:

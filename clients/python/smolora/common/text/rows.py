@@ -36,7 +36,7 @@ Records = Iterator[Record | RowProblem]
 
 
 class BadFile(ValueError):
-    """No row of a file can be read; `why` goes on after the place."""
+    """No row of a file can be read; `why` follows the place."""
 
     def __init__(self, file: str, line: int, why: str) -> None:
         self.file = file

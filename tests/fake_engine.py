@@ -16,9 +16,6 @@ from smolorad.children.engine import AdapterFolder, LiveAdapter, Pong, TrainEven
 from smolorad.domain import (
     ChatMessage,
     Checkpoint,
-    Dataset,
-    DatasetDiff,
-    DatasetReport,
     Device,
     Dtype,
     Estimate,
@@ -30,14 +27,10 @@ from smolorad.domain import (
     LoadProgress,
     LoadStage,
     Merged,
-    MergeProof,
-    ModelFacts,
     Note,
     PhaseProgress,
     Placing,
     Prepared,
-    PrepareSpec,
-    Preview,
     ResidentModel,
     Sample,
     Timings,
@@ -67,9 +60,15 @@ class Wait:
     until: asyncio.Event
 
 
-Step = (
-    str | TokenLogprob | SmoloraError | Death | Wait | TrainEvent | LoadProgress | PhaseProgress | Prepared | Merged | Fetched
-)
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Sets the event."""
+
+    event: asyncio.Event
+
+
+Action = Death | Wait | Reached | SmoloraError
+Step = Action | str | TokenLogprob | TrainEvent | LoadProgress | PhaseProgress | Prepared | Merged | Fetched
 
 
 @dataclass
@@ -81,10 +80,12 @@ class Script:
     loads: deque[list[Step]] = field(default_factory=deque)
     work: deque[list[Step]] = field(default_factory=deque)
     calls: list[tuple[str, object]] = field(default_factory=list)
+    served: list[tuple[str, str]] = field(default_factory=list)  # calls, with the model that was loaded when they began
     cancelled: list[str] = field(default_factory=list)
     merges_expected: list[tuple[float, Path | None]] = field(default_factory=list)  # within how many seconds, into what
     misfits: deque[SmoloraError] = field(default_factory=deque)  # why the next adapters that are checked do not fit
     fingerprint: str = FINGERPRINT
+    drains: deque[list[Step]] = field(default_factory=deque)
 
     def enqueue(self, *steps: Step) -> None:
         """The steps of the next answer."""
@@ -97,8 +98,16 @@ class Script:
         return 10
 
 
+def next_steps(queue: deque[list[Step]], default: list[Step]) -> list[Step]:
+    """The next scripted steps, or the default ones."""
+    return queue.popleft() if queue else default
+
+
 class FakeEngine:
-    """An engine in this process. Without a script it answers "Hello world" and trains two steps."""
+    """An engine in this process. Without a script it answers "Hello world" and trains two steps.
+
+    As in the real one, a load keeps its one thread: calls that come meanwhile are served with the new model.
+    """
 
     def __init__(self, script: Script | None = None) -> None:
         self.script = script or Script()
@@ -106,6 +115,7 @@ class FakeEngine:
         self.adapters: dict[str, Path] = {}
         self.resident: ResidentModel | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._thread = asyncio.Lock()
 
     async def load(
         self, path: Path, name: str, placing: Placing, trust_remote_code: bool
@@ -113,9 +123,15 @@ class FakeEngine:
         """See Engine."""
         self.script.calls.append(("load", (path, name, placing, trust_remote_code)))
         default: list[Step] = [LoadProgress(LoadStage.READ, 1, 2), LoadProgress(LoadStage.WARM_UP)]
-        async for step in self._play("load", _next(self.script.loads, default)):
-            if isinstance(step, LoadProgress):
-                yield step
+        async with self._thread:
+            async for step in self._play("load", next_steps(self.script.loads, default)):
+                if isinstance(step, LoadProgress):
+                    yield step
+            self._become(name, placing)
+        assert self.resident is not None
+        yield self.resident
+
+    def _become(self, name: str, placing: Placing) -> None:
         self.adapters.clear()
         self.resident = ResidentModel(
             name=name,
@@ -130,15 +146,15 @@ class FakeEngine:
             has_chat_template=True,
             precision=placing.precision,
         )
-        yield self.resident
 
     async def generate(
         self, spec: GenerateSpec, adapter: AdapterFolder | LiveAdapter | None
     ) -> AsyncGenerator[str | TokenLogprob | GenerateOutcome, None]:
         """See Engine."""
         self.script.calls.append(("generate", (spec, adapter)))
+        await self._served("generate")
         count = 0
-        async for step in self._play("generate", _next(self.script.answers, ["Hello", " world"])):
+        async for step in self._play("generate", next_steps(self.script.answers, ["Hello", " world"])):
             if isinstance(step, str | TokenLogprob):
                 count += isinstance(step, str)
                 yield step
@@ -165,6 +181,7 @@ class FakeEngine:
     async def attach(self, key: str, path: Path) -> int:
         """See Engine."""
         self._check_alive()
+        await self._served("attach")
         self.adapters[key] = path
         return 10
 
@@ -176,11 +193,13 @@ class FakeEngine:
     async def check_adapter(self, path: Path) -> int:
         """See Engine: refuses what the script says."""
         self._check_alive()
+        await self._served("check_adapter")
         return self.script.checked(path)
 
     async def train(self, job_id: str, training: Training, folders: JobFolders) -> AsyncGenerator[TrainEvent, None]:
         """See Engine."""
         self.script.calls.append(("train", (job_id, training, folders)))
+        await self._served("train")
         default: list[Step] = [
             Evaluation(0, 3.0, 20.1, 1, 0.1),
             TrainProgress(1, 2, loss=3.0),
@@ -188,7 +207,7 @@ class FakeEngine:
             TrainProgress(2, 2, loss=2.0),
             Evaluation(2, 2.0, 7.4, 1, 0.1),
         ]
-        async for step in self._play("train", _next(self.script.trainings, default)):
+        async for step in self._play("train", next_steps(self.script.trainings, default)):
             if isinstance(step, TrainProgress | Evaluation | Checkpoint | Sample | Estimate | Note | Trained):
                 yield step
         folders.output.mkdir(parents=True)
@@ -214,6 +233,8 @@ class FakeEngine:
     async def drain(self, grace_s: float) -> None:
         """See Engine."""
         self.script.calls.append(("drain", grace_s))
+        async for _ in self._play("drain", next_steps(self.script.drains, [])):
+            pass
         self.die(0)
 
     async def kill(self, why: str = "") -> None:
@@ -243,6 +264,8 @@ class FakeEngine:
                         raise step
                     case Wait(until=event):
                         await self._wait_for(event)
+                    case Reached(event=event):
+                        event.set()
                     case _:
                         yield step
             self._check_alive()
@@ -250,6 +273,10 @@ class FakeEngine:
         finally:
             if not done and not self._status.done():
                 self.script.cancelled.append(name)
+
+    async def _served(self, name: str) -> None:
+        async with self._thread:
+            self.script.served.append((name, self.resident.name if self.resident else ""))
 
     async def _wait_for(self, event: asyncio.Event) -> None:
         waiting = asyncio.create_task(event.wait())
@@ -262,103 +289,3 @@ class FakeEngine:
     def _check_alive(self) -> None:
         if self._status.done():
             raise EngineUnavailable("The engine was ended by SIGKILL; try again.")
-
-
-class FakeWorkers:
-    """Workers in this process; each writes a small real folder, so that publishing works."""
-
-    def __init__(self, script: Script | None = None) -> None:
-        self.script = script or Script()
-
-    async def prepare(
-        self, spec: PrepareSpec, files: Path | None, tokenizer: Path | None, output: Path
-    ) -> AsyncGenerator[PhaseProgress | Note | Prepared, None]:
-        """See Workers: every line of every file is a row."""
-        self.script.calls.append(("prepare", (spec, files, tokenizer, output)))
-        async for step in self._play("prepare", PhaseProgress("read", 1, 1, "rows")):
-            yield step
-        yield _write_dataset(files, output, spec.model if tokenizer else "")
-
-    async def merge(
-        self, base: Path, adapter: Path, output: Path, dtype: Dtype | None = None, *, trust_remote_code: bool = False
-    ) -> AsyncGenerator[PhaseProgress | Note | Merged, None]:
-        """See Workers."""
-        self.script.calls.append(("merge", (base, adapter, output, dtype, trust_remote_code)))
-        async for step in self._play("merge", PhaseProgress("merge")):
-            yield step
-        _write_model(output)
-        yield Merged(MergeProof(4, 0.0, 1e-3, 1.0), ModelFacts("e" * 64, "llama", 1000))
-
-    async def fetch(
-        self, source: str, revision: str = "", output: Path | None = None, *, trust_remote_code: bool = False
-    ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
-        """See Workers: a model that stays where it is has no folder."""
-        self.script.calls.append(("fetch", (source, revision, output, trust_remote_code)))
-        async for step in self._play("fetch", PhaseProgress("download", 1, 2, "bytes")):
-            yield step
-        if output is not None:
-            _write_model(output)
-        yield Fetched(str(output or "/nowhere"), source, ModelFacts(self.script.fingerprint, "llama", 1000))
-
-    async def check_adapter(self, adapter: Path, base: Path, name: str, *, trust_remote_code: bool = False) -> int:
-        """See Workers."""
-        self.script.calls.append(("check_adapter", (adapter, base, name, trust_remote_code)))
-        return self.script.checked(adapter)
-
-    def expect_merge(self, within_s: float, base: Path | None = None) -> None:
-        """See Workers."""
-        self.script.merges_expected.append((within_s, base))
-
-    async def close(self) -> None:
-        """See Workers: nothing waits."""
-
-    async def preview(self, dataset: Dataset, split: str, offset: int, limit: int, tokenizer: Path | None = None) -> Preview:
-        """See Workers."""
-        rows = _rows(dataset) if split == "train" else []
-        return Preview(tuple(rows[offset : offset + limit]), len(rows))
-
-    async def diff(self, before: Dataset, after: Dataset, limit: int) -> DatasetDiff:
-        """See Workers."""
-        old, new = set(_rows(before)), set(_rows(after))
-        added, removed = sorted(new - old), sorted(old - new)
-        return DatasetDiff(len(added), len(removed), len(old & new), tuple(added[:limit]), tuple(removed[:limit]))
-
-    async def _play(self, name: str, default: PhaseProgress) -> AsyncGenerator[PhaseProgress | Note, None]:
-        done = False
-        try:
-            for step in _next(self.script.work, [default]):
-                match step:
-                    case SmoloraError():
-                        done = True
-                        raise step
-                    case Wait(until=event):
-                        await event.wait()
-                    case PhaseProgress() | Note():
-                        yield step
-            done = True
-        finally:
-            if not done:
-                self.script.cancelled.append(name)
-
-
-def _next(queue: deque[list[Step]], default: list[Step]) -> list[Step]:
-    return queue.popleft() if queue else default
-
-
-def _write_dataset(files: Path | None, output: Path, tokenizer: str) -> Prepared:
-    texts = [path.read_text(encoding="utf-8") for path in sorted(files.rglob("*")) if path.is_file()] if files else []
-    rows = [line for text in texts for line in text.splitlines()]
-    output.mkdir(parents=True)
-    (output / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
-    report = DatasetReport(files=len(texts), rows_read=len(rows), rows_kept=len(rows), tokenizer=tokenizer)
-    return Prepared(len(rows), 0, report)
-
-
-def _rows(dataset: Dataset) -> list[str]:
-    return (Path(dataset.path) / "rows.txt").read_text(encoding="utf-8").splitlines()
-
-
-def _write_model(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
-    (folder / "model.safetensors").write_bytes(b"weights")

@@ -116,7 +116,7 @@ def test_killed(
     whole, expected = undisturbed
     assert equal(job.adapter(), whole.adapter())
     assert trained == expected  # the losses too, and the evaluation before the first step, which is not done again
-    notes = [note.text for note in host.of("note") if note.text.startswith("Goes on")]
+    notes = [note.text for note in host.of("note") if note.text.startswith("Continues")]
     assert notes == ([] if goes_on_from is None else [f"Continues from the checkpoint of step {goes_on_from}."])
     assert (0 in [e.step for e in host.of("evaluation")]) == (goes_on_from is None)
     assert job.saved_steps() == [4, 6]

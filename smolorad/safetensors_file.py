@@ -104,7 +104,7 @@ def _laid_out(header: Mapping[str, Any], begin: int, size: int) -> Iterator[Stor
     tensors = [_tensor(name, entry, begin) for name, entry in header.items() if name != _METADATA]
     for tensor in sorted(tensors, key=lambda one: (one.begin, one.end)):
         if tensor.begin != begin:
-            raise ValueError(f"{tensor.name} does not follow the tensor before it")
+            raise ValueError(f"{_shown(tensor.name)} does not follow the tensor before it")
         begin = tensor.end
         yield tensor
     if begin != size:
@@ -117,12 +117,17 @@ def _tensor(name: str, entry: Any, start: int) -> StoredTensor:
         case {"dtype": str() as format, "shape": list() as shape, "data_offsets": [begin, end]}:
             lengths = (*shape, begin, end)
         case _:
-            raise ValueError(f"{name} has no format, shape and place")
+            raise ValueError(f"{_shown(name)} has no format, shape and place")
     if not all(type(one) is int and 0 <= one <= _MAX_LENGTH for one in lengths) or len(shape) > _MAX_DIMENSIONS:
-        raise ValueError(f"{name} has a shape or a place that no tensor has")
+        raise ValueError(f"{_shown(name)} has a shape or a place that no tensor has")
     if format not in _BITS:
-        raise ValueError(f"{name} has numbers in {format[:20]}, an unknown format")
+        raise ValueError(f"{_shown(name)} has numbers in the unknown format {_shown(format)}")
     tensor = StoredTensor(name, format, tuple(shape), start + begin, start + end)
     if 8 * (end - begin) != tensor.count * _BITS[format]:
-        raise ValueError(f"{name} does not have as many bytes as its shape")
+        raise ValueError(f"{_shown(name)} does not have as many bytes as its shape")
     return tensor
+
+
+def _shown(text: str) -> str:
+    """A text from the file as a part of a sentence, in one line."""
+    return text[:80] if text[:80].isprintable() else repr(text[:80])

@@ -93,6 +93,8 @@ BROKEN: dict[str, bytes] = {
     "no place": file_of({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)),
     "an unknown format": file_of({"a": ONE | {"dtype": "X32"}}, bytes(8)),
     "a format with more behind its name": file_of({"a": ONE | {"dtype": "F32x"}}, bytes(8)),
+    "a format that cannot be printed": file_of({"a": ONE | {"dtype": "F\n\x00"}}, bytes(8)),
+    "a name that cannot be printed": file_of({"a\n\x1b": ONE | {"shape": [3]}}, bytes(8)),
     "a shape of fractions": file_of({"a": ONE | {"shape": [2.0]}}, bytes(8)),
     "a shape of flags": file_of({"a": ONE | {"shape": [2, True]}}, bytes(8)),
     "a negative length": file_of({"a": ONE | {"shape": [-2, -1]}}, bytes(8)),
@@ -111,8 +113,9 @@ BROKEN: dict[str, bytes] = {
 def test_what_is_no_safetensors_file(what: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(BROKEN[what])
-    with pytest.raises(Damaged, match=r"model\.safetensors is cut short or damaged \(.*\); get it again\.$"):
+    with pytest.raises(Damaged, match=r"model\.safetensors is cut short or damaged \(.*\); get it again\.$") as caught:
         SafetensorsFile.open(path, ADVICE)
+    assert caught.value.message.isprintable()
     with pytest.raises(Damaged, match=r"^its weights is cut short"):
         SafetensorsFile.open(path, ADVICE, shown="its weights")
 

@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 BENCHMARKS := startup cli dataset decode forms train original
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long sanitize lint format types proto bench clean
+.PHONY: help setup demo test durations test-long sanitize lint format types proto bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 11
@@ -29,8 +29,11 @@ demo: setup ## the whole job on the starter model: prepare, train, merge, load, 
 test: setup ## every test, the ones on the real model included
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-long: setup ## the tests that take minutes, which CI does not run, and `sanitize`
-	$(BIN)/python -m pytest -m long $(ARGS)
+durations: setup ## measure how long each test file takes, by which `make test` shares them out
+	$(MAKE) test ARGS=--write-durations
+
+test-long: setup ## the tests that take minutes, and all examples of Hypothesis, which CI does not run, and `sanitize`
+	$(BIN)/python -m pytest -m 'long or hypothesis' --hypothesis-profile=long $(ARGS)
 	$(if $(ARGS),,$(MAKE) sanitize)
 
 sanitize: setup ## the native code's tests under AddressSanitizer and UBSan (minutes; gcc or clang with their libraries)

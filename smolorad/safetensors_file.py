@@ -22,15 +22,16 @@ _MAX_HEADER_BYTES = 100_000_000  # as in the library
 _MAX_LENGTH = 2**63 - 1  # of a dimension; numpy and torch count in 64 bits
 _MAX_DIMENSIONS = 32  # numpy's limit before its release 2
 _METADATA = "__metadata__"
-# Bits of a number, by the beginning of its format's name.
-_BITS: Mapping[tuple[str, ...], int] = {
-    ("F4",): 4,
-    ("F6_",): 6,
-    ("BOOL", "U8", "I8", "F8"): 8,
-    ("U16", "I16", "F16", "BF16"): 16,
-    ("U32", "I32", "F32"): 32,
-    ("U64", "I64", "F64", "C64"): 64,
+# The library's formats, by the bits of a number.
+_FORMATS: Mapping[int, str] = {
+    4: "F4",
+    6: "F6_E2M3 F6_E3M2",
+    8: "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ",
+    16: "I16 U16 F16 BF16",
+    32: "I32 U32 F32",
+    64: "C64 F64 I64 U64",
 }
+_BITS = {name: bits for bits, names in _FORMATS.items() for name in names.split()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,15 @@ class SafetensorsFile:
 
     path: Path
     tensors: tuple[StoredTensor, ...]  # in the order of their bytes
+    size: int  # bytes
     version: tuple[int, ...]  # changes when the file is replaced or written
 
     @classmethod
     def open(cls, path: Path, advice: str, *, shown: object = None) -> Self:
         """Reads the header. Raises Damaged; its sentence ends with `advice`, and calls the file `shown`, or by its path."""
         with path.open("rb") as file:
-            tensors = _read_header(file, os.fstat(file.fileno()).st_size, shown or path, advice)
-            return cls(path, tensors, _version(file))
+            size = os.fstat(file.fileno()).st_size
+            return cls(path, _read_header(file, size, shown or path, advice), size, _version(file))
 
     def is_open_as(self, file: BinaryIO) -> bool:
         """Whether an open file is still the one whose header was read."""
@@ -118,10 +120,9 @@ def _tensor(name: str, entry: Any, start: int) -> StoredTensor:
             raise ValueError(f"{name} has no format, shape and place")
     if not all(type(one) is int and 0 <= one <= _MAX_LENGTH for one in lengths) or len(shape) > _MAX_DIMENSIONS:
         raise ValueError(f"{name} has a shape or a place that no tensor has")
-    bits = next((bits for names, bits in _BITS.items() if format.startswith(names)), None)
-    if bits is None:
+    if format not in _BITS:
         raise ValueError(f"{name} has numbers in {format[:20]}, an unknown format")
     tensor = StoredTensor(name, format, tuple(shape), start + begin, start + end)
-    if 8 * (end - begin) != tensor.count * bits:
+    if 8 * (end - begin) != tensor.count * _BITS[format]:
         raise ValueError(f"{name} does not have as many bytes as its shape")
     return tensor

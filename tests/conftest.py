@@ -5,6 +5,7 @@ The one thing taken from outside is the starter model in the user's cache: it is
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -13,19 +14,29 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+
+from tests.durations import Measured, Scheduling, longest_first
+from tests.examples import PROFILE
 
 # Sockets stand below it, and their paths may have 103 bytes: pytest's own folders, and $TMPDIR on macOS, are too long.
 _ROOT = Path(tempfile.mkdtemp(prefix="smolora-", dir="/tmp"))
 _THREADS = str(min(2, os.cpu_count() or 1))
 
 
-# The same examples each time, however slow the machine is.
-settings.register_profile("smolora", deadline=None, derandomize=True)
-settings.load_profile("smolora")
+settings.load_profile(PROFILE)  # `--hypothesis-profile` names another
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--write-durations`."""
+    parser.addoption("--write-durations", action="store_true", help="write tests/durations.json anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Sets the environment before any library reads it; child processes inherit it."""
+    if config.getoption("--write-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Measured())
+    gc.disable()  # until everything is imported, as the engine does
     for name in [name for name in os.environ if name.startswith("SMOLORA_") and name != "SMOLORA_PROTO_ENV"]:
         del os.environ[name]
     os.environ |= {
@@ -43,13 +54,25 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Files that share something go to one worker."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what takes minutes, unless `-m` names it."""
-    if "long" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("long") is not None]
-    items[:] = [item for item in items if item not in long]
-    config.hook.pytest_deselected(items=long)
+    """Leaves out what takes minutes, unless `-m` names it; workers begin with what takes longest."""
+    if "long" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("long") is not None]
+        items[:] = [item for item in items if item.get_closest_marker("long") is None]
+        config.hook.pytest_deselected(items=long)
+    if hasattr(config, "workerinput"):
+        longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: to look at it whenever a model is given up took a third of the time of a short training."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
@@ -80,3 +103,33 @@ def starter_model() -> Path:
     from smolorad.engine.worker.starter import ensure_starter
 
     return ensure_starter(cache_path())
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Path | None:
+    """Where the user's cache keeps the compiled library that decodes, which takes seconds to make; None without a compiler."""
+    from smolora.common.paths import cache_path
+    from smolorad.engine.native import build
+
+    opened: list[Path] = []
+    whole = build.Library
+
+    def library(path: str, threads: int) -> build.Library:
+        opened.append(Path(path))
+        return whole(path, threads)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "Library", library)
+        build.library(cache_path(), 1)
+    return opened[0].parent if opened else None
+
+
+@pytest.fixture
+def own_cache(compiled: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own cache, with nothing in it but a copy of the compiled library; XDG_CACHE_HOME names the folder above it."""
+    from smolora.common.paths import cache_path
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if compiled is not None:
+        shutil.copytree(compiled, cache_path() / "native" / compiled.name)
+    return cache_path()

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from smolorad.errors import Internal, InvalidRequest, SmoloraError
+from tests.examples import examples
 
 LIMIT_S = 5.0  # of the processor's time, which does not depend on who else works
 MUTATIONS = 200  # of each kind of folder
@@ -172,7 +173,7 @@ def contained(work: Callable[[], object]) -> SmoloraError | None:
     return refused
 
 
-def damage(examples: int = MUTATIONS) -> settings:
+def damage(most: int = MUTATIONS) -> settings:
     """How often a test damages something: the same mutations on every machine."""
     given_up = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=given_up)
+    return settings(max_examples=examples(most), deadline=None, derandomize=True, database=None, suppress_health_check=given_up)

@@ -1,1 +1,1 @@
-"""The engine: the one child process that imports torch and holds the resident model."""
+"""The engine: the one child process that imports torch and keeps the loaded model in memory."""

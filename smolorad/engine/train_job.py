@@ -7,7 +7,7 @@ gradients are averaged, so that the losses are those of one process. The file is
 
 `lora` and `trainer` have the contract's settings by name, and `dtype` is the base's in memory (float32, bfloat16, float16);
 all three and `parent` may be left out. Checkpoints and what is not finished are kept beside the output, in `OUTPUT.job`, so the
-same command goes on after an interruption. `OUTPUT` itself appears when it is whole; an earlier result there is replaced, any
+same command continues after an interruption. `OUTPUT` itself appears when it is whole; an earlier result there is replaced, any
 other folder refused. The first process writes one line of JSON for each event, and the result as the last.
 """
 
@@ -40,33 +40,33 @@ from smolorad.link.v1 import link_pb2 as pb
 M = TypeVar("M", bound=Message)
 
 _PATHS, _SETTINGS = ("model", "dataset", "output"), ("lora", "trainer")
-_ABOUT = {"made_by": "smolorad train-job"}  # by which a result is known again
+_ABOUT = {"made_by": "smolorad train-job"}  # marks a result, so that it may be replaced
 
 
 class Console:
-    """The `Host` of a training that has a process to itself: nobody else is served, events are printed."""
+    """The `Host` of a training that has a process to itself: there are no requests, and events are printed."""
 
-    def __init__(self, *, speaks: bool) -> None:
-        self.speaks = speaks
+    def __init__(self, *, prints: bool) -> None:
+        self.prints = prints
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
 
     def yield_to_requests(self, call: int) -> None:
-        """Nobody waits."""
+        """There are no requests."""
 
     def stopping(self, call: int) -> bool:
         """Whether SIGTERM has come."""
         return self._stopping
 
     def offer(self, call: int, snapshot: Callable[[], Any] | None, between: str = "") -> None:
-        """Nobody asks."""
+        """There are no requests."""
 
     def emit(self, call: int, **body: Message) -> None:
         """One line for each event."""
-        if self.speaks:
+        if self.prints:
             for kind, message in body.items():
-                told = json_format.MessageToDict(message, preserving_proto_field_name=True)
-                print(json.dumps({kind: told}, ensure_ascii=False), flush=True)
+                printed = json_format.MessageToDict(message, preserving_proto_field_name=True)
+                print(json.dumps({kind: printed}, ensure_ascii=False), flush=True)
 
     def _stop(self, *_: Any) -> None:
         self._stopping = True
@@ -97,7 +97,7 @@ def read(path: Path) -> JobFile:
     output = (folder / given["output"]).resolve()
     parent = (folder / given["parent"]).resolve() if given.get("parent") else None
     if output == parent or not _is_free(output):
-        raise InvalidRequest(f"{output} holds something else than an earlier result, which would be lost; name another output.")
+        raise InvalidRequest(f"{output} has something other than an earlier result, which would be lost; name another output.")
     job = output.with_name(f"{output.name}.job")
     command = pb.Train(
         job_id=output.name,
@@ -117,7 +117,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Trains; the exit status."""
     try:
         job = read(Path(argv[0]))
-        host = Console(speaks=environ.get("RANK", "0") == "0")
+        host = Console(prints=environ.get("RANK", "0") == "0")
         base = load(job.model, job.model.name, LoadOptions(dtype=job.dtype), compare_with_cpu)
         if job.command.trainer.tensorboard:
             curves = job.command.tensorboard_path
@@ -125,12 +125,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
                 1, note=to_message(jobs_pb2.Note, Note(f"The curves are in {curves}; type `tensorboard --logdir {curves}`."))
             )
         trained = train(job.command, 1, base, host, int(environ.get("WORLD_SIZE", "1")))
-        if host.speaks:
+        if host.prints:
             _publish(job)
         host.emit(1, trained=trained)
     except ShuttingDown:
         print(
-            "smolorad: The training was stopped; run the same command again, and it goes on from its checkpoint.",
+            "smolorad: The training was stopped; run the same command again, and it continues from its checkpoint.",
             file=sys.stderr,
         )
         return 1
@@ -141,7 +141,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _is_free(output: Path) -> bool:
-    """Whether nothing of the user's is lost when a folder is replaced: it holds only what was published there, or nothing."""
+    """Whether nothing of the user's is lost when a folder is replaced: it has only what was published there, or nothing."""
     if not output.exists():
         return True
     mine: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a PEFT LoRA folder says, read without torch: its shape, and whether its tensors are whole."""
+"""Reads and copies PEFT LoRA folders, without torch."""
 
 from __future__ import annotations
 

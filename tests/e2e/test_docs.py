@@ -50,6 +50,9 @@ def daemon(folder: Path) -> Iterator[DaemonProcess]:
     with daemon_process(SMOLORA_DTYPE="float32", SMOLORA_DEVICE="cpu", SMOLORA_KEEP_ALIVE="-1") as daemon:
         with smolora.Client(daemon.socket) as client:
             client.import_model(model, "tiny").result()
+            client.load("tiny").result()
+            client.prepare("lighthouse", ROOT / "examples/data/lighthouse").result()
+            client.train("lighthouse", "keeper", max_steps=2).result()
         yield daemon
 
 
@@ -65,8 +68,7 @@ def typed(daemon: DaemonProcess, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         for model in client.models():
             if model.name != "tiny":
                 client.delete_model(model.name)
-        client.prepare("lighthouse", "examples/data/lighthouse").result()
-        client.train("lighthouse", "keeper", max_steps=2).result()
+        client.prepare("lighthouse", ROOT / "examples/data/lighthouse").result()
     return daemon
 
 

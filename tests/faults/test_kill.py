@@ -5,19 +5,48 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import smolora
-from tests.daemon_process import DaemonProcess
+from tests.daemon_process import DaemonProcess, daemon_process
 from tests.faults.process import ended
 
 pytestmark = pytest.mark.timeout(300)
 
 STEPS = 24
 SETTINGS = {"max_steps": STEPS, "save_steps": 6, "logging_steps": 3, "learning_rate": 1e-2, "gradient_accumulation_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[DaemonProcess]:
+    """One daemon for all tests, which kill it and start it again."""
+    with daemon_process(SMOLORA_DTYPE="float32", SMOLORA_DEVICE="cpu") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def connected(daemon: DaemonProcess, tiny: Path, texts: Path) -> Iterator[smolora.Client]:
+    """A client of it; `rows` is prepared."""
+    with smolora.Client(daemon.socket) as client:
+        client.load(tiny).result()
+        client.prepare("rows", texts).result()
+        yield client
+
+
+@pytest.fixture
+def client(connected: smolora.Client, tiny: Path) -> smolora.Client:
+    """The same; the tiny model is loaded."""
+    connected.load(tiny).result()
+    return connected
+
+
+@pytest.fixture(scope="module")
+def undisturbed(connected: smolora.Client) -> smolora.Adapter:
+    """An adapter that was trained in peace."""
+    return connected.train("rows", "calm", **SETTINGS).result()
 
 
 def weights(adapter: smolora.Adapter) -> str:
@@ -46,48 +75,46 @@ def kill_engine(client: smolora.Client) -> None:
     os.kill(client.status().engine_pid, signal.SIGKILL)
 
 
-def test_a_killed_engine_changes_nothing(client: smolora.Client) -> None:
-    undisturbed = client.train("rows", "calm", **SETTINGS).result()
-    struck, sequences = train_through(client, "struck", lambda: kill_engine(client), 9)
+def test_a_killed_engine_changes_nothing(client: smolora.Client, undisturbed: smolora.Adapter) -> None:
+    restarts = client.status().engine_restarts
+    struck, sequences = train_through(client, "no-engine", lambda: kill_engine(client), 9)
     assert sequences == list(range(1, len(sequences) + 1)), "an event was lost or came twice"
     assert weights(struck) == weights(undisturbed)
     assert struck.eval_loss_before == undisturbed.eval_loss_before
     job = client.job(struck.job_id)
     assert (job.state, job.attempts) == ("succeeded", 2)
-    assert client.status().engine_restarts == 1
-    assert client.generate("In the", adapter="struck", max_tokens=4, temperature=0).text()
+    assert client.status().engine_restarts == restarts + 1
+    assert client.generate("In the", adapter="no-engine", max_tokens=4, temperature=0).text()
 
 
-def test_a_killed_daemon_changes_nothing(daemon: DaemonProcess, client: smolora.Client) -> None:
-    undisturbed = client.train("rows", "calm", **SETTINGS).result()
-
+def test_a_killed_daemon_changes_nothing(daemon: DaemonProcess, client: smolora.Client, undisturbed: smolora.Adapter) -> None:
     def blow() -> None:
         with ended(client.status().engine_pid):  # an engine whose daemon is gone ends by itself
             daemon.kill()
         daemon.start()
 
-    struck, sequences = train_through(client, "struck", blow, 9)
+    struck, sequences = train_through(client, "no-daemon", blow, 9)
     assert sequences == list(range(1, len(sequences) + 1)), "an event was lost or came twice"
     assert weights(struck) == weights(undisturbed)
     assert client.job(struck.job_id).attempts == 2
 
 
-def test_sigterm_checkpoints_and_the_next_daemon_goes_on(daemon: DaemonProcess, client: smolora.Client) -> None:
-    undisturbed = client.train("rows", "calm", **SETTINGS).result()
+def test_sigterm_checkpoints_and_the_next_daemon_goes_on(
+    daemon: DaemonProcess, client: smolora.Client, undisturbed: smolora.Adapter
+) -> None:
     status = []
 
     def blow() -> None:
         status.append(daemon.stop())
         daemon.start()
 
-    struck, sequences = train_through(client, "struck", blow, 8)
+    struck, sequences = train_through(client, "stopped", blow, 8)
     assert status == [0]
     assert sequences == list(range(1, len(sequences) + 1))
     assert weights(struck) == weights(undisturbed)
 
 
-def test_paused_and_resumed_a_job_loses_no_step(client: smolora.Client) -> None:
-    undisturbed = client.train("rows", "calm", **SETTINGS).result()
+def test_paused_and_resumed_a_job_loses_no_step(client: smolora.Client, undisturbed: smolora.Adapter) -> None:
     run, steps = client.train("rows", "held", **SETTINGS), []
     for event in run:
         if isinstance(event.body, smolora.TrainProgress):

@@ -15,6 +15,7 @@ from tests.house.repository import ROOT
 
 # Where these words are gone.
 CLEAN = (
+    "smolorad",
     "clients",
     "proto",
     "docs",

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tests.releases.release import releases
 LINKED = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHANGES = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-MOST_WORDS = 900
+MAX_WORDS = 900
 
 
 def page(name: str) -> str:
@@ -39,6 +40,14 @@ def cells(name: str, heading: str) -> set[str]:
 
 def test_the_settings_are_those_of_the_daemon() -> None:
     assert cells("settings", "Settings") == {field.name for field in dataclasses.fields(Settings) if "help" in field.metadata}
+
+
+def test_the_settings_file_that_is_shown_is_read(short_path: Path) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", page("settings"), re.DOTALL)
+    (short_path / "smolorad.toml").write_text(shown)
+    settings = Settings.load((), {"SMOLORA_HOME": str(short_path / "home")}, short_path / "smolorad.toml")
+    for name, value in tomllib.loads(shown).items():
+        assert getattr(settings, name) == (timedelta(hours=2) if name == "keep_alive" else value)
 
 
 def test_the_reasons_are_those_of_the_errors() -> None:
@@ -71,8 +80,13 @@ def test_the_verbs_are_those_of_the_command() -> None:
 
 
 def test_the_front_page_is_short_and_leads_to_every_other() -> None:
-    assert len(README.split()) <= MOST_WORDS
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(re.findall(r"docs/([\w-]+\.md)", README))
+    assert len(README.split()) <= MAX_WORDS
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        reached |= new
+        linked = {path.parent / name for path in new for name in re.findall(r"\]\(([\w./-]+\.md)", path.read_text())}
+        new = {path.resolve() for path in linked} - reached
+    assert set(LINKED) <= reached
 
 
 def test_the_error_tree_is_that_of_the_client() -> None:

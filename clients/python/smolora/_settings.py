@@ -139,7 +139,7 @@ def _set(message: Any, field: Field, value: Any) -> None:
 
 def _not_text(error: UnicodeEncodeError) -> InvalidRequest:
     near = error.object[max(0, error.start - 20) : error.start + 20]
-    return InvalidRequest(f"This is no text in UTF-8, from character {error.start + 1} on: {near!r}; save or type it as UTF-8.")
+    return InvalidRequest(f"This is not UTF-8 text, from character {error.start + 1} on: {near!r}; save or type it as UTF-8.")
 
 
 def hub_dataset(hub: str | models.HubDataset | None) -> datasets_pb2.HubDataset | None:
@@ -159,7 +159,7 @@ def conversation(
         try:
             role, content = (turn["role"], turn["content"]) if isinstance(turn, Mapping) else (turn.role, turn.content)
         except (KeyError, AttributeError):
-            raise TypeError(f"a message has a role and a content; this has not: {turn!r}") from None
+            raise TypeError(f"a message has a role and a content; this one lacks one: {turn!r}") from None
         turns.append(fill(generation_pb2.ChatMessage, role=role, content=content))
     return turns
 

@@ -69,4 +69,4 @@ def _report_exit(daemon: subprocess.Popen[bytes], notify: Path) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing.")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "It wrote nothing.")

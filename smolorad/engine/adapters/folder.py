@@ -25,7 +25,7 @@ _ADVICE = "get the adapter again"
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """What the config of a LoRA adapter says; raises NotFound, UnsupportedModel, Damaged, also for one changed since."""
+    """The config of a LoRA adapter; raises NotFound, UnsupportedModel, Damaged, also if a published file has changed."""
     if (folder / CONFIG).is_file():
         _check_sum(folder, CONFIG, publish.sha256_file(folder / CONFIG))
     config = read_peft_config(folder)
@@ -38,30 +38,30 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """The tensors' names, once they are asked for; none where the file is damaged, which is found when it is read."""
+    """Yields the tensors' names, lazily; none of a damaged file, which `read_weights` finds."""
     with contextlib.suppress(Damaged):
         yield from (tensor.name for tensor in SafetensorsFile.open(path, _ADVICE).tensors)
 
 
 def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
-    """The tensors by name, in a format of STORED; raises UnsupportedModel, NotFinite, Damaged, also for one changed since."""
+    """The tensors by name, in a format of STORED; raises UnsupportedModel, NotFinite, Damaged, as `read_config` does."""
     path = folder / WEIGHTS
     content = path.read_bytes()
     _check_sum(folder, WEIGHTS, hashlib.sha256(content).hexdigest())
     weights = {}
     for tensor in tensors_in(content, path, _ADVICE):
         if tensor.format not in STORED:
-            raise UnsupportedModel(f"The adapter in {folder} holds {tensor.name} as {tensor.format}; save it in float32.")
-        # bytearray: torch shares memory only with what may be written.
+            raise UnsupportedModel(f"The adapter in {folder} has {tensor.name} as {tensor.format}; save it in float32.")
+        # bytearray: torch shares only memory that may be written.
         numbers = bytearray(memoryview(content)[tensor.begin : tensor.end])
         weights[tensor.name] = np.frombuffer(numbers, STORED[tensor.format]).reshape(tensor.shape)
         if not np.isfinite(to_fp32(weights[tensor.name])).all():
-            raise NotFinite(f"The adapter in {folder} holds values that are not finite, in {tensor.name}; train it again.")
+            raise NotFinite(f"The adapter in {folder} has values that are not finite, in {tensor.name}; train it again.")
     return weights
 
 
 def _check_sum(folder: Path, name: str, found: str) -> None:
-    """Raises Damaged where a published folder has another file than was published; others have no manifest, and no sums."""
+    """Raises Damaged if a file of a published folder has changed; other folders have no manifest, and no sums."""
     if not (folder / publish.MANIFEST).exists():
         return
     entry = publish.read_manifest(folder)["files"].get(name)
@@ -70,9 +70,9 @@ def _check_sum(folder: Path, name: str, found: str) -> None:
 
 
 def check_base_fingerprint(folder: Path, fingerprint: str, base: str) -> None:
-    """Whether a folder published here was trained on the weights of this fingerprint, of the base of this name.
+    """Raises WrongBase if a folder published here was trained on other weights than those of `base`, by their fingerprint.
 
-    Others do not tell, and their shapes must do. Raises WrongBase.
+    Other folders have no fingerprint; shapes are compared when they are read.
     """
     if not (folder / publish.MANIFEST).is_file():
         return

@@ -1,7 +1,7 @@
 """Whether regular expressions of an adapter's settings can be matched in a short time.
 
-PEFT matches them with `re`, which tries every way, and which nothing can interrupt. Those that may have many ways are tried in
-a process of its own first, with a time limit.
+PEFT matches them with `re`, which tries every way, and which nothing can interrupt. Those that may take long are tried first in
+a process of their own, with a time limit.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _TRY = (
 )
 _REPEAT = re.compile(r"[*+{]")
 _PREFIX, _SUFFIX = "base_model.model.", re.compile(r"\.(lora_\w+|base_layer|modules_to_save)\b.*$")
-# Names as most models have them.
+# Module names that most models have.
 _COMMON = ("model.layers.11.post_attention_layernorm", "transformer.h.11.attn.c_proj", "model.rotary_emb", "lm_head")
 
 
 def is_slow(config: Mapping[str, Any], tensors: Iterable[str]) -> bool:
-    """Whether the patterns of an adapter's config take more than some seconds; `tensors` are the names of its weights."""
+    """Whether the patterns of an adapter's config take more than a few seconds; `tensors` are the names of its weights."""
     patterns = [pattern for own, pattern in _patterns(config) if _may_take_long(own)]
     return bool(patterns) and takes_long(patterns, _modules(tensors))
 
 
 def is_slow_name(key: str, modules: Iterable[str]) -> bool:
-    """Whether a key of `rank_pattern` takes more than some seconds with these modules of a model."""
+    """Whether a key of `rank_pattern` takes more than a few seconds with these modules of a model."""
     return _may_take_long(key) and takes_long([as_name(key)], list(modules))
 
 
 def takes_long(patterns: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether it takes more than some seconds to match patterns with names. What is no pattern is for others to refuse."""
+    """Whether matching patterns with names takes more than a few seconds. An invalid pattern does not; it is refused later."""
     if not patterns:
         return False
     given = json.dumps([patterns, names]).encode()
@@ -56,7 +56,7 @@ def as_name(key: str) -> str:
 
 
 def _may_take_long(pattern: str) -> bool:
-    """One repeat alone, beside PEFT's own, has few ways."""
+    """One repeat beside PEFT's own can match in few ways."""
     return len(_REPEAT.findall(pattern)) > 1
 
 
@@ -75,7 +75,7 @@ def _patterns(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _modules(tensors: Iterable[str]) -> list[str]:
-    """Names of modules to try: those that an adapter's tensors are for, those around them, and others that match less."""
+    """Module names to try: those of an adapter's tensors, their parents, and near misses."""
     names = {*_COMMON, *(_SUFFIX.sub("", name.removeprefix(_PREFIX)) for name in tensors)}
     around = {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}
     return sorted(around | {f"{name}-" for name in names})

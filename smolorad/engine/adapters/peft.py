@@ -26,7 +26,7 @@ from smolorad.engine.runtime.errors import refused
 from smolorad.errors import WrongBase
 
 _IS_A = re.compile(r"\.lora_(embedding_)?A\b")
-_COMMON_RANK = 256  # room for which costs little
+_COMMON_RANK = 256  # memory for it costs little
 
 
 def read_adapter(base: BaseModel, folder: Path) -> Adapter:
@@ -42,7 +42,7 @@ def read_adapter(base: BaseModel, folder: Path) -> Adapter:
 
 
 def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
-    """An adapter of tensors by PEFT's names for them in a file: for the native step, or else on a view of the base."""
+    """The adapter of tensors under PEFT's file names: for the native step, or else on a view of the base."""
     if base.native is not None and (lora := _plain_lora(base.native, config, tensors)) is not None:
         return Adapter(None, _numbers(tensors), NativeRunner(base.native, lora))
     config = copy.deepcopy(config)
@@ -55,7 +55,7 @@ def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor
 
 
 def _view(base: BaseModel, config: LoraConfig) -> Any:
-    """A view to answer from. PEFT finds tied weights by the layers' own parameters, which packed layers have not."""
+    """A view to generate from. PEFT finds tied weights by the layers' own parameters, which packed layers do not have."""
     return base.view(own_biases=config.bias != "none" or config.lora_bias, for_generation=not config.ensure_weight_tying)
 
 
@@ -64,7 +64,7 @@ def _attached(base: BaseModel, wrapped: PeftModel, parameters: int) -> Adapter:
 
 
 def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:
-    """The adapter without a module of PEFT's; None where it is more than plain LoRA on projections, or does not fit."""
+    """The adapter for the native step; None if it is more than plain LoRA on projections, or does not fit."""
     more = (
         config.use_dora,
         config.modules_to_save,
@@ -96,14 +96,14 @@ def fit(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftMo
     """The model with a place for the adapter of a PEFT folder, and the adapter's own weights; raises as `wrap`."""
     weights = _weights(folder)
     config = _within(config, weights)
-    # PEFT draws beginnings that are overwritten at once; a training in progress must not notice.
+    # PEFT draws initial weights that are overwritten at once; that must not change the random numbers of a training.
     with torch.random.fork_rng(devices=[]), refused(f"The adapter in {folder} does not fit {name}", WrongBase):
         wrapped = PeftModel(model, config)
     return wrapped, _of_adapter(name, wrapped, weights, folder)
 
 
 def _within(config: LoraConfig, weights: Mapping[str, Tensor]) -> LoraConfig:
-    """The config without ranks far beyond those of the weights: PEFT would make room for them before shapes are compared."""
+    """The config without ranks far beyond those of the weights: PEFT would allocate them before shapes are compared."""
     ranks = [tensor.shape[0] for name, tensor in weights.items() if _IS_A.search(name) and tensor.ndim]
     most = max(1 + max(ranks, default=0), _COMMON_RANK)
     config = copy.deepcopy(config)
@@ -137,7 +137,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The weights that are the adapter's own: every one that it needs, each in its shape, and nothing that is left over.
+    """The adapter's own weights: all that it needs, in their shapes, and no others.
 
     PEFT saves a targeted embedding's base weights too. They must equal the base's, and are left out: to load them would be to
     write into the base.
@@ -160,7 +160,7 @@ def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], fo
 
 
 def _same(tensor: Tensor, of_base: Tensor) -> bool:
-    """Whether a tensor is the base's; only its shape is compared where the base's weights are not here."""
+    """Whether a tensor is the base's; only its shape is compared where the base's weights are not in memory."""
     if of_base.is_meta:
         return tensor.shape == of_base.shape
     return torch.equal(tensor.to(of_base), of_base)

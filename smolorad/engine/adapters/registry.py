@@ -1,4 +1,4 @@
-"""LoRA adapters in memory: none knows of another, and generation switches nothing."""
+"""The LoRA adapters in memory: each is independent, so that generation switches nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT = 16
 
 
 class AdapterRegistry:
-    """The adapters in memory, by key; the one that was not asked for the longest goes where there are too many."""
+    """The adapters in memory, by key; where there are too many, the least recently used goes."""
 
     def __init__(self, base: BaseModel, limit: int = LIMIT) -> None:
         self._base = base
@@ -36,11 +36,11 @@ class AdapterRegistry:
         return self._by_key[key]
 
     def detach(self, key: str) -> None:
-        """Forgets an adapter; nothing happens if it is not in memory. An answer in progress keeps it to its end."""
+        """Drops an adapter; nothing happens if it is not in memory. A request in progress keeps it to its end."""
         self._by_key.pop(key, None)
 
     def keys(self) -> tuple[str, ...]:
-        """The keys in memory, the one that would go first at the front."""
+        """The keys in memory, the least recently used first."""
         return tuple(self._by_key)
 
 
@@ -53,6 +53,6 @@ def read_adapter(base: BaseModel, folder: Path) -> Adapter:
         if (lora := read_plain_lora(base.native, config, weights)) is not None:
             return Adapter(None, sum(array.size for array in weights.values()), NativeRunner(base.native, lora))
     with gc_paused():
-        from smolorad.engine.adapters import peft  # which brings torch and PEFT: most adapters need neither
+        from smolorad.engine.adapters import peft  # it imports torch and PEFT, which most adapters do not need
 
     return peft.read_adapter(base, folder)

@@ -1,8 +1,8 @@
 """What changes scores before a token is chosen: each computes what transformers' processor of that name does, in numpy.
 
 The arithmetic of one number is the same, so scores are equal to the last bit; `TopP` and `MinP` add up in double precision, and
-may decide otherwise about a token whose share lies within rounding of the border. Those that few ask for are transformers' own
-(`warpers.py`).
+may decide otherwise about a token whose share lies within rounding of the border. Rarely used ones are transformers' own
+(`transformers_processors.py`).
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ class NoBadWords:
     words: Sequence[Sequence[int]]
 
     def __call__(self, ids: Ids, scores: Scores) -> Scores:
-        return _without(scores, [word[-1] for word in self.words if self._is_begun(ids, word[:-1])])
+        return _without(scores, [word[-1] for word in self.words if self._ends_with(ids, word[:-1])])
 
-    def _is_begun(self, ids: Ids, beginning: Sequence[int]) -> bool:
-        return len(beginning) <= len(ids) and ids[len(ids) - len(beginning) :].tolist() == list(beginning)
+    def _ends_with(self, ids: Ids, words: Sequence[int]) -> bool:
+        return len(words) <= len(ids) and ids[len(ids) - len(words) :].tolist() == list(words)
 
 
 @dataclass(frozen=True, slots=True)
 class MinNewTokens:
-    """Forbids the tokens that end an answer until it has so many."""
+    """Forbids the end tokens until `least` tokens are generated."""
 
     prompt_tokens: int
     least: int
@@ -88,7 +88,7 @@ class MinNewTokens:
 
 @dataclass(frozen=True, slots=True)
 class OccurrencePenalties:
-    """OpenAI's two penalties: score - frequency * (times in the answer) - presence * (1 if in the answer).
+    """OpenAI's two penalties: score - frequency * (times generated) - presence * (1 if generated).
 
     The prompt does not count. Source: OpenAI's API reference; in vLLM's order, so that rounding is the same.
     """
@@ -136,7 +136,7 @@ class TopP:
         weights = likelihoods(scores)
         wanted = self.p * weights.sum()
         count = _CANDIDATES
-        while True:  # they hold next to everything, as a rule
+        while True:  # the candidates nearly always suffice
             least = np.partition(scores, -count)[-count] if count < len(scores) else np.float32(-np.inf)
             candidates = np.flatnonzero(scores >= least)
             ranked = candidates[np.argsort(scores[candidates], kind="stable")[::-1]]

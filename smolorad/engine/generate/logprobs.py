@@ -1,4 +1,4 @@
-"""How likely the tokens of an answer were, by the model itself."""
+"""Log-probabilities of the generated tokens, by the model itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from smolorad.engine.text.vocabulary import Vocabulary
 
 
 class Logprobs:
-    """Takes down each token that is chosen, with the log-softmax of the logits as the model gave them, as OpenAI's API and vLLM
-    tell it: what temperature, penalties, truncation and a response format make of them is not in it.
+    """Records each token that is chosen, with the log-softmax of the model's own logits, as OpenAI's API and vLLM report it:
+    temperature, penalties, truncation and a response format do not change it.
     """
 
     def __init__(self, vocabulary: Vocabulary, top: int = 0) -> None:
-        """`top`: how many of the likeliest tokens are taken down beside each one."""
+        """`top`: how many of the likeliest tokens are recorded beside each one."""
         self._vocabulary = vocabulary
         self._top = top
         self._noted: list[TokenLogprob] = []
@@ -31,17 +31,17 @@ class Logprobs:
         tops = zip(likeliest.tolist(), logprobs[likeliest].tolist(), strict=True)
         self._noted.append(
             TokenLogprob(
-                *self._spoken(token_id),
+                *self._described(token_id),
                 float(logprobs[token_id]),
-                tuple(TopLogprob(*self._spoken(one), logprob) for one, logprob in tops if logprob > -np.inf),
+                tuple(TopLogprob(*self._described(one), logprob) for one, logprob in tops if logprob > -np.inf),
             )
         )
 
     def take(self) -> tuple[TokenLogprob, ...]:
-        """The tokens since it was last asked."""
+        """The tokens since the last call."""
         taken, self._noted = tuple(self._noted), []
         return taken
 
-    def _spoken(self, token_id: int) -> tuple[int, str, bytes]:
+    def _described(self, token_id: int) -> tuple[int, str, bytes]:
         token_bytes = self._vocabulary.bytes_of(token_id)
         return token_id, token_bytes.decode(errors="replace"), token_bytes

@@ -11,12 +11,12 @@ from smolorad.domain import ChatMessage
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
 
-# Tokenising is work of the one thread that everybody waits for; no context is so long that more than this would fit.
+# Tokenising keeps the only thread busy, and no context is so long that more than this would fit.
 PROMPT_LIMIT_BYTES = 2**20
 
 
 def encode(base: BaseModel, prompt: str, messages: Sequence[ChatMessage], *, parse_special: bool = False) -> list[int]:
-    """The token ids of a prompt, or of a conversation put through the model's chat template and open for its answer.
+    """The token ids of a prompt, or of a conversation rendered by the model's chat template and open for the model's turn.
 
     The spelling of a control token in a prompt or a message is text, unless `parse_special`.
     Raises InvalidRequest unless exactly one of the two is given, PromptTooLong above the limit in bytes, UnsupportedModel where
@@ -30,7 +30,7 @@ def encode(base: BaseModel, prompt: str, messages: Sequence[ChatMessage], *, par
     text = base.text if base.text is not None else _Foreign(base)
     ids = _conversation(base, text, messages, parse_special) if messages else text.prompt(prompt, parse_special=parse_special)
     if not ids:
-        raise InvalidRequest.field("prompt", "comes to no tokens at all; write something")
+        raise InvalidRequest.field("prompt", "encodes to zero tokens; enter some text")
     known = base.embeddings
     if (strange := next((token for token in ids if token >= known), None)) is not None:
         raise InvalidRequest.field(
@@ -44,7 +44,7 @@ def decode(base: BaseModel, token_ids: Sequence[int], *, skip_special_tokens: bo
     """The text of token ids; raises InvalidRequest for one that the model does not know."""
     most = len(base.tokenizer)
     if (unknown := next((token for token in token_ids if not 0 <= token < most), None)) is not None:
-        raise InvalidRequest.field("token_ids", f"hold {unknown}, but must be at least 0 and below {most:,}")
+        raise InvalidRequest.field("token_ids", f"have {unknown}, but must be at least 0 and below {most:,}")
     text: str = base.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
     return text
 
@@ -54,8 +54,8 @@ def max_new_tokens(base: BaseModel, prompt_tokens: int, max_tokens: int) -> int:
     left = base.context_length - prompt_tokens
     if left < 1:
         raise PromptTooLong(
-            f"The prompt has {prompt_tokens:,} tokens, and the context of {base.name} holds {base.context_length:,} with "
-            f"the answer; shorten it to at most {base.context_length - 1:,}."
+            f"The prompt has {prompt_tokens:,} tokens, and the context of {base.name} has room for {base.context_length:,}, "
+            f"prompt and answer together; shorten it to at most {base.context_length - 1:,}."
         )
     return min(max_tokens, left)
 

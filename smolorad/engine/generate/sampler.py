@@ -1,7 +1,7 @@
 """From a row of logits to a token: the processors in `generate`'s order, and a generator of our own.
 
 Where `generate` puts a caller's own processors, between those that forbid and those that only sampling has, stand the two that
-transformers does not have: OpenAI's penalties, and the form of the answer.
+transformers does not have: OpenAI's penalties, and the grammar of a response format.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class SamplingContext:
 
     @classmethod
     def of(cls, sampling: Sampling, base: BaseModel, prompt_tokens: int, grammar: Grammar | None = None) -> SamplingContext:
-        """Those of an answer by `base`; raises InvalidRequest for a bias on a token that the model does not have."""
+        """The context of a request to `base`; raises InvalidRequest for a bias on a token that the model does not have."""
         vocabulary_size = base.vocabulary_size
         if (unknown := next((token for token in sampling.logit_bias if not 0 <= token < vocabulary_size), None)) is not None:
             raise InvalidRequest.field(
                 "sampling.logit_bias",
-                f"holds token {unknown}, but tokens must be at least 0 and below {vocabulary_size:,}",
+                f"has token {unknown}, but tokens must be at least 0 and below {vocabulary_size:,}",
             )
         bad_words = bad_word_ids(base.tokenizer, sampling.bad_words)
         known = tuple(word for word in bad_words if max(word) < vocabulary_size)
@@ -118,7 +118,7 @@ class Sampler:
     """Chooses tokens in double precision, so that a seed means the same on every device, by a generator of its own."""
 
     def __init__(self, sampling: Sampling, around: SamplingContext | None = None, logprobs: Logprobs | None = None) -> None:
-        """`logprobs` takes down what is chosen."""
+        """`logprobs` records what is chosen."""
         self.sampling = sampling
         around = around or SamplingContext()
         self._grammar = around.grammar
@@ -130,8 +130,8 @@ class Sampler:
     def choose(self, ids: Ids, logits: Scores) -> int:
         """The next token after `ids` (tokens,), from `logits` (vocabulary,).
 
-        What it chose is what comes next: the form of the answer moves on. Where nothing is left that may come, because
-        penalties forbid all that the form allows, the form alone counts.
+        The choice is final: the grammar advances. Where penalties forbid every token that the grammar allows, the grammar alone
+        counts.
         """
         scores = logits
         for processor in self._processors:
@@ -147,7 +147,7 @@ class Sampler:
 
     @property
     def complete(self) -> bool:
-        """Whether the form of the answer is complete, so that nothing may follow."""
+        """Whether the grammar is complete, so that no token may follow."""
         return self._grammar is not None and self._grammar.complete
 
     def _draw(self, scores: Scores) -> int:

@@ -1,4 +1,4 @@
-"""The resident base: one model in memory, never changed, and views that share its tensors."""
+"""The base model in memory. It never changes; adapters and trainings get views that share its tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LoadReport = Callable[[LoadProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class TransformersModel:
-    """A base as transformers has it: in eval mode, its parameters frozen."""
+    """The base as transformers' classes, in eval mode, its parameters frozen."""
 
     model: Any  # transformers.PreTrainedModel
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
@@ -42,39 +42,39 @@ class BaseModel:
     weight_bytes: int  # of all parameters, exactly
     device: Device
     dtype: Dtype
-    context_length: int  # tokens, prompt and answer together
-    vocabulary_size: int  # token ids that the model knows are below
-    embeddings: int  # token ids that it can read are below
+    context_length: int  # max tokens of prompt and answer together
+    vocabulary_size: int  # token ids that the model can generate are below this
+    embeddings: int  # token ids that it can read are below this
     end_ids: frozenset[int]  # tokens that end an answer
     vocabulary: Vocabulary
     text: ModelText | None  # None where the tokenizer is not one of the tokenizers library
-    grammars: GrammarCache  # the forms that answers were asked for
-    runner: ModelRunner | None = None  # the model as generation asks it; None where the native step needs none
-    notes: tuple[str, ...] = ()  # of the self-test: what it refused, and what was taken instead
+    grammars: GrammarCache
+    runner: ModelRunner | None = None  # None where the native step computes everything
+    notes: tuple[str, ...] = ()  # of the device check: what it refused, and what was taken instead
     trust_remote_code: bool = False
     precision: Precision = Precision.EXACT
-    native: NativeModel | None = None  # one step in one call, where this machine and this model allow it
-    packed: Any | None = None  # a `linear.Packed`, the generic way, where there is no native one
-    mapped_weights: MappedWeights | None = None  # where the exact weights lie, if generation has others
-    long_product_guard: Any | None = None  # what cuts long products for as long as the base is there, where its layers need it
+    native: NativeModel | None = None  # where this machine and this model allow it
+    packed: Any | None = None  # a `packed_linear.Packed`, where there is no native model
+    mapped_weights: MappedWeights | None = None  # the exact weights, if generation reads packed ones
+    long_product_guard: Any | None = None  # splits long matrix products while the base lives, where its layers need it
 
     @property
     def model(self) -> Any:
-        """The whole's model."""
+        """The model of transformers' class."""
         return self.transformers_model().model
 
     @property
     def source(self) -> Source:
-        """What it is called outside of this machine."""
+        """Its name outside of this machine."""
         return source_of(self.name, self.path)
 
     @property
     def cache_support(self) -> CacheSupport:
-        """What transformers' code computes of it at once."""
+        """In which steps transformers' code computes it correctly."""
         return self.runner.cache_support if self.runner is not None else CacheSupport.CHUNKS
 
     def view(self, *, own_biases: bool = False, for_generation: bool = False) -> Any:
-        """A module tree of its own over the base's very tensors: PEFT may inject into it, the base does not notice.
+        """A module tree of its own over the same tensors: PEFT may inject layers into it without changing the base.
 
         `own_biases` gives the view copies of every bias, for LoRA settings that train or bring biases. `for_generation`: the
         view only generates, in the precision that was chosen for generation.
@@ -84,7 +84,7 @@ class BaseModel:
         return share(self.packed.model if for_generation and self.packed is not None else self.model, own_biases=own_biases)
 
     def release_idle_memory(self) -> None:
-        """Gives back what memory nobody holds, and what only a training needed."""
+        """Gives back unused memory, and the exact weights' pages that only a training needed."""
         if self.native is not None:
             self.native.release_idle_memory()
         trim_memory(self.device)
@@ -92,7 +92,7 @@ class BaseModel:
             self.mapped_weights.release_idle_memory()
 
     def describe(self, load_s: float) -> ResidentModel:
-        """What others are told about it; `load_s` is how long it took to load."""
+        """What the daemon reports about it; `load_s` is how long loading took."""
         decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
         token_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else self.weight_bytes
         copy_bytes = token_bytes if self.precision is not Precision.EXACT else 0

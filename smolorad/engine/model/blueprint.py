@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.engine.model.folder import model_files
 from smolorad.engine.native.model_shape import Shape
 from smolorad.engine.text.tokenizer import ServingTokenizer
 
@@ -29,8 +28,3 @@ class Blueprint:
     def tokenizer(self, folder: Path) -> ServingTokenizer:
         """Its tokenizer; `folder` is where the blueprint is kept."""
         return ServingTokenizer((folder / TOKENIZER).read_text(encoding="utf-8"), self.chat_template, self.special)
-
-
-def small_files(folder: Path) -> list[Path]:
-    """A model's files without its weights."""
-    return [path for path in model_files(folder) if ".safetensors" not in path.name]

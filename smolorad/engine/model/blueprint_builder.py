@@ -1,4 +1,4 @@
-"""What transformers makes of a model folder: `python -m smolorad.engine.model.blueprint_builder FOLDER DTYPE OUTPUT`."""
+"""Makes a blueprint with transformers: `python -m smolorad.engine.model.blueprint_builder FOLDER DTYPE OUTPUT`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from transformers import PreTrainedTokenizerFast
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.blueprint import BLUEPRINT, TOKENIZER, Blueprint, small_files
-from smolorad.engine.model.folder import CONFIG, tensors_of, weight_files
+from smolorad.engine.model.blueprint import BLUEPRINT, TOKENIZER, Blueprint
+from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.meta_model import meta_model
 from smolorad.engine.model.native_support import shape_of, supports
 from smolorad.engine.model.size_check import left_out
@@ -44,25 +44,25 @@ _TALK = (
 )
 
 
-def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
+def blueprint_of(folder: ModelFolder, dtype: Dtype) -> tuple[Blueprint, str] | None:
     """The blueprint of a model folder, and its tokenizer's description; None where it cannot be served by one.
 
     Raises what reading config and tokenizer does.
     """
-    config = read_model_config(folder, str(folder))
-    model = meta_model(folder, str(folder), config, dtype=dtype)
-    stored = {name: (format, tuple(shape)) for name, format, shape in tensors_of(weight_files(folder, str(folder)))}
+    config = read_model_config(folder.path, folder.config, folder.name)
+    model = meta_model(folder, config, dtype=dtype)
+    stored = {tensor.name: (tensor.format, tensor.shape) for tensor in folder.tensors}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if not supports(model) or any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
         return None
     if any(stored[name][0] not in STORED for name in parameters) or (HEAD not in parameters and HEAD in stored):
         return None
-    with reading(folder / CONFIG, "get the model again"):
+    with reading(folder.path / CONFIG, "get the model again"):
         model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
     if left_out([name for name in stored if name not in parameters], config, list(parameters)):
-        return None  # and `load_transformers` says so
-    model.generation_config = generation_config(folder, config)
-    theirs = read_tokenizer(folder)
+        return None  # `load_transformers` raises for it
+    model.generation_config = generation_config(folder.path, config)
+    theirs = read_tokenizer(folder.path)
     special = {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}
     blueprint = Blueprint(
         architecture=config.model_type,
@@ -84,18 +84,18 @@ def blueprint_of(folder: Path, dtype: Dtype) -> tuple[Blueprint, str] | None:
     return (blueprint, description) if _agree(ours, theirs) else None
 
 
-def write(folder: Path, dtype: Dtype, output: Path) -> None:
+def write(folder: ModelFolder, dtype: Dtype, output: Path) -> None:
     """Writes the blueprint of a folder with the small files, or the note that there is none, into the empty folder `output`."""
     made = blueprint_of(folder, dtype)
     if made is not None:
-        for path in small_files(folder):
+        for path in folder.small_files():
             shutil.copyfile(path, output / path.name)
         (output / TOKENIZER).write_text(made[1], encoding="utf-8")
     (output / BLUEPRINT).write_bytes(msgspec.json.encode(made[0] if made is not None else None))
 
 
 def _agree(ours: ServingTokenizer, theirs: Any) -> bool:
-    """Whether both tokenizers say the same of some texts that tokenizers differ in."""
+    """Whether both tokenizers give the same result for some texts that tokenizers differ in."""
     for text in _TEXTS:
         ids = theirs(text, verbose=False).input_ids
         if ours(text).input_ids != ids or ours.encode(text, False) != theirs.encode(text, add_special_tokens=False):
@@ -109,7 +109,7 @@ def _agree(ours: ServingTokenizer, theirs: Any) -> bool:
 
 
 def _show_alike(ours: ServingTokenizer, theirs: Any, talk: Sequence[Any]) -> bool:
-    """Whether both make the same of a conversation. A template that ours finds to be without end is not given to theirs."""
+    """Whether both encode a conversation alike. A template that ours finds to be endless is not given to theirs."""
     try:
         return _rendered(ours, talk) == _rendered(theirs, talk)
     except UnsupportedModel:
@@ -117,7 +117,7 @@ def _show_alike(ours: ServingTokenizer, theirs: Any, talk: Sequence[Any]) -> boo
 
 
 def _rendered(tokenizer: Any, talk: Sequence[Any]) -> list[int] | None:
-    """A conversation's ids, open for its answer; None where the template refuses it."""
+    """A conversation's ids up to where the answer begins; None where the template refuses it."""
     try:
         ids: list[int] = tokenizer.apply_chat_template(list(talk), add_generation_prompt=True, return_dict=True)["input_ids"]
     except UnsupportedModel:
@@ -132,10 +132,10 @@ def _special_ids(tokenizer: Any) -> set[int]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the blueprint; tells on stderr why there is none."""
+    """Writes the blueprint; prints on stderr why there is none."""
     folder, dtype, output = argv
     try:
-        write(Path(folder), Dtype(dtype), Path(output))
+        write(ModelFolder.open(Path(folder)), Dtype(dtype), Path(output))
     except SmoloraError as error:
         print(error, file=sys.stderr)
         return 1

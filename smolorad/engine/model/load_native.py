@@ -1,4 +1,4 @@
-"""From a model folder to a resident base without torch: models of the Llama family, on a CPU, by the native step alone."""
+"""From a model folder to a base model without torch: models of the Llama family, on a CPU, by the native step alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from smolorad import publish
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache as blueprints
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.folder import check, fingerprint
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.model.weights import KEPT, Weights, read_weights
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
@@ -27,7 +27,7 @@ from smolorad.errors import NotFound, SmoloraError
 
 
 def load_native(
-    folder: Path,
+    path: Path,
     name: str,
     options: LoadOptions,
     *,
@@ -35,39 +35,38 @@ def load_native(
     threads: int | None,
     report: LoadReport,
 ) -> BaseModel | None:
-    """The base; None where it takes torch to compute it. Parameters and errors as in `load`."""
-    files, precision = check(folder, name=name), options.precision
-    # Nothing here depends on the number of parameters: that decides for MPS alone.
+    """The base model; None where computing it takes torch. Parameters and errors as in `load`."""
+    folder, precision = ModelFolder.open(path, name=name), options.precision
+    # The number of parameters decides for MPS alone.
     placement = place(options.device, options.dtype, 0, hardware)
     if placement.device is not Device.CPU or placement.dtype not in KEPT:
         return None
     compiled = library(cache_path(), threads or default_threads())
     if compiled is None or not takes_prompts(compiled, KEPT[placement.dtype], precision):
         return None
-    total = sum(path.stat().st_size for path in files)
-    report(LoadProgress(LoadStage.READ, 0, total))
+    report(LoadProgress(LoadStage.READ, 0, folder.size))
     found = blueprints.find(folder, placement.dtype, cache_path())
     if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
         return None
-    blueprint, kept = found
-    if blueprint.shape.misfit(blueprint.parameters):  # it was not written like this
+    blueprint, blueprint_folder = found
+    if blueprint.shape.misfit(blueprint.parameters):  # the cached file was changed
         return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
-        summing, reading = beside.submit(fingerprint, files), beside.submit(blueprint.tokenizer, kept)
+        summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, blueprint_folder)
         mapped_below = cache_path() / "weights" if precision is not Precision.EXACT else None
-        weights = read_weights(files, blueprint.parameters, placement.dtype, mapped_below=mapped_below)
-        told, tokenizer = summing.result(), reading.result()
-    report(LoadProgress(LoadStage.READ, total, total))
+        weights = read_weights(folder.weights, blueprint.parameters, placement.dtype, mapped_below=mapped_below)
+        fingerprint, tokenizer = summing.result(), reading.result()
+    report(LoadProgress(LoadStage.READ, folder.size, folder.size))
     report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
     native = NativeModel(compiled, blueprint.shape, weights.arrays, precision)
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
-        transformers_model=functools.cache(lambda: _whole(kept, folder, weights, placement.dtype)),
+        transformers_model=functools.cache(lambda: _transformers_model(blueprint_folder, path, weights, placement.dtype)),
         tokenizer=tokenizer,
         name=name,
-        path=folder,
-        fingerprint=told,
+        path=path,
+        fingerprint=fingerprint,
         architecture=blueprint.architecture,
         parameters=sum(map(math.prod, blueprint.parameters.values())),
         weight_bytes=sum(array.nbytes for array in weights.arrays.values()),
@@ -78,7 +77,7 @@ def load_native(
         embeddings=blueprint.parameters[EMBEDDING][0],
         end_ids=frozenset(blueprint.end_ids),
         vocabulary=vocabulary,
-        text=model_text(tokenizer, vocabulary.end_ids),
+        text=make_model_text(tokenizer, vocabulary.end_ids),
         grammars=GrammarCache(vocabulary),
         precision=precision,
         native=native,
@@ -86,11 +85,11 @@ def load_native(
     )
 
 
-def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> TransformersModel:
-    """By the copy of the model's other files, or by themselves: each may have been thrown away or changed meanwhile."""
-    found = kept if publish.is_whole(kept) else folder if _is_same(folder, dtype, kept.name) else None
+def _transformers_model(blueprint: Path, folder: Path, weights: Weights, dtype: Dtype) -> TransformersModel:
+    """Reads config and tokenizer from the blueprint's copy or from the model folder: either may be gone or changed by now."""
+    found = blueprint if publish.is_whole(blueprint) else folder if _is_same(folder, dtype, blueprint.name) else None
     if found is None:
-        raise NotFound(f"The model's files are gone from {folder}, or others now; bring them back, or load another model.")
+        raise NotFound(f"The model's files in {folder} are gone or changed; bring them back, or load another model.")
     with gc_paused():
         from smolorad.engine.model.to_transformers import to_transformers
 
@@ -99,6 +98,6 @@ def _whole(kept: Path, folder: Path, weights: Weights, dtype: Dtype) -> Transfor
 
 def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:
     try:
-        return blueprints.key_of(folder, dtype) == key
+        return blueprints.key_of(ModelFolder.open(folder), dtype) == key
     except (SmoloraError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""From a model folder to a resident base, by transformers: any causal language model, on any device."""
+"""From a model folder to a base model, by transformers: any causal language model, on any device."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from transformers.utils import logging as transformers_logging
 from smolora.common.paths import cache_path
 from smolorad.domain import Device, LoadProgress, LoadStage, Precision
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.folder import CONFIG, check, inspect
+from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.model.native_support import shape_of, supports, weights_of
 from smolorad.engine.model.placement import MakeDeviceCheck, first_that_works
 from smolorad.engine.model.pretrained import fitting_config, pretrained
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def load_transformers(
-    folder: Path,
+    path: Path,
     name: str,
     options: LoadOptions,
     device_check: MakeDeviceCheck,
@@ -58,13 +58,12 @@ def load_transformers(
 ) -> BaseModel:
     """Reads a model, moves it to where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
     trust = options.trust_remote_code
-    files = check(folder, name=name, trust_remote_code=trust)
-    reading_tokenizer = _in_background(read_tokenizer, folder, trust)
+    folder = ModelFolder.open(path, name=name, trust_remote_code=trust)
+    reading_tokenizer = _in_background(read_tokenizer, path, trust)
     hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
-    size = sum(path.stat().st_size for path in files)
-    checkpoint = _Checkpoint(folder, fitting_config(folder, name, trust), trust, size, report)
-    found = inspect(folder, name=name, trust_remote_code=trust)
+    checkpoint = _Checkpoint(folder, fitting_config(folder), report)
+    found = folder.inspect()
     first = place(options.device, options.dtype, found.parameters, hardware)
     rungs = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
     model, placement, notes = _place(checkpoint, rungs, device_check)
@@ -73,7 +72,7 @@ def load_transformers(
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
-    with reading(folder / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
+    with reading(path / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
         steps = find_cache_support(model)
     native, packed = _compiled(model, options.precision) if placement.device is Device.CPU else (None, None)
     _check_precision(options.precision, name, placement, packs=native is not None or packed is not None)
@@ -84,7 +83,7 @@ def load_transformers(
         transformers_model=lambda: whole,
         tokenizer=tokenizer,
         name=name,
-        path=folder,
+        path=path,
         fingerprint=found.fingerprint,
         architecture=model.config.model_type,
         parameters=sum(parameter.numel() for parameter in parameters),
@@ -96,7 +95,7 @@ def load_transformers(
         embeddings=len(model.get_input_embeddings().weight),
         end_ids=ends,
         vocabulary=vocabulary,
-        text=model_text(tokenizer, vocabulary.end_ids),
+        text=make_model_text(tokenizer, vocabulary.end_ids),
         grammars=GrammarCache(vocabulary),
         runner=TorchRunner(packed.model if packed is not None else model, steps),
         notes=(*notes, *_cache_notes(name, model, steps), *context_notes),
@@ -111,26 +110,24 @@ def load_transformers(
 
 @dataclass(frozen=True, slots=True)
 class _Checkpoint:
-    """A model folder that was checked, to be read as often as placements are tried."""
+    """What is read again for each placement that is tried."""
 
-    folder: Path
+    folder: ModelFolder
     config: Any  # transformers.PretrainedConfig
-    trust_remote_code: bool
-    size: int  # bytes of its weights
     report: LoadReport
 
     def read(self, placement: Placement) -> Any:
         """The model on the CPU, in the placement's number format."""
-        self.report(LoadProgress(LoadStage.READ, 0, self.size))
+        size = self.folder.size
+        self.report(LoadProgress(LoadStage.READ, 0, size))
         model = pretrained(
             self.folder,
             self.config,
             dtype=placement.torch_dtype,
             attention=None if placement.attention == "sdpa" else placement.attention,
-            trust_remote_code=self.trust_remote_code,
         )
         model.requires_grad_(False)
-        self.report(LoadProgress(LoadStage.READ, self.size, self.size))
+        self.report(LoadProgress(LoadStage.READ, size, size))
         self.report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
         return model
 

@@ -1,8 +1,8 @@
-"""Where weights lie: in memory of their own, or in a file of the engine's own that is mapped into memory.
+"""Weights in memory, or in a nameless file of the engine's that is mapped into memory.
 
-A file is for exact weights that generation does not read, as it has a packed copy: the system has their memory back until a
-training, or whoever needs them exactly, touches them again. The model's own file would not do: whoever cut it short would end
-the engine, and whoever changed it would change the model.
+The file is for exact weights that generation does not read, as it has a packed copy: the system gets their memory back until a
+training reads them again. Mapping the model's own file would not do: cutting it short would end the engine, and writing to it
+would change the model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from smolorad.engine.runtime.buffers import allocate
 
 log = logging.getLogger(__name__)
 
-ALIGNMENT = 64  # bytes, for vectors that long should not lie across two lines of the cache
+ALIGNMENT = 64  # bytes: a vector of this length then lies in one cache line
 
 Tensor = Iterable[Any]  # its bytes, in pieces
 
@@ -31,12 +31,12 @@ class MappedWeights:
         self._mapped = mapped
 
     def release_idle_memory(self) -> None:
-        """Nobody is about to read it: its memory goes back."""
+        """Gives its memory back; the next read brings the pages in again."""
         self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def write_to_file(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, Sequence[int]] | None:
-    """Writes tensors into a file without a name below `folder`: where it is mapped, and where in it each begins.
+    """Writes tensors into a file without a name below `folder`: the mapped memory, and the offset of each tensor.
 
     None where the disk has no room for it, and the log says so.
     """
@@ -47,7 +47,7 @@ def write_to_file(tensors: Iterable[Tensor], folder: Path) -> tuple[mmap.mmap, S
             file.flush()
             return mmap.mmap(file.fileno(), 0), places
     except OSError as error:
-        log.warning("the exact weights stay in memory, as %s has no room for them: %s", folder, error)
+        log.warning("the exact weights stay in memory, as they cannot be written to %s: %s", folder, error)
         return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,22 +13,21 @@ from transformers import AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.folder import CONFIG, tensors_of, weight_files
-from smolorad.engine.model.size_check import Counted, Stored, check_fit
+from smolorad.engine.model.folder import CONFIG, ModelFolder
+from smolorad.engine.model.size_check import Counted, check_fit
 from smolorad.engine.runtime.errors import reading
 
 
-def meta_model(folder: Path, name: str, config: Any, *, dtype: Dtype | None = None, trust_remote_code: bool = False) -> Any:
-    """The model of a folder, checked by `folder.check`, on the meta device; its sizes are those of the weights.
+def meta_model(folder: ModelFolder, config: Any, *, dtype: Dtype | None = None) -> Any:
+    """The model of a folder on the meta device; its sizes are those of the weights.
 
-    Raises Damaged, UnsupportedModel for code that asks for packages that are not here. Owners answer for code that they allow.
+    Raises Damaged, and UnsupportedModel for code that needs missing packages. Owners answer for the code that they allow.
     """
-    path = folder / CONFIG
-    stored = Stored.of(tuple(tensors_of(weight_files(folder, name))))
+    path, stored = folder.path / CONFIG, folder.stored
     options = {} if dtype is None else {"dtype": getattr(torch, dtype)}
     with reading(path, "get the model again"), _registering(Counted(stored, path)), torch.device("meta"), no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **options)
-        model.tie_weights()  # which belongs to what is skipped
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=folder.trust_remote_code, **options)
+        model.tie_weights()  # `no_init_weights` skips it
     check_fit(model, stored, path)
     return model
 

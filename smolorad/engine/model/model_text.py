@@ -1,4 +1,4 @@
-"""What the resident model makes of text."""
+"""Makes the text encoder of the loaded model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from smolorad.chat.model import ModelText
 from smolorad.chat.template import source_of
 
 
-def model_text(tokenizer: Any, end_ids: Iterable[int]) -> ModelText | None:
+def make_model_text(tokenizer: Any, end_ids: Iterable[int]) -> ModelText | None:
     """Of a ServingTokenizer, or a tokenizer of transformers; None where it is not one of the tokenizers library."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -1,4 +1,4 @@
-"""Which of transformers' models the native step supports, and what it must know of one."""
+"""Which of transformers' models the native step supports, and their shapes and weights for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEADY_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 
 
 def supports(model: Any, precision: Precision = Precision.EXACT) -> bool:
-    """Whether the step computes what this model computes. Of a model on the meta device: whether it will, on the CPU."""
+    """Whether the native step computes the same. For a model on the meta device: whether it will, on the CPU."""
     if type(model) not in _KNOWN or not len(model.model.layers):
         return False
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -68,7 +68,7 @@ def _is_plain(model: Any) -> bool:
         model.model.rotary_emb.rope_type in _STEADY_ROPE
         and all(isinstance(layer.mlp.act_fn, nn.SiLU | SiLUActivation) for layer in layers)
         and all(layer.self_attn.scaling == layers[0].self_attn.scaling for layer in layers)
-        # What every class looks up when it makes its mask.
+        # Every class reads these when it makes its attention mask.
         and getattr(config, "is_causal", True)
         and getattr(config, "sliding_window", None) is None
         and getattr(config, "attention_chunk_size", None) is None
@@ -77,7 +77,7 @@ def _is_plain(model: Any) -> bool:
 
 
 def weights_of(model: Any) -> dict[str, NDArray[Any]]:
-    """The parameters of a model on the CPU, where they are, by name."""
+    """The parameters of a model on the CPU by name, without a copy."""
     return {name: array_of(tensor) for name, tensor in model.named_parameters(remove_duplicate=False)}
 
 

@@ -1,4 +1,4 @@
-"""Models whose weights are saved quantised: what they are, and what to load instead."""
+"""Recognizes models whose weights are quantised, and says what to load instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from smolorad.errors import UnsupportedModel
 
-# The `quant_method` of a config, as people know it.
+# The common name of each `quant_method` in a config.
 _METHODS = {
     "aqlm": "AQLM",
     "auto-round": "AutoRound",
@@ -32,7 +32,7 @@ _METHODS = {
     "vptq": "VPTQ",
 }
 _MLX = "MLX"
-# How each packs a weight, by the tensor's name and its number format in a safetensors file.
+# How to recognize a packed weight: by its name and number format in a safetensors file.
 _PACKED: Mapping[str, Callable[[str, str], bool]] = {
     _MLX: lambda tensor, dtype: dtype == "U32" and tensor.endswith(".weight"),
     "GPTQ or AWQ": lambda tensor, dtype: tensor.endswith(".qweight"),

@@ -1,4 +1,4 @@
-"""A model as generation asks it, where the native step is not all that it needs."""
+"""The interface by which generation runs a model that the native step does not compute alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class CacheSupport(Enum):
-    """The steps in which a model computes a text rightly."""
+    """In which steps a model computes correct logits with a cache."""
 
     CHUNKS = "any tokens after any others"
     SINGLE_TOKENS = "the prompt at once, then a token at a time"
@@ -18,12 +18,12 @@ class CacheSupport(Enum):
 
 
 class ModelRunner(Protocol):
-    """A model that computes by itself, as `forward.TorchSpeaker` does."""
+    """A model that computes logits, such as `TorchRunner`."""
 
     cache_support: CacheSupport
 
     def cache(self) -> Any | None:
-        """An empty one; None where the model computes without."""
+        """An empty cache; None where the model works without one."""
 
     def compute(self, ids: NDArray[np.int64], cache: Any | None, begin: int) -> NDArray[np.float32]:
         """The logits (1, vocabulary) after the last of `ids` (tokens,); `cache` has the `begin` tokens before them."""

@@ -1,4 +1,4 @@
-"""Views of a model: module trees of their own over its very tensors."""
+"""Views of a model: module trees of their own that share its tensors."""
 
 from __future__ import annotations
 

@@ -10,18 +10,18 @@ from typing import Any
 
 from smolorad.errors import Damaged
 
-Tensors = Sequence[tuple[str, str, Sequence[int]]]  # name, number format and shape, as `folder.tensors_of` has them
+Tensors = Sequence[tuple[str, Sequence[int]]]  # name and shape
 
-# Counts of layers, of which configs make lists before any module is built; no sizes of theirs, and no bounds.
+# Counts of layers: configs make lists of that length before any module is built. Not sizes of layers, and not bounds.
 _LAYERS = re.compile(r"(?!max)(.*_)?(layer|block)s?", re.IGNORECASE)
-_FEW_LAYERS = 1024  # of which lists cost nothing, whatever the weights have
-# A model may have more parameters than its file: tied ones are one there, and fused ones are one.
+_FEW_LAYERS = 1024  # lists of this length cost nothing, whatever the weights have
+# A model may have more parameters than its file, which stores tied ones, and fused ones, as one.
 _PARTS, _FEW_PARTS = 8, 512
 # Tables that are computed, such as masks and positions: 2 GiB of them is more than any model has without as many weights.
 _COMMON_BUFFERS, _TABLES = 2**31, 16  # bytes, and bytes for each number of the weights
 _MISSING, _COMMON_MISSING = 2, 2**24  # some parameters are computed, too
 _NUMBER = re.compile(r"\d+")
-# Tensors that only layers which predict further tokens have, in every family that names such a layer as the others.
+# Only layers that predict further tokens have these tensors, in every family that numbers them with the other layers.
 _FURTHER = re.compile(r"\.(eh_proj|enorm|hnorm)\.")
 
 
@@ -39,8 +39,8 @@ class Stored:
     @classmethod
     def of(cls, tensors: Tensors) -> Stored:
         """Of all files together."""
-        widest = max((length for _, _, shape in tensors for length in shape), default=0)
-        return cls({name: math.prod(shape) for name, _, shape in tensors}, widest)
+        widest = max((length for _, shape in tensors for length in shape), default=0)
+        return cls({name: math.prod(shape) for name, shape in tensors}, widest)
 
 
 def check_layers(config: Mapping[str, Any], stored: Stored, path: object) -> None:
@@ -108,7 +108,7 @@ def check_fit(model: Any, stored: Stored, path: object) -> None:
         )
     computed = sum(buffer.nbytes for buffer in model.buffers())
     if computed > _COMMON_BUFFERS + _TABLES * stored.total:
-        raise Damaged(f"{path} asks for tables of {_shown(computed)} bytes beside the weights; get the model again.")
+        raise Damaged(f"{path} needs tables of {_shown(computed)} bytes beside the weights; get the model again.")
 
 
 def left_out(unexpected: Sequence[str], config: Any, expected: Sequence[str]) -> str | None:
@@ -120,7 +120,7 @@ def left_out(unexpected: Sequence[str], config: Any, expected: Sequence[str]) ->
         return None
     like, there = {_NUMBER.sub("#", name) for name in expected}, {layer for name in expected for layer in _layers_of(name)}
     absent = {name: set(_layers_of(name)) - there for name in sorted(unexpected)}
-    # Whatever a layer that is there has as well, such as tables that are computed, makes no other one of it.
+    # A computed table in a layer that the model has does not count as another layer.
     like |= {_NUMBER.sub("#", name) for name, layers in absent.items() if not layers}
     further = {layer for name, layers in absent.items() if _FURTHER.search(name) for layer in layers}
     return next((name for name, layers in absent.items() if layers - further and _NUMBER.sub("#", name) in like), None)

@@ -1,4 +1,4 @@
-"""Keys and values as transformers' models take them: in the native step's memory, or in a cache of their own."""
+"""KV caches for transformers' models: in the native step's memory, or their own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from smolorad.engine.native.torch_arrays import tensor_of
 
 
 class TorchKvCache:
-    """A model's own cache, with what `KvCache` can of what others ask."""
+    """A model's own cache with the interface of `KvCache`."""
 
     def __init__(self, config: Any) -> None:
         self.cache: Cache = DynamicCache(config=config)
 
     @property
     def shareable(self) -> bool:
-        """Whether a beginning of it is the cache of the beginning: not so where a window, a state, or nothing at all is kept.
+        """Whether its first tokens are the cache of a prefix: not so where a window, a state, or nothing is kept.
 
         Layers that keep something beside keys and values are DynamicLayers too.
         """
@@ -28,7 +28,7 @@ class TorchKvCache:
         return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
 
     def nbytes_of(self, tokens: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
+        """Bytes of the keys and values of this many tokens."""
         kept = (tensor[:, :, :tokens] for layer in self.cache.layers for tensor in (layer.keys, layer.values))
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
@@ -38,17 +38,17 @@ class TorchKvCache:
             self.cache.update(layer.keys[:, :, :tokens], layer.values[:, :, :tokens], at)
 
     def fitting(self, tokens: int) -> Self:
-        """Itself: it never has room for more than is in it."""
+        """Itself: it never has more capacity than tokens."""
         return self
 
 
 def as_transformers(cache: KvCache | TorchKvCache | None) -> Cache | None:
-    """What a model takes as `past_key_values`; what it adds is in the cache given."""
+    """The cache as a model takes it in `past_key_values`; what the model adds is then in the given cache."""
     return _NativeCache(cache) if isinstance(cache, KvCache) else None if cache is None else cache.cache
 
 
 class _NativeCache(Cache):
-    """transformers' own cache grows by copying all of it for every token; this one has its room."""
+    """Has its full capacity from the start; transformers' own cache copies everything for every token."""
 
     def __init__(self, cache: KvCache) -> None:
         room = tensor_of(cache.array)
@@ -73,7 +73,7 @@ class _Layer(DynamicLayer):
 
     @keys.setter
     def keys(self, nothing: None) -> None:
-        """What transformers begins with."""
+        """transformers sets it to None at first."""
 
     @property
     def values(self) -> Tensor:
@@ -81,14 +81,14 @@ class _Layer(DynamicLayer):
 
     @values.setter
     def values(self, nothing: None) -> None:
-        """What transformers begins with."""
+        """transformers sets it to None at first."""
 
     def get_seq_length(self) -> int:
-        """How many tokens are there."""
+        """The number of tokens."""
         return self._length
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        """Adds (1, heads, tokens, head_dim) of keys and values; all that are there now."""
+        """Adds (1, heads, tokens, head_dim) of keys and values; returns all."""
         begin, self._length = self._length, self._length + key_states.shape[-2]
         keys, values = self.keys, self.values
         keys[:, :, begin:] = key_states

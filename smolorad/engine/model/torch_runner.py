@@ -1,8 +1,8 @@
-"""How a model of transformers is asked for logits, and how far its cache can be trusted.
+"""Computes logits with a model of transformers, and finds out how far its cache can be trusted.
 
-Most models take any number of tokens after any others. Some keep a state that goes on token by token, and begin anew where
-several tokens come at once; a few have no cache that can be handed to them, or take one and never look at it. No model's code
-tells which, so each is tried once, when it is loaded.
+Most models take any number of tokens after any others. Some keep a state that advances token by token, and restart it when
+several tokens come at once; a few take no cache, or take one and ignore it. A model's code does not say which, so each model is
+tried once when it is loaded.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from smolorad.engine.native.kv_cache import KvCache
 
 log = logging.getLogger("smolorad.engine")
 
-# A beginning, more at once, then single tokens. Few, for a model may be large and its device slow.
+# A first chunk, more at once, then single tokens. Few, as a model may be large and its device slow.
 _TRIAL_TOKENS, _BEGINNING, _SINGLE = 12, 6, 2
-# The largest difference that rounding explains, as a share of the largest logit: a cache that is not looked at is far above.
+# The largest difference that rounding explains, relative to the largest logit: an ignored cache is far above it.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class TorchRunner:
-    """A model of transformers as generation asks it. Steps of `steps` are what it computes rightly."""
+    """Runs a model of transformers."""
 
     def __init__(self, model: Any, cache_support: CacheSupport) -> None:
         self.model = model
         self.cache_support = cache_support
 
     def cache(self) -> TorchKvCache | None:
-        """An empty one; None where the model computes without."""
+        """An empty cache; None where the model works without one."""
         return TorchKvCache(self.model.config) if self.cache_support is not CacheSupport.NONE else None
 
     @torch.inference_mode()
@@ -58,9 +58,9 @@ def forward(model: Any, ids: Tensor, cache: Any | None = None, begin: int = 0, *
     options: dict[str, Any] = {"use_cache": cache is not None} if cache is not None or "use_cache" in known else {}
     if cache is not None:
         options["cache_params" if "cache_params" in known else "past_key_values"] = cache
-    if "position_ids" in known:  # Bamba begins again at 0 where it is not told
+    if "position_ids" in known:  # without them Bamba restarts at 0
         options["position_ids"] = torch.arange(begin, begin + ids.shape[1], device=device)[None]
-    if "logits_to_keep" in known and not every:  # spares the head's product over the whole prompt
+    if "logits_to_keep" in known and not every:  # saves the head's product over the whole prompt
         options["logits_to_keep"] = 1
     logits: Tensor = model(input_ids=ids.to(device), **options).logits[0, 0 if every else -1 :]
     return logits.to(device="cpu", dtype=torch.float32, copy=True)
@@ -68,7 +68,7 @@ def forward(model: Any, ids: Tensor, cache: Any | None = None, begin: int = 0, *
 
 @torch.inference_mode()
 def find_cache_support(model: Any) -> CacheSupport:
-    """The largest steps whose logits are those of one forward pass without a cache."""
+    """The largest steps whose logits equal those of one forward pass without a cache."""
     ids = sample_ids(model, _TRIAL_TOKENS)
     expected = forward(model, ids, every=True)[_BEGINNING:]
     singles = [1] * _SINGLE
@@ -78,8 +78,8 @@ def find_cache_support(model: Any) -> CacheSupport:
     ):
         try:
             got = _in_steps(model, ids, sizes)
-        except Exception as error:  # noqa: BLE001  # whatever a model says that wants a cache of its own
-            log.debug("%s cannot compute %s: %s", type(model).__name__, steps.value, error)
+        except Exception as error:  # noqa: BLE001  # a model that needs a cache of its own may raise anything
+            log.debug("%s does not compute %s: %s", type(model).__name__, steps.value, error)
             continue
         # The median, since rounding may choose another expert for a token or two.
         difference = (got - expected).abs().amax(dim=1).median() / expected.abs().max()

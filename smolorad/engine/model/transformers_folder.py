@@ -1,4 +1,4 @@
-"""What transformers reads of a model folder besides its weights."""
+"""Reads config, tokenizer and end tokens of a model folder with transformers."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationCo
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from smolorad.chat.encode import TRIAL
-from smolorad.engine.model.folder import CONFIG, GENERATION, read_config, read_json
+from smolorad.engine.model.folder import CONFIG, GENERATION, read_json
 from smolorad.engine.model.quantized import refuse_quantized
 from smolorad.engine.runtime.errors import reading
 from smolorad.errors import Damaged, UnsupportedModel
 
-# Where neither the config nor the tokenizer tells.
+# Where neither config nor tokenizer has it.
 _CONTEXT_LENGTH = 2048
-_MOST_CONTEXT = 2**31 - 1  # in the contract's field
+_MAX_CONTEXT = 2**31 - 1  # of the field in proto
 # Keys of a config.json that choose code: transformers has fetched and run what they name (CVE-2026-4372).
 _CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
 
 
-def read_model_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
-    """The model's config, checked before any code acts on it; `folder.check` has checked the folder.
+def read_model_config(folder: Path, raw: Mapping[str, Any], name: str, trust_remote_code: bool = False) -> Any:
+    """A config as transformers reads it, checked before any code acts on it. `raw` is the content of the folder's config.json.
 
     Raises UnsupportedModel, Damaged.
     """
-    raw = read_config(folder)
     refuse_quantized(raw, name)
     with reading(folder / CONFIG, "get the model again"):
         if trust_remote_code and "auto_map" in raw:
             return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
         kind = raw["model_type"]
         _check_generates(raw, name)
-        # As transformers has it: a Mistral whose layers differ is a Ministral.
+        # As in transformers: a Mistral whose layers differ is a Ministral.
         meant = "ministral" if kind == "mistral" and "layer_types" in raw and "ministral" in CONFIG_MAPPING else kind
         config = CONFIG_MAPPING[meant].from_dict(_cleared(raw) | {"model_type": meant})
         text = config.get_text_config()
@@ -56,7 +55,7 @@ def _check_generates(raw: Mapping[str, Any], name: str) -> None:
 
 
 def _check_text(config: Any, path: Path) -> None:
-    """What smolora itself reads of a config; most classes do not check it, and some have it under another name."""
+    """Checks the keys that smolora reads; most classes do not check them, and some have them under another name."""
     for key, least in (("vocab_size", 1), ("num_hidden_layers", 1), ("hidden_size", 1), ("max_position_embeddings", 1)):
         value = getattr(config, key, None)
         if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
@@ -65,9 +64,9 @@ def _check_text(config: Any, path: Path) -> None:
 
 
 def _cleared(value: Any) -> Any:
-    """A config without the keys that choose code, also in the configs inside it; those with a leading `_` are internal ones.
+    """A config without the keys that choose code, in the configs inside it as well; a leading `_` marks internal keys.
 
-    Floats that JSON has not are written by transformers as objects.
+    transformers writes floats that JSON does not have as objects.
     """
     match value:
         case {"__float__": "Infinity" | "-Infinity" | "NaN" as name, **more} if not more:
@@ -80,10 +79,10 @@ def _cleared(value: Any) -> Any:
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
-    """Its tokenizer, which was tried out; `folder.check` has checked the folder. Raises Damaged."""
+    """The tokenizer of a model folder, after a trial. Raises Damaged."""
     with reading(f"The tokenizer in {folder}", "get the model again"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-        # What serving asks of it.
+        # What serving calls.
         tokenizer.decode(tokenizer.encode(TRIAL, add_special_tokens=True)[:100])
         special, added = tokenizer.special_tokens_map, tokenizer.added_tokens_decoder
         if not all(isinstance(token, str) for token in special.values() if not isinstance(token, list)):
@@ -94,9 +93,9 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
 
 
 def generation_config(folder: Path, config: Any) -> GenerationConfig:
-    """Which tokens end an answer, as transformers takes it from generation_config.json, or where there is none from the config.
+    """Which tokens end an answer: as in transformers, from generation_config.json, or from the config where there is none.
 
-    All else in it belongs to each request here. Raises Damaged.
+    Each request here has its own values for everything else. Raises Damaged.
     """
     path = folder / GENERATION
     found = read_json(path).get("eos_token_id") if path.exists() else getattr(config.get_text_config(), "eos_token_id", None)
@@ -108,17 +107,17 @@ def generation_config(folder: Path, config: Any) -> GenerationConfig:
 
 
 def context_length(model: Any, tokenizer: Any) -> int:
-    """How many tokens a model can see."""
-    told = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    """The number of tokens that a model can see."""
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     limit = tokenizer.model_max_length
-    if told is None and isinstance(limit, int | float) and 1 <= limit < 2**31:  # transformers writes 10^30 for "not known"
-        told = limit
-    return min(int(told or _CONTEXT_LENGTH), _MOST_CONTEXT)
+    if length is None and isinstance(limit, int | float) and 1 <= limit < 2**31:  # transformers writes 10^30 for "unknown"
+        length = limit
+    return min(int(length or _CONTEXT_LENGTH), _MAX_CONTEXT)
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer, of those that the model can write."""
-    told = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = [*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id]
+    given = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
     most = max(model.config.get_text_config().vocab_size, len(tokenizer))
     return frozenset(id for id in ids if id is not None and 0 <= id < most)

@@ -95,7 +95,7 @@ class NativeModel:
         if not self._engine:
             raise MemoryError("no memory for the native step")
         weakref.finalize(self, library.close, self._engine)
-        # From so many tokens of one sequence on, a step of their own is much cheaper; 0: never.
+        # Prompts of at least this many tokens are prefilled in a step of their own; 0 means never.
         self.min_prefill_tokens = library.min_prefill_tokens(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
         self.takes_prompts = takes_prompts(library, self.dtype, precision)
 
@@ -105,12 +105,12 @@ class NativeModel:
         return sum(matrix.nbytes for matrix in self._matrices)
 
     def cache(self, capacity: int, expected_tokens: int = 0) -> KvCache:
-        """Room for a sequence of `capacity` tokens, of which so many will come for sure."""
+        """Room for a sequence of `capacity` tokens, of which `expected_tokens` are certain to come."""
         shape = self.shape
         return KvCache(shape.layers, shape.kv_heads, capacity, shape.head_dim, self.dtype, expected_tokens, self._pool)
 
     def release_idle_memory(self) -> None:
-        """Gives back what memory nobody uses."""
+        """Returns the memory of released caches to the system."""
         self._pool.clear()
 
     def lora_of(self, products: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]) -> Lora:
@@ -152,7 +152,7 @@ class NativeModel:
                 every=part.every,
             )
         if self._library.step(self._engine, table, len(parts), logits.ctypes.data):
-            raise MemoryError("no memory for a step of so many tokens")
+            raise MemoryError("no memory for a step of this many tokens")
         for part in parts:
             part.cache.advance(len(part.tokens))
         return logits

@@ -1,4 +1,4 @@
-"""Keys and values of one sequence, in memory that is taken once: the native step writes into it, and whoever else computes."""
+"""The KV cache of one sequence, allocated once; the native step and torch write into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smolorad.engine.runtime.buffers import BufferPool
 
-_SLACK_BYTES = 2**18  # that no copy is worth
+_SLACK_BYTES = 2**18  # not worth a copy
 
 
 class KvCache:
@@ -35,8 +35,8 @@ class KvCache:
         """`expected_tokens`: the sequence surely gets that long. Memory comes from `pool`, and returns to it when unused."""
         shape = (layers, 2, heads, capacity, head_dim)
         self._pool = BufferPool() if pool is None else pool
-        # Pages that nobody writes cost nothing, so the whole capacity may be taken at once. Not so in large pages, as numpy's
-        # own memory is: each may hold the beginning of every head.
+        # Pages that are never written cost nothing, so the whole capacity is allocated at once. Not so with huge pages, which
+        # numpy uses: one page may have the first tokens of every head.
         memory = self._pool.acquire(math.prod(shape) * dtype.itemsize, huge_pages=2 * expected_tokens >= capacity)
         self.array: NDArray[Any] = np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
         weakref.finalize(self, self._pool.release, memory).atexit = False
@@ -45,7 +45,7 @@ class KvCache:
 
     @functools.cached_property
     def addresses(self) -> tuple[Any, Any]:
-        """Where the keys of each layer begin, and the values: two arrays of C."""
+        """The addresses of each layer's keys and values: two arrays for C."""
         layers = len(self.array)
         begin, half = self.array.ctypes.data, self.array.strides[1]
         places = [begin + half * i for i in range(2 * layers)]
@@ -54,26 +54,26 @@ class KvCache:
 
     @property
     def shareable(self) -> bool:
-        """Whether a beginning of it is the cache of the beginning."""
+        """Whether its first tokens are the cache of a prefix."""
         return True
 
     def nbytes_of(self, tokens: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
+        """Bytes of the keys and values of this many tokens."""
         return self.array.nbytes // self.capacity * tokens
 
     def advance(self, tokens: int) -> None:
-        """Tokens whose keys and values somebody wrote into `array`."""
+        """Counts tokens whose keys and values are now in `array`."""
         self.length += tokens
 
     def begin_with(self, other: KvCache, tokens: int) -> None:
-        """Copies the first tokens of another one of the same model into this one, which is empty."""
+        """Copies the first tokens of another cache of the same model into this one, which is empty."""
         self.array[..., :tokens, :] = other.array[..., :tokens, :]
         self.advance(tokens)
 
     def fitting(self, tokens: int) -> KvCache:
-        """Its first tokens, in no more room than they need: this one, or a copy.
+        """Its first tokens, with no more capacity than they need: this cache, or a copy.
 
-        What is not written has no memory, but every head's part begins anew, and takes whole pages.
+        Unwritten pages take no memory, but the part of each head takes whole pages.
         """
         layers, _, heads, _, head_dim = self.array.shape
         wanted = self.nbytes_of(tokens)
@@ -84,5 +84,5 @@ class KvCache:
         return copy
 
     def crop(self, tokens: int) -> None:
-        """Forgets what comes after the first tokens."""
+        """Drops everything after the first tokens."""
         self.length = tokens

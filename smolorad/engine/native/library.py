@@ -107,7 +107,7 @@ class Library:
 
 
 def aligned(nbytes: int) -> NDArray[np.uint8]:
-    """So many bytes, not set: a vector of 64 bytes in them does not lie across two lines of the cache."""
+    """Memory of `nbytes`, not set: a vector of 64 bytes in it does not lie across two lines of the cache."""
     room = np.empty(nbytes + 63, dtype=np.uint8)
     begin = -room.ctypes.data % 64
     return room[begin : begin + nbytes]

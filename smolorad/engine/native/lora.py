@@ -15,7 +15,7 @@ from smolorad.engine.runtime.dtypes import to_fp32
 
 _PREFIX = "base_model.model."
 
-# What the config of a plain LoRA may say: anything, or what changes nothing. PEFT knows what all else means.
+# Keys of a plain LoRA's config: with any value, or with one that changes nothing. PEFT handles all others.
 _ANYTHING = ABOUT | frozenset(
     {
         "base_model_name_or_path",
@@ -38,7 +38,7 @@ _NOTHING: Mapping[str, Sequence[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class PlainLora:
-    """The settings of an adapter that is one pair of matrices for each of some modules, and nothing else."""
+    """The settings of an adapter that consists of one pair of matrices per module."""
 
     rank: int
     scale: float
@@ -49,9 +49,9 @@ class PlainLora:
         return cls(rank, alpha / (math.sqrt(rank) if rank_stabilised else rank))
 
     def on(self, native: NativeModel, targets: Sequence[str], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
-        """The adapter of these weights on the modules of these names; None where they do not fit each other.
+        """The adapter of these weights on the modules of these names; None where they do not fit together.
 
-        What is wrong with it then, if anything, PEFT finds out.
+        PEFT then reports what is wrong, if anything.
         """
         names = {name: [f"{_PREFIX}{name}.lora_{half}.weight" for half in "AB"] for name in targets}
         if {one for pair in names.values() for one in pair} != set(weights):
@@ -65,7 +65,7 @@ class PlainLora:
 
 
 def read_plain_lora(native: NativeModel, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
-    """The adapter of a PEFT folder, its config as it was written; None where only PEFT can tell what it is."""
+    """The adapter of a PEFT folder, its config as it was written; None where PEFT must read it."""
     rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
     more = [key for key, value in config.items() if value and key not in _ANYTHING and value not in _NOTHING.get(key, ())]
     if more or not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and isinstance(targets, list)):

@@ -1,4 +1,4 @@
-"""What the native step must know of a model besides its weights, and which sizes go together."""
+"""The sizes of a model that the native step needs besides its weights, and which of them fit together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Shape:
             yield f"{self.layer(number)}{'self_attn' if name in PROJECTIONS[:4] else 'mlp'}.{name}"
 
     def parameters(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """The name and the shape of every weight that the step reads and cannot do without, the embedding's rows left out."""
+        """Name and shape of every weight that the step requires, without the embedding's rows."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         sizes = {
             "q_proj": (queries, self.hidden),
@@ -60,7 +60,7 @@ class Shape:
         yield EMBEDDING if self.tied else HEAD, (self.vocabulary, self.hidden)
 
     def optional_parameters(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Likewise what some models have: biases of projections, and norms of queries and keys."""
+        """The same of weights that only some models have: biases of projections, and norms of queries and keys."""
         sizes = dict(self.parameters())
         for number in range(self.layers):
             for name in self.projections(number):
@@ -69,9 +69,9 @@ class Shape:
                 yield f"{self.layer(number)}self_attn.{norm}.weight", (self.head_dim,)
 
     def misfit(self, parameters: Mapping[str, Sequence[int]]) -> str:
-        """What of these sizes, or of the shapes of these parameters by name, the step cannot compute with; empty if all goes.
+        """Why the step cannot compute with these sizes, or with parameters of these shapes by name; empty if it can.
 
-        The step believes the sizes: what is not as they say would be read beyond its end.
+        The step trusts the sizes: a smaller weight would be read beyond its end.
         """
         names = ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocabulary")
         if small := [name for name in names if getattr(self, name) < 1]:

@@ -1,4 +1,4 @@
-"""The generic way to a fast token: the model's own code, with products of ours where it has linear layers."""
+"""Fast generation for any model: its own code, with our matrix products in its linear layers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from smolorad.domain import Precision
 from smolorad.engine.native.library import GROUP, Format, Library, Matrix
 from smolorad.engine.native.torch_arrays import KNOWN, array_of
 
-# More rows of activations than this are torch's: its products of large matrices are faster where the weights are exact.
+# With more rows of activations than this, torch's products are faster where the weights are exact.
 _FEW_ROWS = 16
 _FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer whose few-row products are ours; weight and bias are the very parameters of the layer it stands for."""
+    """A linear layer that computes few-row products with our library; it shares the replaced layer's weight and bias."""
 
     def __init__(self, library: Library, weight: nn.Parameter, bias: nn.Parameter | None, matrix: Matrix) -> None:
         nn.Module.__init__(self)
@@ -44,7 +44,7 @@ class PackedLinear(nn.Linear):
 
 
 class _Product:
-    """A matrix and who multiplies it; copies of a module share it."""
+    """A matrix and its library; copies of a module share them."""
 
     def __init__(self, library: Library, matrix: Matrix) -> None:
         self.library, self.matrix = library, matrix
@@ -55,7 +55,7 @@ class _Product:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A view of a model whose linear layers are PackedLinear where that can be."""
+    """A view of a model whose linear layers are PackedLinear where possible."""
 
     model: Any
     nbytes: int  # of weights that a token reads of these layers
@@ -81,7 +81,7 @@ def _packed(layer: Any, library: Library, precision: Precision) -> PackedLinear 
     if weight.dtype not in KNOWN or weight.device.type != "cpu":
         return None
     if precision is Precision.EXACT:
-        # Conv1D keeps its weight the other way round, and a copy would cost as much memory as the layer.
+        # Conv1D stores its weight transposed, and a copy would cost as much memory as the layer.
         return PackedLinear(library, layer.weight, layer.bias, Matrix.of(array_of(weight))) if weight.is_contiguous() else None
     if weight.shape[1] % GROUP:
         return None

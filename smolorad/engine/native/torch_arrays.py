@@ -1,4 +1,4 @@
-"""torch's tensors as numpy's arrays over the same memory, and back: what has no torch holds bfloat16 as unsigned integers."""
+"""torch's tensors as numpy arrays over the same memory, and back; bfloat16 is unsigned integers in numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of the cache: made once, found whole or made again. Whatever happened to one must never keep a model from loading."""
+"""Folders of the cache: made once, and again where they are damaged. A damaged one never keeps a model from loading."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ T = TypeVar("T")
 
 
 def read_or_make(folder: Path, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
-    """What `read` makes of a folder of the cache, every file of which is as it was written.
+    """The result of `read` for a folder of the cache, after comparing every file with its sum.
 
-    Where it is not there, or `read` raises Damaged or OSError, `make` writes it anew, once, into an empty folder that takes its
-    place. Raises what `make` raises, and Damaged or OSError where the cache cannot be used.
+    Where the folder is missing, or `read` raises Damaged or OSError, `make` writes it again, once, into an empty folder that
+    replaces it. Raises what `make` raises, and Damaged or OSError where the cache cannot be used.
     """
 
-    def whole() -> T:
+    def verified() -> T:
         about = publish.verify(folder).get("about")
         if isinstance(about, dict) and about.get("name", folder.name) != folder.name:  # earlier releases wrote none
             raise Damaged(f"{folder} is a copy of {about['name']}; delete it.")
         return read(folder)
 
     try:
-        return whole()
+        return verified()
     except (Damaged, OSError) as error:
         if os.path.lexists(folder):
-            log.warning("%s is damaged, and made again: %s", folder, error)
+            log.warning("%s is damaged; making it again: %s", folder, error)
 
     def replaced() -> bool:
         try:
-            whole()
+            verified()
         except (Damaged, OSError):
             return False
         return True
@@ -57,16 +57,16 @@ def _replace(folder: Path, make: Callable[[Path], None], replaced: Callable[[], 
         stage = Path(name, "new")
         stage.mkdir()
         make(stage)
-        with _alone(folder.parent):
-            if replaced():  # another process was faster, and may be reading it
+        with _locked(folder.parent):
+            if replaced():  # another process was faster, and may be reading the folder
                 return
             publish.remove(folder)
             publish.publish(stage, folder, {"name": folder.name})
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """While no other process replaces anything in a folder."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from replacing anything in a folder."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Where a model computes, and in which number format."""
+"""The devices and number formats that a model can compute with."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from smolorad.errors import InvalidRequest
 if TYPE_CHECKING:
     import torch
 
-# Up to here decoding on Metal waits for the host, not for memory, so that fp32 costs next to nothing and is exact.
+# Up to this size decoding on Metal waits for the host, not for memory, so fp32 costs almost nothing and is exact.
 MPS_FLOAT32_PARAMETERS = 500_000_000
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "sve_bf16", "svebf16"})  # instructions
-# What Linux has where a GPU is that torch may know: NVIDIA's, AMD's, and either under Windows.
+# Devices in Linux's /dev for GPUs that torch may support: NVIDIA's, AMD's, and either under Windows.
 _GPUS = ("nvidia[0-9]*", "kfd", "dxg")
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What this machine has."""
+    """The devices of this machine."""
 
     mps: bool = False
     cuda: bool = False
@@ -38,7 +38,7 @@ class Hardware:
 
     @classmethod
     def without_torch(cls) -> Hardware | None:
-        """What Linux tells of a machine that has a CPU and nothing else; None where torch must be asked."""
+        """The hardware of a Linux machine with a CPU only; None where torch must be asked."""
         if sys.platform != "linux" or any(next(Path("/dev").glob(gpu), None) for gpu in _GPUS):
             return None
         try:
@@ -63,13 +63,13 @@ class Hardware:
         )
 
     def has(self, device: Device) -> bool:
-        """Whether the device is there."""
+        """Whether this machine has the device."""
         return {Device.CPU: True, Device.MPS: self.mps, Device.CUDA: self.cuda}[device]
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A way to compute: the device, the number format, and transformers' name of the attention."""
+    """A device, a number format, and transformers' name of an attention."""
 
     device: Device
     dtype: Dtype
@@ -88,9 +88,9 @@ class Placement:
 
 
 def place(device: Device | None, dtype: Dtype | None, parameters: int, hardware: Hardware) -> Placement:
-    """The first choice for a model of so many parameters; None chooses.
+    """The first choice for a model of `parameters` parameters; a device or dtype of None is chosen here.
 
-    Raises InvalidRequest for a device that is not there, or a format that it does not compute.
+    Raises InvalidRequest for a device that this machine does not have, or a format that the device does not compute.
     """
     if device is None:
         device = Device.MPS if hardware.mps else Device.CUDA if hardware.cuda else Device.CPU
@@ -102,7 +102,7 @@ def place(device: Device | None, dtype: Dtype | None, parameters: int, hardware:
 
 
 def default_dtype(device: Device, parameters: int, hardware: Hardware) -> Dtype:
-    """What the device computes fast; on MPS half precision only where fp32 would cost speed."""
+    """The format that the device computes fast; on MPS half precision only where fp32 would be slower."""
     match device:
         case Device.CPU:
             half = hardware.cpu_bfloat16
@@ -116,12 +116,12 @@ def default_dtype(device: Device, parameters: int, hardware: Hardware) -> Dtype:
 def placements_to_try(
     first: Placement, device: Device | None, dtype: Dtype | None, parameters: int, hardware: Hardware
 ) -> Iterator[Placement]:
-    """The first choice and what is taken, in order, where the self-test refuses it: fp32, then eager attention, then the CPU.
+    """The first choice, then what to try in order where the device check refuses it: fp32, eager attention, the CPU.
 
-    A device or a format that was asked for is never given up.
+    A requested device or format is never replaced.
     """
     if first.device is Device.CPU:
-        yield first  # the CPU is what the others are compared with
+        yield first  # the others are compared with the CPU
         return
     formats = [first.dtype] if dtype is not None else list(dict.fromkeys([first.dtype, Dtype.FLOAT32]))
     for format in formats:
@@ -132,9 +132,9 @@ def placements_to_try(
 
 
 def trim_memory(device: Device) -> None:
-    """Gives memory that nobody holds back to the system."""
+    """Gives unused memory back to the system."""
     gc.collect()
-    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc keeps what was freed for itself
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc keeps freed memory
         trim(0)
     if device is not Device.CPU:
         import torch
@@ -143,8 +143,8 @@ def trim_memory(device: Device) -> None:
 
 
 def default_threads(environ: Mapping[str, str] = MappingProxyType({})) -> int:
-    """How many threads compute at once: OMP_NUM_THREADS, or one for each core that this process may use, as torch has it."""
-    if (told := environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(told) > 0:
-        return int(told)
+    """The number of compute threads: OMP_NUM_THREADS, or one for each core that this process may use, as in torch."""
+    if (given := environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(given) > 0:
+        return int(given)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(psutil.cpu_count(logical=False) or allowed, allowed)

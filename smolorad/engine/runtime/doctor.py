@@ -11,11 +11,11 @@ STARTER_PARAMETERS = 135_000_000
 
 
 def describe() -> str:
-    """How the starter model would compute, after a small product on that device."""
+    """Where the starter model would compute; a small product there must be right."""
     placement = place(None, None, STARTER_PARAMETERS, Hardware.here())
     ones = torch.ones(8, 8, device=str(placement.device), dtype=placement.torch_dtype)
     if (ones @ ones).sum().item() != 512.0:
-        raise SystemExit(f"{placement.device} multiplies wrongly in {placement.dtype}")
+        raise SystemExit(f"{placement.device} computes wrong products in {placement.dtype}; load models with `--device cpu`")
     threads = f", {torch.get_num_threads()} threads" if placement.device is Device.CPU else ""
     return f"{placement}{threads}, torch {torch.__version__}"
 

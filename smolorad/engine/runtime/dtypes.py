@@ -1,4 +1,4 @@
-"""Number formats in numpy, which has no bfloat16: its 16 bits stand in an unsigned integer."""
+"""Number formats in numpy, which has no bfloat16: its 16 bits are stored as an unsigned integer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong in a library, in the words of `errors.py`."""
+"""Turns the errors of libraries into those of `smolorad/errors.py`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or of torch means that memory does not suffice."""
+    """Whether an error of Python or torch means that there is not enough memory."""
     if isinstance(error, MemoryError):
         return True
-    torch = sys.modules.get("torch")  # who has not imported it has no error of it
+    torch = sys.modules.get("torch")  # without it there are no errors of its
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
-# How libraries refuse what they are asked for. RuntimeError includes NotImplementedError and torch's own errors.
+# The errors by which libraries refuse a call. RuntimeError includes NotImplementedError and torch's own errors.
 _REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, re.error)
 
 
 @contextmanager
 def refused(what: str, of_value: type[SmoloraError] = UnsupportedModel) -> Iterator[None]:
-    """What a library refuses inside is refused as UnsupportedModel, with `what` and the library's reason as one sentence.
+    """Turns a library's refusal into UnsupportedModel, with `what` and the library's reason as one sentence.
 
     A ValueError, by which libraries name what does not fit, becomes `of_value`.
     """
@@ -53,7 +53,7 @@ def refused(what: str, of_value: type[SmoloraError] = UnsupportedModel) -> Itera
 
 @contextmanager
 def reading(what: object, advice: str, kind: type[SmoloraError] = Damaged) -> Iterator[None]:
-    """Whatever a library makes of a file that somebody else wrote ends as one sentence of `kind`; `advice` ends it.
+    """Turns any error of a library that reads a file into one of `kind`, with one sentence that `advice` ends.
 
     It is for libraries alone, which name no class for this: transformers has a class of its own for each way to be wrong beside
     every error of Python's, its models assert, and tokenizers raises plain Exception, or panics.
@@ -79,11 +79,11 @@ def _in_a_sentence(error: BaseException) -> str:
 
 
 def to_smolora_error(error: BaseException) -> SmoloraError:
-    """The error that a caller is told; Internal for what we did not foresee."""
+    """The error to report for an exception; Internal for an unforeseen one."""
     if isinstance(error, SmoloraError):
         return error
     if is_panic(error):
         return UnsupportedModel(f"The model's tokenizer cannot read this ({first_line(error)}); choose another model or text.")
     if is_out_of_memory(error):
-        return OutOfMemory("Memory does not suffice for this; use a smaller model, a shorter text or smaller batches.")
+        return OutOfMemory("Not enough memory; use a smaller model, a shorter text or smaller batches.")
     return of_system_or_bug(error)

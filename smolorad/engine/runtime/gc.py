@@ -1,4 +1,4 @@
-"""When not to look for garbage."""
+"""Pauses the garbage collector."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """For large imports: they make objects by the hundred thousand and drop none, and looking took a quarter of their time.
+    """For large imports: they make hundreds of thousands of objects and drop none, and collections took a quarter of the time.
 
-    What is there afterwards stays, and is never looked at again.
+    The objects that exist afterwards are never searched again.
     """
     gc.disable()
     try:

@@ -1,10 +1,10 @@
-"""Matrix products on Metal that never sum over more numbers than Metal adds up rightly.
+"""Splits matrix products on Metal whose inner length is more than Metal computes correctly.
 
 On M1 and M2 a product with an inner length of 32,767 or more reads past its operands, without an error (pytorch#177116,
-#193487, #195163); torch 2.14 avoids that for two dimensions, not for batches (pytorch#195012). A training makes such products
-all the time: the backward pass of the output head sums over the vocabulary, that of an adapter over the tokens of a batch.
-transformers, TRL, PEFT, autograd and we ourselves ask for them in many ways, and each way ends in one of torch's few kernels.
-So a long product is cut there: into parts of like length, whose results are added up.
+#193487, #195163); torch 2.14 avoids that for two dimensions, not for batches (pytorch#195012). Every training makes such
+products: the backward pass of the output head sums over the vocabulary, that of an adapter over the tokens of a batch.
+transformers, TRL, PEFT, autograd and smolora call them in many ways, and each way ends in one of a few kernels of torch.
+So a long product is split there: into parts of similar length, whose results are added.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch.library import Library
 
 from smolorad.domain import Device
 
-MAX_INNER_LENGTH = 32_704  # inner length: the most below 32,767 that keeps the parts aligned
+MAX_INNER_LENGTH = 32_704  # the largest below 32,767 that keeps the parts aligned
 _ALIGNED = 64  # numbers
 _HALVES = (torch.float16, torch.bfloat16)
-# Where long products are wrong, and torch's name for the kernels there.
+# Devices that compute long products wrongly, with torch's dispatch key of their kernels.
 AFFECTED_DEVICES = MappingProxyType({Device.MPS: "MPS"})
 
 Kernel = Callable[..., Any]
@@ -32,7 +32,7 @@ Kernel = Callable[..., Any]
 
 @contextmanager
 def splitting_long_products(device: Device) -> Iterator[None]:
-    """Inside, no kernel of a device that computes long products wrongly is asked for one, whichever thread asks."""
+    """Splits long products of all threads inside the block, on a device that computes them wrongly."""
     library = split_long_products(device)
     try:
         yield
@@ -42,13 +42,13 @@ def splitting_long_products(device: Device) -> Iterator[None]:
 
 
 def split_long_products(device: Device) -> Library | None:
-    """The same for as long as the result is kept; None for a device without the fault."""
+    """The same for as long as the result lives; None for a device without the fault."""
     key = AFFECTED_DEVICES.get(device)
     if key is None:
         return None
     library, there = Library("aten", "IMPL"), set(torch._C._dispatch_get_registrations_for_dispatch_key(key))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")  # that is what this is for
+        warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")  # on purpose
         for name, (is_long, cut) in _KERNELS.items():
             if f"aten::{name}" in there:
                 kernel = _guarded(torch.library.get_kernel(f"aten::{name}", key), is_long, cut)
@@ -57,7 +57,7 @@ def split_long_products(device: Device) -> Library | None:
 
 
 def has_long_products(model: Any) -> bool:
-    """Whether a model of transformers may ask for a long product where nothing is trained: whether its layers are that wide."""
+    """Whether a model of transformers may compute long products in generation: whether its layers are that wide."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     outside = {id(parameter) for module in ends if module is not None for parameter in module.parameters()}
     return any(
@@ -73,7 +73,7 @@ def _guarded(kernel: Any, is_long: Callable[..., bool], cut: Kernel) -> Kernel:
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Of matrices or of batches of them, in parts; in fp32 where they are in half precision, so that it is rounded once."""
+    """A product of matrices or batches, in parts; half precision is summed in fp32, so that it is rounded once."""
     multiply = torch.mm if left.ndim == 2 else torch.bmm
     inner = left.shape[-1]
     parts = -(-inner // MAX_INNER_LENGTH)
@@ -92,7 +92,7 @@ def _matrices(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _with_sum(product: Callable[[Tensor, Tensor], Tensor]) -> Kernel:
-    """`beta` times what is there already and `alpha` times a product; a `beta` of 0 leaves out even what is not finite."""
+    """`beta` times the added tensor plus `alpha` times a product; a `beta` of 0 ignores even numbers that are not finite."""
 
     def add(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
         total = product(left, right).mul_(alpha)
@@ -141,9 +141,9 @@ _SUMS = {"addmm": _add_matrices, "baddbmm": _add_matrices, "addmv": _add_vector,
 
 
 def _kernels() -> Iterator[tuple[str, tuple[Callable[..., bool], Kernel]]]:
-    """Each of torch's kernels that multiplies matrices on Metal: how a long product is known, and what is done instead.
+    """Each of torch's kernels that multiplies matrices on Metal: how to recognize a long product, and what to do instead.
 
-    What is not here (`matmul`, `einsum`, `mv`) is made of these.
+    The others (`matmul`, `einsum`, `mv`) call these.
     """
     for name in ("mm", "bmm"):
         yield name, (lambda left, *_: left.shape[-1] > MAX_INNER_LENGTH, _matrices)
@@ -153,7 +153,7 @@ def _kernels() -> Iterator[tuple[str, tuple[Callable[..., bool], Kernel]]]:
             yield full, (lambda added, left, *_: left.shape[-1] > MAX_INNER_LENGTH, written)
     yield "linear", (lambda x, *_: x.shape[-1] > MAX_INNER_LENGTH, _linear)
     yield "linear_backward", (_is_long_backward, _linear_backward)
-    # Attention in one kernel, and torch's own of the same arguments, made of the products above.
+    # Attention in one kernel, and torch's own with the same arguments, made of the products above.
     attention = torch.ops.aten._scaled_dot_product_attention_math
     yield "_scaled_dot_product_attention_math_for_mps", (lambda query, key, *_: key.shape[-2] > MAX_INNER_LENGTH, attention)
 

@@ -106,7 +106,7 @@ class Session:
 
     def _live_adapter(self, wanted: pb.LiveAdapter) -> tuple[int, Adapter]:
         if self._live is None:
-            raise NotFound("No training has come to its first step yet; ask again in a moment, or name a finished adapter.")
+            raise NotFound("The training has not reached its first step; ask again in a moment, or name a finished adapter.")
         step, adapter = self._live()
         if wanted.HasField("step") and wanted.step != step:
             raise NotFound(f"The training is at step {step}, and step-{wanted.step} is no checkpoint; ask for it as @latest.")

@@ -1,4 +1,4 @@
-"""Token ids to text, a piece at a time: whole characters only, and never a piece that a later token would change."""
+"""Token ids to text, a piece at a time: only whole characters, and no piece that a later token would change."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Detokenizer:
         return self._commit(text)
 
     def flush(self) -> str:
-        """What was held back, at the end of the generation."""
+        """The remaining text, at the end of the generation."""
         return self._commit(self._decode(self._before + self._pending)) if self._pending else ""
 
     def _commit(self, text: str) -> str:
@@ -56,9 +56,9 @@ class Detokenizer:
 
 
 class ByteDetokenizer:
-    """The text of one answer of a given form: the bytes of its tokens, as the form's parser counts them, and nothing else.
+    """The text of one generation with a grammar: the bytes of its tokens, as the grammar's parser counts them.
 
-    A decoder may drop a leading space, or tidy spaces before punctuation; what it makes of an answer need not have its form.
+    A tokenizer's decoder may drop a leading space, or tidy spaces before punctuation; its text need not match the grammar.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -67,10 +67,10 @@ class ByteDetokenizer:
 
     def push(self, token_id: int) -> str:
         """The text that is certain now; empty while a character is incomplete."""
-        if self._vocabulary.ll_tokenizer.is_special_token(token_id):  # the end, which the form allows where it is complete
+        if self._vocabulary.ll_tokenizer.is_special_token(token_id):  # the end, which the grammar allows where it is complete
             return ""
         return self._decoder.decode(self._vocabulary.bytes_of(token_id))
 
     def flush(self) -> str:
-        """What was held back, at the end of the generation."""
+        """The remaining text, at the end of the generation."""
         return self._decoder.decode(b"", final=True)

@@ -1,7 +1,7 @@
-"""What serving needs of transformers' fast tokenizers, by the tokenizers library alone.
+"""The methods of transformers' fast tokenizers that serving needs, with the tokenizers library alone.
 
-A method has the name and the result of that of `transformers.PreTrainedTokenizerFast`. Whether they agree is tried out for each
-model when its blueprint is made.
+Each method has the name and the result of `transformers.PreTrainedTokenizerFast`'s. Making a model's blueprint checks that they
+agree.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ServingTokenizer:
 
     @property
     def added_tokens_decoder(self) -> dict[int, Any]:
-        """Tokens that are no part of the vocabulary proper, by id; `special` says which are not text."""
+        """The tokens added to the vocabulary, by id; `special` marks those that are not text."""
         found: dict[int, Any] = self.backend_tokenizer.get_added_tokens_decoder()
         return found
 
@@ -59,12 +59,12 @@ class ServingTokenizer:
         return text
 
     def convert_ids_to_tokens(self, token_id: int) -> str | None:
-        """A token as the vocabulary has it; None beyond it."""
+        """A token as the vocabulary spells it; None for an id beyond it."""
         token: str | None = self.backend_tokenizer.id_to_token(token_id)
         return token
 
     def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **unused: Any) -> dict[str, list[int]]:
-        """A conversation's `input_ids`, open for its answer; raises jinja2's TemplateError where the template refuses it."""
+        """A conversation's `input_ids` up to its answer; raises jinja2's TemplateError where the template refuses it."""
         try:
             if self._template is None:
                 self._template = ChatTemplate(self.chat_template or "", self.special_tokens_map)

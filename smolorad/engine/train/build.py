@@ -1,4 +1,4 @@
-"""Puts a training together: the adapter on a view of the base, the rows, and the trainer that fits both."""
+"""Builds a training: the adapter on a view of the base, the rows, and a trainer for both."""
 
 from __future__ import annotations
 
@@ -18,48 +18,50 @@ from smolora.v1 import jobs_pb2
 from smolorad.domain import Device, Estimate, LoraSettings, Note, TrainerSettings
 from smolorad.engine.adapters.peft import adapter_weights, read_config
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.train import estimate
-from smolorad.engine.train import lora as peft_lora
 from smolorad.engine.train.checkpoint import Checkpoints
 from smolorad.engine.train.dataset import Rows, read_rows
+from smolorad.engine.train.estimate import Workload, estimate, refuse, smaller
 from smolorad.engine.train.fast.eligibility import misfit
 from smolorad.engine.train.fast.trainer import FastTrainer
 from smolorad.engine.train.live_adapter import LiveAdapter
+from smolorad.engine.train.lora import adapted_parameters, changes_base, lora_config, own_adapted_weights
+from smolorad.engine.train.reports import Reports
 from smolorad.engine.train.tensorboard import TensorBoard
-from smolorad.engine.train.trainer import HostedTrainer, LoraTrainer, PreferenceTrainer
-from smolorad.engine.train.training_host import Host
+from smolorad.engine.train.throughput import Throughput
+from smolorad.engine.train.trainer import HostedTrainer
+from smolorad.engine.train.training_host import HostCall
 from smolorad.engine.train.trl_config import Setting, dpo_config, sft_config
+from smolorad.engine.train.trl_trainers import LoraTrainer, PreferenceTrainer
 from smolorad.errors import InvalidRequest, UnsupportedModel
 from smolorad.link.convert import to_message
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training, as it was asked for."""
+    """The settings and folders of one training."""
 
-    call: int
     base: BaseModel
-    host: Host
+    host: HostCall
     lora: LoraSettings
     settings: TrainerSettings
     dataset: Path
     stage: Path
-    parent: Path | None  # the PEFT folder that it goes on from
-    tensorboard: Path | None  # where its curves go
-    processes: int = 1  # that share it
+    parent: Path | None  # the PEFT folder that it continues from
+    tensorboard: Path | None  # the folder of its curves
+    processes: int = 1  # that share the run
 
     def note(self, text: str) -> None:
-        """Tells the user something."""
-        self.host.emit(self.call, note=to_message(jobs_pb2.Note, Note(text)))
+        """Sends the user a note."""
+        self.host.emit(note=to_message(jobs_pb2.Note, Note(text)))
 
 
 def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedTrainer:
-    """The trainer of a run; `done` is how many steps its checkpoint has, None where it begins.
+    """The trainer of a run; `done` is how many steps its checkpoint has, None for a new run.
 
     Raises InvalidRequest for settings that fit neither the model nor the rows, and what reading rows and adapters raises.
     """
     base, settings = run.base, run.settings
-    # TRL gives the tokenizer a padding token where it has none.
+    # A copy, as TRL adds a padding token where there is none.
     tokenizer = copy.deepcopy(base.transformers_model().tokenizer)
     if tokenizer.eos_token is None:
         raise UnsupportedModel(f"The tokenizer of {base.name} has no end-of-text token, so it cannot learn where a text ends.")
@@ -67,15 +69,14 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     max_length = min(settings.max_length, base.context_length)
     if base.text is None:
         raise UnsupportedModel(f"The tokenizer of {base.name} is not one of the tokenizers library; train another model.")
-    rows = read_rows(run.dataset, base.text, settings, max_length, lambda: run.host.yield_to_requests(run.call))
+    rows = read_rows(run.dataset, base.text, settings, max_length, run.host.yield_to_requests)
     _check(run, rows, start)
     for text in _notes(run, rows, max_length):
         run.note(text)
-    stage = run.stage / "trainer"
-    shutil.rmtree(stage, ignore_errors=True)
-    held_out = rows.held_out is not None
-    setting = Setting(stage, max_length, held_out, held_out and done is None, base.device is Device.CPU, run.processes)
-    live, board = LiveAdapter(base, settings, as_chat=rows.as_chat), TensorBoard(run.tensorboard, done or 0)
+    setting = _setting(run, rows, max_length, is_new=done is None)
+    live = LiveAdapter(base, settings, as_chat=rows.as_chat)
+    throughput = Throughput(samples=settings.sample_steps if settings.sample_prompts else 0, saves=settings.save_steps)
+    reports = Reports(run.host, TensorBoard(run.tensorboard, done or 0), throughput, rows.held_out_rows)
 
     def fitting(*, fast: bool) -> tuple[TrainerSettings, Estimate]:
         return _fitting(run, rows, start.config, done or 0, fast=fast)
@@ -88,12 +89,10 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
             eval_dataset=rows.held_out,
             processing_class=tokenizer,
             host=run.host,
-            call=run.call,
             checkpoints=checkpoints,
-            held_out_rows=rows.held_out_rows,
+            reports=reports,
             settings=settings,
             live=live,
-            board=board,
             **start.peft(),
         )
 
@@ -101,19 +100,34 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
         fitted, needed = fitting(fast=True)
         trainer = build(FastTrainer, sft_config(fitted, setting, whole_steps=True))
         if not (reason := misfit(trainer, start.first_model(base, trainer.model), settings, max_length)):
-            _tell(run, fitted, needed)
+            _report(run, fitted, needed)
             return trainer
         run.note(f"The plain trainer takes this run, as the fast one cannot: {reason}.")
     fitted, needed = fitting(fast=False)
-    _tell(run, fitted, needed)
+    _report(run, fitted, needed)
     if rows.shape.is_preference:
         return build(PreferenceTrainer, dpo_config(fitted, setting))
     return build(LoraTrainer, sft_config(fitted, setting))
 
 
+def _setting(run: Run, rows: Rows, max_length: int, *, is_new: bool) -> Setting:
+    """Where and how TRL's trainer works; its folder is empty."""
+    stage = run.stage / "trainer"
+    shutil.rmtree(stage, ignore_errors=True)
+    held_out = rows.held_out is not None
+    return Setting(
+        output_dir=stage,
+        max_length=max_length,
+        evaluates=held_out,
+        evaluates_first=held_out and is_new,
+        on_cpu=run.base.device is Device.CPU,
+        processes=run.processes,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What the adapter begins as: its shape, and where it goes on from another one, that one's weights."""
+    """What the adapter begins as: its shape, and its weights if it continues from another adapter."""
 
     config: LoraConfig
     weights: dict[str, Tensor] | None
@@ -121,7 +135,7 @@ class _Start:
     @classmethod
     def of(cls, run: Run) -> _Start:
         if run.parent is None:
-            return cls(peft_lora.lora_config(run.lora, run.base.model), None)
+            return cls(lora_config(run.lora, run.base.model), None)
         config = read_config(run.parent)
         config.inference_mode, config.init_lora_weights = False, True
         config.task_type = "CAUSAL_LM"
@@ -129,10 +143,10 @@ class _Start:
         return cls(config, weights)
 
     def model(self, base: BaseModel) -> Any:
-        """A view of the base, for TRL to put the adapter on; with the adapter on it where that is another one's."""
+        """A view of the base, without an adapter for TRL to add one, or with the adapter that the run continues from."""
         view = base.view(own_biases=self.config.bias != "none" or self.config.lora_bias)
-        if peft_lora.changes_base(self.config):
-            peft_lora.own_adapted_weights(self.config, view)
+        if changes_base(self.config):
+            own_adapted_weights(self.config, view)
         if self.weights is None:
             return view
         model = get_peft_model(view, copy.deepcopy(self.config))
@@ -140,15 +154,15 @@ class _Start:
         return model
 
     def peft(self) -> dict[str, Any]:
-        """What the trainer is told of the adapter that it is to make."""
+        """The trainer's arguments for the adapter that it is to make."""
         return {"peft_config": copy.deepcopy(self.config)} if self.weights is None else {}
 
     def first_model(self, base: BaseModel, trained: PeftModel) -> Any:
-        """The model that training begins with, computed as everybody computes it; `trained` is what begins so."""
-        if self.weights is None and not peft_lora.changes_base(self.config):
+        """The model that training begins with, computed as transformers computes it; `trained` is that model in the trainer."""
+        if self.weights is None and not changes_base(self.config):
             return base.model
         model = self.model(base)
-        if self.weights is None:  # a start out of the base's weights rounds them, so it is told from the base
+        if self.weights is None:  # a start out of the base's weights rounds them, so that it differs from the base
             config = copy.deepcopy(self.config)
             config.init_lora_weights = True
             model = get_peft_model(model, config)
@@ -168,32 +182,32 @@ def _steps(settings: TrainerSettings, rows: Rows) -> int:
 
 
 def _fitting(run: Run, rows: Rows, config: LoraConfig, done: int, *, fast: bool) -> tuple[TrainerSettings, Estimate]:
-    """The settings, with layers computed again where memory asks for it, and what they take; raises OutOfMemory.
+    """The settings, with layers computed again where memory is short, and what they take; raises OutOfMemory.
 
-    Whether layers are computed again changes no result, so a run may go on either way.
+    Whether layers are computed again changes no result, so a run may continue either way.
     """
     settings, model = run.settings, run.base.model
-    work = estimate.Workload.of(rows, settings, fast=fast)
+    work = Workload.of(rows, settings, fast=fast)
     steps = _steps(settings, rows)
-    trained = peft_lora.count(config, model)
-    needed = estimate.estimate(model, trained, work, steps - done, checkpointing=settings.gradient_checkpointing)
+    trained = adapted_parameters(config, model)
+    needed = estimate(model, trained, work, steps - done, checkpointing=settings.gradient_checkpointing)
     if not settings.gradient_checkpointing and needed.memory_bytes > needed.available_bytes:
         settings = dataclasses.replace(settings, gradient_checkpointing=True)
-        needed = estimate.estimate(model, trained, work, steps - done, checkpointing=True)
+        needed = estimate(model, trained, work, steps - done, checkpointing=True)
     if needed.memory_bytes > needed.available_bytes:
-        _tell(run, settings, needed)
-        raise estimate.refuse(needed, run.base.name, estimate.smaller(settings, fast=fast))
+        _report(run, settings, needed)
+        raise refuse(needed, run.base.name, smaller(settings, fast=fast))
     return settings, needed
 
 
-def _tell(run: Run, settings: TrainerSettings, needed: Estimate) -> None:
+def _report(run: Run, settings: TrainerSettings, needed: Estimate) -> None:
     if settings.gradient_checkpointing and not run.settings.gradient_checkpointing:
         run.note("Memory is short, so activations are computed again in the backward pass, which is slower.")
-    run.host.emit(run.call, estimate=to_message(jobs_pb2.Estimate, needed))
+    run.host.emit(estimate=to_message(jobs_pb2.Estimate, needed))
 
 
 def _check(run: Run, rows: Rows, start: _Start) -> None:
-    if rows.shape.is_preference and peft_lora.changes_base(start.config):
+    if rows.shape.is_preference and changes_base(start.config):
         raise InvalidRequest.field(
             "lora.init_lora_weights",
             f"{start.config.init_lora_weights} does not go with preference pairs, which compare with the base; choose true",

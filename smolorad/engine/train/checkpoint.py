@@ -1,4 +1,4 @@
-"""Checkpoints of a training: there whole or not at all, and only ever continued by the run that wrote them.
+"""Checkpoints of a training: complete or absent, and continued only by the run that wrote them.
 
 Trainer writes file after file into its folder and later takes the one with the highest number, complete or not. So it writes
 into the stage, and a checkpoint exists once it was published: a manifest with sums, everything flushed, one rename.
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RunState:
-    """What a run remembers besides Trainer's own state, so that a resumed one tells what an undisturbed one tells."""
+    """What a run keeps besides Trainer's own state, so that a resumed run reports what an undisturbed one does."""
 
     loss_sum: float = 0.0  # of all steps, natural logarithm per scored token
     reported_loss_sum: float = 0.0  # the same, at the last report
@@ -59,7 +59,7 @@ class Identity:
     def of(
         cls, lora: LoraSettings, trainer: TrainerSettings, dataset: Path, base_fingerprint: str, parent: Path | None = None
     ) -> Identity:
-        """The identity of a run, which may go on from an adapter; raises Damaged where a file is not as it was published."""
+        """The identity of a run, which may continue from an adapter; raises Damaged where a file is not as it was published."""
         start = "" if parent is None else _fingerprint(parent)
         settings = json.dumps([dataclasses.asdict(lora), dataclasses.asdict(trainer), start], sort_keys=True)
         return cls(hashlib.sha256(settings.encode()).hexdigest(), _fingerprint(dataset), base_fingerprint)
@@ -67,7 +67,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """What a checkpoint's manifest tells of it."""
+    """What a checkpoint's manifest says about it."""
 
     identity: Mapping[str, str]
     environment: Mapping[str, str]
@@ -93,11 +93,11 @@ class Checkpoints:
         self._environment = environment
 
     def newest(self) -> Saved | None:
-        """The newest complete checkpoint; torn ones are passed over and taken away.
+        """The newest complete checkpoint; incomplete ones are removed.
 
         Raises BadState where it was written with other settings, data or weights: to start over would throw work away unasked.
         """
-        for grave in self._folder.glob(".removed-*"):  # of a process that was killed while it took one away
+        for grave in self._folder.glob(".removed-*"):  # left by a process that was killed while it removed one
             shutil.rmtree(grave, ignore_errors=True)
         for path in reversed(self._published()):
             try:
@@ -111,7 +111,7 @@ class Checkpoints:
         return None
 
     def publish(self, stage: Path, step: int, run: RunState) -> None:
-        """Makes what Trainer wrote into `stage` the checkpoint of `step`, and takes away all but the newest few.
+        """Makes what Trainer wrote into `stage` the checkpoint of `step`, and removes all but the newest few.
 
         Of those that go the adapter stays, beside the checkpoints, as long as it is one of the newest hundred.
         """
@@ -129,7 +129,7 @@ class Checkpoints:
             publish.remove(path)
 
     def _keep_adapter(self, checkpoint: Path) -> None:
-        """For those who ask what the run answered at this step; resuming needs none of it, so it is not flushed."""
+        """For requests to the adapter of this step; resuming does not need it, so it is not flushed."""
         steps = self._folder.with_name("steps")
         stage = steps / ".stage"
         with publish.fresh(stage):
@@ -141,9 +141,9 @@ class Checkpoints:
             publish.remove(path)
 
     def keep_best(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Keeps an adapter apart from the checkpoints, in place of the one kept before.
+        """Keeps an adapter apart from the checkpoints, in place of an earlier one.
 
-        A run that is killed in between comes by here again, from the checkpoint before.
+        A run that is killed in between repeats this, from the checkpoint before.
         """
         stage = self._folder / ".best-stage"
         with publish.fresh(stage):
@@ -178,7 +178,7 @@ def _by_number(folder: Path) -> list[Path]:
 
 
 def environment(device: str, dtype: str) -> dict[str, str]:
-    """What computes: a run may go on in another, but then not bit for bit."""
+    """What computes: a run may continue in another, but then not bit for bit."""
     return {name: version(name) for name in _LIBRARIES} | {"device": device, "dtype": dtype}
 
 

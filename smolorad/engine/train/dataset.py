@@ -26,7 +26,7 @@ from smolorad.engine.runtime.errors import reading
 from smolorad.engine.train.tokenize import PREFERENCE, TEXT, Shape, Tokeniser, scored_parts, shape_of
 from smolorad.errors import BadData, InvalidRequest, UnsupportedModel
 
-_AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two breaths
+_AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two calls of `between`
 _FEW = 8
 _LONG_ROWS = 8  # of which one is the longest
 _COUNTED_BYTES = 4 * 2**20  # of texts that may be cut: about a second's work
@@ -34,7 +34,7 @@ _COUNTED_BYTES = 4 * 2**20  # of texts that may be cut: about a second's work
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a run trains on, and what it is measured on.
+    """The rows that a run trains on and is measured on.
 
     Each row has `input_ids` and `labels`; a pair has `prompt_ids`, `chosen_ids` and `rejected_ids`.
     """
@@ -46,21 +46,21 @@ class Rows:
     scored_share: float | None  # of the training rows' tokens, 0 to 1; None where all are scored
     left_out: Mapping[str, int]  # why nothing would be learned of training rows, and of how many
     cut: int  # training rows that are longer than the settings allow
-    cut_is_exact: bool  # or else there may be more
+    cut_is_exact: bool  # if not, there may be more
     longest: int  # tokens of the longest training row
-    as_chat: bool  # whether they are conversations, by whichever shape
+    as_chat: bool  # whether they are conversations, in any shape
 
 
 @dataclass(slots=True)
 class _Learned:
-    """What is left of some rows once those are gone of which nothing is learned."""
+    """Some rows without those of which nothing would be learned."""
 
     places: Sequence[int] = ()
     tokens: int = 0
     scored: int = 0
     longest: int = 0  # tokens of one
     cut: int = 0  # rows longer than max_length
-    cut_is_exact: bool = True  # or else there may be more
+    cut_is_exact: bool = True  # if not, there may be more
     why_not: Counter[str] = field(default_factory=Counter)  # why nothing is learned of rows, and of how many
 
 
@@ -108,17 +108,25 @@ def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_leng
     else:
         train = train.with_transform(tokenise)
         held_out = held_out.with_transform(tokenise) if held_out is not None else None
-    share = None if shape is TEXT else learned.scored / learned.tokens
-    cut = 0 if settings.packing else learned.cut
-    why_not = dict(learned.why_not)
-    return Rows(train, held_out, held_out_rows, shape, share, why_not, cut, learned.cut_is_exact, longest, as_chat)
+    return Rows(
+        train=train,
+        held_out=held_out,
+        held_out_rows=held_out_rows,
+        shape=shape,
+        scored_share=None if shape is TEXT else learned.scored / learned.tokens,
+        left_out=dict(learned.why_not),
+        cut=0 if settings.packing else learned.cut,
+        cut_is_exact=learned.cut_is_exact,
+        longest=longest,
+        as_chat=as_chat,
+    )
 
 
 def _open(folder: Path) -> dict[str, Any]:
     with reading(f"The dataset {folder}", "prepare it again"):
         splits = datasets.load_from_disk(str(folder))
         for split in splits.values() if isinstance(splits, datasets.DatasetDict) else ():
-            split.data.table.validate(full=True)  # Arrow believes the places in a file
+            split.data.table.validate(full=True)  # Arrow trusts the offsets in a file
             split[:1]
     if not isinstance(splits, datasets.DatasetDict) or "train" not in splits:
         raise BadData(f"{folder} has no split train; prepare the dataset again.")
@@ -126,7 +134,7 @@ def _open(folder: Path) -> dict[str, Any]:
 
 
 def _nothing(folder: Path, shape: Shape, learned: _Learned, max_length: int) -> BadData:
-    """The error for rows of which nothing would be learned, with the commonest reason."""
+    """The error for rows without anything to learn, with the most common reason."""
     if shape is TEXT:
         return BadData(f"No row of {folder} has a token to learn; prepare the dataset again from files with text.")
     why = learned.why_not.most_common(1)[0][0] if learned.why_not else f"it has no {shape.unit}"
@@ -144,7 +152,7 @@ def _measurable(rows: Any, tokenise: Tokeniser, max_length: int, between: Callab
 def _learned_texts(
     rows: Any, tokenise: Tokeniser, settings: TrainerSettings, max_length: int, between: Callable[[], None]
 ) -> _Learned:
-    """Texts are learned as they are, and read when their step comes: only the longest are looked at."""
+    """Texts are trained as they are, and read when their step comes: only the longest are measured here."""
     # The first token of a row has nothing before it to be predicted from.
     if not _has_text(rows, tokenise):
         return _Learned()
@@ -155,13 +163,13 @@ def _learned_texts(
 
 
 def _has_text(rows: Any, tokenise: Tokeniser) -> bool:
-    # The first row says so nearly always. Not by `with_transform`, which hashes the tokenizer each time.
+    # The first row nearly always decides. Not by `with_transform`, which hashes the tokenizer each time.
     batches = (rows[begin : begin + _FEW] for begin in range(0, len(rows), _FEW))
     return any(row.tokens > 1 for batch in batches for row in tokenise.rows(batch))
 
 
 def _longest_texts(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> tuple[int, int, bool]:
-    """Tokens of the longest text, how many texts are longer than `max_length`, and whether that was counted to the last one.
+    """Tokens of the longest text, how many texts are longer than `max_length`, and whether all were counted.
 
     Texts are long in bytes where they are long in tokens, and have no more tokens than bytes, so that few need to be tokenised.
     """
@@ -188,7 +196,7 @@ def _longest_texts(rows: Any, tokenise: Tokeniser, max_length: int, between: Cal
 
 
 def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> _Learned:
-    """Looks at every row; raises BadData where the model cannot be shown one."""
+    """Measures every row; raises BadData for rows that the model's template cannot render."""
     found, places = _Learned(), []
     refused: list[tuple[int, str]] = []  # rows that the model cannot be shown, from 1, and why
     for begin in range(0, len(rows), _AT_ONCE):
@@ -252,7 +260,7 @@ def _why_nothing(row: EncodedRow, max_length: int, shape: Shape) -> str:
 
 
 def _count_pair(pair: tuple[EncodedRow, EncodedRow], max_length: int) -> _Count:
-    """Both answers of a pair; nothing is left to compare where they are the same as far as training reads."""
+    """Both answers of a pair; there is nothing to compare if they are equal up to max_length."""
     refused = next((row.refused for row in pair if row.refused), "")
     if refused:
         return _Count(refused=refused)

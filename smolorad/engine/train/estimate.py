@@ -1,4 +1,4 @@
-"""What a training needs of memory and time, reckoned before its first step.
+"""What a training needs of memory and time, estimated before its first step.
 
 Activations are counted as Korthikanti et al. count them ("Reducing Activation Recomputation in Large Transformer Models",
 2022): values kept for the backward pass, a token and layer. How many those are differs between the two trainers.
@@ -20,18 +20,18 @@ from smolorad.engine.train.fast.kernels import kernels
 from smolorad.engine.train.fast.trainer import BUDGET
 from smolorad.errors import OutOfMemory
 
-_ROWS_READ = 64  # as a sample of the lengths, from everywhere: rows often stand in an order of their own
+_ROWS_READ = 64  # a sample of the lengths, evenly spaced, as rows are often sorted
 _MARGIN = 1.15
-_AROUND_BYTES = 120e6  # what the libraries of training and their caches take
-# Bytes a logit, in the formats of the pass, and how many logits are there at once.
+_AROUND_BYTES = 120e6  # of the training libraries and their caches
+# How many logits are in memory at once, and bytes for each in all formats of the pass.
 _FAST_LOGITS, _PLAIN_LOGITS_WIDTH, _BYTES_A_LOGIT = 16e6, 32_768, 14
-# Of the measured speed of a product of torch's, which a step reaches as a whole: with kernels of our own, without, and plain.
+# Share of the measured speed of torch's product that a whole step reaches: with our kernels, without, and in the plain trainer.
 _OWN_SHARE, _FAST_SHARE, _PLAIN_SHARE = 0.60, 0.30, 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a step computes."""
+    """How much a step computes."""
 
     longest: int  # tokens of the longest row
     mean: float  # tokens a row
@@ -42,14 +42,15 @@ class Workload:
 
     @classmethod
     def of(cls, rows: Rows, settings: TrainerSettings, *, fast: bool) -> Workload:
-        """Of the tokenised rows, their mean from a sample."""
+        """The workload of tokenised rows; their mean length is that of a sample."""
         count = len(rows.train)
         read = min(_ROWS_READ, count)
         lengths = [_length(row) for row in rows.train.select([place * count // read for place in range(read)])]
         at_once = settings.per_device_train_batch_size
         rows_a_step = at_once * settings.gradient_accumulation_steps
         answers = 2 if rows.shape.is_preference else 1
-        return cls(rows.longest, min(fmean(lengths), rows.longest), rows_a_step, at_once, fast, answers)
+        mean = min(fmean(lengths), rows.longest)
+        return cls(longest=rows.longest, mean=mean, rows=rows_a_step, rows_at_once=at_once, fast=fast, answers=answers)
 
     @property
     def tokens_at_once(self) -> float:
@@ -65,7 +66,7 @@ class Workload:
 
 
 def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpointing: bool) -> Estimate:
-    """What a training takes of so many parameters on a model in memory, and what of memory is free now."""
+    """What a training of `trained` parameters takes, on a model in memory, and how much memory is free."""
     config = model.config.get_text_config()
     layers, width = config.num_hidden_layers, config.hidden_size
     inner = getattr(config, "intermediate_size", None) or 4 * width
@@ -85,14 +86,14 @@ def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpoint
 
 
 def smaller(settings: TrainerSettings, *, fast: bool) -> str:
-    """Which settings make a micro-step smaller when they are lowered, which 1 cannot be."""
+    """The settings that make a micro-step smaller when they are lowered; without those that are 1 already."""
     # The fast trainer takes all rows of a step at once, however they were counted.
     counts = ("per_device_train_batch_size", "gradient_accumulation_steps")[: 2 if fast else 1]
     return " or ".join(f"trainer.{name}" for name in ("max_length", *(name for name in counts if getattr(settings, name) > 1)))
 
 
 def refuse(needed: Estimate, name: str, advice: str) -> OutOfMemory:
-    """Why a training that does not fit is not begun; `advice` is what `smaller` says."""
+    """The error for a training that does not fit; `advice` is what `smaller` says."""
     return OutOfMemory(
         f"This training on {name} needs about {needed.memory_bytes / 1e9:.1f} GB besides the model, and "
         f"{needed.available_bytes / 1e9:.1f} GB are free; lower {advice}, "
@@ -101,7 +102,7 @@ def refuse(needed: Estimate, name: str, advice: str) -> OutOfMemory:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that a training can have now."""
+    """Memory that is free for a training now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)

@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(slots=True)
 class HeldOut:
-    """The batches that one process measures; a stand-in for a DataLoader.
+    """The batches that one process measures, in place of a DataLoader.
 
     All processes have equally many batches, each of as many rows in one as in the others, since TRL gathers numbers from all of
-    them after each. What does not divide evenly is measured in batches of one row, and who has none left measures a row that
-    does not count.
+    them after each. What does not divide evenly is measured in batches of one row, and a process without rows left measures a
+    row that does not count.
     """
 
     dataset: Any  # datasets.Dataset
@@ -21,7 +21,7 @@ class HeldOut:
     batch_rows: int  # at most
     process: int = 0
     processes: int = 1
-    counts: bool = True  # whether the batch that was given last does
+    counts: bool = True  # whether the last batch does
 
     def __len__(self) -> int:
         return sum(1 for _ in self._places())

@@ -1,4 +1,4 @@
-"""The adapter as a training has it now, for those who ask before the training is done."""
+"""The adapter as a training has it now, for requests before the training is done."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from smolorad.engine.adapters.peft import adapter_of
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.train import lora as peft_lora
+from smolorad.engine.train.lora import as_plain_lora
 from smolorad.errors import InvalidRequest, SmoloraError
 from smolorad.portable import Source
 
 
 class LiveAdapter:
-    """Makes adapters of a training's tensors, and has them answer its sample prompts."""
+    """Makes adapters of a training's tensors, and generates from its sample prompts."""
 
     def __init__(self, base: BaseModel, settings: TrainerSettings, *, as_chat: bool) -> None:
         """With `as_chat` a sample prompt is a question put through the chat template.
@@ -33,7 +33,7 @@ class LiveAdapter:
         self._as_chat = as_chat
         for prompt in settings.sample_prompts:
             try:
-                self._asked(None, prompt)
+                self._request(None, prompt)
             except SmoloraError as error:
                 raise InvalidRequest.field("trainer.sample_prompts", f"{prompt[:40]!r} cannot be answered: {error}") from error
 
@@ -43,20 +43,20 @@ class LiveAdapter:
         return self._base.source
 
     def adapter(self, tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], config: LoraConfig) -> Adapter:
-        """An adapter of its own over the base; `start` as in `as_plain_lora`, empty where the base is as it was."""
+        """An independent adapter on the base; `start` as in `as_plain_lora`, empty where the base is as it was."""
         if start:
-            tensors, config = peft_lora.as_plain_lora(tensors, start, config)
+            tensors, config = as_plain_lora(tensors, start, config)
         return adapter_of(self._base, config, tensors)
 
-    def answer(self, adapter: Adapter, prompt: str, yield_to_requests: Callable[[], Any]) -> str:
+    def generate(self, adapter: Adapter, prompt: str, yield_to_requests: Callable[[], Any]) -> str:
         """The greedy answer to a prompt; `yield_to_requests` is called between tokens."""
-        answer, text = self._asked(adapter, prompt), ""
-        while answer.outcome is None:
-            text += answer.step()
+        request, text = self._request(adapter, prompt), ""
+        while request.outcome is None:
+            text += request.step()
             yield_to_requests()
         return text
 
-    def _asked(self, adapter: Adapter | None, prompt: str) -> GenerationRequest:
+    def _request(self, adapter: Adapter | None, prompt: str) -> GenerationRequest:
         sampling = Sampling(max_tokens=self._settings.sample_max_tokens, temperature=0.0)
         asked = {"messages": (ChatMessage("user", prompt),)} if self._as_chat else {"prompt": prompt}
         spec = GenerateSpec(sampling=sampling, **asked)

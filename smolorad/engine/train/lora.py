@@ -1,4 +1,4 @@
-"""LoRA settings: what PEFT is told, checked against the modules that the model has, and how an adapter is written."""
+"""Our LoRA settings as PEFT's, checked against the modules that the model has, and how an adapter is written."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def adapted_modules(config: LoraConfig, model: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if check_target_module_exists(config, name)}
 
 
-def count(config: LoraConfig, model: Any) -> int:
+def adapted_parameters(config: LoraConfig, model: Any) -> int:
     """About how many parameters an adapter has on a model, and the modules that are trained whole with it."""
     pairs: int = sum(config.r * sum(cast(Tensor, module.weight).shape) for module in adapted_modules(config, model).values())
     whole = [module for name in config.modules_to_save or () for module in _named(name, model)]
@@ -99,12 +99,12 @@ def linear_names(model: Any) -> list[str]:
 
 
 def changes_base(config: LoraConfig) -> bool:
-    """Whether PEFT takes the adapter's start out of the weights it adapts (PiSSA, OLoRA)."""
+    """Whether PEFT takes the adapter's initial weights out of the base's (PiSSA, OLoRA)."""
     return isinstance(config.init_lora_weights, str) and config.init_lora_weights.startswith(("pissa", "olora"))
 
 
 def own_adapted_weights(config: LoraConfig, view: Any) -> None:
-    """Gives a view its own copies of the weights it adapts, so that a start that changes them leaves the base alone."""
+    """Gives a view copies of the weights it adapts, so that an initialisation that changes them leaves the base as it is."""
     for module in adapted_modules(config, view).values():
         weight = cast(Tensor, module.weight)
         module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
@@ -120,7 +120,7 @@ def adapter_tensors(model: Any) -> dict[str, Tensor]:
 def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig, base: Source) -> None:
     """Writes a plain PEFT folder of an adapter on `base`.
 
-    Raises NotFinite, with nothing written, where a tensor holds NaN or infinity.
+    Raises NotFinite, with nothing written, where a tensor has NaN or infinity.
     """
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -128,7 +128,7 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfi
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = copy.copy(config)
     config.inference_mode = True
-    # PEFT would name the folder that the base was read from, which is a place on this machine alone.
+    # PEFT would write the path of the base's folder, which exists only on this machine.
     config.base_model_name_or_path, config.revision = base.name, base.revision
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set, whose order changes from process to process
     config.save_pretrained(folder)
@@ -138,7 +138,7 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfi
 def as_plain_lora(
     tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], config: LoraConfig
 ) -> tuple[dict[str, Tensor], LoraConfig]:
-    """The same update as a LoRA of twice the rank on the unchanged base, for one that began by changing the base.
+    """The same update as a LoRA of twice the rank on the unchanged base, for an adapter whose initialisation changed the base.
 
     With base W = R + s B0 A0 and the trained R + s B A, the update is s (B A - B0 A0) = s [B, -B0] [A; A0].
     """

@@ -1,4 +1,4 @@
-"""The global random generators, which training draws from and nobody else."""
+"""The global random generators, which only training draws from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a training goes, and how long it will take."""
+"""How fast a training is, and how long it will take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class _Aside:
-    """What happens every so many steps, and what it has taken so far."""
+    """Work that recurs every `every` steps, and the time it has taken so far."""
 
     every: int
     seconds: float = 0.0
@@ -23,15 +23,15 @@ class _Aside:
         return self.seconds / max(self.times, 1) * (-(-last // self.every) - step // self.every) * (step < last)
 
 
-class Pace:
-    """Seconds of training, reports apart and pauses left out.
+class Throughput:
+    """Measures seconds of training between reports, without pauses.
 
-    A rate is measured since the last report, as it changes with the rows; what is left is reckoned with all steps so far, as
-    that is steadier, and with the evaluations, samples and checkpoints still to come.
+    The rate is measured since the last report, as it changes with the rows. The time left is estimated from all steps so far,
+    which is steadier, and includes the evaluations, samples and checkpoints still to come.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, samples: int = 0, saves: int = 0) -> None:
-        """Every how many steps there are samples and checkpoints, besides those after the last; 0: never."""
+        """Samples and checkpoints come every `samples` and `saves` steps, and after the last one; 0: never."""
         self._clock = clock
         self._asides = {"samples": _Aside(samples), "saves": _Aside(saves)}
         self._begin: float | None = None
@@ -40,7 +40,7 @@ class Pace:
         self._aside_s = 0.0
 
     def start(self, step: int, tokens: int) -> None:
-        """Training goes on now, with so many steps done and tokens seen; nothing happens while it is under way."""
+        """Training continues now, after `step` steps and `tokens` tokens; nothing happens while it is under way."""
         if self._begin is None:
             self._begin, self._step, self._tokens = self._clock(), step, tokens
 
@@ -57,12 +57,12 @@ class Pace:
         return (tokens - self._tokens) / seconds, left_s
 
     def evaluated(self, seconds: float) -> None:
-        """An evaluation took so long; it counts to no step."""
+        """An evaluation took `seconds`, which belong to no step."""
         self._aside_s, self._begin = seconds, None
 
     @contextmanager
     def aside(self, what: str = "samples") -> Iterator[None]:
-        """What happens inside is no training: samples, or saves."""
+        """The work inside is no training: samples, or saves."""
         begin = self._clock()
         yield
         seconds, aside = self._clock() - begin, self._asides[what]

@@ -21,7 +21,7 @@ UNSCORED = -100
 
 Batch = Mapping[str, Sequence[Any]]
 Pair = tuple[EncodedRow, EncodedRow]
-# What a message may say besides its role and its content without changing what is learned.
+# Keys of a message that do not change what is learned.
 _HARMLESS = frozenset({"role", "content", "weight", "name", "id"})
 
 
@@ -46,7 +46,7 @@ PREFERENCE = Shape(("prompt", "chosen", "rejected"), "preferences", domain.Shape
 
 
 def shape_of(columns: Collection[str]) -> Shape:
-    """The shape of a dataset with these columns; raises BadData where it is none that can be trained on."""
+    """The shape of a dataset with these columns; raises BadData for columns that cannot be trained on."""
     for shape in (PREFERENCE, COMPLETION, CHAT, TEXT):
         if set(shape.columns) <= set(columns):
             return shape
@@ -72,7 +72,7 @@ class Tokeniser:
         return {}
 
     def __call__(self, batch: Batch) -> dict[str, list[list[int]]]:
-        """The columns; raises BadData for a row that the model cannot be shown."""
+        """The columns; raises BadData for a row that the model's template cannot render."""
         if self.shape.is_preference:
             return _columns([_pair_columns(*pair) for pair in self.pairs(batch)])
         return _columns([_row_columns(row) for row in self.rows(batch)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from smolorad.engine.adapters.adapter import Adapter
@@ -25,3 +26,27 @@ class Host(Protocol):
 
     def emit(self, call: int, **body: Any) -> None:
         """Sends one event of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """The host, as one training calls it."""
+
+    host: Host
+    call: int
+
+    def yield_to_requests(self) -> None:
+        """As `Host.yield_to_requests`."""
+        self.host.yield_to_requests(self.call)
+
+    def stopping(self) -> bool:
+        """As `Host.stopping`."""
+        return self.host.stopping(self.call)
+
+    def offer(self, snapshot: Snapshot | None, between: str = "") -> None:
+        """As `Host.offer`."""
+        self.host.offer(self.call, snapshot, between)
+
+    def emit(self, **body: Any) -> None:
+        """As `Host.emit`."""
+        self.host.emit(self.call, **body)

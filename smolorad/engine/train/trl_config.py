@@ -1,4 +1,4 @@
-"""Trainer settings: what TRL is told."""
+"""Our trainer settings as TRL's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trl import DPOConfig, SFTConfig
 from smolorad.domain import TrainerSettings
 from smolorad.errors import InvalidRequest
 
-# These mean something else there, or nothing, or not for every trainer; all others go over under their own names.
+# These are translated, or unknown to TRL or to one of its trainers; all others keep their names.
 _TRANSLATED = frozenset(
     {
         "max_steps",
@@ -49,7 +49,7 @@ class Setting:
 
 
 def sft_config(settings: TrainerSettings, setting: Setting, *, whole_steps: bool = False) -> SFTConfig:
-    """The trl.SFTConfig of a run. Which tokens are scored is not told: rows.py gives every row its labels.
+    """The trl.SFTConfig of a run. It does not say which tokens are scored: dataset.py gives every row its labels.
 
     With `whole_steps` an optimiser step's rows come in one batch: the same rows, since the sampler's order is cut the same way.
     """
@@ -59,9 +59,9 @@ def sft_config(settings: TrainerSettings, setting: Setting, *, whole_steps: bool
     return SFTConfig(
         **_common(settings, setting),
         packing=settings.packing,
-        # Without padding all are read; and the end of a text is no padding, though many models have one token for both.
+        # Without padding every token is read; and the end of a text is not padding, though many models use one token for both.
         include_num_input_tokens_seen="all" if whole_steps or settings.packing else "non_padding",
-        dataset_kwargs={"skip_prepare_dataset": True},  # rows.py does it
+        dataset_kwargs={"skip_prepare_dataset": True},  # dataset.py does it
     )
 
 

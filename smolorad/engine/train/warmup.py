@@ -42,6 +42,8 @@ def prepare_training(dtype: Dtype | None) -> None:
     with gc_paused():
         import torch
 
+        import smolorad.engine.model.to_transformers
+        import smolorad.engine.train.run  # noqa: F401
         from smolorad.engine.train.fast.kernels import compile_kernels
 
     if dtype is not None:

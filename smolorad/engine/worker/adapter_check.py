@@ -1,11 +1,11 @@
-"""Whether an adapter fits a base that is not in memory: PEFT puts it on the base's modules, for which no weights are read."""
+"""Checks an adapter against a base that is not loaded: PEFT attaches it to the base's modules, without their weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from smolorad.engine.adapters.peft import fit, read_config
-from smolorad.engine.model.folder import check
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.meta_model import meta_model
 from smolorad.engine.model.transformers_folder import read_model_config
 
@@ -16,8 +16,7 @@ def check_adapter(base: Path, name: str, adapter: Path, *, trust_remote_code: bo
     Raises what attaching it to the loaded model raises, and what reading the model's config raises.
     """
     config = read_config(adapter)
-    check(base, name=name, trust_remote_code=trust_remote_code)
-    shape = read_model_config(base, name, trust_remote_code)
-    model = meta_model(base, name, shape, trust_remote_code=trust_remote_code)
+    folder = ModelFolder.open(base, name=name, trust_remote_code=trust_remote_code)
+    model = meta_model(folder, read_model_config(base, folder.config, name, trust_remote_code))
     _, weights = fit(model.eval().requires_grad_(False), name, config, adapter)
     return sum(tensor.numel() for tensor in weights.values())

@@ -1,4 +1,4 @@
-"""`python -m smolorad.engine.worker`: Fetch, Merge and CheckAdapter, work on weights that must not disturb the engine.
+"""`python -m smolorad.engine.worker`: Fetch, Merge and CheckAdapter, which must not disturb the engine.
 
 torch is imported only where it is needed, so that a download begins at once.
 """
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _NICE = 10
-# Progress is stored with its job, so it comes no faster than somebody can read it.
+# Progress is stored with its job, so it is not reported faster than a person can read it.
 _REPORT_EVERY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """How a merged model is wanted."""
+    """How to save a merged model."""
 
     dtype: Dtype | None
 
 
 def main(argv: Sequence[str]) -> None:
-    """Tells that it listens, and takes commands."""
+    """Reports that it listens, and takes commands."""
     inbox = open_worker_inbox(argv)
     inbox.start()
     serve(inbox)
 
 
 def open_worker_inbox(argv: Sequence[str]) -> Inbox:
-    """The inbox of a process that steps back behind whoever waits for an answer."""
+    """The inbox of a process with low priority: generation goes first."""
     os.nice(_NICE)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers too; standard error is the log
     return open_inbox(argv)
@@ -87,10 +87,10 @@ def _answer(command: pb.Command, inbox: Inbox, prefetched: MergePrefetch | None)
 
 def _report_to(inbox: Inbox, call: int) -> Report:
     last: PhaseProgress | None = None
-    told_at = 0.0
+    reported_at = 0.0
 
     def report(progress: PhaseProgress) -> None:
-        nonlocal last, told_at
+        nonlocal last, reported_at
         if inbox.cancelled(call):
             raise Cancelled("It was cancelled; nothing was written.")
         if inbox.draining.is_set():
@@ -98,9 +98,9 @@ def _report_to(inbox: Inbox, call: int) -> Report:
         inbox.working()
         now = time.monotonic()
         begins_or_ends = last is None or last.phase != progress.phase or progress.done == progress.total
-        if begins_or_ends or now - told_at >= _REPORT_EVERY_S:
+        if begins_or_ends or now - reported_at >= _REPORT_EVERY_S:
             inbox.emit(call, phase=to_message(jobs_pb2.PhaseProgress, progress))
-            last, told_at = progress, now
+            last, reported_at = progress, now
 
     return report
 

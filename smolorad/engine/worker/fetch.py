@@ -1,4 +1,4 @@
-"""A model's files, brought to a folder: from the hub, from another folder, or the starter."""
+"""Fetches a model's files: from the hub, from another folder, or the starter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
-from smolorad.engine.model.folder import check, inspect, model_files
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.worker.progress import Report
 from smolorad.errors import Damaged
 from smolorad.portable import STARTER, remove_paths
@@ -19,25 +19,25 @@ _CHUNK_BYTES = 16 * 2**20
 def fetch(
     source: str, *, revision: str = "", output: Path | None, cache: Path, report: Report, trust_remote_code: bool = False
 ) -> Fetched:
-    """Brings the model `source`, a hub id, the absolute path of a folder or `starter`, and checks that it is one.
+    """Fetches the model `source`, a hub id, the absolute path of a folder or `starter`, and checks it.
 
-    With `output` its files are copied there, plainly, without links; without, the folder that has them is told: the hub's
-    cache, the starter's below `cache`, the folder itself. `report` is told of the phases `download`, `convert`, `copy` and
-    `read`; what it raises stops the work. On failure nothing is left in `output`.
+    With `output` its files are copied there, without links; otherwise the result names the folder that has them: in the hub's
+    cache, below `cache` for the starter, or the folder itself. `report` gets the phases `download`, `convert`, `copy` and
+    `read`; an error that it raises stops the work. On failure nothing is left in `output`.
     Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest.
     """
-    found, exactly = _bring(source, revision, cache, report, code=trust_remote_code)
+    found, resolved = _locate(source, revision, cache, report, code=trust_remote_code)
     try:
-        return _checked(found, source, exactly, output, report, trust_remote_code)
+        return _checked(found, source, resolved, output, report, trust_remote_code)
     except Damaged:
         if not _is_of_hub(source) or not _remove_damaged(found):
             raise
-    found, exactly = _bring(source, revision, cache, report, code=trust_remote_code)
-    return _checked(found, source, exactly, output, report, trust_remote_code)
+    found, resolved = _locate(source, revision, cache, report, code=trust_remote_code)
+    return _checked(found, source, resolved, output, report, trust_remote_code)
 
 
-def _bring(source: str, revision: str, cache: Path, report: Report, *, code: bool) -> tuple[Path, str]:
-    """The folder that has the files, and what exactly they are."""
+def _locate(source: str, revision: str, cache: Path, report: Report, *, code: bool) -> tuple[Path, str]:
+    """The folder that has the files, and their source with its version."""
     if source == STARTER:
         from smolorad.engine.worker.starter import SOURCE, ensure_starter
 
@@ -60,33 +60,26 @@ def _remove_damaged(snapshot: Path) -> bool:
     return remove_damaged(snapshot)
 
 
-def _checked(found: Path, name: str, exactly: str, output: Path | None, report: Report, trust_remote_code: bool) -> Fetched:
-    """Checks what was brought, and copies it where that is wanted."""
-    check(found, name=name, trust_remote_code=trust_remote_code)
+def _checked(found: Path, name: str, resolved: str, output: Path | None, report: Report, trust_remote_code: bool) -> Fetched:
+    """Checks the found folder, and copies it to `output` if there is one."""
+    folder = ModelFolder.open(found, name=name, trust_remote_code=trust_remote_code)
     if output is None:
         # Every byte of the starter was compared with its manifest just now.
         files = publish.read_manifest(found)["files"] if name == STARTER else {}
-        known = {file: entry["sha256"] for file, entry in files.items()}
-        return _told(found, name, exactly, report, trust_remote_code, known)
+        return _inspected(folder, resolved, report, {file: entry["sha256"] for file, entry in files.items()})
     with publish.fresh(output):
-        _copy(found, output, report, code=trust_remote_code)
-        return _told(output, name, exactly, report, trust_remote_code)
+        _copy(folder, output, report)
+        copy = ModelFolder.open(output, name=name, trust_remote_code=trust_remote_code)
+        return _inspected(copy, resolved, report)
 
 
-def _told(
-    folder: Path,
-    name: str,
-    exactly: str,
-    report: Report,
-    trust_remote_code: bool,
-    known: Mapping[str, str] = MappingProxyType({}),
-) -> Fetched:
-    report(PhaseProgress("read", 0, publish.size_of(folder), "bytes"))
-    return Fetched(str(folder), exactly, inspect(folder, name=name, trust_remote_code=trust_remote_code, sums=known))
+def _inspected(folder: ModelFolder, resolved: str, report: Report, sums: Mapping[str, str] = MappingProxyType({})) -> Fetched:
+    report(PhaseProgress("read", 0, publish.size_of(folder.path), "bytes"))
+    return Fetched(str(folder.path), resolved, folder.inspect(sums))
 
 
-def _copy(folder: Path, output: Path, report: Report, *, code: bool) -> None:
-    files = model_files(folder, code=code)
+def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
+    files = folder.files()
     total, done = sum(p.stat().st_size for p in files), 0
     for path in files:
         with path.open("rb") as source, (output / path.name).open("wb") as target:

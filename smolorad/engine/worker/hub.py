@@ -27,7 +27,7 @@ from smolorad.engine.worker.progress import Report
 from smolorad.errors import HubUnreachable, InvalidRequest, NotFound, SmoloraError
 from smolorad.publish import sha256_file
 
-# The library goes on by itself where a connection just ends or falls silent, but not where it is reset.
+# The library retries by itself where a connection ends or falls silent, but not where it is reset.
 _ATTEMPTS = 3
 
 
@@ -38,7 +38,7 @@ def download_model(repo: str, revision: str, report: Report, *, code: bool = Fal
     Python files too. `report` gets bytes, and may raise to stop the download. Raises NotFound, HubUnreachable, InvalidRequest.
     """
     patterns = [*MODEL_FILES, *(CODE_FILES if code else ())]
-    with _in_our_words(repo, revision):
+    with _translating_errors(repo, revision):
         attempt = 1
         while True:
             try:
@@ -53,9 +53,9 @@ def download_model(repo: str, revision: str, report: Report, *, code: bool = Fal
 
 
 def remove_damaged(snapshot: Path) -> bool:
-    """Takes those files out of the hub's cache whose content is not what they are named after; whether there were any.
+    """Removes the files in the hub's cache whose content does not match their name; returns whether there were any.
 
-    They are in nobody's way then: the next download brings them again.
+    The next download fetches them again.
     """
     damaged = [path for path in snapshot.iterdir() if path.is_symlink() and not _is_as_named(path.resolve())]
     for path in damaged:
@@ -84,7 +84,7 @@ def _reporting(report: Report) -> type:
             super().__init__(*args, **(kwargs | {"file": io.StringIO()}))
 
         def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-            return True  # and never raises: tqdm holds a lock around this, and would keep it
+            return True  # and never raises: tqdm has a lock around this, and would keep it
 
         def update(self, n: float | None = 1) -> bool | None:
             drawn: bool | None = super().update(n)
@@ -97,7 +97,7 @@ def _reporting(report: Report) -> type:
 
 
 @contextlib.contextmanager
-def _in_our_words(repo: str, revision: str) -> Iterator[None]:
+def _translating_errors(repo: str, revision: str) -> Iterator[None]:
     try:
         yield
     except (HFValidationError, OSError, httpx.HTTPError) as error:

@@ -1,4 +1,4 @@
-"""An adapter and its base become one ordinary model, which is proved to answer as they did.
+"""Merges an adapter into its base, and proves that the model answers as they did.
 
 PEFT merges in fp32 on the CPU; only the result is cast to the number format it is saved in.
 """
@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from smolorad import publish
 from smolorad.domain import Device, Dtype, Merged, MergeProof, PhaseProgress
 from smolorad.engine.adapters.peft import read_config, wrap
-from smolorad.engine.model.folder import CONFIG, check, inspect, model_files, tensors_of
+from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.runtime.device import trim_memory
 from smolorad.engine.runtime.errors import refused
@@ -46,20 +46,20 @@ def merge(
 ) -> Merged:
     """Merges a PEFT LoRA folder into its base and writes a plain Hugging Face folder, verified, to `output`.
 
-    `dtype` is the number format it is saved in; None: the base's own. `prompts` are what adapter and model are compared on;
-    empty: `merge_check.PROMPTS`. `report` gets the phases `read`, `verify`, `merge` and `write`; what it raises stops the work.
-    `prefetched` is what is known of a base already, of this one or another.
+    `dtype` is the number format it is saved in; None: the base's own. Adapter and model are compared on `prompts`; empty:
+    `merge_check.PROMPTS`. `report` gets the phases `read`, `verify`, `merge` and `write`; its error stops the work.
+    `prefetched` may be of this base or another.
     On failure nothing is left in `output`. Raises MergeMismatch, WrongBase, NotFinite, UnsupportedModel, Damaged, NotFound.
     """
-    weights = check(base, trust_remote_code=trust_remote_code)
-    dtype = dtype or _own_dtype(weights)
-    # What needs no torch is done beside what does: sums over files, flushing them, and the tokenizer.
+    folder = ModelFolder.open(base, trust_remote_code=trust_remote_code)
+    dtype = dtype or _own_dtype(folder)
+    # Work without torch runs beside work with it: sums over files, flushing them, and the tokenizer.
     beside = ThreadPoolExecutor(2)
     try:
         known = prefetched if prefetched is not None and prefetched.is_current(base) else None
         looking = beside.submit(lambda: known or MergePrefetch.of(base, trust_remote_code=trust_remote_code))
         report(PhaseProgress("read", 0, 2, "folders"))
-        model = _read(base, torch.float32, trust_remote_code)
+        model = _read(folder, torch.float32)
         tokenizer = looking.result().tokenizer
         batches = merge_check.tokenize(tokenizer, prompts) or merge_check.tokenize(tokenizer, merge_check.PROMPTS)
         report(PhaseProgress("read", 1, 2, "folders"))
@@ -77,23 +77,30 @@ def merge(
 
         with publish.fresh(output):
             report(PhaseProgress("write", 0, 1, "models"))
-            _write(model, dtype, base, output, code=trust_remote_code)
+            _write(model, dtype, folder, output)
             del model
             report(PhaseProgress("write", 1, 1, "models"))
             flushed, summed = beside.submit(publish.flush_tree, output), beside.submit(publish.sums_of, output)
-            written = _read(output, "auto", trust_remote_code)
-            agreement = merge_check.agreement(answers, merge_check.greedy(merge_check.logits_of(written, batches, verified)))
-            if agreement < merge_check.LEAST_AGREEMENT:
-                raise MergeMismatch(
-                    f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was "
-                    "written: merge to float32, or train with a lower learning_rate."
-                )
+            written = ModelFolder.open(output, trust_remote_code=trust_remote_code)
+            logits = merge_check.logits_of(_read(written, "auto"), batches, verified)
+            agreement = _checked_agreement(answers, merge_check.greedy(logits), dtype)
             flushed.result()
             sums = summed.result()
-            told = inspect(output, trust_remote_code=trust_remote_code, sums=sums)
+            facts = written.inspect(sums)
     finally:
         beside.shutdown(wait=False, cancel_futures=True)
-    return Merged(MergeProof(len(batches), difference, bound, agreement), told, sums)
+    return Merged(MergeProof(len(batches), difference, bound, agreement), facts, sums)
+
+
+def _checked_agreement(adapter: Sequence[torch.Tensor], merged: Sequence[torch.Tensor], dtype: Dtype) -> float:
+    """The share of the adapter's greedy tokens that the merged model gives; raises MergeMismatch if it is too small."""
+    agreement = merge_check.agreement(adapter, merged)
+    if agreement < merge_check.MIN_AGREEMENT:
+        raise MergeMismatch(
+            f"As {dtype} the merged model gives only {agreement:.0%} of the adapter's greedy tokens; nothing was written. "
+            "Merge to float32, or train with a lower learning_rate."
+        )
+    return agreement
 
 
 def attach(model: Any, folder: Path, base: str) -> PeftModel:
@@ -131,23 +138,22 @@ def _untied_for_merging(adapted: PeftModel) -> bool:
     return True
 
 
-def _read(folder: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> Any:
-    config = fitting_config(folder, str(folder), trust_remote_code)
-    return pretrained(folder, config, dtype=dtype, trust_remote_code=trust_remote_code)
+def _read(folder: ModelFolder, dtype: torch.dtype | str) -> Any:
+    return pretrained(folder, fitting_config(folder), dtype=dtype)
 
 
-def _own_dtype(weights: Sequence[Path]) -> Dtype:
+def _own_dtype(folder: ModelFolder) -> Dtype:
     """The number format that most of the weights have."""
     elements: Counter[str] = Counter()
-    for _, found, shape in tensors_of(weights):
-        elements[found] += math.prod(shape)
+    for tensor in folder.tensors:
+        elements[tensor.format] += tensor.count
     name = max(elements, key=elements.__getitem__)
     if name not in _TORCH:
         raise UnsupportedModel(f"The base's weights are {name}; merge into a base in float32, bfloat16 or float16.")
     return _TORCH[name]
 
 
-def _write(model: Any, dtype: Dtype, base: Path, output: Path, *, code: bool) -> None:
+def _write(model: Any, dtype: Dtype, base: ModelFolder, output: Path) -> None:
     # The base's generation config is copied as it is: some that are published do not pass the checks of saving.
     model.generation_config = GenerationConfig()
     model.to(getattr(torch, dtype))
@@ -159,8 +165,8 @@ def _write(model: Any, dtype: Dtype, base: Path, output: Path, *, code: bool) ->
         )
     trim_memory(Device.CPU)  # the file gets the memory that the wider numbers had
     model.save_pretrained(output)
-    for path in model_files(base, code=code):
-        if path.name != CONFIG and ".safetensors" not in path.name:
+    for path in base.small_files():
+        if path.name != CONFIG:
             shutil.copyfile(path, output / path.name)
     remove_paths(output)
 
@@ -171,7 +177,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _counting(report: Report, phase: str, total: int) -> Callable[[], None]:
-    """A step function that counts on over several passes."""
+    """A step function that keeps counting over several passes."""
     count = 0
 
     def step() -> None:

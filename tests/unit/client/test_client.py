@@ -316,5 +316,5 @@ async def test_a_setting_that_is_none_is_refused_before_anything_is_sent(
     ],
 )
 async def test_text_that_cannot_be_sent_is_an_invalid_request(client: Any, method: str, arguments: dict[str, Any]) -> None:
-    with pytest.raises(smolora.InvalidRequest, match="is no text in UTF-8"):
+    with pytest.raises(smolora.InvalidRequest, match="is not UTF-8 text"):
         await getattr(client, method)(**arguments)

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from smolorad.corpus import bpe_cache
 from smolorad.corpus.bpe_cache import _LETTERS, _REST, WordEncoder
+from tests.examples import examples
 from tests.tiny import CORPUS, tiny_tokenizer
 
 ALPHABET = "ab AB,.'\n\r\t12  \u00a0\u2003é́ß日🙂\x1c<|>_"
@@ -75,12 +76,13 @@ SLOW = {
 
 
 @pytest.mark.parametrize("name", [*QUICK, *SLOW])
+@pytest.mark.hypothesis
 def test_ids_are_the_tokenizer_s_own(name: str) -> None:
     tokenizer = (QUICK | SLOW)[name]()
     encoder = WordEncoder(tokenizer, json.loads(tokenizer.to_str()))
     assert encoder.by_words == (name in QUICK)
 
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=examples(150))
     @given(st.lists(st.lists(TEXTS | SPECIAL, max_size=4).map("".join), max_size=4))
     @example([" a", "a ", "a  b", "a \nb", "a\n b", "a\u00a0 b", "a \u0301b", "\n", ""])
     @example(["one two", "one two", "two. one\ntwo. one"])

@@ -15,7 +15,7 @@ from smolorad.chat.turns import Turn, Turns
 from smolorad.corpus.measure import Measured, Meter, shown_rows
 from smolorad.corpus.tokenizer import ModelText
 from smolorad.domain import ProblemKind, Shape
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.train.tokenize import CHAT, UNSCORED, Tokeniser
 from tests.tiny import CHAT_TEMPLATE, END, tiny_tokenizer
 
@@ -106,7 +106,7 @@ def test_of_a_conversation_the_same_is_scored_as_in_training(tmp_path: Path, tem
     found = measured(saved(tmp_path, template=template, context=500), Shape.CHAT, turns, max_length=500)
     messages = [{"role": role, "content": content} for role, content, _ in turns]
     tokenizer = own(tmp_path)
-    text = model_text(tokenizer, [tokenizer.eos_token_id])
+    text = make_model_text(tokenizer, [tokenizer.eos_token_id])
     assert text is not None
     (row,) = zip(*Tokeniser(CHAT, text.rows(), 500)({"messages": [messages]}).values(), strict=True)
     scored = [UNSCORED] * found.row.tokens

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from smolorad.corpus.prepare import prepare
 from smolorad.domain import FileType, OnError, PhaseProgress, Prepared, PrepareSpec, RowProblem
 from smolorad.errors import BadData, Cancelled, Damaged, InvalidRequest, SmoloraError
+from tests.examples import examples
 from tests.unit.client.text.kit import TEXTS
 from tests.unit.corpus.kit import Recorder, fill
 
@@ -129,7 +130,7 @@ def test_malformed_rows_are_dropped_counted_and_located_where_that_is_chosen(tmp
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXTS.map(lambda text: json.dumps({"text": text})) | st.sampled_from(["{", "[]", '{"text": 1}', ""])))
 def test_every_row_is_accounted_for(tmp_path: Path, rows: list[str]) -> None:
     files = fill(tmp_path / "in", {"a.jsonl": "\n".join(["{}", '{"text": "always"}', *rows])})

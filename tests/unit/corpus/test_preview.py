@@ -42,6 +42,7 @@ def written(folder: Path, texts: list[str]) -> None:
     prepare(fill(folder / "in", {"a.jsonl": content}), SPEC, None, folder / "out", Recorder())
 
 
+@pytest.mark.hypothesis
 def test_rows_of_any_batch_are_found(dataset: Path) -> None:
     @settings(deadline=None)
     @given(st.integers(0, 3000), st.integers(1, 1500))

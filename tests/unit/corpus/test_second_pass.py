@@ -22,6 +22,7 @@ from smolorad.corpus.quality import damage
 from smolorad.corpus.tokenizer import ModelText
 from smolorad.domain import ChunkUnit, FileType, Prepared, PrepareSpec, ProblemKind, Shape, TextUnit
 from smolorad.errors import InvalidRequest
+from tests.examples import examples
 from tests.house.repository import ROOT
 from tests.tiny import CHAT_TEMPLATE, CORPUS, tiny_tokenizer
 from tests.unit.corpus.kit import Recorder, fill
@@ -68,10 +69,11 @@ def test_pieces_of_paragraphs_are_whole_and_lose_nothing(paragraphs: list[str], 
     assert all(piece.count("\n\n") < size for piece in pieces)
 
 
+@pytest.mark.hypothesis
 def test_pieces_of_tokens_overlap_and_tear_no_character(tokenizer: Path) -> None:
     model = ModelText(tokenizer)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     @given(st.lists(st.sampled_from([*CORPUS, "日本語🙂", "a  b\n"]), min_size=1, max_size=3).map(" ".join), st.integers(1, 30))
     def agrees(text: str, size: int) -> None:
         apart = list(by_tokens(text, size, 0, model))
@@ -162,7 +164,7 @@ def test_a_row_in_files_of_two_splits_is_told_as_that(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), min_size=2, max_size=40, unique=True), st.integers(0, 99))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_rows_of_one_prompt_never_stand_in_both_splits(rows: list[tuple[int, int]], seed: int) -> None:
     import tempfile
 

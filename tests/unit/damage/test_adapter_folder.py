@@ -27,7 +27,10 @@ from tests.unit.engine.kit import begin, finish, load, make_adapter, spec
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 # Libraries warn of what they find strange, each in its own words.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.hypothesis,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +40,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bases(model: Path) -> Iterator[tuple[BaseModel, BaseModel]]:
+def bases(model: Path, shared_cache: Path) -> Iterator[tuple[BaseModel, BaseModel]]:
     """The base without torch, and by transformers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(model.parent / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(shared_cache))
         light = load(model, "tiny", dtype=Dtype.FLOAT32, hardware=Hardware(cpu_bfloat16=True))
         yield light, load(model, "tiny", dtype=Dtype.FLOAT32)
 

@@ -16,7 +16,6 @@ from smolorad import publish
 from smolorad.domain import Dtype, Precision
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.blueprint import BLUEPRINT
-from smolorad.engine.native.build import library
 from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker import starter
@@ -28,19 +27,12 @@ from tests.unit.engine.kit import begin, finish, load, spec
 
 Spoil = Callable[[Path], object]
 
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The native library, which takes seconds to compile."""
-    folder = tmp_path_factory.mktemp("compiled")
-    assert library(folder, 1) is not None
-    return folder / "native"
+pytestmark = pytest.mark.hypothesis
 
 
 @pytest.fixture(autouse=True)
-def _cache(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shutil.copytree(compiled, cache_path() / "native")
+def _cache(own_cache: Path) -> None:
+    """A cache of the test's own."""
 
 
 def light(folder: Path, precision: Precision = Precision.EXACT) -> BaseModel:

@@ -29,7 +29,10 @@ COLUMNS = {
 }
 
 # Libraries warn of what they find strange, each in its own words.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.hypothesis,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning"),
+]
 
 
 @pytest.fixture(scope="module", params=sorted(COLUMNS))

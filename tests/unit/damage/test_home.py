@@ -24,6 +24,8 @@ from smolorad.store.recover import adopt
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.unit.store.test_library import adapter, dataset, model
 
+pytestmark = pytest.mark.hypothesis
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:

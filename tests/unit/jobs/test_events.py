@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from smolorad.domain import JobKind, JobState, Note, StateChange, TrainSpec
 from smolorad.errors import NotFound
 from smolorad.jobs.events import Events
+from tests.examples import examples
 from tests.unit.jobs.conftest import Desk
 
-ONCE_PER_EXAMPLE = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONCE_PER_EXAMPLE = settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 async def job_of(desk: Desk) -> str:

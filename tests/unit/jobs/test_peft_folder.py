@@ -15,6 +15,7 @@ from smolora.common.adapter_config import CONFIG, WEIGHTS
 from smolorad.domain import LoraSettings
 from smolorad.errors import Damaged, InvalidRequest, SmoloraError, UnsupportedModel
 from smolorad.jobs.peft_folder import read_lora
+from tests.examples import examples
 
 LORA: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["v_proj", "q_proj"]}
 
@@ -86,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         read_lora(tmp_path / "a")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.integers(0, len(tensors()) - 1))
 def test_weights_cut_anywhere_are_damaged(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     with pytest.raises(Damaged):

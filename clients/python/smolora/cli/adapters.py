@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions.add("show", "show one adapter: NAME or NAME@REVISION", "name")
     actions.add("rm", "remove NAME@REVISION, or with NAME every revision", "name")
     actions.add("export", "copy an adapter's PEFT folder to a folder that does not exist yet", "name", "path")
-    bring = actions.add("import", "bring a PEFT LoRA folder in as a new revision", "path")
+    bring = actions.add("import", "import a PEFT LoRA folder as a new revision", "path")
     bring.add_argument("--name", required=True, help="the adapter's name")
     bring.add_argument("--base-model", default="", metavar="NAME", help="the base it belongs to; by default the loaded one")
 

@@ -39,8 +39,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", default="", metavar="NAME", help="`name` or `name@revision`; by default the base alone")
     parser.add_argument("--model", default="", metavar="NAME", help="the model; by default the loaded one")
     add_flags(parser, _FLAGS, {"max_tokens": "--max-new-tokens", "min_tokens": "--min-new-tokens"})
-    parser.add_argument("--stop", action="append", metavar="TEXT", help="end where this appears; may be given several times")
-    parser.add_argument("--bad-words", action="append", metavar="TEXT", help="what must not come; may be given several times")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="stop where this appears; may be given several times")
+    parser.add_argument(
+        "--bad-words", action="append", metavar="TEXT", help="text that must not appear; may be given several times"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--json-schema", type=_schema, metavar="FILE", help="answer with JSON that is valid by the schema in FILE"
@@ -49,7 +51,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--regex", metavar="REGEX", help="answer with a text that this matches as a whole")
     parser.add_argument("--logprobs", action="store_true", help="show how likely each token was, below the answer")
     parser.add_argument("--top-logprobs", type=int, default=0, metavar="N", help="and the N likeliest tokens; 0 to 20")
-    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long the model stays afterwards: 10m, 2h, -1")
+    parser.add_argument(
+        "--keep-alive", type=duration, metavar="TIME", help="how long the model stays loaded afterwards: 10m, 2h, -1"
+    )
     parser.add_argument("--no-stream", action="store_true", help="write the answer when it is whole")
 
 
@@ -140,4 +144,4 @@ def _schema(path: str) -> str:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"{path} cannot be read: it is no text in UTF-8") from None
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: it is not UTF-8 text") from None

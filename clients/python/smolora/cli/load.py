@@ -25,8 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a name of `models`, `starter`, a hub id `owner/name`, or a folder; by default the daemon's default",
     )
-    parser.add_argument("--device", choices=[device.value for device in Device], help="where it computes; by default chosen")
-    parser.add_argument("--dtype", choices=[dtype.value for dtype in Dtype], help="its number format; by default chosen")
+    parser.add_argument("--device", choices=[device.value for device in Device], help="the device; chosen by default")
+    parser.add_argument(
+        "--dtype", choices=[dtype.value for dtype in Dtype], help="the number format of its weights; chosen by default"
+    )
     parser.add_argument(
         "--precision",
         choices=[precision.value for precision in Precision],

@@ -21,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("train", "validation"), default="train", help="which rows; by default train")
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="the first row, from 0")
     parser.add_argument("--limit", type=int, default=5, metavar="N", help="how many; by default 5")
-    parser.add_argument("--model", default="", metavar="NAME", help="whose chat template; by default the loaded model's")
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="the model whose chat template is used; by default the loaded one"
+    )
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:

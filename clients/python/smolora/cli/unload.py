@@ -1,4 +1,4 @@
-"""`smolora-client unload`: gives the loaded model's memory back."""
+"""`smolora-client unload`: unloads the model and frees its memory."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     if (begun := raw.get("init_lora_weights")) not in _PLAIN_BEGINNINGS:
         raise Fault(
             UNSUPPORTED,
-            f"The adapter in {folder} was begun with {_shown(begun)}, which changes the base's weights; save it with "
+            f"The adapter in {folder} was initialised with {_shown(begun)}, which changes the base's weights; save it with "
             "`path_initial_model_for_weight_conversion`, which makes a plain LoRA of it.",
         )
     return raw

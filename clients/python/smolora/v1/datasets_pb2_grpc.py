@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DatasetServiceStub:
-    """The user's text, made ready for training.
+    """The user's text, prepared for training.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class DatasetServiceStub:
 
 
 class DatasetServiceServicer:
-    """The user's text, made ready for training.
+    """The user's text, prepared for training.
     """
 
     def UploadFile(self, request_iterator, context):
@@ -172,7 +172,7 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DatasetService:
-    """The user's text, made ready for training.
+    """The user's text, prepared for training.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DatasetServiceStub:
-    """The user's text, made ready for training."""
+    """The user's text, prepared for training."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -50,7 +50,7 @@ class DatasetServiceStub:
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
-    """The user's text, made ready for training."""
+    """The user's text, prepared for training."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadFile: _aio.StreamUnaryMultiCallable[_datasets_pb2.UploadFileRequest, _datasets_pb2.UploadFileResponse]  # type: ignore[assignment]
@@ -69,7 +69,7 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Removes a revision, or every revision, of a dataset."""
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The user's text, made ready for training."""
+    """The user's text, prepared for training."""
 
     @_abc_1.abstractmethod
     def UploadFile(

@@ -97,7 +97,7 @@ class ModelServiceServicer:
     """
 
     def LoadModel(self, request, context):
-        """Loads a model, and streams the stages. The one before stays until the new one stands; if loading fails it stays.
+        """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

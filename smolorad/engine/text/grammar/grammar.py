@@ -1,7 +1,7 @@
-"""Answers of a given form, held token by token: JSON of a schema, any JSON object, or a regular expression.
+"""Constrains generation token by token: to JSON of a schema, any JSON object, or a regular expression.
 
-llguidance keeps a parser of the form beside the answer. Before each token it tells which tokens leave the form within reach;
-the others get no chance. So what is complete is always valid, however the tokens are chosen.
+llguidance runs a parser beside the generation. Before each token it says which tokens can still lead to a valid answer; the
+others are masked. So a complete answer is always valid, however the tokens are chosen.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 LIMIT = 32
-# A state of the lexer takes about 2 kB. An item is a place in the form that the answer may have come to: where many properties
-# may be left out, there are thousands at once. Fuel and items are those of one token: at most about 0.1 s.
+# A state of the lexer takes about 2 kB. An item is a position in the grammar that the answer may have reached: where many
+# properties are optional, there are thousands at once. Fuel and items limit one token: to about 0.1 s.
 _LEXER_STATES = 50_000
 _ITEMS = 10_000
 _STEP_FUEL = 1_000_000
 _STEP_ITEMS = 200_000
-_TRIED = 4  # tokens of each answer that is tried before the form is taken
+_TRIED = 4  # tokens of each answer that is tried before a grammar is accepted
 _TOO_COMPLEX = re.compile(
     "TooComplex|Unable to determine if regex|too many (states|expressions|items)|max is|too large|size limit", re.IGNORECASE
 )
@@ -40,19 +40,19 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(ResponseFormat))
 
 
 class Grammar:
-    """The form of one answer, and how far the answer has come in it."""
+    """A grammar with its position in one answer."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary_size: int, anew: Callable[[], LLMatcher]) -> None:
-        """Use `GrammarCache.get`, which makes the matcher; `anew` makes another one, which shares nothing with it."""
+    def __init__(self, matcher: LLMatcher, vocabulary_size: int, recompile: Callable[[], LLMatcher]) -> None:
+        """Use `GrammarCache.get`, which makes the matcher; `recompile` makes another one that shares nothing with it."""
         self._matcher = matcher
         self._size = vocabulary_size
-        self._anew = anew
+        self._recompile = recompile
         self._tokens: list[int] = []
         self._renewed = -1  # after how many tokens
         self._bits = np.zeros((vocabulary_size + 31) // 32, dtype=np.int32)
 
     def __call__(self, ids: Ids, scores: Scores) -> Scores:
-        """The scores with -inf for each token that cannot come next; `ids` are not looked at."""
+        """The scores with -inf for each token that cannot come next; `ids` are ignored."""
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():
             self._renew()
@@ -60,11 +60,11 @@ class Grammar:
         forbidden = np.unpackbits(~self._bits.view(np.uint8), count=self._size, bitorder="little").view(np.bool_)
         masked = scores.copy()
         np.copyto(masked[: self._size], -np.inf, where=forbidden[: len(masked)])
-        masked[self._size :] = -np.inf  # what the tokenizer does not know
+        masked[self._size :] = -np.inf  # ids beyond the tokenizer's vocabulary
         return masked
 
     def advance(self, token_id: int) -> None:
-        """The token that was chosen."""
+        """Advances by the chosen token."""
         self._matcher.consume_token(token_id)
         if self._matcher.is_error():
             self._renew()
@@ -74,15 +74,15 @@ class Grammar:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can follow but the end."""
+        """Whether only the end can follow."""
         return self._matcher.is_stopped()
 
     def _renew(self) -> None:
-        """Copies of a matcher share their lexer, and what all answers have asked of it may be too much where one's is not."""
+        """Copies of a matcher share their lexer, and its limit: all answers together may exceed it where one alone does not."""
         why = _reason(self._matcher)
         if self._renewed < len(self._tokens):
             self._renewed = len(self._tokens)
-            self._matcher = self._anew()
+            self._matcher = self._recompile()
             self._matcher.consume_tokens(self._tokens)
             if not self._matcher.is_error():
                 return
@@ -90,7 +90,7 @@ class Grammar:
 
 
 class GrammarCache:
-    """The forms asked for, ready to be followed; the one that was not asked for the longest goes where there are too many."""
+    """Compiled grammars; the least recently used one is dropped when there are more than `limit`."""
 
     def __init__(self, vocabulary: Vocabulary, limit: int = LIMIT) -> None:
         self._vocabulary = vocabulary
@@ -100,7 +100,7 @@ class GrammarCache:
     def get(self, wanted: ResponseFormat) -> Grammar:
         """A grammar for one request.
 
-        Raises InvalidRequest for a form that is malformed, that nothing can fulfil, or that cannot be guaranteed;
+        Raises InvalidRequest for a grammar that is malformed, that nothing can fulfil, or that cannot be guaranteed;
         UnsupportedModel where the tokenizer is of an unknown kind.
         """
         if wanted not in self._compiled:
@@ -140,9 +140,9 @@ class GrammarCache:
 
 
 def _grammar(wanted: ResponseFormat) -> str:
-    """In llguidance's own language, with the model free to choose the tokens of what is given.
+    """The grammar in llguidance's language. The model chooses the tokens also where only one text is possible.
 
-    llguidance would have them from the tokenizer, which normalises what it reads, and takes `<|im_end|>` in it for one token.
+    llguidance would take them from the tokenizer, which normalises text, and reads `<|im_end|>` in it as one token.
     """
     from llguidance import LLMatcher
 
@@ -150,18 +150,18 @@ def _grammar(wanted: ResponseFormat) -> str:
         start = f"/{translate(wanted.regex)}/"
     else:
         schema = prepare(wanted.json_schema or '{"type": "object"}')
-        # As `json.dumps` writes it. Where space may come freely, a small model fills its answer with it.
+        # As `json.dumps` writes it. With flexible whitespace, a small model fills its answer with it.
         form = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-        # What cannot be guaranteed is refused, never left out or put another way.
+        # Refuse what cannot be guaranteed, instead of ignoring or approximating it.
         strict = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": schema.escapes}
         start = f"%json {json.dumps(schema.root | {'x-guidance': form | strict}, ensure_ascii=False)}"
     return LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\nstart: {start}')
 
 
 def _trouble(matcher: LLMatcher, end_ids: Sequence[int]) -> str:
-    """Why the form cannot be followed, empty if it can: some answers are begun, as what has no measure shows at once.
+    """Why the grammar cannot be followed, empty if it can: two answers are begun, as a grammar without bounds fails at once.
 
-    It also builds what the first token needs, once for every answer of this form.
+    It also builds what the first token needs, once for all answers with this grammar.
     """
     if matcher.is_error():
         return _reason(matcher)
@@ -185,17 +185,19 @@ def _trouble(matcher: LLMatcher, end_ids: Sequence[int]) -> str:
 
 
 def _reason(matcher: LLMatcher) -> str:
-    """llguidance's own words, fit for a sentence."""
-    told = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", matcher.get_error())  # a place in our own text
-    if told.startswith("NoExtension") or "anyOf is empty" in told:
+    """llguidance's message as a part of a sentence."""
+    message = re.sub(
+        r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", matcher.get_error()
+    )  # a position in our own text
+    if message.startswith("NoExtension") or "anyOf is empty" in message:
         return "no text fulfils it"
-    if _TOO_COMPLEX.search(told):
+    if _TOO_COMPLEX.search(message):
         return "it is too complex"
-    if unknown := re.match(r"Unimplemented keys: \[(.*)\]", told):
+    if unknown := re.match(r"Unimplemented keys: \[(.*)\]", message):
         return f"{unknown[1]} cannot be checked token by token"
-    if "lookarounds not supported" in told:
+    if "lookarounds not supported" in message:
         return "word boundaries, and anchors that are not at an end, need look-around"
-    if told.startswith("oneOf"):
+    if message.startswith("oneOf"):
         return "options of `oneOf` that may fit at once; let them differ in a `const` property, or write `anyOf`"
-    cause = re.search(r"^error: (.+)$", told, re.MULTILINE)  # in a regular expression, below a drawing of the place
-    return (cause[1] if cause else told.partition("\n")[0])[:300].rstrip(".")
+    cause = re.search(r"^error: (.+)$", message, re.MULTILINE)  # in a regular expression, below a drawing of the place
+    return (cause[1] if cause else message.partition("\n")[0])[:300].rstrip(".")

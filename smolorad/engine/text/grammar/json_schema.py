@@ -1,8 +1,7 @@
-"""A JSON Schema as llguidance is to read it: where the two disagree, the standard counts, or the schema is refused.
+"""Prepares a JSON Schema for llguidance: where the two disagree, the standard counts, or the schema is refused.
 
-llguidance takes some keywords in another way than validators do, and refuses others although their value constrains nothing.
-Here the first are put in words that both understand, the second are left out, and what would let an invalid answer through is
-refused by name.
+llguidance reads some keywords differently from validators, and refuses others although their value constrains nothing. The
+former are rewritten so that both agree, the latter are removed, and what would allow an invalid answer is refused by name.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from smolorad.engine.text.grammar.finite_answer import has_finite_answer, refers_to_itself
+from smolorad.engine.text.grammar.finite_instance import has_finite_instance, refers_to_itself
 from smolorad.engine.text.grammar.patterns import NotGuaranteed, translate
 from smolorad.engine.text.grammar.schema_choices import check_choices
 from smolorad.engine.text.grammar.schema_document import Document, Node, types
@@ -50,8 +49,8 @@ def prepare(text: str) -> Prepared:
     if refers_to_itself(document):
         raise NotGuaranteed("a reference that leads back to itself")
     check_choices(document)
-    if not has_finite_answer(document):
-        raise NotGuaranteed("nothing fulfils it, or nothing that comes to an end")
+    if not has_finite_instance(document):
+        raise NotGuaranteed("nothing fulfils it, or nothing finite")
     for node in document.nodes:
         _leave_out_idle(node)
         rewrite(node, document)

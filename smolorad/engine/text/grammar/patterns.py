@@ -28,11 +28,11 @@ _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
 
 
 class NotGuaranteed(ValueError):
-    """What the answer would look like cannot be guaranteed; the message says why, as a part of a sentence."""
+    """A valid answer cannot be guaranteed; the message says why, as a part of a sentence."""
 
 
 def translate(pattern: str) -> str:
-    """The expression as llguidance is to read it.
+    """The expression for llguidance.
 
     Raises NotGuaranteed for what is no regular expression to a parser without memory, and for repeats without measure. What
     llguidance itself refuses (look-around, references back) is left to it.

@@ -1,4 +1,4 @@
-"""How many names an object may begin with: where they are more than llguidance follows, it takes seconds to find out."""
+"""How many names an object may begin with: where there are too many for llguidance, it takes seconds to find out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def check_choices(document: Document) -> None:
 
 
 def _choices(node: Any, document: Document, room: int) -> int:
-    """The names that an object may begin with for sure, as far as they are counted: none where schemas are merged.
+    """The number of names that an object may begin with, counted up to `room`: 0 where schemas are merged.
 
-    Each option takes room too, so that what leads to itself comes to an end.
+    Each option takes room too, so that a schema that leads to itself ends.
     """
     if not isinstance(node, dict) or room < 0 or "object" not in types(node):
         return 0

@@ -12,7 +12,7 @@ from smolorad.engine.text.grammar.patterns import NotGuaranteed
 
 Node = dict[str, Any]
 
-# What is larger takes seconds to prepare, in which every other answer waits. Of patterns for names each pair is compared.
+# Larger schemas take seconds to prepare, while every other generation waits. Each pair of patterns for names is compared.
 _MOST_PARTS = 50_000  # names, options and constants
 _TYPE_PARTS = 4  # that each of several types counts for: each is an option of its own
 _MOST_TEXT = 200_000  # characters of them
@@ -98,7 +98,7 @@ class Document:
 
 
 def children(node: Node) -> Iterator[Any]:
-    """The sub-schemas that a schema holds."""
+    """The direct sub-schemas of a schema."""
     for keyword in (*_ONE, *_LATER):
         if isinstance(node.get(keyword), dict):
             yield node[keyword]

@@ -1,6 +1,6 @@
-"""Keywords that llguidance does not know, said by those that it does.
+"""Rewrites keywords that llguidance does not know with those that it knows.
 
-What is said may be narrower than what was meant: an answer that fits it is valid, and a few valid ones are out of reach.
+The result may be narrower than the schema: an answer that fits it is valid, and a few valid ones cannot be generated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OWN = ("$anchor", "$id", "$defs", "definitions")
 
 
 def rewrite(node: Node, document: Document) -> None:
-    """Changes a schema in place; what it cannot say otherwise is left for the refusal."""
+    """Changes a schema in place; what cannot be rewritten stays, and is refused later."""
     if node.get("not") is True or node.get("not") == {}:
         node.clear()
         node["enum"] = []
@@ -28,7 +28,7 @@ def rewrite(node: Node, document: Document) -> None:
 
 
 def inlined(option: Any, document: Document) -> Any:
-    """What the reference leads to, where there is nothing beside it."""
+    """The target of a reference that has nothing beside it."""
     for _ in range(8):
         if not isinstance(option, dict) or option.keys() - {"title", "description"} != {"$ref"}:
             break
@@ -55,7 +55,7 @@ def spelled(value: Any) -> str:
 def tagged(node: Node, options: list[Any], document: Document) -> list[Any] | None:
     """The objects among the options with a property required that has other constants in each of them; None where none has.
 
-    pydantic gives such a tag a default, and so does not require it, though it needs it to tell the options apart.
+    pydantic gives such a tag a default, and so does not require it, though only the tag distinguishes the options.
     """
     objects = []
     for option in options:

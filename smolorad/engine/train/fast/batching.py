@@ -16,7 +16,7 @@ from torch import Tensor
 
 UNSCORED = -100
 
-# Rows of at most so many tokens are attended to together, whatever padding that takes: their attention costs next to nothing.
+# Rows of at most this many tokens are attended to together, whatever padding that takes: their attention costs next to nothing.
 _SHORT = 128
 # Longer ones only where the longest of a group is at most this much longer than its shortest.
 _ALIKE = 1.25
@@ -68,7 +68,7 @@ def _group(lengths: Sequence[int], start: int, device: torch.device | str) -> Gr
     begins = torch.tensor([0, *accumulate(lengths)][:-1])
     place = torch.arange(longest)
     within = place < torch.tensor(lengths)[:, None]
-    # A causal token sees nothing after itself, so what stands in the padding matters to nobody.
+    # A causal token sees nothing after itself, so the padding's content changes no result.
     padded = torch.where(within, begins[:, None] + place, 0).flatten()
     return Group(start, start + total, count, longest, padded.to(device), within.flatten().nonzero().squeeze(1).to(device))
 

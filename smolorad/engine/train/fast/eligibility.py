@@ -1,7 +1,7 @@
 """Whether a model can be trained the fast way, asked before it is.
 
 What the fast way relies on is not written in any model's config: that attention is causal and the only place where tokens meet,
-that positions are told by numbers, that the head is one product. So a short text beside another must come out as it does alone.
+that positions are numbers, that the head is one product. So a short text beside another must come out as it does alone.
 """
 
 from __future__ import annotations

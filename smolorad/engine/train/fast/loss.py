@@ -27,8 +27,8 @@ def summed_cross_entropy(
     """Sum over rows of the negative log-likelihood, natural logarithm, in fp32.
 
     `hidden` (rows, width) and `weight` (vocabulary, width) have one dtype; `targets` (rows,). The gradient of `hidden` is made
-    with the loss, while a block's logits are there; `weight` gets none. `worked` is told after each block how much it was, in
-    floating-point operations.
+    with the loss, while a block's logits are there; `weight` gets none. `worked` gets the floating-point operations of each
+    block, after it.
     """
     total: Tensor = _SummedCrossEntropy.apply(hidden, weight, targets, worked)
     return total

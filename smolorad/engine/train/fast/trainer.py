@@ -12,7 +12,7 @@ from smolorad.engine.train.fast.batching import UNSCORED, Segments, collate, cut
 from smolorad.engine.train.fast.loss import summed_cross_entropy
 from smolorad.engine.train.fast.patch import patch_model
 from smolorad.engine.train.fast.yield_points import YieldPoints
-from smolorad.engine.train.trainer import LoraTrainer
+from smolorad.engine.train.trl_trainers import LoraTrainer
 
 BUDGET = 1024  # tokens of a micro-batch
 
@@ -27,10 +27,10 @@ class FastTrainer(LoraTrainer):
         super().__init__(*args, **more)
         self.data_collator = collate
         patch_model(self.model)
-        self._breaths = YieldPoints(self._breathe)
+        self._breaths = YieldPoints(self._yield_to_requests)
         if self.args.device.type == "cpu":  # elsewhere autograd has a thread of its own, and torch must have one only
             self._breaths.attach(decoder_layers(self.model.get_base_model()))
-            self.breathes_between = "layers"
+            self.yields_between = "layers"
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
         """An optimiser step's micro-steps; their losses add up to the step's, of which each process has its rows."""

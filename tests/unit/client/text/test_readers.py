@@ -22,6 +22,7 @@ from smolora.common.text.csv import read_csv, read_table
 from smolora.common.text.jsonl import read_jsonl
 from smolora.common.text.rows import BadFile, Row, Rows
 from smolora.common.text.txt import read_markdown, read_txt
+from tests.examples import examples
 from tests.unit.client.text.kit import LINES, TEXTS, read, texts
 
 # Fields of an object beside its text; names that differ from it.
@@ -396,7 +397,7 @@ VALUES = st.text(st.sampled_from('a\\", \n'), max_size=6)
 
 
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=130), st.permutations(range(130)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_row_of_csv_is_read_alike_wherever_it_stands(rows: list[tuple[str, str]], order: list[int]) -> None:
     def quoted(value: str) -> str:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -25,6 +25,7 @@ from smolorad.engine.worker.adapter_check import check_adapter
 from smolorad.engine.worker.merge import merge
 from smolorad.errors import Internal, InvalidRequest, SmoloraError, UnsupportedModel
 from smolorad.jobs.peft_folder import read_lora
+from tests.examples import examples
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transformers, make_adapter, plain_model, spec
 
@@ -189,7 +190,7 @@ VALUES = st.recursive(
 NAMES = sorted(set(LoraConfig().to_dict()) | {"of_a_later_version"})
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1, max_size=2))
 def test_no_value_is_a_bug(
     llama: BaseModel, llama_folder: Path, tmp_path_factory: pytest.TempPathFactory, changes: Any

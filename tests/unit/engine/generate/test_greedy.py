@@ -14,10 +14,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from smolora.v1 import generation_pb2
-from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.native.decoder import NativeModel, Part
 from smolorad.engine.serve.loop import EngineLoop
+from smolorad.engine.serve.session import Session
 from smolorad.link.child import Inbox
 from smolorad.link.v1 import link_pb2 as pb
 from tests.unit.engine.kit import fp32_base, make_adapter, plain_model
@@ -74,9 +74,10 @@ class Engine:
     def __init__(self, base: BaseModel, adapters: dict[str, Path]) -> None:
         self._heard = Heard()
         self._inbox = Inbox(self._heard)  # type: ignore[arg-type]
-        self._loop = EngineLoop(self._inbox)
+        session = Session()
         # No token ends an answer: to the last one it is what the model says.
-        self._loop._base, self._loop._adapters = dataclasses.replace(base, end_ids=frozenset()), AdapterRegistry(base)
+        session.use(dataclasses.replace(base, end_ids=frozenset()))
+        self._loop = EngineLoop(self._inbox, session)
         self._folders = {name: pb.AdapterFolder(key=f"{name}@1", path=str(path)) for name, path in adapters.items()}
         self._calls = itertools.count(1)
 

@@ -11,7 +11,7 @@ import pytest
 from smolorad.domain import ChatMessage, FinishReason
 from smolorad.engine.generate.prompt import PROMPT_LIMIT_BYTES, decode, encode
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.errors import InvalidRequest, PromptTooLong, UnsupportedModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, spec
@@ -55,7 +55,7 @@ def test_a_role_is_text_and_no_control_token(llama: BaseModel) -> None:
 
 @pytest.mark.parametrize("token", [-1, 2**31 - 1])
 def test_a_token_that_the_model_does_not_know_is_refused(token: int, llama: BaseModel) -> None:
-    with pytest.raises(InvalidRequest, match=f"hold {token}, but must be at least 0 and below") as caught:
+    with pytest.raises(InvalidRequest, match=f"have {token}, but must be at least 0 and below") as caught:
         decode(llama, [1, token])
     assert caught.value.violations[0].field == "token_ids"
 
@@ -63,8 +63,9 @@ def test_a_token_that_the_model_does_not_know_is_refused(token: int, llama: Base
 def test_a_token_without_an_embedding_is_refused(llama: BaseModel) -> None:
     tokenizer = copy.deepcopy(llama.tokenizer)
     tokenizer.add_tokens(["<|new|>"])
+    text = make_model_text(tokenizer, llama.end_ids)
     with pytest.raises(InvalidRequest, match=r"<\|new\|>.*no embedding"):
-        encode(dataclasses.replace(llama, tokenizer=tokenizer, text=model_text(tokenizer, llama.end_ids)), "A <|new|> one", ())
+        encode(dataclasses.replace(llama, tokenizer=tokenizer, text=text), "A <|new|> one", ())
 
 
 @pytest.mark.parametrize(("prompt", "messages"), [("", ()), ("x", TALK)])
@@ -96,7 +97,7 @@ def test_too_many_bytes(llama: BaseModel) -> None:
 def test_the_context_is_the_limit_of_prompt_and_answer(llama: BaseModel) -> None:
     full = "A" * llama.context_length
     assert len(encode(llama, full, ())) == llama.context_length
-    with pytest.raises(PromptTooLong, match=r"512 tokens.*holds 512 .*at most 511"):
+    with pytest.raises(PromptTooLong, match=r"512 tokens.*has room for 512, .*at most 511"):
         begin(llama, spec(full))
     text, outcome = finish(begin(llama, spec(full[:-3], max_tokens=200)))
     assert outcome.sampling.max_tokens == 3

@@ -218,5 +218,5 @@ def test_a_bad_word_never_comes_at_the_beginning_or_after_a_space(llama: BaseMod
 
 def test_a_bias_on_a_token_that_is_not_there_is_refused(llama: BaseModel) -> None:
     for token in (-1, len(llama.tokenizer)):
-        with pytest.raises(InvalidRequest, match=f"holds token {token}, but tokens must be at least 0 and below"):
+        with pytest.raises(InvalidRequest, match=f"has token {token}, but tokens must be at least 0 and below"):
             begin(llama, spec("A", logit_bias={token: 1.0}))

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from smolorad import publish
-from smolorad.engine.model.folder import check, inspect, weight_files
+from smolorad.domain import ModelFacts
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.errors import Damaged, SmoloraError, UnsupportedModel
 from tests.tiny import tiny_model
+
+
+def inspect(folder: Path, **more: Any) -> ModelFacts:
+    return ModelFolder.open(folder, **more).inspect()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,7 @@ def test_the_fingerprint_is_of_the_weights_alone(folder: Path, model: Path) -> N
 
 
 def test_shards(sharded: Path, model: Path) -> None:
-    assert len(weight_files(sharded, "sharded")) > 2
+    assert len(ModelFolder.open(sharded).weights) > 2
     assert inspect(sharded).parameters == inspect(model).parameters
 
 
@@ -137,7 +143,7 @@ def test_code_that_is_allowed(folder: Path, model: Path) -> None:
 
 
 def test_a_missing_shard(sharded: Path) -> None:
-    first = weight_files(sharded, "sharded")[0]
+    first = ModelFolder.open(sharded).weights[0].path
     first.unlink()
     with pytest.raises(Damaged, match=first.name):
         inspect(sharded)
@@ -163,4 +169,4 @@ def test_an_adapters_folder_names_the_command_that_imports_it(tmp_path: Path) ->
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(UnsupportedModel, match=f"smolora-client adapters import '{folder}' --name"):
-        check(folder)
+        ModelFolder.open(folder)

@@ -48,10 +48,9 @@ PROMPT = "The quick brown fox"
 
 
 @pytest.fixture(autouse=True)
-def _whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     monkeypatch.setattr(Library, "min_prefill_tokens", lambda self, format: 16)
     monkeypatch.setattr(decoder, "ACCELERATE", False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def light(folder: Path, **more: Any) -> BaseModel:
@@ -300,7 +299,7 @@ def test_an_engine_that_serves_has_no_torch_in_memory_until_it_must(tmp_path: Pa
     dora = pb.AdapterFolder(key="d@1", path=str(make_adapter(folder, tmp_path / "dora", use_dora=True)))
     # In a precision that the native step takes whole prompts in, on every machine.
     asked = {"device": common_pb2.DEVICE_CPU, "dtype": common_pb2.DTYPE_FLOAT32, "precision": common_pb2.PRECISION_INT8}
-    with engine_process(XDG_CACHE_HOME=str(tmp_path / "cache")) as engine:
+    with engine_process() as engine:
 
         def has_torch() -> bool:
             return any("libtorch" in mapped.path for mapped in psutil.Process(engine.process.pid).memory_maps())

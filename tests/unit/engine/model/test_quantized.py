@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from smolorad.engine.model.folder import check
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.worker.fetch import fetch
 from smolorad.engine.worker.merge import merge
 from smolorad.engine.worker.progress import no_progress
@@ -80,7 +80,7 @@ def test_what_it_is_and_what_to_load_instead(change: Callable[[Path], None], wor
     adapter = make_adapter(folder, tmp_path / "adapter")
     change(folder)
     for use in (
-        lambda: check(folder, name="mine"),
+        lambda: ModelFolder.open(folder, name="mine"),
         lambda: load(folder, "mine"),
         lambda: fetch(str(folder), output=tmp_path / "copy", cache=tmp_path, report=no_progress),
         lambda: merge(folder, adapter, tmp_path / "merged"),

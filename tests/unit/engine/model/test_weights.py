@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.folder import tensors_of
 from smolorad.engine.model.weights import read_weights
 from smolorad.errors import Damaged
+from smolorad.safetensors_file import SafetensorsFile
 
 FORMATS = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "?", "U8": "u1", "F64": "<f8"}
 
@@ -50,9 +50,10 @@ def test_what_lies_between_what_is_read(
 ) -> None:
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     numbers = write(path, tensors, data.draw(st.permutations(sorted(tensors))), padding)
-    assert {name: (format, tuple(shape)) for name, format, shape in tensors_of([path])} == tensors
+    file = SafetensorsFile.open(path, "")
+    assert {tensor.name: (tensor.format, tensor.shape) for tensor in file.tensors} == tensors
     wanted = {name: shape for name, (format, shape) in tensors.items() if format in ("F32", "F16")}
-    read = read_weights([path], wanted, Dtype.FLOAT32).arrays
+    read = read_weights([file], wanted, Dtype.FLOAT32).arrays
     theirs = load_file(path)
     for name in wanted:
         assert np.array_equal(read[name], numbers[name].astype(np.float32))
@@ -73,4 +74,14 @@ def test_a_header_that_lies_is_refused_where_the_weights_are_read(tmp_path: Path
     ):
         path.write_bytes(wrong)
         with pytest.raises(Damaged):
-            read_weights([path], {"a": (4,), "b": (4,)}, Dtype.FLOAT32)
+            read_weights([SafetensorsFile.open(path, "")], {"a": (4,), "b": (4,)}, Dtype.FLOAT32)
+
+
+def test_a_file_that_is_replaced_after_its_header_was_read_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "model.safetensors", tmp_path / "other.safetensors"
+    write(path, {"a": ("F32", (4,)), "b": ("F32", (4,))}, ["a", "b"], 0)
+    file = SafetensorsFile.open(path, "")
+    write(other, {"a": ("F32", (4,)), "b": ("F32", (4,))}, ["b", "a"], 0)  # as large, in another order
+    other.rename(path)
+    with pytest.raises(Damaged, match="changed or cut short while it was read"):
+        read_weights([file], {"a": (4,), "b": (4,)}, Dtype.FLOAT32)

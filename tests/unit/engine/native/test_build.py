@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from smolorad.engine.native import build
 from smolorad.engine.native.build import library, train_library
 from smolorad.engine.native.library import Format
+
+
+@pytest.fixture(autouse=True)
+def _compiled_in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # To optimise takes seconds, and every other test runs what is optimised.
+    monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-O0"))
 
 
 def test_it_is_built_once(tmp_path: Path) -> None:

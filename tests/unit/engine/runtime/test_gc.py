@@ -20,4 +20,3 @@ def test_looking_begins_again_also_where_an_import_failed() -> None:
     with pytest.raises(ImportError):
         fail()
     assert [*seen, gc.isenabled()] == [False, True]
-    gc.unfreeze()

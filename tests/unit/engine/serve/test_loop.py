@@ -299,8 +299,14 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
         assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
 
 
-@pytest.mark.parametrize("trainer", ["fast", pytest.param("plain", marks=pytest.mark.long)])
-def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder: Path, tmp_path: Path, trainer: str) -> None:
+@pytest.mark.parametrize(
+    ("trainer", "most"),
+    [("fast", 10), pytest.param("fast", 50, marks=pytest.mark.long), pytest.param("plain", 50, marks=pytest.mark.long)],
+)
+def test_many_answers_meanwhile_change_no_bit_of_the_adapter(
+    llama_folder: Path, tmp_path: Path, trainer: str, most: int
+) -> None:
+    """Four answers at each of `most` steps."""
     adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
     asked = (
         generate("The quick", max_tokens=8),
@@ -311,8 +317,10 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
     made = []
     with engine_process(OMP_NUM_THREADS="1") as engine:
         engine.load(llama_folder, **FP32)
-        for name, rounds in (("alone", 0), ("with answers", 50)):
-            train = endless_training(tmp_path / name, max_steps=80, gradient_accumulation_steps=2, trainer=trainer)
+        for name, rounds in (("alone", 0), ("with answers", most)):
+            train = endless_training(
+                tmp_path / name, max_steps=most + most // 2 + 5, gradient_accumulation_steps=2, trainer=trainer
+            )
             training, answered, notes = engine.send(train=train), 0, []
             while (event := engine.receive()).WhichOneof("body") != "trained":
                 assert event.WhichOneof("body") != "failure"
@@ -323,7 +331,7 @@ def test_two_hundred_answers_meanwhile_change_no_bit_of_the_adapter(llama_folder
                     for command in asked:
                         engine.send(generate=command)
             made.append((tmp_path / name / "output" / "adapter_model.safetensors").read_bytes())
-    assert answered == 200
+    assert answered == 4 * most
     assert notes[-1:] == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
     assert made[0] == made[1]
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from smolorad.engine.text.detokenizer import Detokenizer
+from tests.examples import examples
 from tests.tiny import CORPUS, tiny_tokenizer
 
 
@@ -36,7 +37,7 @@ def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data())
 def test_pieces_joined_equal_decode(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]
@@ -63,10 +64,11 @@ def test_a_bad_byte_at_the_end_of_a_run_changes_nothing_that_has_gone_out() -> N
 
 
 @pytest.mark.model
+@pytest.mark.hypothesis
 def test_the_starter_model_s_vocabulary(starter_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(starter_model)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples(200), deadline=None)
     @given(ids=st.lists(st.integers(0, len(tokenizer) - 1), max_size=60))
     def joined_equals_decode(ids: list[int]) -> None:
         assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids, skip_special_tokens=True)

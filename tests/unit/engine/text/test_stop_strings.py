@@ -15,6 +15,7 @@ from smolorad.domain import FinishReason
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.text.stop_strings import StopStrings
 from smolorad.engine.text.vocabulary import Vocabulary
+from tests.examples import examples
 from tests.tiny import tiny_tokenizer
 from tests.unit.engine.kit import begin, finish, llama_like_tokenizer, spec
 
@@ -91,9 +92,9 @@ TOKENIZERS = {"byte level": tiny_tokenizer(), "byte fallback": _with_chat_tokens
 
 
 class Scripted:
-    """In place of the computation: these tokens, so many a step."""
+    """In place of the computation: these tokens, `per_step` at a time."""
 
-    native, remembered = None, 0
+    native, reused_tokens = None, 0
 
     def __init__(self, tokens: list[int], per_step: int) -> None:
         self._steps = [tokens[at : at + per_step] for at in range(0, len(tokens), per_step)]
@@ -115,7 +116,7 @@ def stopped_by_transformers(tokenizer: Any, tokens: list[int], stops: list[str])
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(data=st.data())
 def test_special_tokens_stop_as_they_do_in_transformers(kind: str, llama: BaseModel, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[kind]

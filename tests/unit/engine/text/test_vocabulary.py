@@ -41,7 +41,7 @@ def test_a_tokenizer_that_tells_no_bytes_is_refused_a_form_and_still_speaks() ->
     words = Tokenizer(models.WordLevel({"<unk>": 0, "yes": 1, "no": 2}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"), [])
-    with pytest.raises(UnsupportedModel, match=r"tokenizer is of an unknown kind .*; ask without one\."):
+    with pytest.raises(UnsupportedModel, match=r"tokenizer is of an unknown kind .*; leave out `response_format`\."):
         _ = vocabulary.ll_tokenizer
     assert vocabulary.bytes_of(2) == b"no"
 

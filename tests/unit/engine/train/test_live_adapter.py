@@ -16,7 +16,7 @@ from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train import checkpoint, estimate
-from smolorad.engine.train.throughput import Pace
+from smolorad.engine.train.throughput import Throughput
 from smolorad.errors import InvalidRequest, OutOfMemory
 from tests.tiny import tiny_model
 from tests.unit.engine.train.train_kit import Job, RecordingHost, equal, read_base, write_columns, write_dataset
@@ -220,7 +220,7 @@ class TestNeed:
 
 def test_pace() -> None:
     now = 0.0
-    pace = Pace(lambda: now)
+    pace = Throughput(lambda: now)
     pace.start(0, 0)
     now = 20.0
     assert pace.report(1, 100, 99) == (5.0, 1980.0)
@@ -241,7 +241,7 @@ def test_pace() -> None:
 @pytest.mark.parametrize("every", [1, 7])
 def test_pace_counts_samples_and_checkpoints(every: int) -> None:
     now, told = 0.0, []
-    pace = Pace(lambda: now, samples=every, saves=every)
+    pace = Throughput(lambda: now, samples=every, saves=every)
     for step in range(1, 101):
         pace.start(step - 1, step)
         now += 1.0
@@ -258,7 +258,7 @@ def test_pace_counts_samples_and_checkpoints(every: int) -> None:
 
 def test_pace_is_told_of_samples_and_checkpoints(job: Job, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asides = []
-    aside = Pace.aside
-    monkeypatch.setattr(Pace, "aside", lambda self, what="samples": asides.append(what) or aside(self, what))
+    aside = Throughput.aside
+    monkeypatch.setattr(Throughput, "aside", lambda self, what="samples": asides.append(what) or aside(self, what))
     with_settings(job, sample_prompts=PROMPTS, sample_steps=3).run(base)
     assert asides == ["saves", "samples", "saves", "samples", "saves"]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.adapters.registry import read_adapter
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.train.trainer import LoraTrainer
+from smolorad.engine.train.trl_trainers import LoraTrainer
 from smolorad.errors import (
     BadData,
     Cancelled,
@@ -145,14 +145,15 @@ class TestPlainTrl:
         assert equal(trained.adapter(), plain)
 
     @pytest.mark.model
-    def test_on_the_starter_model(self, starter_model: Path, tmp_path: Path, dataset: Path) -> None:
-        job = Job(tmp_path / "job", dataset, LoraSettings(), dataclasses.replace(SHORT, learning_rate=2e-4))
+    def test_on_the_starter_model(self, starter_model: Path, tmp_path: Path) -> None:
+        # The second step is the first one in which both of a LoRA's matrices have gradients.
+        trainer = dataclasses.replace(SHORT, learning_rate=2e-4, max_steps=2, gradient_accumulation_steps=1)
+        job = Job(tmp_path / "job", write_dataset(tmp_path / "set", held_out_rows=1), LoraSettings(), trainer)
         job.run(read_base(starter_model))
         lora = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
         settings = {
-            "max_steps": 3,
+            "max_steps": 2,
             "per_device_train_batch_size": 1,
-            "gradient_accumulation_steps": 2,
             "learning_rate": 2e-4,
             "optim": "adamw_torch",
         }

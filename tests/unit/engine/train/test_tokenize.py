@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from smolorad.domain import TrainerSettings
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.train.tokenize import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, Shape, Tokeniser, shape_of
 from smolorad.errors import BadData
 from tests.tiny import tiny_model
@@ -47,7 +47,7 @@ SETTINGS = TrainerSettings()
 
 def tokeniser(shape: Shape, tokenizer: Any, settings: TrainerSettings, max_length: int | None) -> Tokeniser:
     """As a training has it."""
-    text = model_text(tokenizer, [tokenizer.eos_token_id])
+    text = make_model_text(tokenizer, [tokenizer.eos_token_id])
     assert text is not None
     encoder = text.rows(completion_only=settings.completion_only_loss, assistant_only=settings.assistant_only_loss)
     return Tokeniser(shape, encoder, max_length)

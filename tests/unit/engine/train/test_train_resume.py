@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,24 +60,32 @@ def undisturbed(base: BaseModel, job: Job, tmp_path: Path) -> tuple[Job, pb.Trai
     return whole, whole.run(base)
 
 
-def kill_at(job: Job, model: Path, *, point: str = "never", line: str = "failpoint") -> list[str]:
-    """Trains in a process of its own and kills it at a line of its output; returns the lines up to it."""
-    where = json.dumps(
-        {"root": str(job.root), "dataset": str(job.dataset), "model": str(model), "trainer": job.trainer.trainer}
-    )
-    command = [sys.executable, "-m", "tests.unit.engine.train.train_runner", where, point]
+@pytest.fixture(scope="module")
+def runner() -> Iterator[subprocess.Popen[str]]:
+    """Trains in processes that can be killed."""
+    command = [sys.executable, "-m", "tests.unit.engine.train.train_runner"]
     places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(places), "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def kill_at(runner: subprocess.Popen[str], job: Job, model: Path, *, point: str, line: str) -> None:
+    """Trains in a process of its own and kills it at a line of its output."""
+    assert runner.stdin is not None
+    assert runner.stdout is not None
+    where = {"root": str(job.root), "dataset": str(job.dataset), "model": str(model), "trainer": job.trainer.trainer}
+    print(json.dumps(where | {"point": point}), file=runner.stdin, flush=True)
+    pid = int(runner.stdout.readline())
     lines: list[str] = []
-    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for text in process.stdout:
-            lines.append(text.strip())
-            if lines[-1] == line:
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL, lines
-    return lines
+    while not (lines and lines[-1].startswith("ended")):
+        lines.append(runner.stdout.readline().strip())
+        assert lines[-1], lines
+        if lines[-1] == line:
+            os.kill(pid, signal.SIGKILL)
+    assert lines[-1] == f"ended {-signal.SIGKILL}", lines
 
 
 @pytest.mark.parametrize(
@@ -92,16 +101,23 @@ def kill_at(job: Job, model: Path, *, point: str = "never", line: str = "failpoi
     ],
 )
 def test_killed(
-    job: Job, base: BaseModel, model: Path, undisturbed: tuple[Job, pb.Trained], point: str, line: str, goes_on_from: int | None
+    runner: subprocess.Popen[str],
+    job: Job,
+    base: BaseModel,
+    model: Path,
+    undisturbed: tuple[Job, pb.Trained],
+    point: str,
+    line: str,
+    goes_on_from: int | None,
 ) -> None:
-    kill_at(job, model, point=point, line=line)
+    kill_at(runner, job, model, point=point, line=line)
     host = RecordingHost()
     trained = job.run(base, host)
     whole, expected = undisturbed
     assert equal(job.adapter(), whole.adapter())
     assert trained == expected  # the losses too, and the evaluation before the first step, which is not done again
     notes = [note.text for note in host.of("note") if note.text.startswith("Goes on")]
-    assert notes == ([] if goes_on_from is None else [f"Goes on from the checkpoint of step {goes_on_from}."])
+    assert notes == ([] if goes_on_from is None else [f"Continues from the checkpoint of step {goes_on_from}."])
     assert (0 in [e.step for e in host.of("evaluation")]) == (goes_on_from is None)
     assert job.saved_steps() == [4, 6]
 
@@ -174,7 +190,7 @@ class TestTorn:
         host = RecordingHost()
         job.run(base, host)
         assert not (job.checkpoints / ".removed-2-1").exists()
-        assert "Goes on from the checkpoint of step 2." in [note.text for note in host.of("note")]
+        assert "Continues from the checkpoint of step 2." in [note.text for note in host.of("note")]
         assert equal(job.adapter(), undisturbed[0].adapter())
         assert job.saved_steps() == [4, 6]
 

@@ -22,7 +22,7 @@ import torch
 
 from smolorad.engine.train import lora as engine_lora
 from smolorad.engine.train.fast.trainer import FastTrainer
-from smolorad.engine.train.trainer import LoraTrainer
+from smolorad.engine.train.trl_trainers import LoraTrainer
 from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base
 
 _PASSED = (

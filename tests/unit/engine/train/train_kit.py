@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from smolora.v1 import settings_pb2
 from smolorad.domain import Device, Dtype, LoraSettings, TrainerSettings
 from smolorad.engine.model.base_model import BaseModel, TransformersModel
-from smolorad.engine.model.model_text import model_text
+from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.torch_runner import TorchRunner
 from smolorad.engine.text.grammar.grammar import GrammarCache
@@ -79,7 +79,7 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
         vocabulary_size=model.config.vocab_size,
         embeddings=len(model.get_input_embeddings().weight),
         end_ids=end_ids,
-        text=model_text(tokenizer, end_ids),
+        text=make_model_text(tokenizer, end_ids),
         vocabulary=vocabulary,
         grammars=GrammarCache(vocabulary),
         runner=TorchRunner(model, CacheSupport.CHUNKS),

@@ -1,13 +1,15 @@
-"""A process that trains and is killed: `python -m tests.unit.engine.train.train_runner JOB_JSON FAILPOINT`.
+"""A process that trains and is killed, each time in a fork of its own: `python -m tests.unit.engine.train.train_runner`.
 
-It writes one line for each event, and `failpoint` where the point named is reached; there it waits to be killed. The points are
-set here, by replacing a function of a library or of ours: the product knows nothing of them.
+It reads lines of JSON: a job and a failpoint. The fork writes its process id, one line for each event, and `failpoint` where it
+reaches that point; there it waits to be killed. Then comes `ended` with its exit status. The points are set here, by replacing
+a function of a library or of ours: the product knows nothing of them. Forks, so that all runs import torch once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ import torch
 from smolorad import publish
 from smolorad.engine.train import run
 from smolorad.engine.train.fast.trainer import FastTrainer
-from smolorad.engine.train.trainer import LoraTrainer
+from smolorad.engine.train.trl_trainers import LoraTrainer
 from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base
 
 
@@ -66,15 +68,23 @@ class _PrintingHost(RecordingHost):
             print(kind, getattr(message, "step", ""), flush=True)
 
 
-def main() -> None:
-    """Trains as the arguments say."""
-    torch.set_num_threads(1)
-    where, point = json.loads(sys.argv[1]), sys.argv[2]
+def _train(where: dict[str, str]) -> None:
     job = Job(Path(where["root"]), Path(where["dataset"]))
     job = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, trainer=where["trainer"]))
-    _set(point, job)
+    _set(where["point"], job)
     job.run(read_base(Path(where["model"])), _PrintingHost())
     print("done", flush=True)
+
+
+def main() -> None:
+    """Trains as each line says, until its input ends."""
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            print(os.getpid(), flush=True)
+            return _train(json.loads(line))
+        _, status = os.waitpid(child, 0)
+        print("ended", os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":

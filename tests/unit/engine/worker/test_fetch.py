@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from smolorad.engine.model.folder import inspect
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.worker.fetch import fetch
 from smolorad.engine.worker.progress import no_progress
 from smolorad.errors import Cancelled, Damaged, NotFound, UnsupportedModel
@@ -58,7 +58,7 @@ def test_a_model_comes_by_its_hub_id(worker: Worker, hub: Hub, model: Path) -> N
     assert (folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert {p.name for p in folder.iterdir()} == {p.name for p in model.iterdir()} - {"pytorch_model.bin"}
     assert fetched.source == f"{REPO}@{folder.name}"
-    assert fetched.facts.fingerprint == inspect(model).fingerprint
+    assert fetched.facts.fingerprint == ModelFolder.open(model).inspect().fingerprint
     assert fetched.facts.architecture == "llama"
     total = sum(p.stat().st_size for p in folder.iterdir())
     phases = [event.phase for event in first if event.WhichOneof("body") == "phase"]
@@ -124,7 +124,7 @@ def test_a_revision_is_what_it_was(worker: Worker, hub: Hub, tmp_path: Path) -> 
     commit = hub.add(REPO, old, revision="v1")
     fetched = worker.call(fetch=pb.Fetch(source=REPO, revision="v1"))[-1].fetched
     assert fetched.source == f"{REPO}@{commit}"
-    assert fetched.facts.fingerprint == inspect(old).fingerprint
+    assert fetched.facts.fingerprint == ModelFolder.open(old).inspect().fingerprint
     by_commit = worker.call(fetch=pb.Fetch(source=REPO, revision=commit))[-1].fetched
     assert by_commit == fetched
     reason, message = failure(worker.call(fetch=pb.Fetch(source=REPO, revision="v2")))

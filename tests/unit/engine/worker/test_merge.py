@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smolora.v1 import common_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, PhaseProgress
-from smolorad.engine.model.folder import inspect
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.worker import merge_check
 from smolorad.engine.worker.merge import attach, merge, merged
 from smolorad.engine.worker.merge_prefetch import prefetch
 from smolorad.errors import Cancelled, Damaged, MergeMismatch, NotFinite, NotFound, SmoloraError, UnsupportedModel, WrongBase
 from smolorad.link.v1 import link_pb2 as pb
 from tests.tiny import tiny_model
-from tests.worker import running_worker
+from tests.worker import Worker, running_worker
 
 PROMPTS = ["In the beginning", "The quick brown fox", "Да, и ещё", "ten times 10"]
 
@@ -72,9 +73,9 @@ def test_in_fp32_the_merged_model_answers_as_the_adapter(base: Path, adapter: Pa
     assert done.proof.prompts == len(merge_check.PROMPTS)
     assert 0 < done.proof.max_logit_difference < done.proof.bound < 0.01
     assert done.proof.greedy_agreement == 1.0
-    assert done.facts == inspect(tmp_path / "output")
-    assert done.facts.fingerprint != inspect(base).fingerprint
-    assert done.facts.parameters == inspect(base).parameters
+    assert done.facts == ModelFolder.open(tmp_path / "output").inspect()
+    assert done.facts.fingerprint != ModelFolder.open(base).inspect().fingerprint
+    assert done.facts.parameters == ModelFolder.open(base).inspect().parameters
     assert list(dict.fromkeys(one.phase for one in seen)) == ["read", "verify", "merge", "write"]
     # Nothing of ours is needed to read it.
     plain, unmerged = load(tmp_path / "output"), PeftModel.from_pretrained(load(base), adapter).eval()
@@ -102,7 +103,7 @@ def test_it_is_saved_in_the_format_that_is_asked_for_or_the_bases_own(
     saved = load_file(tmp_path / "output" / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {getattr(torch, dtype or "bfloat16")}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "output").dtype == getattr(torch, dtype or "bfloat16")
-    assert merge_check.LEAST_AGREEMENT < done.proof.greedy_agreement <= 1.0
+    assert merge_check.MIN_AGREEMENT < done.proof.greedy_agreement <= 1.0
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gpt_neox", "mistral"])
@@ -128,7 +129,7 @@ def test_a_head_trained_whole_unties_the_embeddings(base: Path, tmp_path: Path) 
     assert done.proof.greedy_agreement == 1.0
     assert json.loads((base / "config.json").read_text())["tie_word_embeddings"] is True
     assert json.loads((tmp_path / "output" / "config.json").read_text())["tie_word_embeddings"] is False
-    assert done.facts.parameters > inspect(base).parameters
+    assert done.facts.parameters > ModelFolder.open(base).inspect().parameters
 
 
 @TIED
@@ -141,7 +142,7 @@ def test_a_lora_on_a_tied_head_cannot_be_merged_and_says_so(base: Path, tmp_path
 @pytest.mark.model
 def test_the_starter_in_its_own_format(starter_model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(starter_model, tmp_path / "adapter", strength=0.03)
-    done = merge(starter_model, adapter, tmp_path / "output")
+    done = merge(starter_model, adapter, tmp_path / "output", prompts=PROMPTS)
     assert done.proof.max_logit_difference < 1e-3
     assert done.proof.greedy_agreement > 0.9
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "output").dtype is torch.bfloat16
@@ -271,7 +272,14 @@ def test_it_can_be_stopped_at_every_phase(phase: str, base: Path, adapter: Path,
     assert not (tmp_path / "output").exists()
 
 
-def test_the_worker_merges(base: Path, adapter: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """One for the tests that need a process: it imports torch."""
+    with running_worker({}) as worker:
+        yield worker
+
+
+def test_the_worker_merges(worker: Worker, base: Path, adapter: Path, tmp_path: Path) -> None:
     command = pb.Merge(
         base_path=str(base),
         adapter_path=str(adapter),
@@ -279,13 +287,12 @@ def test_the_worker_merges(base: Path, adapter: Path, tmp_path: Path) -> None:
         prompts=PROMPTS,
         dtype=common_pb2.DTYPE_BFLOAT16,
     )
-    with running_worker({}) as worker:
-        events = worker.call(merge=command)
-        refused = worker.call(merge=pb.Merge(base_path=str(base), adapter_path=str(base), output_path=str(tmp_path / "other")))
+    events = worker.call(merge=command)
+    refused = worker.call(merge=pb.Merge(base_path=str(base), adapter_path=str(base), output_path=str(tmp_path / "other")))
     told = events[-1].merged
     assert told.proof.prompts == len(PROMPTS)
     assert told.proof.max_logit_difference <= told.proof.bound
-    assert told.facts.fingerprint == inspect(tmp_path / "output").fingerprint
+    assert told.facts.fingerprint == ModelFolder.open(tmp_path / "output").inspect().fingerprint
     assert {tensor.dtype for tensor in load_file(tmp_path / "output" / "model.safetensors").values()} == {torch.bfloat16}
     assert {event.phase.phase for event in events[:-1]} == {"read", "verify", "merge", "write"}
     assert refused[-1].failure.reason == "NOT_FOUND"
@@ -293,12 +300,13 @@ def test_the_worker_merges(base: Path, adapter: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process's limits can only be set on Linux")
-def test_a_full_disk_is_told(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_told(worker: Worker, base: Path, adapter: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "output")
-    with running_worker({}) as worker:
-        resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
-        copied = worker.call(fetch=pb.Fetch(source=str(base), output_path=output))
-        merged = worker.call(merge=pb.Merge(base_path=str(base), adapter_path=str(adapter), output_path=output))
+    before = resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (100_000, before[1]))
+    copied = worker.call(fetch=pb.Fetch(source=str(base), output_path=output))
+    merged = worker.call(merge=pb.Merge(base_path=str(base), adapter_path=str(adapter), output_path=output))
+    resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, before)
     for events in (copied, merged):
         assert events[-1].failure.reason == "NO_SPACE", events[-1]
     assert not Path(output).exists()

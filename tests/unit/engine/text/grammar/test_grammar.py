@@ -25,6 +25,7 @@ from smolorad.engine.text.grammar import grammar
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import InvalidRequest
+from tests.examples import examples
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.unit.engine.kit import begin, finish, fp32_base, llama_like_tokenizer, make_adapter, spec, unigram_tokenizer
 
@@ -135,7 +136,7 @@ SCHEMAS = st.recursive(
 BYTE_LEVEL = Babbler(tiny_tokenizer())
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(schema=SCHEMAS | SCHEMAS.map(lambda one: {"$defs": {"it": one}, "$ref": "#/$defs/it"}), seed=st.integers(0, 2**32))
 def test_what_is_complete_is_valid_by_any_schema(schema: dict[str, Any], seed: int) -> None:
     said = BYTE_LEVEL.say(by_schema(schema), seed)

@@ -14,6 +14,7 @@ from smolorad.domain import ResponseFormat
 from smolorad.engine.text.grammar.json_schema import prepare
 from smolorad.engine.text.grammar.patterns import NotGuaranteed
 from smolorad.errors import InvalidRequest
+from tests.examples import examples
 from tests.tiny import tiny_tokenizer
 from tests.unit.engine.text.grammar.test_grammar import Babbler
 
@@ -58,7 +59,7 @@ BOUNDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(schema=BOUNDS, seed=st.integers(0, 99))
 def test_numbers_are_within_their_bounds_as_validators_read_them(schema: dict[str, Any], seed: int) -> None:
     form = ResponseFormat(json_schema=json.dumps(schema))

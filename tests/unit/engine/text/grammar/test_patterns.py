@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from smolorad.domain import ResponseFormat
 from smolorad.engine.text.grammar.patterns import NotGuaranteed, translate
 from smolorad.errors import InvalidRequest
+from tests.examples import examples
 from tests.tiny import tiny_tokenizer
 from tests.unit.engine.text.grammar.test_grammar import Babbler
 
@@ -59,7 +60,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(expression=EXPRESSIONS, seed=st.integers(0, 99))
 def test_what_is_said_matches_in_python(expression: str, seed: int) -> None:
     form = ResponseFormat(regex=expression)

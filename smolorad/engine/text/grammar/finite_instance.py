@@ -1,4 +1,4 @@
-"""Whether a JSON Schema has an answer that comes to an end: one that requires itself has none."""
+"""Whether a JSON Schema has a finite instance: one that requires itself has none."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import Any
 from smolorad.engine.text.grammar.schema_document import Document, Node
 
 
-def has_finite_answer(document: Document) -> bool:
-    """Finds what surely ends, then what ends because its parts do, until nothing is added. Keywords that only narrow a value
-    that ends are not looked at.
+def has_finite_instance(document: Document) -> bool:
+    """Finds the sub-schemas that are finite by themselves, then those whose parts are finite, until none is added.
+
+    Ignores keywords that only narrow a finite value.
     """
-    ends: set[int] = set()
+    finite: set[int] = set()
     waiting = document.nodes
     while True:
-        left = [node for node in waiting if not _ends(node, ends, document)]
+        left = [node for node in waiting if not _is_finite(node, finite, document)]
         if len(left) == len(waiting):
-            return id(document.root) in ends
+            return id(document.root) in finite
         waiting = left
 
 
 def refers_to_itself(document: Document) -> bool:
-    """Whether a schema is, by references alone, a part of itself: no validator comes to an end with it."""
+    """Whether a schema is, by references alone, a part of itself: no validator finishes with it."""
     same_value: dict[int, list[int]] = {}
     for node in document.nodes:
         parts = [one for keyword in ("allOf", "anyOf", "oneOf") for one in _listed(node, keyword)]
@@ -37,35 +38,35 @@ def refers_to_itself(document: Document) -> bool:
     return False
 
 
-def _ends(node: Node, ends: set[int], document: Document) -> bool:
-    if not _ends_now(node, ends, document):
+def _is_finite(node: Node, finite: set[int], document: Document) -> bool:
+    if not _is_finite_now(node, finite, document):
         return False
-    ends.add(id(node))
+    finite.add(id(node))
     return True
 
 
-def _ends_now(node: Node, ends: set[int], document: Document) -> bool:
+def _is_finite_now(node: Node, finite: set[int], document: Document) -> bool:
     if "const" in node or "enum" in node:
         return True
     if isinstance(reference := node.get("$ref"), str) and not document.relocated:
         target = document.target(reference)
-        if target is not None and not _known(target, ends):
+        if target is not None and not _known(target, finite):
             return False
-    if not all(_known(one, ends) for one in _listed(node, "allOf")):
+    if not all(_known(one, finite) for one in _listed(node, "allOf")):
         return False
     for keyword in ("anyOf", "oneOf"):
-        if (options := _listed(node, keyword)) and not any(_known(one, ends) for one in options):
+        if (options := _listed(node, keyword)) and not any(_known(one, finite) for one in options):
             return False
-    return any(_type_ends(node, name, ends) for name in _types(node))
+    return any(_is_type_finite(node, name, finite) for name in _types(node))
 
 
-def _type_ends(node: Node, name: str, ends: set[int]) -> bool:
+def _is_type_finite(node: Node, name: str, finite: set[int]) -> bool:
     if name == "object":
-        return all(_known(_property(node, one), ends) for one in _listed(node, "required") if isinstance(one, str))
+        return all(_known(_property(node, one), finite) for one in _listed(node, "required") if isinstance(one, str))
     if name == "array":
         least = node.get("minItems", 0)
         places = range(min(least, len(_listed(node, "prefixItems")) + 1)) if isinstance(least, int) else range(0)
-        return all(_known(_item(node, place), ends) for place in places)
+        return all(_known(_item(node, place), finite) for place in places)
     return True
 
 
@@ -84,7 +85,7 @@ def _property(node: Node, name: str) -> Any:
 def _matches(pattern: str, name: str) -> bool:
     try:
         return re.search(pattern, name) is not None
-    except re.error:  # it is refused by name later on
+    except re.error:  # refused by name later
         return False
 
 
@@ -96,8 +97,8 @@ def _item(node: Node, place: int) -> Any:
     return node.get("additionalItems", True) if isinstance(rest, list) else rest
 
 
-def _known(schema: Any, ends: set[int]) -> bool:
-    return id(schema) in ends if isinstance(schema, dict) else schema is not False
+def _known(schema: Any, finite: set[int]) -> bool:
+    return id(schema) in finite if isinstance(schema, dict) else schema is not False
 
 
 def _listed(node: Node, keyword: str) -> list[Any]:

@@ -1,0 +1,43 @@
+"""What the engine has loaded: no device computes unchecked, and a load replaces what there was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolorad.domain import Device
+from smolorad.engine.device_check.cpu_comparison import CpuComparison
+from smolorad.engine.model.load import no_report
+from smolorad.engine.runtime.device import Hardware
+from smolorad.engine.serve.session import Session
+from smolorad.errors import NoModel
+from smolorad.link.v1 import link_pb2 as pb
+from tests.unit.engine.kit import make_adapter
+
+
+def test_every_device_but_the_cpu_is_checked(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hardware, "here", lambda: Hardware(mps=True))
+    checked: list[Device] = []
+
+    def kernel_fault(self: CpuComparison, placement: Any) -> str:
+        checked.append(placement.device)
+        return "its numbers are wrong"
+
+    monkeypatch.setattr(CpuComparison, "kernel_fault", kernel_fault)
+    base = Session().load(pb.Load(path=str(llama_folder), name="tiny"), no_report)
+    assert checked == [Device.MPS, Device.MPS]
+    assert base.device is Device.CPU
+    assert base.notes[0] == "The self-test refused float32 on mps with sdpa attention: its numbers are wrong."
+
+
+def test_a_load_replaces_the_adapters_and_prefixes_of_the_model_before(llama_folder: Path, tmp_path: Path) -> None:
+    session = Session()
+    with pytest.raises(NoModel):
+        session.attach(pb.AdapterFolder(key="a@1", path="/nowhere"))
+    session.load(pb.Load(path=str(llama_folder), name="tiny"), no_report)
+    session.attach(pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter"))))
+    assert session.adapter_keys == ("a@1",)
+    session.load(pb.Load(path=str(llama_folder), name="again"), no_report)
+    assert (session.adapter_keys, session.base.name) == ((), "again")

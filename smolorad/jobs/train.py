@@ -31,7 +31,7 @@ from smolorad.jobs.job_runner import Emit
 from smolorad.jobs.merge import MERGED_KEY
 from smolorad.log import Log
 from smolorad.paths import Home
-from smolorad.residency import Residency, Resolver
+from smolorad.residency import Base, Residency, Resolver
 from smolorad.store.library import Library
 
 log = Log(__name__)
@@ -123,7 +123,7 @@ class Train:
                     async for event in events:
                         left_s = _left_s(event)
                         if merges and left_s is not None and left_s <= _MERGE_FOLLOWS_S:
-                            self._expect_merge(left_s)
+                            self._expect_merge(left_s, lease.base)
                         if isinstance(event, Trained):
                             return FinishedTraining(event, lease.model)
                         await emit(event)
@@ -131,9 +131,8 @@ class Train:
                 del self._engines[job.id]
         raise AssertionError("a training ends with its result or raises")
 
-    def _expect_merge(self, left_s: float) -> None:
-        base = self._residency.base
-        known = base.path if base is not None and not base.trust_remote_code else None
+    def _expect_merge(self, left_s: float, base: Base) -> None:
+        known = None if base.trust_remote_code else base.path
         self._workers.expect_merge(left_s + _MERGE_FOLLOWS_S, known)
 
     async def pause(self, job_id: str) -> bool:

@@ -14,7 +14,7 @@ from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.prepare import Prepare
 from smolorad.jobs.queue import Queue
 from smolorad.link.convert import from_message, to_message
-from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.grpc_errors import Context, map_errors
 from smolorad.services.job_stream import JobStreams
 from smolorad.services.pagination import page
 from smolorad.services.uploads import Uploads
@@ -46,13 +46,13 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
         self._streams = streams
         self._prepare = prepare
 
-    @wire
+    @map_errors
     async def UploadFile(
         self, request_iterator: AsyncIterator[pb.UploadFileRequest], context: Context
     ) -> pb.UploadFileResponse:
         return await self._uploads.receive(request_iterator)
 
-    @wire
+    @map_errors
     async def PrepareDataset(
         self, request: pb.PrepareDatasetRequest, context: Context
     ) -> AsyncIterator[pb.PrepareDatasetResponse]:
@@ -72,16 +72,16 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
         job = await self._streams.succeeded(job_id)
         yield pb.PrepareDatasetResponse(dataset=_message(await self._library.dataset(Ref.parse(job.result))))
 
-    @wire
+    @map_errors
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
         rows, token = await page(request, self._library.datasets, lambda d: str(d.ref), _message)
         return pb.ListDatasetsResponse(datasets=rows, next_page_token=token)
 
-    @wire
+    @map_errors
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
         return pb.GetDatasetResponse(dataset=_message(await self._library.dataset(Ref.parse(request.name))))
 
-    @wire
+    @map_errors
     async def PreviewDataset(self, request: pb.PreviewDatasetRequest, context: Context) -> pb.PreviewDatasetResponse:
         split, limit = request.split or "train", request.limit or _PREVIEW_ROWS
         if split not in _SPLITS:
@@ -95,7 +95,7 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
         shown = await self._workers.preview(dataset, split, request.offset, limit, tokenizer.path if tokenizer else None)
         return to_message(pb.PreviewDatasetResponse, shown)
 
-    @wire
+    @map_errors
     async def DiffDatasets(self, request: pb.DiffDatasetsRequest, context: Context) -> pb.DiffDatasetsResponse:
         limit = request.limit or _DIFF_ROWS
         if not 1 <= limit <= _PREVIEW_LIMIT:
@@ -104,7 +104,7 @@ class DatasetService(datasets_pb2_grpc.DatasetServiceServicer):
         after = await self._library.dataset(Ref.parse(request.after, "after"))
         return to_message(pb.DiffDatasetsResponse, await self._workers.diff(before, after, limit))
 
-    @wire
+    @map_errors
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
         return pb.DeleteDatasetResponse(revisions=await self._artifacts.remove_dataset(Ref.parse(request.name)))
 

@@ -16,7 +16,7 @@ from smolorad.jobs.live_adapters import LiveAdapters, UnfinishedAdapter
 from smolorad.link.convert import from_message, to_message
 from smolorad.residency import Residency
 from smolorad.services.generate_request import check_prompt, parse_request
-from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.grpc_errors import Context, map_errors
 from smolorad.store.library import Library
 
 _AnyAdapter = Adapter | UnfinishedAdapter | None
@@ -34,7 +34,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self._max_generations = max_generations
         self.active = 0
 
-    @wire
+    @map_errors
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         spec = parse_request(request)
         adapter: _AnyAdapter = None
@@ -52,7 +52,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         finally:
             self.active -= 1
 
-    @wire
+    @map_errors
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         spec = from_message(GenerateSpec, request)
         check_prompt(spec)
@@ -60,7 +60,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             ids = await lease.engine.count_tokens(spec.prompt, spec.messages, parse_special=spec.parse_special)
         return pb.CountTokensResponse(tokens=len(ids), token_ids=ids)
 
-    @wire
+    @map_errors
     async def DecodeTokens(self, request: pb.DecodeTokensRequest, context: Context) -> pb.DecodeTokensResponse:
         if len(request.token_ids) > _TOKEN_IDS_LIMIT:
             raise InvalidRequest.field("token_ids", f"are {len(request.token_ids):,}, and {_TOKEN_IDS_LIMIT:,} is the limit")

@@ -1,8 +1,8 @@
-"""The one boundary where errors become gRPC statuses, and the one table that says which.
+"""Maps errors to gRPC statuses; the only table that says which.
 
-A handler raises `SmoloraError`; `@wire` ends the call with google.rpc.Status: exactly one ErrorInfo, BadRequest where fields or
-lines are invalid, RetryInfo where waiting helps. Handlers are async: a sync generator in an aio server never learns that
-its client went away.
+A handler raises `SmoloraError`; `@map_errors` ends the call with google.rpc.Status: exactly one ErrorInfo, BadRequest where
+fields or lines are invalid, RetryInfo where waiting helps. Handlers are async: a sync generator in an aio server never learns
+that its client went away.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-def wire(handler: F) -> F:
+def map_errors(handler: F) -> F:
     """Makes a service method, unary or streaming, end with a status for every exception."""
     if inspect.isasyncgenfunction(handler):
 
@@ -87,10 +87,10 @@ def wire(handler: F) -> F:
 
 
 class DeferParseErrors(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets `@wire` refuse a request that is no message of its type, or too large: gRPC's own answer would have no ErrorInfo."""
+    """Lets `@map_errors` refuse a malformed or too large request: gRPC's own status would have no ErrorInfo."""
 
     async def intercept_service(self, continuation: Callable[..., Any], call: grpc.HandlerCallDetails) -> Any:
-        """The method's handler, with a parser of requests that leaves the errors to `@wire`."""
+        """The method's handler, with a parser of requests that leaves the errors to `@map_errors`."""
         handler = await continuation(call)
         if handler is None or not call.method.startswith(_OURS):
             return handler

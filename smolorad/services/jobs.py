@@ -9,7 +9,7 @@ from smolora.v1 import jobs_pb2 as pb
 from smolora.v1 import jobs_pb2_grpc
 from smolorad.errors import InvalidRequest
 from smolorad.jobs.queue import Queue
-from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.grpc_errors import Context, map_errors
 from smolorad.services.job_stream import JobStreams
 from smolorad.services.pagination import page
 from smolorad.store.jobs import JobStore
@@ -23,16 +23,16 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._queue = queue
         self._streams = streams
 
-    @wire
+    @map_errors
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         rows, token = await page(request, self._store.newest, lambda job: job.id, self._streams.job)
         return pb.ListJobsResponse(jobs=rows, next_page_token=token)
 
-    @wire
+    @map_errors
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         return pb.GetJobResponse(job=self._streams.job(await self._store.get(request.id)))
 
-    @wire
+    @map_errors
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         if request.after_sequence < 0:
             raise InvalidRequest.field("after_sequence", f"is {request.after_sequence}, but must be at least 0")
@@ -42,14 +42,14 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 yield pb.WatchJobResponse(job_event=event)
         yield pb.WatchJobResponse(job=self._streams.job(await self._store.get(request.id)))
 
-    @wire
+    @map_errors
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         return pb.CancelJobResponse(job=self._streams.job(await self._queue.cancel(request.id)))
 
-    @wire
+    @map_errors
     async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> pb.PauseJobResponse:
         return pb.PauseJobResponse(job=self._streams.job(await self._queue.pause(request.id)))
 
-    @wire
+    @map_errors
     async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> pb.ResumeJobResponse:
         return pb.ResumeJobResponse(job=self._streams.job(await self._queue.resume(request.id)))

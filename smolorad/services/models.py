@@ -18,7 +18,7 @@ from smolorad.jobs.units import Units, unit
 from smolorad.link.convert import from_message, to_message
 from smolorad.paths import user_path
 from smolorad.residency import LoadRequest, Residency
-from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.grpc_errors import Context, map_errors
 from smolorad.services.job_stream import JobStreams
 from smolorad.services.messages import model_message
 from smolorad.services.pagination import page
@@ -52,7 +52,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         self._import_adapter = import_adapter
         self._units = units
 
-    @wire
+    @map_errors
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> AsyncIterator[pb.LoadModelResponse]:
         check_duration(request.keep_alive, "keep_alive")
         async with aclosing(self._residency.load(from_message(LoadRequest, request))) as stages:
@@ -62,20 +62,20 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
                 else:
                     yield pb.LoadModelResponse(progress=to_message(pb.LoadProgress, stage))
 
-    @wire
+    @map_errors
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
         return pb.UnloadModelResponse(name=await self._residency.unload())
 
-    @wire
+    @map_errors
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         rows, token = await page(request, self._library.models, lambda model: model.name, self._message)
         return pb.ListModelsResponse(models=rows, next_page_token=token)
 
-    @wire
+    @map_errors
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=model_message(await self._library.model(check_name(request.name)), self._resident))
 
-    @wire
+    @map_errors
     async def ImportModel(self, request: pb.ImportModelRequest, context: Context) -> AsyncIterator[pb.ImportModelResponse]:
         request_id = check_request_id(request.request_id)
         job = await self._queue.earlier(JobKind.IMPORT, request.name, request_id)
@@ -88,12 +88,12 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         job = await self._streams.succeeded(job.id)
         yield pb.ImportModelResponse(model=model_message(await self._library.model(job.result), self._resident))
 
-    @wire
+    @map_errors
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
         await self._artifacts.remove_model(check_name(request.name), self._resident)
         return pb.DeleteModelResponse()
 
-    @wire
+    @map_errors
     async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:
         name = check_name(request.name) if request.name else ""
 
@@ -103,23 +103,23 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         rows, token = await page(request, fetch, lambda adapter: str(adapter.ref), _message)
         return pb.ListAdaptersResponse(adapters=rows, next_page_token=token)
 
-    @wire
+    @map_errors
     async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.GetAdapterResponse:
         return pb.GetAdapterResponse(adapter=_message(await self._library.adapter(Ref.parse(request.name))))
 
-    @wire
+    @map_errors
     async def ImportAdapter(self, request: pb.ImportAdapterRequest, context: Context) -> pb.ImportAdapterResponse:
         name = check_name(request.name)
         adapter = await self._import_adapter.run(self._uploads.folder(request.upload_id), name, request.base_model)
         return pb.ImportAdapterResponse(adapter=_message(adapter))
 
-    @wire
+    @map_errors
     async def ExportAdapter(self, request: pb.ExportAdapterRequest, context: Context) -> pb.ExportAdapterResponse:
         adapter = await self._library.adapter(Ref.parse(request.name))
         await self._artifacts.export_adapter(adapter, user_path(request.path, "path"))
         return pb.ExportAdapterResponse(path=request.path)
 
-    @wire
+    @map_errors
     async def DeleteAdapter(self, request: pb.DeleteAdapterRequest, context: Context) -> pb.DeleteAdapterResponse:
         return pb.DeleteAdapterResponse(revisions=await self._delete_adapter(Ref.parse(request.name)))
 

@@ -20,7 +20,7 @@ from smolorad.jobs.queue import Queue
 from smolorad.link.convert import to_message
 from smolorad.residency import EngineState, Residency
 from smolorad.services.generation import GenerationService
-from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.grpc_errors import Context, map_errors
 from smolorad.services.validation import check_duration
 
 CONTRACT = "v1"
@@ -52,7 +52,7 @@ class SystemService(system_pb2_grpc.SystemServiceServicer):
         self._process = psutil.Process()
         self._start_time = datetime.now(UTC)
 
-    @wire
+    @map_errors
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         engine, resident = self._residency.engine, self._residency.resident
         pong = await self._ask_engine()
@@ -77,7 +77,7 @@ class SystemService(system_pb2_grpc.SystemServiceServicer):
             tokens_per_second=pong.tokens_per_second,
         )
 
-    @wire
+    @map_errors
     async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownResponse:
         self._end(check_duration(request.grace, "grace") if request.HasField("grace") else None)
         return pb.ShutdownResponse()

@@ -13,7 +13,7 @@ from smolorad.jobs.merge import Merge
 from smolorad.jobs.queue import Queue
 from smolorad.jobs.train import Train
 from smolorad.link.convert import from_message, to_message
-from smolorad.services.grpc_errors import Context, wire
+from smolorad.services.grpc_errors import Context, map_errors
 from smolorad.services.job_stream import JobStreams
 from smolorad.services.messages import model_message
 from smolorad.services.validation import check_request_id
@@ -30,7 +30,7 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
         self._train = train
         self._merge = merge
 
-    @wire
+    @map_errors
     async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.TrainResponse]:
         request_id = check_request_id(request.request_id)
         if request.trainer.HasField("max_steps") and request.trainer.HasField("num_train_epochs"):
@@ -47,7 +47,7 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
         adapter = await self._library.adapter(Ref.parse(job.result))
         yield pb.TrainResponse(adapter=to_message(models_pb2.Adapter, adapter))
 
-    @wire
+    @map_errors
     async def Merge(self, request: pb.MergeRequest, context: Context) -> AsyncIterator[pb.MergeResponse]:
         request_id = check_request_id(request.request_id)
         job = await self._queue.earlier(JobKind.MERGE, request.name, request_id)

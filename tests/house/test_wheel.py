@@ -46,6 +46,7 @@ def test_the_wheel_holds_both_packages_and_what_they_read(wheel: Path) -> None:
         assert wanted in names
     native = ROOT / "smolorad" / "engine" / "native"
     assert {f"smolorad/engine/native/{path.name}" for path in native.glob("*.[ch]")} <= names
+    assert not [name for name in names if "fake" in name], "stand-ins for tests stay out of it"
     outside = {name.partition("/")[0] for name in names}
     assert all(top in ("smolora", "smolorad") or top.endswith(".dist-info") for top in outside)
 

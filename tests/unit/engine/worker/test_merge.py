@@ -194,7 +194,7 @@ def test_a_file_that_answers_otherwise_is_removed(
 ) -> None:
     other = tiny_model(tmp_path / "other", seed=7)
 
-    def write_another(model: object, dtype: object, base: Path, output: Path, *, code: bool) -> None:
+    def write_another(model: object, dtype: object, base: object, output: Path) -> None:
         shutil.copytree(other, output, dirs_exist_ok=True)
 
     monkeypatch.setattr("smolorad.engine.worker.merge._write", write_another)

@@ -9,9 +9,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-.}
 env=${SMOLORA_PROTO_ENV:-.venv-proto}
-if [ ! -x "$env/bin/python" ]; then
+if [ ! -e "$env/.ready" ]; then
   "${PYTHON:-python3}" -m venv "$env"
   "$env/bin/pip" install --quiet grpcio-tools==1.81.1 mypy-protobuf==5.1.0
+  touch "$env/.ready"
 fi
 [ "$out" != --env-only ] || exit 0
 mkdir -p "$out/clients/python"

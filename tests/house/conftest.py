@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from google.protobuf import descriptor_pb2 as pb
 
 from tests.house.descriptors import compile_protos
@@ -28,9 +29,10 @@ def package_index(tmp_path_factory: pytest.TempPathFactory) -> None:
 def generator(request: pytest.FixtureRequest) -> Path:
     """The interpreter of the pinned generator's own environment; made where it is not there."""
     env = Path(os.environ.get("SMOLORA_PROTO_ENV", ROOT / ".venv-proto"))
-    if not (env / "bin" / "python").exists():
-        request.getfixturevalue("package_index")
-        succeed([ROOT / "scripts" / "proto.sh", "--env-only"])
+    with FileLock(f"{env}.lock"):  # one worker makes it, the others wait
+        if not (env / ".ready").exists():
+            request.getfixturevalue("package_index")
+            succeed([ROOT / "scripts" / "proto.sh", "--env-only"])
     return env / "bin" / "python"
 
 

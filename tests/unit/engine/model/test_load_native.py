@@ -154,7 +154,7 @@ def test_what_transformers_reads_may_have_been_thrown_away(gone: str, tmp_path: 
         if gone in (one, "both"):
             shutil.rmtree(path)
     if gone == "both":
-        with pytest.raises(NotFound, match=f"gone from {folder}"):
+        with pytest.raises(NotFound, match=f"files in {folder} are gone"):
             base.transformers_model()
     else:
         assert base.transformers_model().model is base.model

@@ -21,7 +21,7 @@ from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.train.checkpoint import Checkpoints
 from smolorad.engine.train.dataset import Rows, read_rows
 from smolorad.engine.train.estimate import Workload, estimate, refuse, smaller
-from smolorad.engine.train.fast.eligibility import misfit
+from smolorad.engine.train.fast.eligibility import reason_not_eligible
 from smolorad.engine.train.fast.trainer import FastTrainer
 from smolorad.engine.train.live_adapter import LiveAdapter
 from smolorad.engine.train.lora import adapted_parameters, changes_base, lora_config, own_adapted_weights
@@ -99,7 +99,7 @@ def assemble(run: Run, checkpoints: Checkpoints, *, done: int | None) -> HostedT
     if settings.trainer == "fast" and not rows.shape.is_preference:
         fitted, needed = fitting(fast=True)
         trainer = build(FastTrainer, sft_config(fitted, setting, whole_steps=True))
-        if not (reason := misfit(trainer, start.first_model(base, trainer.model), settings, max_length)):
+        if not (reason := reason_not_eligible(trainer, start.first_model(base, trainer.model), settings, max_length)):
             _report(run, fitted, needed)
             return trainer
         run.note(f"The plain trainer takes this run, as the fast one cannot: {reason}.")

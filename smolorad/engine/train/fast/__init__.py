@@ -1,4 +1,4 @@
-"""Training a causal language model on what an optimiser step needs, and no more: no padding, no unscored logits, no mask.
+"""The fast trainer: an optimiser step without padding, without unscored logits, without a mask.
 
 `trainer.FastTrainer` is TRL's SFTTrainer with its batches, its loss and some modules' arithmetic replaced; each part stands in
 a file of its own, and computes what the part that it replaces computes, up to rounding.

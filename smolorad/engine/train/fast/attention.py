@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 
 from smolorad.engine.train.fast.batching import Group, Segments
 from smolorad.engine.train.fast.kernels import Kernels, kernels
-from smolorad.engine.train.fast.layers import rotate
+from smolorad.engine.train.fast.layers import apply_rope
 
 NAME = "smolora_segments"
 _BLOCK = 128  # queries
@@ -39,7 +39,7 @@ def attend(
     Query and key first turn by `angles`, if given: their cosines and sines, (tokens, width / 2) each. Raises ValueError for
     what does not go together.
     """
-    if reason := _misfit(query, key, value, segments):
+    if reason := _mismatch(query, key, value, segments):
         raise ValueError(reason)
     native = None if dropout else kernels(query, key, value, *angles)
     if native is not None and native.attends(query, key, value, angles):
@@ -47,14 +47,14 @@ def attend(
         return out
     if angles:
         cos, sin = (angle[:, None] for angle in angles)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key = apply_rope(query, cos, sin), apply_rope(key, cos, sin)
     if dropout:
         return _with_dropout(query, key, value, segments, scale, dropout)
     out = _Attention.apply(query, key, value, segments, scale)
     return out
 
 
-def _misfit(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> str:
+def _mismatch(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> str:
     tokens, heads, width = query.shape
     if key.shape != (tokens, key.shape[1], width) or value.shape[:2] != key.shape[:2] or heads % key.shape[1]:
         return f"queries {tuple(query.shape)} cannot attend to keys {tuple(key.shape)} and values {tuple(value.shape)}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 UNSCORED = -100
 
-# Rows of at most this many tokens are attended to together, whatever padding that takes: their attention costs next to nothing.
+# Rows of at most this many tokens share a batch of attention, whatever padding that takes: it costs next to nothing.
 _SHORT = 128
 # Longer ones only where the longest of a group is at most this much longer than its shortest.
 _ALIKE = 1.25

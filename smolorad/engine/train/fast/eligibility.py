@@ -1,7 +1,7 @@
-"""Whether a model can be trained the fast way, asked before it is.
+"""Whether the fast trainer can train a model; checked before the training begins.
 
-What the fast way relies on is not written in any model's config: that attention is causal and the only place where tokens meet,
-that positions are numbers, that the head is one product. So a short text beside another must come out as it does alone.
+It relies on what no config says: attention is causal and the only place where tokens meet, positions are numbers, and the head
+is one product. So a short text beside another must give the logits that it gives alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LENGTHS = (5, 37)  # tokens, where rows may be so long
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
-def misfit(trainer: Any, plain: Any, settings: TrainerSettings, max_length: int) -> str:
+def reason_not_eligible(trainer: Any, plain: Any, settings: TrainerSettings, max_length: int) -> str:
     """Why a FastTrainer would not train its model as `plain`, the model as it begins, is trained; empty if it would."""
     config = plain.config.get_text_config()
     head = trainer.model.get_base_model().get_output_embeddings()

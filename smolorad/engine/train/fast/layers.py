@@ -66,25 +66,25 @@ class _SwiGlu(torch.autograd.Function):
         return d_gate, functional.silu(gate).mul_(grads[0])
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: `x` (tokens, heads, width) turned by angles whose `cos` and `sin` are (tokens, 1, width / 2)."""
-    out: Tensor = _Rotate.apply(x, cos, sin)
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE: `x` (tokens, heads, width), rotated by angles whose `cos` and `sin` are (tokens, 1, width / 2)."""
+    out: Tensor = _Rope.apply(x, cos, sin)
     return out
 
 
-class _Rotate(torch.autograd.Function):
+class _Rope(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin, 1)
+        return _rope(x, cos, sin, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, -1), None, None
+        return _rope(grads[0], cos, sin, -1), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+def _rope(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     (x_0, x_1), (out_0, out_1) = x.chunk(2, -1), out.chunk(2, -1)
     torch.mul(x_0, cos, out=out_0).addcmul_(x_1, sin, value=-sign)

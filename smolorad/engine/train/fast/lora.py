@@ -16,7 +16,7 @@ from peft.tuners.lora import layer as peft_layer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from smolorad.engine.train.fast.matmul import Sum, compute, turned
+from smolorad.engine.train.fast.matmul import Sum, compute, transposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Project(torch.autograd.Function):
         if not kept:
             back += [(d, first) for d, first in zip(d_low, loras.first, strict=True)]
         for d, short, grad, seen in zip(d_low, low, adapted, loras.inputs(x, kept), strict=True):
-            wanted += [Sum([(turned(d), seen)], exact=True), Sum([(turned(short), grad)], exact=True)]
+            wanted += [Sum([(transposed(d), seen)], exact=True), Sum([(transposed(short), grad)], exact=True)]
         made = compute(wanted)
         dx = made.pop(0) if ctx.needs_input_grad[0] else None
         for place, d_first, d_second, by in zip(loras.places, made[::2], made[1::2], loras.scale, strict=True):

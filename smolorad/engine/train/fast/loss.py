@@ -1,4 +1,4 @@
-"""Cross entropy of a frozen output head, without ever holding the logits of a whole batch."""
+"""Cross entropy of a frozen output head, without the logits of a whole batch in memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from smolorad.engine.runtime.short_matmul import MAX_INNER_LENGTH
 from smolorad.engine.train.fast.kernels import kernels
 from smolorad.engine.train.fast.matmul import Sum, compute
 
-# Rows whose logits are held at a time: enough for a fast product, few enough that they stay near the processor.
+# Rows whose logits are in memory at a time: enough for a fast product, few enough that they stay in the cache.
 _ROWS = 192
-# Our own library holds them once, as its numbers are.
+# Our own library has them once, in its own number format.
 _NATIVE_ROWS = {torch.float32: 192, torch.bfloat16: 384}
 # Between two rows a page and a line: what is a power of two apart has one place in a cache, and its pages have one in the
 # processor's table, where they drive each other out.

@@ -1,4 +1,4 @@
-"""Sums of products, each computed at once and rounded once where our own library is."""
+"""Sums of products; our own library, where it is available, computes each at once and rounds it once."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def compute(sums: Sequence[Sum], outs: Sequence[Tensor] | None = None) -> list[T
     return list(outs)
 
 
-def turned(x: Tensor) -> Tensor:
+def transposed(x: Tensor) -> Tensor:
     """`x` (rows, columns) as the first factor of a product with something of as many rows: (columns, rows)."""
     return x.t().contiguous()

@@ -27,9 +27,9 @@ class FastTrainer(LoraTrainer):
         super().__init__(*args, **more)
         self.data_collator = collate
         patch_model(self.model)
-        self._breaths = YieldPoints(self._yield_to_requests)
+        self._yield_points = YieldPoints(self._yield_to_requests)
         if self.args.device.type == "cpu":  # elsewhere autograd has a thread of its own, and torch must have one only
-            self._breaths.attach(decoder_layers(self.model.get_base_model()))
+            self._yield_points.attach(decoder_layers(self.model.get_base_model()))
             self.yields_between = "layers"
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **more: Any) -> Tensor:
@@ -68,7 +68,7 @@ class FastTrainer(LoraTrainer):
         places = (inputs["labels"][0] != UNSCORED).nonzero().squeeze(1)
         head = self.model.get_base_model().get_output_embeddings()
         targets = inputs["labels"][0, places]
-        return summed_cross_entropy(hidden[places - 1], head.weight, targets, self._breaths.work), len(places)
+        return summed_cross_entropy(hidden[places - 1], head.weight, targets, self._yield_points.work), len(places)
 
     def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the output head sees of a flat row: (tokens, width)."""

@@ -1,4 +1,4 @@
-"""Breaths inside a micro-step, so that a first token need not wait for the end of a long row.
+"""Points inside a micro-step at which a training yields to requests, so that a first token need not wait for a long row's end.
 
 A generation reads the base's tensors and never touches what a training's view holds, so it can run between two layers, forward
 or backward, as well as between two micro-steps.
@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-# Work between two breaths: some 25 ms of two cores with bf16 units. Counted, not timed, so that every run breathes alike.
+# Work between two points: some 25 ms of two cores with bf16 units. Counted, not timed, so that every run yields alike.
 WORK_FLOP = 10e9
 
 
 class YieldPoints:
-    """Breathes after so much work of a model's layers and head."""
+    """Yields each time a model's layers and head have done WORK_FLOP of work."""
 
     def __init__(self, yield_to_requests: Callable[[], None]) -> None:
-        self._breathe = yield_to_requests
+        self._yield_to_requests = yield_to_requests
         self._done_flop = 0.0
 
     def attach(self, layers: Any) -> None:
@@ -31,11 +31,11 @@ class YieldPoints:
             layer.register_forward_hook(partial(self._after, flop_a_token))
 
     def work(self, flop: float) -> None:
-        """So much was computed."""
+        """Adds work that was done."""
         self._done_flop += flop
         if self._done_flop >= WORK_FLOP:
             self._done_flop = 0.0
-            self._breathe()
+            self._yield_to_requests()
 
     def _after(self, flop_a_token: float, _layer: Any, _inputs: Any, output: Any) -> None:
         states: Tensor = output[0] if isinstance(output, tuple) else output

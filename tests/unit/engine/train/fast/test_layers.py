@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from smolorad.engine.train.fast.layers import rms_norm, rotate, swiglu
+from smolorad.engine.train.fast.layers import apply_rope, rms_norm, swiglu
 
 
 def same(got: Callable[..., Tensor], expected: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
@@ -42,4 +42,4 @@ def test_rotary_positions() -> None:
         flat = x.transpose(0, 1)[None]
         return apply_rotary_pos_emb(flat, flat, cos[None], sin[None])[0][0].transpose(0, 1)
 
-    same(lambda x: rotate(x, cos[:, None, :4], sin[:, None, :4]), theirs, [torch.randn(9, 3, 8, requires_grad=True)])
+    same(lambda x: apply_rope(x, cos[:, None, :4], sin[:, None, :4]), theirs, [torch.randn(9, 3, 8, requires_grad=True)])

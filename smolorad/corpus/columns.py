@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from smolora.common.problems import ProblemKind as ClientKind
+from smolora.common.problems import ProblemKind
 from smolora.common.text.jsonl import kind_of
 from smolorad.chat.turns import Turn, Turns, Value
 from smolorad.corpus.conversations import NotUsed, turns_of
@@ -73,7 +73,7 @@ class Fields(NamedTuple):
 
 def _nothing_to_learn(name: str, prompt: str) -> Unfit:
     why = f"has nothing in {name!r}, so there is nothing to learn; write the answer or remove the row"
-    return Unfit(why, ClientKind.EMPTY_COMPLETION, prompt)
+    return Unfit(why, ProblemKind.EMPTY_COMPLETION, prompt)
 
 
 def _text(fields: Fields) -> tuple[Value, ...]:
@@ -151,7 +151,7 @@ def _learnable(turns: Turns, prompt: str) -> Turns:
     )
     raise Unfit(
         f"has {what}, so there is nothing to learn; add the answer or remove the row",
-        ClientKind.EMPTY_COMPLETION,
+        ProblemKind.EMPTY_COMPLETION,
         prompt or turns[0].content,
     )
 
@@ -174,7 +174,7 @@ def _preference(fields: Fields) -> tuple[Value, ...]:
     values = fields.values
     chosen, rejected, prompt = values["chosen"], values["rejected"], values.get("prompt")
     if chosen == rejected and chosen:
-        raise Unfit(_SAME, ClientKind.EMPTY_COMPLETION, str(prompt or chosen))
+        raise Unfit(_SAME, ProblemKind.EMPTY_COMPLETION, str(prompt or chosen))
     if _is_talk(chosen) or _is_talk(rejected) or _is_talk(prompt):
         return _preferred_turns(fields)
     good, bad = fields.string("chosen"), fields.string("rejected")
@@ -248,11 +248,11 @@ def _differing(prompt: Value, chosen: Value, rejected: Value) -> tuple[Value, ..
         if not said.strip():
             raise Unfit(
                 f"has no answer in {name!r}, so there is nothing to learn; write it or remove the row",
-                ClientKind.EMPTY_COMPLETION,
+                ProblemKind.EMPTY_COMPLETION,
                 text,
             )
     if chosen == rejected:
-        raise Unfit(_SAME, ClientKind.EMPTY_COMPLETION, text)
+        raise Unfit(_SAME, ProblemKind.EMPTY_COMPLETION, text)
     return prompt, chosen, rejected
 
 

@@ -95,7 +95,7 @@ class Tally:
 
     def add_problem(self, problem: ClientProblem) -> None:
         """Counts a row that cannot be used, and keeps the first ones."""
-        kind = ProblemKind(problem.kind or "malformed")
+        kind = problem.kind or ProblemKind.MALFORMED
         kept = RowProblem(problem.file, problem.line, problem.why, kind, problem.excerpt)
         self.malformed += 1
         if len(self.problems) < MOST_PROBLEMS:

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from smolora.common.problems import ProblemKind as ClientKind
-from smolora.common.problems import RowProblem
+from smolora.common.problems import ProblemKind, RowProblem
 from smolora.common.text.jsonl import no_field
 from smolora.common.text.lines import MAX_LINE_BYTES
 from smolora.common.text.rows import Record, Row, excerpt, fault, quoted
@@ -149,13 +148,13 @@ class Shaper:
         types = tuple(map(type, values))
         if self._form not in ((), types):
             what = "has a system prompt where the rows before it have none, or text where they have turns, or the reverse"
-            raise Unfit(f"{what} ({self._first}); write all in one way", ClientKind.MIXED_SHAPES, str(record.fields))
+            raise Unfit(f"{what} ({self._first}); write all in one way", ProblemKind.MIXED_SHAPES, str(record.fields))
         texts = texts_of(values)
         if sum(map(len, texts)) > MAX_LINE_BYTES:  # as long as a line may be; more would be held several times over
             raise Unfit(f"is longer than {MAX_LINE_BYTES:,} characters; break it up", text=texts[0])
         for text in texts:
             if (why := fault(text)) is not None:
-                raise Unfit(why, ClientKind.ENCODING, text)
+                raise Unfit(why, ProblemKind.ENCODING, text)
         if not self._form:
             self.shape, self._form, self._first = form.shape, types, f"{record.file}:{record.line}"
             self._plans.clear()
@@ -230,7 +229,7 @@ class Shaper:
         return Unfit(
             f"is a row of {_spoken(other.shape)}, while those before it are of {_spoken(self.shape)} ({self._first}); "
             "keep one shape in a dataset, or choose it with --shape and drop the others",
-            ClientKind.MIXED_SHAPES,
+            ProblemKind.MIXED_SHAPES,
             str(theirs),
         )
 

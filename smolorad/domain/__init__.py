@@ -4,6 +4,7 @@ Field names equal those of the public contract, so `smolorad.link.convert` maps 
 here is the only place where it is written; the contract's comments repeat it and a test compares them.
 """
 
+from smolora.common.problems import ProblemKind
 from smolorad.domain.adapters import Adapter, Trained
 from smolorad.domain.bounds import Bounds, Ref, check, check_name, check_texts, one_of, within
 from smolorad.domain.datasets import (
@@ -20,7 +21,6 @@ from smolorad.domain.datasets import (
     PrepareSpec,
     Preview,
     PreviewRow,
-    ProblemKind,
     RowProblem,
     RowSpan,
     Shape,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from smolora.common.problems import ProblemKind
 from smolorad.domain.bounds import Ref, within
 
 
@@ -110,30 +111,6 @@ class PrepareSpec:
     def asks_for_known(self) -> bool:
         """Whether it brings no files, and asks for what was made of the same ones before."""
         return bool(self.source_fingerprint) and not self.upload_id and self.hub is None
-
-
-class ProblemKind(enum.StrEnum):
-    """The kinds of problems of a row; the contract says which of them leave the row out."""
-
-    MALFORMED = "malformed"
-    ENCODING = "encoding"
-    MIXED_SHAPES = "mixed_shapes"
-    EMPTY_COMPLETION = "empty_completion"
-    DUPLICATE = "duplicate"
-    NEAR_DUPLICATE = "near_duplicate"
-    FILTERED = "filtered"
-    TEMPLATE = "template"
-    FULLY_MASKED = "fully_masked"
-    TARGET_TRUNCATED = "target_truncated"
-    BEYOND_CONTEXT = "beyond_context"
-    MISSING_EOS = "missing_eos"
-    CONTROL_CHARACTERS = "control_characters"
-    MOJIBAKE = "mojibake"
-    BOILERPLATE = "boilerplate"
-    IN_TWO_SPLITS = "in_two_splits"
-    EMPTY = "empty"
-    CONTROL_TOKENS = "control_tokens"
-    SHARED_PROMPT = "shared_prompt"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ from smolorad.errors import NotFound, SmoloraError
 
 
 def load_native(
-    path: Path,
-    name: str,
+    folder: ModelFolder,
     options: LoadOptions,
     *,
     hardware: Hardware,
@@ -36,7 +35,7 @@ def load_native(
     report: LoadReport,
 ) -> BaseModel | None:
     """The base model; None where computing it takes torch. Parameters and errors as in `load`."""
-    folder, precision = ModelFolder.open(path, name=name), options.precision
+    precision = options.precision
     # The number of parameters decides for MPS alone.
     placement = place(options.device, options.dtype, 0, hardware)
     if placement.device is not Device.CPU or placement.dtype not in KEPT:
@@ -62,10 +61,12 @@ def load_native(
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
-        transformers_model=functools.cache(lambda: _transformers_model(blueprint_folder, path, weights, placement.dtype)),
+        transformers_model=functools.cache(
+            lambda: _transformers_model(blueprint_folder, folder.path, weights, placement.dtype)
+        ),
         tokenizer=tokenizer,
-        name=name,
-        path=path,
+        name=folder.name,
+        path=folder.path,
         fingerprint=fingerprint,
         architecture=blueprint.architecture,
         parameters=sum(map(math.prod, blueprint.parameters.values())),

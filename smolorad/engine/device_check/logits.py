@@ -29,7 +29,7 @@ class Trace:
 
 @torch.inference_mode()
 def trace(model: Any, cache_support: CacheSupport = CacheSupport.CHUNKS, *, follow: Tensor | None = None) -> Trace:
-    """Greedy tokens, in the steps that the cache supports; with `follow`, the logits for those tokens instead of the greedy ones."""
+    """Greedy tokens, in the steps that the cache supports; with `follow`, the logits for those tokens instead."""
     ids = sample_ids(model, PROMPT_TOKENS)
     cache = DynamicCache(config=model.config) if cache_support is not CacheSupport.NONE else None
     computed = 0

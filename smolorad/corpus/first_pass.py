@@ -52,7 +52,7 @@ class Gatherer:
         tally, host, cut, text = self._tally, self._host, self._cut, Shape.TEXT
         host.check()
         for row in rows:
-            self._breathe()
+            self._check_host()
             if isinstance(row, ClientProblem):
                 tally.add_problem(row)
             elif row.split == TEST:
@@ -102,7 +102,7 @@ class Gatherer:
             seen = self._seen[split] = Seen()
         return seen
 
-    def _breathe(self) -> None:
+    def _check_host(self) -> None:
         self._since_check += 1
         if self._since_check >= _CHECK_EVERY_ROWS:
             self._since_check = 0
@@ -116,7 +116,7 @@ class Gatherer:
 
     def _cut_up(self, row: Sample, pieces: Iterable[str]) -> Iterator[Sample]:
         for piece in pieces:
-            self._breathe()
+            self._check_host()
             yield row._replace(values=(piece,))
 
     def _is_filtered(self, row: Sample) -> bool:

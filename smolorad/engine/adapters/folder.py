@@ -19,8 +19,6 @@ from smolorad.errors import Damaged, NotFinite, UnsupportedModel, WrongBase
 from smolorad.peft_config import read_peft_config
 from smolorad.safetensors_file import SafetensorsFile, tensors_in
 
-__all__ = ["CONFIG", "WEIGHTS", "check_base_fingerprint", "read_config", "read_weights"]
-
 _ADVICE = "get the adapter again"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor
@@ -29,15 +30,15 @@ _IS_A = re.compile(r"\.lora_(embedding_)?A\b")
 _COMMON_RANK = 256  # memory for it costs little
 
 
-def read_adapter(base: BaseModel, folder: Path) -> Adapter:
-    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `AdapterRegistry.attach`."""
-    config = read_config(folder)
-    check_base_fingerprint(folder, base.fingerprint, base.name)
-    weights = _weights(folder)
+def adapter_of_folder(base: BaseModel, folder: Path, raw: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Adapter:
+    """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `AdapterRegistry.attach`.
+
+    `raw` and `arrays` are what `read_config` and `read_weights` of `adapters.folder` read there.
+    """
+    config, weights = _config_of(raw, folder), _tensors_of(arrays)
     if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
         return Adapter(None, _numbers(weights), NativeRunner(base.native, lora))
-    view = _view(base, config)
-    wrapped, parameters = wrap(view, base.name, config, folder)
+    wrapped, parameters = wrap(_view(base, config), base.name, config, weights, folder)
     return _attached(base, wrapped, parameters)
 
 
@@ -81,20 +82,21 @@ def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, T
     return PlainLora.of(config.r, config.lora_alpha, rank_stabilised=config.use_rslora).on(native, targets, arrays)
 
 
-def wrap(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, int]:
-    """Injects the adapter of a PEFT folder into a model called `name`; returns it, and the number of its parameters.
+def wrap(model: Any, name: str, config: LoraConfig, weights: Mapping[str, Tensor], folder: Path) -> tuple[PeftModel, int]:
+    """Injects an adapter into a model called `name`; returns it, and the number of the adapter's parameters.
 
-    Raises UnsupportedModel, Damaged, WrongBase, NotFinite.
+    `config` and `weights` are what `folder` has. Raises UnsupportedModel, WrongBase.
     """
-    wrapped, weights = fit(model, name, config, folder)
+    wrapped, own = fit(model, name, config, weights, folder)
     with refused(f"The adapter in {folder} cannot be put on {name}"):
-        set_peft_model_state_dict(wrapped, weights)
-    return wrapped, _numbers(weights)
+        set_peft_model_state_dict(wrapped, own)
+    return wrapped, _numbers(own)
 
 
-def fit(model: Any, name: str, config: LoraConfig, folder: Path) -> tuple[PeftModel, dict[str, Tensor]]:
-    """The model with a place for the adapter of a PEFT folder, and the adapter's own weights; raises as `wrap`."""
-    weights = _weights(folder)
+def fit(
+    model: Any, name: str, config: LoraConfig, weights: Mapping[str, Tensor], folder: Path
+) -> tuple[PeftModel, dict[str, Tensor]]:
+    """The model with a place for an adapter, and those of the weights that are the adapter's own; otherwise as `wrap`."""
     config = _within(config, weights)
     # PEFT draws initial weights that are overwritten at once; that must not change the random numbers of a training.
     with torch.random.fork_rng(devices=[]), refused(f"The adapter in {folder} does not fit {name}", WrongBase):
@@ -116,24 +118,31 @@ def _numbers(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in weights.values())
 
 
-def adapter_weights(base: BaseModel, folder: Path) -> dict[str, Tensor]:
-    """The tensors of a PEFT folder, checked against the base as `wrap` checks them; raises the same."""
-    config = read_config(folder)
+def adapter_weights(base: BaseModel, config: LoraConfig, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a PEFT folder with this config, checked against the base; raises as `AdapterRegistry.attach`."""
     check_base_fingerprint(folder, base.fingerprint, base.name)
     view = base.view(own_biases=config.bias != "none" or config.lora_bias)
-    return fit(view, base.name, config, folder)[1]
+    return fit(view, base.name, config, read_weights(folder), folder)[1]
 
 
 def read_config(folder: Path) -> LoraConfig:
     """The shape of a PEFT folder's adapter; raises NotFound, Damaged, UnsupportedModel."""
-    raw = peft_folder.read_config(folder)
+    return _config_of(peft_folder.read_config(folder), folder)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a PEFT folder; raises as `read_weights` of `adapters.folder`."""
+    return _tensors_of(peft_folder.read_weights(folder))
+
+
+def _config_of(raw: Mapping[str, Any], folder: Path) -> LoraConfig:
     shape = {name: value for name, value in raw.items() if name in SHAPE and value is not None}
     with refused(f"The settings of the adapter in {folder} do not go together"):
         return LoraConfig(**shape, init_lora_weights=False, inference_mode=True)
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    return {name: tensor_of(array) for name, array in peft_folder.read_weights(folder).items()}
+def _tensors_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    return {name: tensor_of(array) for name, array in arrays.items()}
 
 
 def _of_adapter(base: str, wrapped: PeftModel, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

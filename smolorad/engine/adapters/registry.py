@@ -46,13 +46,12 @@ class AdapterRegistry:
 
 def read_adapter(base: BaseModel, folder: Path) -> Adapter:
     """The adapter of a PEFT folder: for the native step, or else on a view of the base. Raises as `AdapterRegistry.attach`."""
-    if base.native is not None:
-        config = read_config(folder)
-        check_base_fingerprint(folder, base.fingerprint, base.name)
-        weights = read_weights(folder)
-        if (lora := read_plain_lora(base.native, config, weights)) is not None:
-            return Adapter(None, sum(array.size for array in weights.values()), NativeRunner(base.native, lora))
+    config = read_config(folder)
+    check_base_fingerprint(folder, base.fingerprint, base.name)
+    weights = read_weights(folder)
+    if base.native is not None and (lora := read_plain_lora(base.native, config, weights)) is not None:
+        return Adapter(None, sum(array.size for array in weights.values()), NativeRunner(base.native, lora))
     with gc_paused():
         from smolorad.engine.adapters import peft  # it imports torch and PEFT, which most adapters do not need
 
-    return peft.read_adapter(base, folder)
+    return peft.adapter_of_folder(base, folder, config, weights)

@@ -24,14 +24,14 @@ class Trace:
 
     tokens: Tensor
     logits: Tensor
-    steps: CacheSupport
+    cache_support: CacheSupport
 
 
 @torch.inference_mode()
-def trace(model: Any, steps: CacheSupport = CacheSupport.CHUNKS, *, follow: Tensor | None = None) -> Trace:
-    """Greedy tokens in such steps; with `follow`, the logits for those tokens, whatever the model would choose."""
+def trace(model: Any, cache_support: CacheSupport = CacheSupport.CHUNKS, *, follow: Tensor | None = None) -> Trace:
+    """Greedy tokens, in the steps that the cache supports; with `follow`, the logits for those tokens instead."""
     ids = sample_ids(model, PROMPT_TOKENS)
-    cache = DynamicCache(config=model.config) if steps is not CacheSupport.NONE else None
+    cache = DynamicCache(config=model.config) if cache_support is not CacheSupport.NONE else None
     computed = 0
     rows: list[Tensor] = []
     for step in range(GREEDY_TOKENS):
@@ -39,12 +39,12 @@ def trace(model: Any, steps: CacheSupport = CacheSupport.CHUNKS, *, follow: Tens
         computed = ids.shape[1] if cache is not None else 0
         token = rows[-1].argmax(dim=1) if follow is None else follow[step : step + 1]
         ids = torch.cat([ids, token[None]], dim=1)
-    return Trace(ids[0, PROMPT_TOKENS:], torch.cat(rows), steps)
+    return Trace(ids[0, PROMPT_TOKENS:], torch.cat(rows), cache_support)
 
 
 def logits_fault(model: Any, dtype: Dtype, expected: Trace) -> str:
     """How a model on its device differs from the same model's trace on the CPU; empty if it does not."""
-    got = trace(model, expected.steps, follow=expected.tokens)
+    got = trace(model, expected.cache_support, follow=expected.tokens)
     for step, (row, expected_row) in enumerate(zip(got.logits, expected.logits, strict=True)):
         apart = difference(row, expected_row)
         if not apart <= TOLERANCE[dtype]:

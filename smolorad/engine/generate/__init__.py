@@ -1,1 +1,1 @@
-"""One generation: the request, its sequence, sampling, the prefix cache and prompt lookup."""
+"""One generation: the request, its sequence, sampling, logits processors, the prefix cache and prompt lookup."""

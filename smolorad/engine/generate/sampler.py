@@ -72,24 +72,24 @@ def bad_word_ids(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...],
     return tuple(dict.fromkeys(one for one in ids if one))
 
 
-def processors(sampling: Sampling, around: SamplingContext | None = None) -> Iterator[Processor]:
+def processors(sampling: Sampling, context: SamplingContext | None = None) -> Iterator[Processor]:
     """What changes the scores before the choice, as `generate` composes it."""
-    around = around or SamplingContext()
+    context = context or SamplingContext()
     if sampling.logit_bias:
         yield Bias(sampling.logit_bias)
     if sampling.repetition_penalty != 1.0:
         yield RepetitionPenalty(sampling.repetition_penalty)
     if sampling.no_repeat_ngram_size > 0:
         yield NoRepeatNGram(sampling.no_repeat_ngram_size)
-    ends = sorted(around.end_ids)
-    if bad_words := [word for word in around.bad_words if list(word) not in [[end] for end in ends]]:
+    ends = sorted(context.end_ids)
+    if bad_words := [word for word in context.bad_words if list(word) not in [[end] for end in ends]]:
         yield NoBadWords(bad_words)
     if sampling.min_tokens > 0 and ends:
-        yield MinNewTokens(around.prompt_tokens, sampling.min_tokens, ends)
+        yield MinNewTokens(context.prompt_tokens, sampling.min_tokens, ends)
     if sampling.presence_penalty or sampling.frequency_penalty:
-        yield OccurrencePenalties(sampling.presence_penalty, sampling.frequency_penalty, around.prompt_tokens)
-    if around.grammar is not None:
-        yield around.grammar
+        yield OccurrencePenalties(sampling.presence_penalty, sampling.frequency_penalty, context.prompt_tokens)
+    if context.grammar is not None:
+        yield context.grammar
     if sampling.temperature > 0.0:
         yield from _of_sampling(sampling)
 
@@ -117,14 +117,14 @@ def _of_sampling(sampling: Sampling) -> Iterator[Processor]:
 class Sampler:
     """Chooses tokens in double precision, so that a seed means the same on every device, by a generator of its own."""
 
-    def __init__(self, sampling: Sampling, around: SamplingContext | None = None, logprobs: Logprobs | None = None) -> None:
+    def __init__(self, sampling: Sampling, context: SamplingContext | None = None, logprobs: Logprobs | None = None) -> None:
         """`logprobs` records what is chosen."""
         self.sampling = sampling
-        around = around or SamplingContext()
-        self._grammar = around.grammar
+        context = context or SamplingContext()
+        self._grammar = context.grammar
         self._logprobs = logprobs
-        self._processors = list(processors(sampling, around))
-        self._forbids = bool(around.grammar or around.bad_words or sampling.no_repeat_ngram_size)
+        self._processors = list(processors(sampling, context))
+        self._forbids = bool(context.grammar or context.bad_words or sampling.no_repeat_ngram_size)
         self._generator = random.Random(sampling.seed)
 
     def choose(self, ids: Ids, logits: Scores) -> int:

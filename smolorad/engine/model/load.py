@@ -12,6 +12,7 @@ from pathlib import Path
 
 from smolorad.domain import LoadProgress
 from smolorad.engine.model.base_model import BaseModel, LoadReport
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_native import load_native
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.placement import MakeDeviceCheck
@@ -24,7 +25,7 @@ def no_report(progress: LoadProgress) -> None:
 
 
 def load(
-    folder: Path,
+    path: Path,
     name: str,
     options: LoadOptions,
     device_check: MakeDeviceCheck,
@@ -33,19 +34,20 @@ def load(
     threads: int | None = None,
     report: LoadReport = no_report,
 ) -> BaseModel:
-    """Reads a model and moves it to where it is to compute.
+    """Reads the model in the folder `path`, and moves it to where it is to compute; `name` is what messages call it.
 
     `device_check` makes what checks a device other than the CPU. `hardware` is this machine's unless it is given; `threads` is
     how many compute where torch is not imported, by default one a core. `report` is called at each stage.
     Raises NotFound, UnsupportedModel, Damaged, and InvalidRequest for a device or dtype that this machine does not have.
     """
+    folder = ModelFolder.open(path, name=name, trust_remote_code=options.trust_remote_code)
     # Once torch is imported, there is nothing to save.
     known = hardware or (None if "torch" in sys.modules else Hardware.without_torch())
     if known is not None and not options.trust_remote_code:
-        native = load_native(folder, name, options, hardware=known, threads=threads, report=report)
+        native = load_native(folder, options, hardware=known, threads=threads, report=report)
         if native is not None:
             return native
     with gc_paused():
         from smolorad.engine.model.load_transformers import load_transformers
 
-    return load_transformers(folder, name, options, device_check, hardware=hardware, report=report)
+    return load_transformers(folder, options, device_check, hardware=hardware, report=report)

@@ -10,12 +10,12 @@ from pathlib import Path
 from smolora.common.paths import cache_path
 from smolorad import publish
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
-from smolorad.engine.model import blueprint_cache as blueprints
+from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.model_text import make_model_text
-from smolorad.engine.model.weights import KEPT, Weights, read_weights
+from smolorad.engine.model.weights import ARRAY_DTYPES, Weights, read_weights
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
 from smolorad.engine.native.model_shape import EMBEDDING
@@ -27,8 +27,7 @@ from smolorad.errors import NotFound, SmoloraError
 
 
 def load_native(
-    path: Path,
-    name: str,
+    folder: ModelFolder,
     options: LoadOptions,
     *,
     hardware: Hardware,
@@ -36,16 +35,16 @@ def load_native(
     report: LoadReport,
 ) -> BaseModel | None:
     """The base model; None where computing it takes torch. Parameters and errors as in `load`."""
-    folder, precision = ModelFolder.open(path, name=name), options.precision
+    precision = options.precision
     # The number of parameters decides for MPS alone.
     placement = place(options.device, options.dtype, 0, hardware)
-    if placement.device is not Device.CPU or placement.dtype not in KEPT:
+    if placement.device is not Device.CPU or placement.dtype not in ARRAY_DTYPES:
         return None
     compiled = library(cache_path(), threads or default_threads())
-    if compiled is None or not takes_prompts(compiled, KEPT[placement.dtype], precision):
+    if compiled is None or not takes_prompts(compiled, ARRAY_DTYPES[placement.dtype], precision):
         return None
     report(LoadProgress(LoadStage.READ, 0, folder.size))
-    found = blueprints.find(folder, placement.dtype, cache_path())
+    found = blueprint_cache.find(folder, placement.dtype, cache_path())
     if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
         return None
     blueprint, blueprint_folder = found
@@ -62,10 +61,12 @@ def load_native(
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
-        transformers_model=functools.cache(lambda: _transformers_model(blueprint_folder, path, weights, placement.dtype)),
+        transformers_model=functools.cache(
+            lambda: _transformers_model(blueprint_folder, folder.path, weights, placement.dtype)
+        ),
         tokenizer=tokenizer,
-        name=name,
-        path=path,
+        name=folder.name,
+        path=folder.path,
         fingerprint=fingerprint,
         architecture=blueprint.architecture,
         parameters=sum(map(math.prod, blueprint.parameters.values())),
@@ -98,6 +99,6 @@ def _transformers_model(blueprint: Path, folder: Path, weights: Weights, dtype: 
 
 def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:
     try:
-        return blueprints.key_of(ModelFolder.open(folder), dtype) == key
+        return blueprint_cache.key_of(ModelFolder.open(folder), dtype) == key
     except (SmoloraError, OSError):
         return False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,12 +44,9 @@ _SLOW = "The cache of {architecture} cannot be used, so the whole text is comput
 
 log = logging.getLogger("smolorad.engine")
 
-T = TypeVar("T")
-
 
 def load_transformers(
-    path: Path,
-    name: str,
+    folder: ModelFolder,
     options: LoadOptions,
     device_check: MakeDeviceCheck,
     *,
@@ -57,33 +54,32 @@ def load_transformers(
     report: LoadReport,
 ) -> BaseModel:
     """Reads a model, moves it to where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
-    trust = options.trust_remote_code
-    folder = ModelFolder.open(path, name=name, trust_remote_code=trust)
-    reading_tokenizer = _in_background(read_tokenizer, path, trust)
+    reading_tokenizer = _read_tokenizer_beside(folder)
     hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
     checkpoint = _Checkpoint(folder, fitting_config(folder), report)
     found = folder.inspect()
     first = place(options.device, options.dtype, found.parameters, hardware)
-    rungs = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
-    model, placement, notes = _place(checkpoint, rungs, device_check)
+    placements = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
+    model, placement, notes = _place(checkpoint, placements, device_check)
     mapped_weights = _own_weights(model, placement, options.precision)
     tokenizer = reading_tokenizer.result()
     ends = end_ids(model, tokenizer)
     vocabulary = Vocabulary(tokenizer, ends)
     report(LoadProgress(LoadStage.WARM_UP))
-    with reading(path / CONFIG, "get the model again", UnsupportedModel):  # layers that can be built and do not go together
-        steps = find_cache_support(model)
+    # Layers that can be built may not go together.
+    with reading(folder.path / CONFIG, "get the model again", UnsupportedModel):
+        cache_support = find_cache_support(model)
     native, packed = _compiled(model, options.precision) if placement.device is Device.CPU else (None, None)
-    _check_precision(options.precision, name, placement, packs=native is not None or packed is not None)
+    _check_precision(options.precision, folder.name, placement, packs=native is not None or packed is not None)
     context, context_notes = _context(model, tokenizer, placement)
     parameters = list(model.parameters())
-    whole = TransformersModel(model, tokenizer)
+    transformers_model = TransformersModel(model, tokenizer)
     return BaseModel(
-        transformers_model=lambda: whole,
+        transformers_model=lambda: transformers_model,
         tokenizer=tokenizer,
-        name=name,
-        path=path,
+        name=folder.name,
+        path=folder.path,
         fingerprint=found.fingerprint,
         architecture=model.config.model_type,
         parameters=sum(parameter.numel() for parameter in parameters),
@@ -97,9 +93,9 @@ def load_transformers(
         vocabulary=vocabulary,
         text=make_model_text(tokenizer, vocabulary.end_ids),
         grammars=GrammarCache(vocabulary),
-        runner=TorchRunner(packed.model if packed is not None else model, steps),
-        notes=(*notes, *_cache_notes(name, model, steps), *context_notes),
-        trust_remote_code=trust,
+        runner=TorchRunner(packed.model if packed is not None else model, cache_support),
+        notes=(*notes, *_cache_notes(folder.name, model, cache_support), *context_notes),
+        trust_remote_code=folder.trust_remote_code,
         precision=options.precision,
         native=native,
         packed=packed,
@@ -132,16 +128,16 @@ class _Checkpoint:
         return model
 
 
-def _in_background(read: Callable[[Path, bool], T], folder: Path, trust_remote_code: bool) -> Future[T]:
+def _read_tokenizer_beside(folder: ModelFolder) -> Future[Any]:
     """A large tokenizer takes as long to read as the weights, and no torch."""
     executor = ThreadPoolExecutor(1)
-    future = executor.submit(read, folder, trust_remote_code)
+    future = executor.submit(read_tokenizer, folder.path, folder.trust_remote_code)
     executor.shutdown(wait=False)  # once it is done
     return future
 
 
 def _place(
-    checkpoint: _Checkpoint, rungs: Iterable[Placement], device_check: MakeDeviceCheck
+    checkpoint: _Checkpoint, placements: Iterable[Placement], device_check: MakeDeviceCheck
 ) -> tuple[Any, Placement, tuple[str, ...]]:
     """The model where it computes correctly, that placement, and notes for the user."""
 
@@ -156,7 +152,7 @@ def _place(
         except RuntimeError as error:  # an operator that the device lacks, or too little memory on it
             return None, first_line(error).rstrip(".")
 
-    model, placement, notes = first_that_works(rungs, attempt)
+    model, placement, notes = first_that_works(placements, attempt)
     return model, placement, notes if placement.device is Device.CPU else (*notes, *device_check().notes(placement))
 
 
@@ -177,8 +173,8 @@ def _context(model: Any, tokenizer: Any, placement: Placement) -> tuple[int, tup
     return MAX_INNER_LENGTH, (_SHORTENED.format(context=context, longest=MAX_INNER_LENGTH, device=placement.device),)
 
 
-def _cache_notes(name: str, model: Any, steps: CacheSupport) -> tuple[str, ...]:
-    if steps is not CacheSupport.NONE:
+def _cache_notes(name: str, model: Any, cache_support: CacheSupport) -> tuple[str, ...]:
+    if cache_support is not CacheSupport.NONE:
         return ()
     note = _SLOW.format(architecture=model.config.model_type)
     log.warning("%s: %s", name, note)

@@ -18,7 +18,7 @@ from smolorad.errors import Damaged
 from smolorad.safetensors_file import SafetensorsFile, StoredTensor
 
 # The array type of each number format that can be read without torch.
-KEPT: Mapping[Dtype, np.dtype[Any]] = {Dtype.BFLOAT16: np.dtype(np.uint16), Dtype.FLOAT32: np.dtype(np.float32)}
+ARRAY_DTYPES: Mapping[Dtype, np.dtype[Any]] = {Dtype.BFLOAT16: np.dtype(np.uint16), Dtype.FLOAT32: np.dtype(np.float32)}
 _CHUNK = 2**20  # numbers read at once
 
 
@@ -33,23 +33,24 @@ class Weights:
 def read_weights(
     files: Sequence[SafetensorsFile], parameters: Mapping[str, Sequence[int]], dtype: Dtype, *, mapped_below: Path | None = None
 ) -> Weights:
-    """The parameters of these names and shapes, which the files have, in a format of KEPT.
+    """The parameters of these names and shapes, which the files have, in a format of ARRAY_DTYPES.
 
     With `mapped_below`, for weights that generation does not read, in a file in that folder, if the disk has room.
     Raises Damaged where a file was changed since its header was read.
     """
-    kept = KEPT[dtype]
+    array_dtype = ARRAY_DTYPES[dtype]
     stored = {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
-    pieces = [_pieces(*stored[name], dtype) for name in parameters]
-    sizes = [math.prod(shape) * kept.itemsize for shape in parameters.values()]
-    mapped_weights = None if mapped_below is None else write_to_file(pieces, mapped_below)
-    if mapped_weights is None:
-        pieces = [_pieces(*stored[name], dtype) for name in parameters]
-    memory, places = mapped_weights or write_to_memory(pieces, sum(sizes) + ALIGNMENT * len(sizes))
+
+    def tensors() -> Iterator[Iterator[memoryview]]:
+        return (_pieces(*stored[name], dtype) for name in parameters)
+
+    mapped = None if mapped_below is None else write_to_file(tensors(), mapped_below)
+    sizes = [math.prod(shape) * array_dtype.itemsize for shape in parameters.values()]
+    memory, places = mapped or write_to_memory(tensors(), sum(sizes) + ALIGNMENT * len(sizes))
     arrays: dict[str, NDArray[Any]] = {}
     for (name, shape), place in zip(parameters.items(), places, strict=True):
-        arrays[name] = np.frombuffer(memory, kept, math.prod(shape), place).reshape(shape)
-    return Weights(arrays, None if mapped_weights is None else MappedWeights(memory))
+        arrays[name] = np.frombuffer(memory, array_dtype, math.prod(shape), place).reshape(shape)
+    return Weights(arrays, None if mapped is None else MappedWeights(memory))
 
 
 def _pieces(file: SafetensorsFile, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:

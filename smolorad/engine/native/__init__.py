@@ -1,1 +1,1 @@
-"""Decoding in one call a token, in C, for models like Llama on the CPU; torch's own path stands beside it as its equal."""
+"""The C library and its ctypes: decoding and training on the CPU. torch computes the same where it cannot be used."""

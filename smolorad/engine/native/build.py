@@ -60,8 +60,8 @@ def _opened(cache: Path, name: str, work: str, opened: Callable[[str], _Opened],
         # With its sum compared: to open one that is cut short can end the process.
         return read_or_make(folder, lambda stage: _build(command, source, stage), lambda whole: opened(str(whole / _LIBRARY)))
     except (OSError, subprocess.SubprocessError, Damaged) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        log.warning("the native %s cannot be built, so torch %s: %s", name, work, told.strip()[-500:])
+        reason = getattr(error, "stderr", None) or str(error)
+        log.warning("the native %s cannot be built, so torch %s: %s", name, work, reason.strip()[-500:])
         return None
 
 

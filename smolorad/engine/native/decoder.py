@@ -31,7 +31,7 @@ class Lora:
 
     table: Any  # LoraStruct for each projection of each layer
     projections: Mapping[str, tuple[int, int]]  # of the model that it is for
-    kept: tuple[NDArray[np.float32], ...]  # what its pointers point at
+    arrays: tuple[NDArray[np.float32], ...]  # what its pointers point at
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +116,16 @@ class NativeModel:
     def lora_of(self, products: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]) -> Lora:
         """The adapter that adds scale * B (A x) to the projections named: A (rank, in), B (out, rank), scale."""
         table = (LoraStruct * len(self.projections))()
-        kept: list[NDArray[np.float32]] = []
+        arrays: list[NDArray[np.float32]] = []
         for at, (name, (out, cols)) in enumerate(self.projections.items()):
             if name in products:
                 a, b, scale = products[name]
                 if a.ndim != 2 or a.shape[1] != cols or b.shape != (out, len(a)):
                     raise ValueError(f"an adapter of {a.shape} and {b.shape} does not fit {name}, which is {(out, cols)}")
                 pair = (_copy(a), _copy(b.T))
-                kept += pair
+                arrays += pair
                 table[at] = LoraStruct(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
-        return Lora(table, self.projections, tuple(kept))
+        return Lora(table, self.projections, tuple(arrays))
 
     def step(self, parts: Sequence[Part]) -> NDArray[np.float32]:
         """Computes at most MAX_ROWS tokens of some sequences; the ids are below `vocabulary`.

@@ -1,4 +1,4 @@
-"""The compiled library as Python sees it: its structures, its threads, packed matrices, and products with them."""
+"""The compiled library for decoding: its threads, packed matrices, and products with them."""
 
 from __future__ import annotations
 

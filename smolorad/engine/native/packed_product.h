@@ -99,7 +99,7 @@ INLINE void block_int4(const uint8_t *w, int groups, const Vectors *v, int s, in
 }
 
 /* Rows first..last-1; `first` is a multiple of BLOCK. With a constant count the sums stay in registers. */
-#define DEFINE_PACKED_PRODUCT(NAME, SIZE)                                                                                         \
+#define DEFINE_PACKED_PRODUCT(NAME, SIZE)                                                                               \
     static void product_##NAME(const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out,           \
                                int out_stride) {                                                                        \
         int groups = cols / GROUP;                                                                                      \
@@ -108,9 +108,9 @@ INLINE void block_int4(const uint8_t *w, int groups, const Vectors *v, int s, in
             int rows = last - row < BLOCK ? last - row : BLOCK, s = 0;                                                  \
             for (; s + VECTORS_AT_ONCE <= v->count; s += VECTORS_AT_ONCE)                                               \
                 block_##NAME(block, groups, v, s, VECTORS_AT_ONCE, rows, out + row, out_stride);                        \
-            if (VECTORS_AT_ONCE > 4 && s + 4 <= v->count)                                                             \
+            if (VECTORS_AT_ONCE > 4 && s + 4 <= v->count)                                                               \
                 block_##NAME(block, groups, v, s, 4, rows, out + row, out_stride), s += 4;                              \
-            if (VECTORS_AT_ONCE > 2 && s + 2 <= v->count)                                                             \
+            if (VECTORS_AT_ONCE > 2 && s + 2 <= v->count)                                                               \
                 block_##NAME(block, groups, v, s, 2, rows, out + row, out_stride), s += 2;                              \
             for (; s < v->count; s++) block_##NAME(block, groups, v, s, 1, rows, out + row, out_stride);                \
         }                                                                                                               \

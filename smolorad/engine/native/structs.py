@@ -20,7 +20,7 @@ def _fields(kind: type, *names: str) -> Iterator[Field]:
 
 
 class MatrixStruct(ctypes.Structure):
-    """Weights; the others are pointers to numbers, and how many there are."""
+    """Of a `library.Matrix`."""
 
     _fields_ = (("values", Pointer), *_fields(ctypes.c_int32, "format", "rows", "cols"))
 
@@ -123,10 +123,10 @@ def check_structs(loaded: ctypes.CDLL, mirrors: Sequence[type[ctypes.Structure]]
     """Raises Internal unless the library has these structures, each laid out as its mirror: C would read other fields."""
     function = loaded.smolora_structs
     function.restype, function.argtypes = ctypes.POINTER(_Layout), ()
-    compiled = {name: layout for name, layout in _compiled(function())}
+    compiled = dict(_compiled(function()))
     mirrored = {mirror.__name__.removesuffix("Struct"): _mirrored(mirror) for mirror in mirrors}
     if compiled != mirrored:
-        odd = sorted(name for name, _ in compiled.items() ^ mirrored.items())[0]
+        odd = min(name for name, _ in compiled.items() ^ mirrored.items())
         raise Internal(
             f"The native library lays out {odd} as {_said(compiled.get(odd))}, but Python as {_said(mirrored.get(odd))}, "
             "so the library is not used. This is a bug in smolora; please report it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from smolorad.domain import Dtype, GenerateSpec
@@ -19,33 +20,38 @@ from smolorad.link.convert import from_message
 from smolorad.link.v1 import link_pb2 as pb
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A base model, and what belongs to it alone."""
+
+    base: BaseModel
+    adapters: AdapterRegistry
+    prefixes: PrefixCache = field(default_factory=PrefixCache)
+
+
 class Session:
-    """One base model at a time, and what belongs to it."""
+    """One base model at a time, with its adapters and cached prefixes."""
 
     def __init__(self, threads: int | None = None) -> None:
         """`threads`: as in `load`."""
         self._threads = threads
-        self._base: BaseModel | None = None
-        self._adapters: AdapterRegistry | None = None
-        self._prefixes = PrefixCache()
+        self._loaded: _Loaded | None = None
         self._live: Snapshot | None = None
 
     @property
     def base(self) -> BaseModel:
         """The base model; raises NoModel."""
-        if self._base is None:
-            raise NoModel("No model is loaded; load one with `smolora-client load MODEL`.")
-        return self._base
+        return self._needed().base
 
     @property
     def dtype(self) -> Dtype | None:
         """The base model's number format; None before the first load."""
-        return self._base.dtype if self._base is not None else None
+        return self._loaded.base.dtype if self._loaded is not None else None
 
     @property
     def adapter_keys(self) -> tuple[str, ...]:
         """The keys of the adapters in memory."""
-        return self._adapters.keys() if self._adapters is not None else ()
+        return self._loaded.adapters.keys() if self._loaded is not None else ()
 
     def load(self, command: pb.Load, report: LoadReport) -> BaseModel:
         """Reads a model, in place of the one before once it is there; raises as `load`."""
@@ -56,19 +62,17 @@ class Session:
 
     def use(self, base: BaseModel) -> None:
         """Takes a model in place of the one before, which requests in progress keep to their end."""
-        self._base, self._adapters, self._prefixes = base, AdapterRegistry(base), PrefixCache()
+        self._loaded = _Loaded(base, AdapterRegistry(base))
         base.release_idle_memory()
 
     def release_idle_memory(self) -> None:
         """Gives back memory that is not in use."""
-        if self._base is not None:
-            self._base.release_idle_memory()
+        if self._loaded is not None:
+            self._loaded.base.release_idle_memory()
 
     def attach(self, folder: pb.AdapterFolder) -> Adapter:
         """The adapter of a folder, read if it is not in memory; raises NoModel, and as `AdapterRegistry.attach`."""
-        if self._adapters is None:
-            self._adapters = AdapterRegistry(self.base)
-        return self._adapters.attach(folder.key, Path(folder.path))
+        return self._needed().adapters.attach(folder.key, Path(folder.path))
 
     def check_adapter(self, folder: Path) -> Adapter:
         """The adapter of a folder, which does not stay in memory; raises as `attach`."""
@@ -76,9 +80,9 @@ class Session:
 
     def detach(self, key: str) -> None:
         """Drops an adapter and its cached prefixes; nothing happens if it is not in memory."""
-        if self._adapters is not None:
-            self._adapters.detach(key)
-            self._prefixes.forget(key)
+        if self._loaded is not None:
+            self._loaded.adapters.detach(key)
+            self._loaded.prefixes.forget(key)
 
     def offer(self, snapshot: Snapshot | None) -> None:
         """Lets requests have the adapter of the training that runs; None ends that."""
@@ -86,7 +90,7 @@ class Session:
 
     def request(self, call: int, command: pb.Generate, arrived: float) -> GenerationRequest:
         """The request of a Generate command; raises NoModel, NotFound, and as `attach` and `GenerationRequest`."""
-        base, folder = self.base, command.adapter
+        loaded, folder = self._needed(), command.adapter
         adapter, name, key = None, "", ""
         if folder.HasField("live"):
             step, adapter = self._live_adapter(folder.live)
@@ -96,13 +100,18 @@ class Session:
             adapter, name, key = self.attach(folder), folder.name or folder.key, folder.key
         return GenerationRequest(
             call,
-            base,
+            loaded.base,
             from_message(GenerateSpec, command.request),
             adapter=adapter,
             adapter_name=name,
-            prefixes=self._prefixes.of(key),
+            prefixes=loaded.prefixes.of(key),
             arrived=arrived,
         )
+
+    def _needed(self) -> _Loaded:
+        if self._loaded is None:
+            raise NoModel("No model is loaded; load one with `smolora-client load MODEL`.")
+        return self._loaded
 
     def _live_adapter(self, wanted: pb.LiveAdapter) -> tuple[int, Adapter]:
         if self._live is None:

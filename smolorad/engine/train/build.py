@@ -137,9 +137,9 @@ class _Start:
         if run.parent is None:
             return cls(lora_config(run.lora, run.base.model), None)
         config = read_config(run.parent)
+        weights = adapter_weights(run.base, config, run.parent)
         config.inference_mode, config.init_lora_weights = False, True
         config.task_type = "CAUSAL_LM"
-        weights = adapter_weights(run.base, run.parent)
         return cls(config, weights)
 
     def model(self, base: BaseModel) -> Any:

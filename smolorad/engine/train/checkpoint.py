@@ -21,12 +21,13 @@ import msgspec
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from smolora.common.adapter_config import CONFIG, WEIGHTS
 from smolorad import publish
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.errors import BadState, Damaged
 
 KEPT, ADAPTERS_KEPT = 2, 100
-_BEST, _ADAPTER_FILE = "best", "adapter_model.safetensors"
+_BEST = "best"
 _LIBRARIES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class Checkpoints:
         steps = self._folder.with_name("steps")
         stage = steps / ".stage"
         with publish.fresh(stage):
-            for name in ("adapter_config.json", _ADAPTER_FILE):
+            for name in (CONFIG, WEIGHTS):
                 shutil.copyfile(checkpoint / name, stage / name)
             publish.remove(steps / checkpoint.name)
             stage.rename(steps / checkpoint.name)
@@ -147,14 +148,14 @@ class Checkpoints:
         """
         stage = self._folder / ".best-stage"
         with publish.fresh(stage):
-            save_file(dict(tensors), stage / _ADAPTER_FILE)
+            save_file(dict(tensors), stage / WEIGHTS)
             publish.remove(self._folder / _BEST)
             publish.publish(stage, self._folder / _BEST, {"step": step})
 
     def best(self) -> dict[str, Tensor]:
         """The adapter that was kept; raises Damaged."""
         publish.verify(self._folder / _BEST)
-        tensors: dict[str, Tensor] = load_file(self._folder / _BEST / _ADAPTER_FILE)
+        tensors: dict[str, Tensor] = load_file(self._folder / _BEST / WEIGHTS)
         return tensors
 
     def _published(self) -> list[Path]:

@@ -23,7 +23,7 @@ from smolorad.chat.model import ModelText
 from smolorad.chat.rows import EncodedRow
 from smolorad.domain import TrainerSettings
 from smolorad.engine.runtime.errors import reading
-from smolorad.engine.train.tokenize import PREFERENCE, TEXT, Shape, Tokeniser, scored_parts, shape_of
+from smolorad.engine.train.tokenize import PREFERENCE, TEXT, RowTokenizer, Shape, scored_parts, shape_of
 from smolorad.errors import BadData, InvalidRequest, UnsupportedModel
 
 _AT_ONCE, _SIZED_AT_ONCE = 256, 10_000  # rows between two calls of `between`
@@ -82,32 +82,32 @@ def read_rows(folder: Path, text: ModelText, settings: TrainerSettings, max_leng
         completion_only=settings.completion_only_loss,
         assistant_only=settings.assistant_only_loss,
     )
-    tokenise = Tokeniser(shape, encoder, max_length)
+    tokenizer = RowTokenizer(shape, encoder, max_length)
     train, held_out = splits["train"].select_columns(list(shape.columns)), splits.get("validation")
     if held_out is not None:
         held_out = held_out.select_columns(list(shape.columns))
         if settings.eval_rows:
             held_out = held_out.select(range(min(settings.eval_rows, len(held_out))))
     if shape is TEXT:
-        learned = _learned_texts(train, tokenise, settings, max_length, between)
+        learned = _learned_texts(train, tokenizer, settings, max_length, between)
     else:
-        learned = _learned(train, tokenise, max_length, between)
+        learned = _learned(train, tokenizer, max_length, between)
     if not learned.places:
         raise _nothing(folder, shape, learned, max_length)
     if len(learned.places) < len(train):
         train = train.select(learned.places)
     if held_out is not None:
-        held_out = _measurable(held_out, tokenise, max_length, between)
+        held_out = _measurable(held_out, tokenizer, max_length, between)
     held_out_rows = len(held_out) if held_out is not None else 0
     longest = learned.longest
     if settings.packing:
-        uncut = Tokeniser(shape, encoder, None)
+        uncut = RowTokenizer(shape, encoder, None)
         train = _packed(train, uncut, max_length, between)
         longest = pc.max(pc.list_value_length(train.data.column("input_ids"))).as_py()
         held_out = _packed(held_out, uncut, max_length, between) if held_out is not None else None
     else:
-        train = train.with_transform(tokenise)
-        held_out = held_out.with_transform(tokenise) if held_out is not None else None
+        train = train.with_transform(tokenizer)
+        held_out = held_out.with_transform(tokenizer) if held_out is not None else None
     return Rows(
         train=train,
         held_out=held_out,
@@ -141,34 +141,34 @@ def _nothing(folder: Path, shape: Shape, learned: _Learned, max_length: int) -> 
     return BadData(f"Nothing of {folder} would be learned: {why}.")
 
 
-def _measurable(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> Any | None:
+def _measurable(rows: Any, tokenizer: RowTokenizer, max_length: int, between: Callable[[], None]) -> Any | None:
     """The held-out rows that have a token to measure; None where there are none."""
-    if tokenise.shape is TEXT:
-        return rows if _has_text(rows, tokenise) else None
-    places = _learned(rows, tokenise, max_length, between).places
+    if tokenizer.shape is TEXT:
+        return rows if _has_text(rows, tokenizer) else None
+    places = _learned(rows, tokenizer, max_length, between).places
     return rows.select(places) if places else None
 
 
 def _learned_texts(
-    rows: Any, tokenise: Tokeniser, settings: TrainerSettings, max_length: int, between: Callable[[], None]
+    rows: Any, tokenizer: RowTokenizer, settings: TrainerSettings, max_length: int, between: Callable[[], None]
 ) -> _Learned:
     """Texts are trained as they are, and read when their step comes: only the longest are measured here."""
     # The first token of a row has nothing before it to be predicted from.
-    if not _has_text(rows, tokenise):
+    if not _has_text(rows, tokenizer):
         return _Learned()
     found = _Learned(range(len(rows)))
     if not settings.packing:
-        found.longest, found.cut, found.cut_is_exact = _longest_texts(rows, tokenise, max_length, between)
+        found.longest, found.cut, found.cut_is_exact = _longest_texts(rows, tokenizer, max_length, between)
     return found
 
 
-def _has_text(rows: Any, tokenise: Tokeniser) -> bool:
+def _has_text(rows: Any, tokenizer: RowTokenizer) -> bool:
     # The first row nearly always decides. Not by `with_transform`, which hashes the tokenizer each time.
     batches = (rows[begin : begin + _FEW] for begin in range(0, len(rows), _FEW))
-    return any(row.tokens > 1 for batch in batches for row in tokenise.rows(batch))
+    return any(row.tokens > 1 for batch in batches for row in tokenizer.rows(batch))
 
 
-def _longest_texts(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> tuple[int, int, bool]:
+def _longest_texts(rows: Any, tokenizer: RowTokenizer, max_length: int, between: Callable[[], None]) -> tuple[int, int, bool]:
     """Tokens of the longest text, how many texts are longer than `max_length`, and whether all were counted.
 
     Texts are long in bytes where they are long in tokens, and have no more tokens than bytes, so that few need to be tokenised.
@@ -180,7 +180,7 @@ def _longest_texts(rows: Any, tokenise: Tokeniser, max_length: int, between: Cal
         batch = rows.with_format("arrow")[begin : begin + _SIZED_AT_ONCE]
         sizes += zip(pc.binary_length(batch["text"]).to_pylist(), range(begin, begin + _SIZED_AT_ONCE), strict=False)
     places = [place for _, place in heapq.nlargest(_LONG_ROWS, sizes)]
-    longest = max(row.tokens for row in tokenise.rows(rows[places]))
+    longest = max(row.tokens for row in tokenizer.rows(rows[places]))
     if longest < max_length:
         return longest, 0, True
     long = sorted(((size, place) for size, place in sizes if size > max_length), reverse=True)
@@ -191,21 +191,21 @@ def _longest_texts(rows: Any, tokenise: Tokeniser, max_length: int, between: Cal
         between()
         few = long[begin : begin + _FEW]
         read += sum(size for size, _ in few)
-        cut += sum(row.tokens > max_length for row in tokenise.uncut(rows[[place for _, place in few]]))
+        cut += sum(row.tokens > max_length for row in tokenizer.uncut(rows[[place for _, place in few]]))
     return longest, cut, True
 
 
-def _learned(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> _Learned:
+def _learned(rows: Any, tokenizer: RowTokenizer, max_length: int, between: Callable[[], None]) -> _Learned:
     """Measures every row; raises BadData for rows that the model's template cannot render."""
     found, places = _Learned(), []
     refused: list[tuple[int, str]] = []  # rows that the model cannot be shown, from 1, and why
     for begin in range(0, len(rows), _AT_ONCE):
         between()
         batch = rows[begin : begin + _AT_ONCE]
-        if tokenise.shape.is_preference:
-            counted = [_count_pair(pair, max_length) for pair in tokenise.pairs(batch)]
+        if tokenizer.shape.is_preference:
+            counted = [_count_pair(pair, max_length) for pair in tokenizer.pairs(batch)]
         else:
-            counted = [_count(row, max_length, tokenise.shape) for row in tokenise.uncut(batch)]
+            counted = [_count(row, max_length, tokenizer.shape) for row in tokenizer.uncut(batch)]
         for place, one in enumerate(counted, begin):
             if one.refused:
                 refused.append((place + 1, one.refused))
@@ -277,13 +277,13 @@ def _count_pair(pair: tuple[EncodedRow, EncodedRow], max_length: int) -> _Count:
     return _Count(tokens, better.scored + worse.scored, max(better.tokens, worse.tokens), cut)
 
 
-def _packed(rows: Any, tokenise: Tokeniser, max_length: int, between: Callable[[], None]) -> Any:
-    def tokenise_some(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[list[int]]]:
+def _packed(rows: Any, tokenizer: RowTokenizer, max_length: int, between: Callable[[], None]) -> Any:
+    def tokenize_some(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[list[int]]]:
         between()
-        return tokenise(batch)
+        return tokenizer(batch)
 
     datasets.disable_progress_bars()
     # In memory: a cache file would land in the published dataset. A fingerprint of ours, since the function cannot be hashed.
     in_memory = {"keep_in_memory": True, "new_fingerprint": "tokenised"}
-    tokens = rows.map(tokenise_some, batched=True, remove_columns=rows.column_names, **in_memory)
+    tokens = rows.map(tokenize_some, batched=True, remove_columns=rows.column_names, **in_memory)
     return pack_dataset(tokens, max_length, "bfd", {"keep_in_memory": True})

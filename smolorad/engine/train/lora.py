@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from smolora.common.adapter_config import whole_alpha
+from smolora.common.adapter_config import WEIGHTS, whole_alpha
 from smolorad.domain import LoraSettings
 from smolorad.engine.adapters.pattern_time import as_name, is_slow_name
 from smolorad.errors import InvalidRequest, NotFinite
@@ -132,7 +132,7 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfi
     config.base_model_name_or_path, config.revision = base.name, base.revision
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set, whose order changes from process to process
     config.save_pretrained(folder)
-    save_file(dict(tensors), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def as_plain_lora(

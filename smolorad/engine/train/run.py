@@ -30,8 +30,6 @@ from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 from smolorad.portable import remove_paths
 
-__all__ = ["Host", "train"]
-
 
 def train(command: pb.Train, call: int, base: BaseModel, host: Host, processes: int = 1) -> pb.Trained:
     """Trains an adapter and writes it to `command.output_path`; continues from the newest complete checkpoint, if there is one.

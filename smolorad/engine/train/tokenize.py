@@ -56,7 +56,7 @@ def shape_of(columns: Collection[str]) -> Shape:
     )
 
 
-class Tokeniser:
+class RowTokenizer:
     """From batches of a shape's columns to `input_ids` and `labels`, or for pairs `prompt_ids`, `chosen_ids`, `rejected_ids`.
 
     Rows are cut to `max_length` tokens; None does not cut, and pairs are left to TRL's collator.

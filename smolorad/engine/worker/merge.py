@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 
 from smolorad import publish
 from smolorad.domain import Device, Dtype, Merged, MergeProof, PhaseProgress
-from smolorad.engine.adapters.peft import read_config, wrap
+from smolorad.engine.adapters.peft import read_config, read_weights, wrap
 from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.runtime.device import trim_memory
@@ -105,7 +105,7 @@ def _checked_agreement(adapter: Sequence[torch.Tensor], merged: Sequence[torch.T
 
 def attach(model: Any, folder: Path, base: str) -> PeftModel:
     """The adapter of a PEFT folder on a base in memory, in eval mode; `base` names it in messages. Raises as `merge`."""
-    adapted, _ = wrap(model, base, read_config(folder), folder)
+    adapted, _ = wrap(model, base, read_config(folder), read_weights(folder), folder)
     return adapted.eval()
 
 

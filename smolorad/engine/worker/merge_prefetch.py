@@ -21,7 +21,7 @@ Stamp = tuple[tuple[str, int, int, int, int], ...]
 class MergePrefetch:
     """A base folder that was checked, and its tokenizer. Valid until a file of the folder changes."""
 
-    base: Path
+    folder: ModelFolder
     stamp: Stamp
     tokenizer: Any
 
@@ -32,19 +32,20 @@ class MergePrefetch:
         Raises what `ModelFolder.open`, `ModelFolder.fingerprint` and `read_tokenizer` raise.
         """
         stamp = _stamp(base)
-        ModelFolder.open(base, trust_remote_code=trust_remote_code).fingerprint()
-        return cls(base, stamp, read_tokenizer(base, trust_remote_code))
+        folder = ModelFolder.open(base, trust_remote_code=trust_remote_code)
+        folder.fingerprint()
+        return cls(folder, stamp, read_tokenizer(base, trust_remote_code))
 
     def is_current(self, base: Path) -> bool:
         """Whether it is of this base, and still valid."""
-        return base == self.base and _stamp(base) == self.stamp
+        return base == self.folder.path and _stamp(base) == self.stamp
 
 
 def prefetch(base: Path) -> MergePrefetch | None:
     """As `MergePrefetch.of`, and imports the code of the base's architecture; None where it fails: the merge says why."""
     try:
         prefetched = MergePrefetch.of(base)
-        fitting_config(ModelFolder.open(base))
+        fitting_config(prefetched.folder)
         return prefetched
     except Exception as error:  # noqa: BLE001, libraries raise anything, and the merge is not requested yet
         log.info("cannot prepare a merge into %s: %s", base, error)

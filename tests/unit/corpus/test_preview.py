@@ -19,7 +19,7 @@ from smolorad.corpus.preview import preview
 from smolorad.corpus.tokenizer import ModelText
 from smolorad.corpus.write import data_file
 from smolorad.domain import PrepareSpec, Preview, PreviewRow, RowSpan, Shape
-from smolorad.engine.train.tokenize import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, Tokeniser
+from smolorad.engine.train.tokenize import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, RowTokenizer
 from smolorad.errors import Damaged, NotFound
 from tests.tiny import tiny_tokenizer
 from tests.unit.corpus.kit import Recorder, fill
@@ -115,7 +115,7 @@ def test_exactly_the_tokens_that_training_takes_are_shown(
         (shown,) = shown_rows(model, shape, [row], parse_special=parse_special)
         kind = COLUMNS_OF[shape]
         batch = {column: [cell] for column, cell in zip(kind.columns, cells(row), strict=True)}
-        trained = Tokeniser(kind, model.rows(parse_special=parse_special), None)(batch)
+        trained = RowTokenizer(kind, model.rows(parse_special=parse_special), None)(batch)
         said = [shown.text[begin:end] for begin, end in shown.spans]
         if shape is Shape.PREFERENCE:
             assert said == [decoded(tokenizer, trained["chosen_ids"][0])]

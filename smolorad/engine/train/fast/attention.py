@@ -36,8 +36,8 @@ def attend(
     """Attention of `query` (tokens, heads, width) to `key` (tokens, heads of keys, width) and `value`, which may be of another
     width: (tokens, heads, width of the values).
 
-    Query and key first turn by `angles`, if given: their cosines and sines, (tokens, width / 2) each. Raises ValueError for
-    what does not go together.
+    Query and key are first rotated (RoPE) by `angles`, if given: cosines and sines, (tokens, width / 2) each. Raises ValueError
+    for what does not go together.
     """
     if reason := _mismatch(query, key, value, segments):
         raise ValueError(reason)

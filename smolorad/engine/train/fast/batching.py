@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-UNSCORED = -100
+from smolorad.engine.train.tokenize import UNSCORED
 
 # Rows of at most this many tokens share a batch of attention, whatever padding that takes: it costs next to nothing.
 _SHORT = 128

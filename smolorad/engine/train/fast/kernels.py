@@ -69,28 +69,33 @@ class Kernels:
         if added is None:
             return True
         shaped = added.shape in ((rows, columns), (columns,)) and (columns == 1 or added.stride(-1) == 1)
-        return shaped and self._knows(added)
+        return shaped and self._supports(added)
 
     def _reads(self, term: Term, rows: int, columns: int) -> bool:
         """It takes 32 bits at a time."""
         x, w = term
         together = x.ndim == w.ndim == 2 and x.shape == (rows, len(w)) and w.shape[1] == columns and len(w) > 0
-        if not together or not self._knows(x, w) or x.stride(1) != 1:
+        if not together or not self._supports(x, w) or x.stride(1) != 1:
             return False
         return w.stride(1) == 1 or (w.stride(0) == 1 and len(w) * w.element_size() % 4 == 0)
 
     def attends(self, query: Tensor, key: Tensor, value: Tensor, angles: Sequence[Tensor]) -> bool:
-        """Whether `attention` takes tensors of these shapes: one width for all, of which half turns."""
+        """Whether `attention` takes tensors of these shapes: one even width for all."""
         tokens, heads, width = query.shape
         if key.shape != (tokens, key.shape[1], width) or value.shape != key.shape or heads % key.shape[1] or width % 2:
             return False
-        turns = all(one.shape == (tokens, width // 2) and one.stride(1) == 1 for one in angles)
+        angled = all(one.shape == (tokens, width // 2) and one.stride(1) == 1 for one in angles)
         alike = len({one.stride(0) for one in angles}) <= 1
         return (
-            tokens > 0 and width > 0 and self._knows(query, key, value, *angles) and turns and alike and len(angles) in (0, 2)
+            tokens > 0
+            and width > 0
+            and self._supports(query, key, value, *angles)
+            and angled
+            and alike
+            and len(angles) in (0, 2)
         )
 
-    def _knows(self, *tensors: Tensor) -> bool:
+    def _supports(self, *tensors: Tensor) -> bool:
         return all(tensor.dtype is self.dtype and tensor.device.type == "cpu" for tensor in tensors)
 
     def products(self, outs: Sequence[Tensor], terms: Sequence[Sequence[Term]], added: Sequence[Tensor | None]) -> None:
@@ -126,7 +131,7 @@ class Kernels:
 
         If `back`, `logits` become its gradient.
         """
-        _need(self._knows(logits) and logits.ndim == 2 and logits.stride(1) == 1 and logits.shape[1] > 0, "no logits")
+        _need(self._supports(logits) and logits.ndim == 2 and logits.stride(1) == 1 and logits.shape[1] > 0, "no logits")
         _need(len(logits) < 2 or logits.stride(0) >= logits.shape[1], "rows that lie upon each other")
         _need(targets.shape == logits.shape[:1] and targets.dtype is torch.int64 and targets.is_contiguous(), "no targets")
         if len(targets):
@@ -187,7 +192,8 @@ class Kernels:
 
         `given` is query (tokens, heads, width), key and value (tokens, heads of keys, width), and `made` the output in the
         query's shape. With the output's gradient as a fourth of `given`, `made` is the gradients of the first three. Query and
-        key turn by angles whose cosines and sines are `angles`, (tokens, width / 2), of one stride, if there are any.
+        key are rotated (RoPE) by angles, if there are any; `angles` are their cosines and sines, (tokens, width / 2), of one
+        stride.
         """
         (tokens, heads, width), texts = given[0].shape, len(segments.starts) - 1
         _need(len(given) in (3, 4) and self.attends(given[0], given[1], given[2], angles), "heads that do not attend")
@@ -211,7 +217,7 @@ class Kernels:
         self._run("attention", ctypes.byref(call))
 
     def _need_plain(self, *tensors: Tensor) -> None:
-        _need(self._knows(*tensors) and all(tensor.is_contiguous() for tensor in tensors), "a tensor that is not plain")
+        _need(self._supports(*tensors) and all(tensor.is_contiguous() for tensor in tensors), "a tensor that is not plain")
 
     def _run(self, call: str, *arguments: Any) -> None:
         self._team.wanted = torch.get_num_threads()

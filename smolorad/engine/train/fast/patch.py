@@ -71,7 +71,7 @@ def _llama_attention(
     heads = (hidden_states.shape[1], -1, self.head_dim)
     wanted = [Projection.of(module) for module in (self.q_proj, self.k_proj, self.v_proj)]
     query, key, value = (out.view(heads) for out in project(hidden_states, wanted))
-    # Of one flat row; both halves of the width turn by the same angles.
+    # Of one flat row; both halves of the width are rotated by the same angles.
     cos, sin = (angle[0, :, : self.head_dim // 2] for angle in position_embeddings)
     dropout = self.attention_dropout if self.training else 0.0
     out = attention.attend(query, key, value, more["segments"], self.scaling, dropout, (cos, sin))

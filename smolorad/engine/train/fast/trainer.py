@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smolorad.engine.train.fast.batching import UNSCORED, Segments, collate, cut
+from smolorad.engine.train.fast.batching import Segments, collate, cut
 from smolorad.engine.train.fast.loss import summed_cross_entropy
 from smolorad.engine.train.fast.patch import patch_model
 from smolorad.engine.train.fast.yield_points import YieldPoints
+from smolorad.engine.train.tokenize import UNSCORED
 from smolorad.engine.train.trl_trainers import LoraTrainer
 
 BUDGET = 1024  # tokens of a micro-batch

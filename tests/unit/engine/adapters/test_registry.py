@@ -12,8 +12,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from smolora.common.adapter_config import CONFIG, WEIGHTS
 from smolorad.engine.adapters.adapter import Adapter
-from smolorad.engine.adapters.folder import CONFIG, WEIGHTS
 from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.worker.adapter_check import check_adapter
@@ -100,6 +100,16 @@ def test_the_least_recently_asked_for_goes_first(llama: BaseModel, llama_folder:
     adapters.detach("a@1")
     adapters.detach("never@1")
     assert adapters.keys() == ("a@3",)
+
+
+def test_an_adapter_for_peft_is_read_once(
+    llama: BaseModel, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = make_adapter(llama_folder, tmp_path / "adapter", use_dora=True), []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (opened.append(path.name), read(path))[1])
+    assert AdapterRegistry(llama).attach("d@1", path).runner is not None
+    assert opened.count(WEIGHTS) == 1
 
 
 def test_attaching_draws_no_random_numbers(llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:

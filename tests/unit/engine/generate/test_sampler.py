@@ -84,9 +84,9 @@ def scores_of_generate(model: Any, settings: dict[str, Any], ids: torch.Tensor, 
 
 def our_scores(settings: dict[str, Any], ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     sampling = Sampling(**settings)
-    around = SamplingContext(PROMPT_TOKENS, frozenset({END}), bad_word_ids(tiny_tokenizer(), sampling.bad_words))
+    context = SamplingContext(PROMPT_TOKENS, frozenset({END}), bad_word_ids(tiny_tokenizer(), sampling.bad_words))
     scores, before = logits[0].numpy(), logits[0].numpy().copy()
-    for processor in processors(sampling, around):
+    for processor in processors(sampling, context):
         scores = processor(ids[0].numpy(), scores)
     assert np.array_equal(logits[0].numpy(), before), "the logits are told as they were"
     return torch.from_numpy(scores)[None]

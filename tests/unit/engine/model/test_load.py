@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.runtime.device import Hardware
 from smolorad.errors import Damaged, InvalidRequest, NotFound, SmoloraError, UnsupportedModel
+from smolorad.safetensors_file import SafetensorsFile
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, fp32_base, load, spec
 
@@ -62,6 +63,16 @@ def test_refused_with_a_reason(spoil: Any, error: type[SmoloraError], words: str
     spoil(folder)
     with pytest.raises(error, match=words):
         fp32_base(folder)
+
+
+def test_headers_are_read_once_though_the_native_step_cannot_take_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = tiny_model(tmp_path, "gpt2"), []
+    read = SafetensorsFile.open
+    monkeypatch.setattr(SafetensorsFile, "open", lambda path, *args: (opened.append(path.name), read(path, *args))[1])
+    assert load(folder, hardware=Hardware()).native is None
+    assert opened == ["model.safetensors"]
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ class Sent:
     def __init__(self) -> None:
         self.now = 0.0
         self.events: list[tuple[int, dict[str, Any]]] = []
-        self.outlet = OutputBatcher(lambda call, **body: self.events.append((call, body)), lambda: self.now)
+        self.batcher = OutputBatcher(lambda call, **body: self.events.append((call, body)), lambda: self.now)
 
     def texts(self, call: int = 1) -> list[str]:
         return [body["text"] for which, body in self.events if which == call and "text" in body]
@@ -26,26 +26,26 @@ class Sent:
 def test_the_first_piece_goes_at_once_and_later_ones_together() -> None:
     sent = Sent()
     for piece in "abcdef":
-        sent.outlet.push(1, piece)
+        sent.batcher.push(1, piece)
         sent.now += INTERVAL_S / 2
     assert sent.texts() == ["a", "bc", "de"]
-    sent.outlet.end(1)
+    sent.batcher.end(1)
     assert sent.texts() == ["a", "bc", "de", "f"]
 
 
 def test_slow_tokens_go_out_as_they_come() -> None:
     sent = Sent()
     for piece in "abc":
-        sent.outlet.push(1, piece)
+        sent.batcher.push(1, piece)
         sent.now += 2 * INTERVAL_S
     assert sent.texts() == ["a", "b", "c"]
 
 
 def test_one_generation_does_not_wait_for_another() -> None:
     sent = Sent()
-    sent.outlet.push(1, "a")
-    sent.outlet.push(1, "b")
-    sent.outlet.push(2, "x")
+    sent.batcher.push(1, "a")
+    sent.batcher.push(1, "b")
+    sent.batcher.push(2, "x")
     assert sent.texts(2) == ["x"]
 
 
@@ -53,7 +53,7 @@ def test_of_many_each_speaks_less_often_and_all_together() -> None:
     sent = Sent()
     for step in range(40):
         for call in range(8):
-            sent.outlet.push(call, "a" if step else "A")
+            sent.batcher.push(call, "a" if step else "A")
         sent.now += INTERVAL_S / 4
     times = [len(sent.texts(call)) for call in range(8)]
     assert set(times) == {times[0]}
@@ -65,23 +65,23 @@ def test_of_many_each_speaks_less_often_and_all_together() -> None:
 def test_before_a_silence_everything_goes_out() -> None:
     sent = Sent()
     for call in (1, 2):
-        sent.outlet.push(call, "a")
-        sent.outlet.push(call, "b")
-    sent.outlet.flush()
+        sent.batcher.push(call, "a")
+        sent.batcher.push(call, "b")
+    sent.batcher.flush()
     assert sent.texts(1) == sent.texts(2) == ["a", "b"]
 
 
 def test_nothing_to_say_is_no_event() -> None:
     sent = Sent()
-    sent.outlet.push(1, "")
-    sent.outlet.flush()
-    sent.outlet.end(1)
+    sent.batcher.push(1, "")
+    sent.batcher.flush()
+    sent.batcher.end(1)
     assert sent.events == []
 
 
 def test_log_probabilities_go_before_their_text() -> None:
     sent = Sent()
-    sent.outlet.push(1, "a", [TokenLogprob(3, "a", b"a", -1.0)])
+    sent.batcher.push(1, "a", [TokenLogprob(3, "a", b"a", -1.0)])
     assert [next(iter(body)) for _, body in sent.events] == ["token_logprob", "text"]
 
 
@@ -89,9 +89,9 @@ def test_log_probabilities_go_before_their_text() -> None:
 def test_nothing_is_lost_and_nothing_is_turned_round(steps: list[tuple[int, str, float]]) -> None:
     sent = Sent()
     for call, piece, pause in steps:
-        sent.outlet.push(call, piece)
+        sent.batcher.push(call, piece)
         sent.now += pause
     for call in (1, 2, 3):
-        sent.outlet.end(call)
+        sent.batcher.end(call)
         assert "".join(sent.texts(call)) == "".join(piece for which, piece, _ in steps if which == call)
         assert "" not in sent.texts(call)

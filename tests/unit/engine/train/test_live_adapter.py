@@ -82,7 +82,7 @@ def test_whoever_asks_between_two_steps_gets_the_adapter_of_the_last_one(job: Jo
             seen.setdefault(step, adapter.runner.model(input_ids=ids).logits.detach().clone())
             assert torch.equal(seen[step], adapter.runner.model(input_ids=ids).logits)
 
-    host.on_breath = ask
+    host.on_yield = ask
     job.run(base, host)
     assert sorted(seen) == [*range(6), 6]  # the last while the held-out rows are measured
     last = read_adapter(base, job.output).runner.model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits

@@ -80,7 +80,7 @@ def held_out_loss(model: Any, tokenizer: Any, rows: int = 5) -> float:
 class TestPlainTrl:
     """The same adapter, bit for bit, as a plain SFTTrainer script with the same settings and seed."""
 
-    def test_with_evaluations_checkpoints_and_breaths_in_between(
+    def test_with_evaluations_checkpoints_and_yields_in_between(
         self, job: Job, base: BaseModel, model: Path, tmp_path: Path
     ) -> None:
         job.run(base)
@@ -171,7 +171,7 @@ def test_generation_between_micro_steps_changes_nothing(job: Job, base: BaseMode
     host = RecordingHost(answer)
     disturbed = dataclasses.replace(job, root=tmp_path / "disturbed")
     disturbed.run(base, host)
-    assert host.breaths == 6 * 2 + 2 * 1  # micro-steps, and one batch of each evaluation
+    assert host.yields == 6 * 2 + 2 * 1  # micro-steps, and one batch of each evaluation
     assert equal(job.adapter(), disturbed.adapter())
 
 
@@ -303,12 +303,12 @@ class TestOutput:
 class TestStopping:
     """Ends before the last step."""
 
-    @pytest.mark.parametrize("breath", [1, 2, 6])
-    def test_cancelled_at_the_next_breath(self, job: Job, base: BaseModel, breath: int) -> None:
-        host = RecordingHost(cancel_at(breath))
+    @pytest.mark.parametrize("number", [1, 2, 6])
+    def test_cancelled_at_the_next_yield(self, job: Job, base: BaseModel, number: int) -> None:
+        host = RecordingHost(cancel_at(number))
         with pytest.raises(Cancelled):
             job.run(base, host)
-        assert host.breaths == breath
+        assert host.yields == number
         assert not job.output.exists()
 
     def test_drained_after_its_step_with_a_checkpoint_and_then_goes_on(self, job: Job, base: BaseModel, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ class TestStopping:
         expected = whole.run(base)
 
         def drain(count: int) -> None:
-            host.is_draining = count >= 4  # breath 1 is the evaluation, 2 and 3 are step 1, 4 begins step 2
+            host.is_draining = count >= 4  # yield 1 is the evaluation, 2 and 3 are step 1, 4 begins step 2
 
         host = RecordingHost(drain)
         with pytest.raises(ShuttingDown):
@@ -386,10 +386,10 @@ class TestStopping:
 
     def test_memory_and_disk_in_our_words(self, job: Job, base: BaseModel) -> None:
         def refuse(error: Exception) -> RecordingHost:
-            def on_breath(count: int) -> None:
+            def on_yield(count: int) -> None:
                 raise error
 
-            return RecordingHost(on_breath)
+            return RecordingHost(on_yield)
 
         in_pairs = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, per_device_train_batch_size=2))
         with pytest.raises(OutOfMemory, match="per_device_train_batch_size"):
@@ -485,7 +485,7 @@ class TestBase:
             taken.extend(map(weakref.ref, (self, self.model, self.optimizer)))
             return real(self, *args, **more)
 
-        def on_breath(count: int) -> None:
+        def on_yield(count: int) -> None:
             if count == 4 and ending == "cancelled":
                 raise Cancelled("The training was cancelled.")
             if count == 4 and ending == "failed":
@@ -493,7 +493,7 @@ class TestBase:
 
         monkeypatch.setattr(LoraTrainer, "training_step", training_step)
         settings = dataclasses.replace(job.trainer, gradient_checkpointing=True, neftune_noise_alpha=1.0)
-        host = RecordingHost(on_breath)
+        host = RecordingHost(on_yield)
         failure: BaseException | None = None
         try:
             dataclasses.replace(job, trainer=settings).run(base, host)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from smolorad.domain import TrainerSettings
 from smolorad.engine.model.model_text import make_model_text
-from smolorad.engine.train.tokenize import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, Shape, Tokeniser, shape_of
+from smolorad.engine.train.tokenize import CHAT, COMPLETION, PREFERENCE, TEXT, UNSCORED, RowTokenizer, Shape, shape_of
 from smolorad.errors import BadData
 from tests.tiny import tiny_model
 
@@ -45,12 +45,12 @@ TALK = [
 SETTINGS = TrainerSettings()
 
 
-def tokeniser(shape: Shape, tokenizer: Any, settings: TrainerSettings, max_length: int | None) -> Tokeniser:
+def tokeniser(shape: Shape, tokenizer: Any, settings: TrainerSettings, max_length: int | None) -> RowTokenizer:
     """As a training has it."""
     text = make_model_text(tokenizer, [tokenizer.eos_token_id])
     assert text is not None
     encoder = text.rows(completion_only=settings.completion_only_loss, assistant_only=settings.assistant_only_loss)
-    return Tokeniser(shape, encoder, max_length)
+    return RowTokenizer(shape, encoder, max_length)
 
 
 @pytest.fixture(scope="module")

@@ -97,18 +97,18 @@ def weights_of(base: BaseModel) -> str:
 
 @dataclass
 class RecordingHost:
-    """A host that records; `on_breath` may answer, cancel or drain."""
+    """A host that records; `on_yield` may answer, cancel or drain."""
 
-    on_breath: Callable[[int], None] = lambda count: None
+    on_yield: Callable[[int], None] = lambda count: None
     events: list[tuple[str, Any]] = field(default_factory=list)
-    breaths: int = 0
+    yields: int = 0
     is_draining: bool = False
     snapshot: Callable[[], Any] | None = None
 
     def yield_to_requests(self, call: int) -> None:
         assert call == CALL
-        self.breaths += 1
-        self.on_breath(self.breaths)
+        self.yields += 1
+        self.on_yield(self.yields)
 
     def stopping(self, call: int) -> bool:
         assert call == CALL
@@ -127,14 +127,14 @@ class RecordingHost:
         return [body for name, body in self.events if name == kind]
 
 
-def cancel_at(breath: int) -> Callable[[int], None]:
-    """Cancels at a breath."""
+def cancel_at(number: int) -> Callable[[int], None]:
+    """Cancels at the yield of this number."""
 
-    def on_breath(count: int) -> None:
-        if count == breath:
+    def on_yield(count: int) -> None:
+        if count == number:
             raise Cancelled("The training was cancelled.")
 
-    return on_breath
+    return on_yield
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Job:
 
     @property
     def micro_steps(self) -> int:
-        """Micro-steps of an optimiser step, each after a breath; the fast trainer takes short rows at once."""
+        """Micro-steps of an optimiser step, each after a yield; the fast trainer takes short rows at once."""
         return self.trainer.gradient_accumulation_steps if self.trainer.trainer == "plain" else 1
 
     @property

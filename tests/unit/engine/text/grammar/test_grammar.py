@@ -59,8 +59,8 @@ class Babbler:
 
     def say(self, form: ResponseFormat, seed: int, *, most: int = 600, **sampling: Any) -> str | None:
         """A complete answer; None where it was not complete after `most` tokens."""
-        around = SamplingContext(1, self.end_ids, grammar=self.grammars.get(form))
-        sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": seed, **sampling}), around)
+        context = SamplingContext(1, self.end_ids, grammar=self.grammars.get(form))
+        sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": seed, **sampling}), context)
         generator, text = np.random.default_rng(seed), ByteDetokenizer(self.vocabulary)
         tokens, pieces = [1], []  # the prompt is one token
         while len(tokens) <= most:

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolorad.engine.train.fast.batching import UNSCORED, Segments, collate, cut
+from smolorad.engine.train.fast.batching import Segments, collate, cut
+from smolorad.engine.train.tokenize import UNSCORED
 
 texts = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=40), min_size=1, max_size=9)
 

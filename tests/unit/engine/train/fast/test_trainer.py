@@ -137,7 +137,7 @@ def test_however_a_step_is_cut(
     monkeypatch.setattr(fast_trainer, "BUDGET", 25)
     fast, plain = both(tmp_path, dataset, bases["llama"], LoraSettings(lora_dropout=0.0))
     check_same(fast, plain)
-    assert fast[1].breaths > SETTINGS.max_steps + 4 * 1  # more micro-steps than steps
+    assert fast[1].yields > SETTINGS.max_steps + 4 * 1  # more micro-steps than steps
 
 
 def test_in_bf16_the_losses_are_close_to_those_of_the_plain_trainer(dataset: Path, tmp_path: Path) -> None:
@@ -183,10 +183,10 @@ def test_generation_meanwhile_changes_nothing(
     evaluations, layers, head = 4, 2, 1
     between = SETTINGS.max_steps + evaluations
     if work:
-        assert host.breaths == between
+        assert host.yields == between
     else:
         inside = SETTINGS.max_steps * (2 * layers + head) + evaluations * (layers + head)
-        assert host.breaths >= between + inside
+        assert host.yields >= between + inside
     assert equal(silent.adapter(), disturbed.adapter())
 
 
@@ -200,7 +200,7 @@ def test_cancelled_in_the_middle_of_a_backward_pass(
     job = Job(tmp_path / "job", dataset, trainer=SETTINGS)
     with pytest.raises(Cancelled):
         job.run(base, host)
-    assert host.breaths == 2 + 4 + 5
+    assert host.yields == 2 + 4 + 5
     assert weights_of(base) == before
     job.run(base)
     silent = Job(tmp_path / "silent", dataset, trainer=SETTINGS)

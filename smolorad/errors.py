@@ -216,7 +216,7 @@ _BROKEN = (errno.EIO, errno.ESTALE, errno.EBADMSG)
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of any library means that the disk is full.
 
-    Only `open` and `write` say so with OSError; safetensors, torch.save and sqlite3 each have a wording of its own.
+    Only `open` and `write` say so with OSError; safetensors, torch.save and sqlite3 each say it in other words.
     """
     if isinstance(error, OSError):
         return error.errno in _DISK_FULL

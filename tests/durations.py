@@ -18,9 +18,9 @@ _KEPT = Path(__file__).with_name("durations.json")
 _TOGETHER = {"tests/e2e/test_node.py": "tests/e2e/test_main_job.py"}
 
 
-def longest_first(items: list[pytest.Item], kept: Path = _KEPT) -> None:
+def longest_first(items: list[pytest.Item]) -> None:
     """Sorts the tests by the time that their files take; within a file they stay as they are."""
-    seconds: Mapping[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+    seconds: Mapping[str, float] = json.loads(_KEPT.read_text(encoding="utf-8"))
     average = sum(seconds.values()) / max(len(seconds), 1)
     items.sort(key=lambda item: -seconds.get(_file_of(item.nodeid), average))
 
@@ -46,5 +46,5 @@ class Measured:
         self._seconds[_file_of(report.nodeid)] += report.duration
 
     def pytest_sessionfinish(self) -> None:
-        rounded = {file: round(seconds, 1) for file, seconds in sorted(self._seconds.items()) if seconds >= 0.05}
+        rounded = {file: round(seconds, 1) for file, seconds in sorted(self._seconds.items())}
         _KEPT.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")

@@ -52,7 +52,7 @@ _DEFAULTS = {
     # Warnings for the developers of libraries do not belong in the user's log.
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
 }
-# Every child needs these variables; see the README's notes on the libraries.
+# Every child needs these variables.
 _ENVIRON = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
     "HF_DEACTIVATE_ASYNC_LOAD": "1",  # loading bf16 straight to MPS from several threads crashes: transformers#48029

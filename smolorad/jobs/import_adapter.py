@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smolorad.children.worker import Workers
-from smolorad.domain import Adapter, LoadProgress, check_name
+from smolorad.domain import Adapter, check_name
 from smolorad.errors import SmoloraError
 from smolorad.jobs.artifacts import AdapterBase, Artifacts
 from smolorad.jobs.peft_folder import read_lora
 from smolorad.portable import source_of
-from smolorad.residency import Residency, Resolver
+from smolorad.residency import Residency, Resolver, no_progress
 from smolorad.store.library import Library
 
 
@@ -42,7 +42,7 @@ class ImportAdapter:
         resident = self._residency.resident
         if base_model and (resident is None or base_model != resident.name):
             model = await self._library.model(check_name(base_model, "base_model"))
-            base = await self._resolver.find(model.name, _ignore)
+            base = await self._resolver.find(model.name, no_progress)
             with _of_upload(folder):
                 await self._workers.check_adapter(folder, base.path, model.name, trust_remote_code=base.trust_remote_code)
             adapter_base = AdapterBase(model.name, model.fingerprint, source_of(model.name, base.path))
@@ -63,7 +63,3 @@ def _of_upload(folder: Path) -> Iterator[None]:
     except SmoloraError as error:
         message = error.message.replace(f"{folder}/", "").replace(str(folder), "the upload")
         raise type(error)(message, error.violations) from error
-
-
-def _ignore(progress: LoadProgress) -> None:
-    """A model of this home is not fetched."""

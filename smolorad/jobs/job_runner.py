@@ -30,7 +30,7 @@ from smolorad.store.library import Library
 log = Log(__name__)
 
 MAX_FAILED_STARTS = 3
-_ON_REQUEST = "on request"
+ON_REQUEST = "on request"  # why a job moves that a caller cancels, pauses or resumes
 
 Emit = Callable[[EventBody], Awaitable[Any]]
 
@@ -89,7 +89,7 @@ class JobRunner:
                 return job  # it was cancelled or paused while it was queued
             if run.resume_after and job.state in (JobState.PAUSED, JobState.CANCELLED):
                 try:
-                    return await run.persist(lambda: self._events.move(job_id, JobState.QUEUED, _ON_REQUEST))
+                    return await run.persist(lambda: self._events.move(job_id, JobState.QUEUED, ON_REQUEST))
                 except BadState:
                     return await self._store.get(job_id)  # another call has just resumed it
             if job.state in (JobState.FAILED, JobState.CANCELLED):
@@ -154,11 +154,11 @@ class JobRunner:
             return False
         if run.requested is JobState.CANCELLED and not run.resume_after:
             return True
-        run.requested, run.why, run.resume_after = JobState.PAUSED, _ON_REQUEST, False
+        run.requested, run.why, run.resume_after = JobState.PAUSED, ON_REQUEST, False
         handler = self._handlers[(await self._store.get(job_id)).kind]
         if not run.waits and isinstance(handler, Pausable) and await handler.pause(job_id):
             return True
-        run.end(JobState.PAUSED, _ON_REQUEST)
+        run.end(JobState.PAUSED, ON_REQUEST)
         return True
 
     def stop_all(self, to: JobState, why: str) -> None:
@@ -265,7 +265,7 @@ class JobRunner:
             return await self._end(job, JobState.QUEUED, "it continues where it stopped")
         message = (
             f"Its process died {starts} times in a row without getting further; read the daemon's log, "
-            f"make the work smaller (batch size, max_length), then {_resume(job)}."
+            f"make the work smaller (batch size, max_length), then type `smolora-client jobs resume {job.id}`."
         )
         return await self._fail(job, EngineUnavailable(message))
 
@@ -281,7 +281,3 @@ class JobRunner:
         moved = await self._runs[job.id].persist(move)
         log.info("job moved", job=job.id, state=to, **({"reason": error.reason, "why": error.message} if error else {}))
         return moved
-
-
-def _resume(job: Job) -> str:
-    return f"type `smolora-client jobs resume {job.id}`"

@@ -21,7 +21,7 @@ from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.job_runner import Emit
 from smolorad.log import Log
 from smolorad.paths import Home
-from smolorad.residency import Base, Residency, Resolver
+from smolorad.residency import Base, Residency, Resolver, no_progress
 from smolorad.store.jobs import JobStore
 from smolorad.store.library import Library
 
@@ -146,7 +146,7 @@ class Prepare:
         """The model whose tokenizer counts: the named one, else the loaded one; None where there is none on this machine."""
         base = self._residency.base
         if model and (base is None or base.name != model):
-            return await self._resolver.find(model, lambda progress: None)
+            return await self._resolver.find(model, no_progress)
         if base is None:
             try:
                 return await self._resolver.find_local(await self._residency.choose())

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from smolorad.domain import TERMINAL, Job, JobKind, JobSpec, JobState
 from smolorad.errors import AlreadyExists, BadState, NoSpace, QueueFull, ShuttingDown
 from smolorad.jobs.events import Events
-from smolorad.jobs.job_runner import JobRunner
+from smolorad.jobs.job_runner import ON_REQUEST, JobRunner
 from smolorad.jobs.prepare import uploads_of
 from smolorad.jobs.units import Units, unit
 from smolorad.log import Log
@@ -147,14 +147,14 @@ class Queue:
     async def cancel(self, job_id: str) -> Job:
         """Cancels a job: at once while it waits, within a micro-step while it runs; an ended job stays as it is."""
         while (job := await self._store.get(job_id)).state not in TERMINAL:
-            if job.state is JobState.RUNNING and self._runner.stop(job_id, JobState.CANCELLED, "on request"):
+            if job.state is JobState.RUNNING and self._runner.stop(job_id, JobState.CANCELLED, ON_REQUEST):
                 return job
             try:
-                job = await self._events.move(job_id, JobState.CANCELLED, "on request", expected=job.state)
+                job = await self._events.move(job_id, JobState.CANCELLED, ON_REQUEST, expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
             except (NoSpace, CannotWrite):
-                if not self._runner.stop(job_id, JobState.CANCELLED, "on request"):
+                if not self._runner.stop(job_id, JobState.CANCELLED, ON_REQUEST):
                     raise
                 return job  # its run waits for disk space, and ends as cancelled
             self._dequeue(job)
@@ -171,7 +171,7 @@ class Queue:
             if job.state in TERMINAL:
                 raise BadState(f"Job {job_id} has ended ({job.state}), so it cannot be paused.")
             try:
-                job = await self._events.move(job_id, JobState.PAUSED, "on request", expected=job.state)
+                job = await self._events.move(job_id, JobState.PAUSED, ON_REQUEST, expected=job.state)
             except BadState:
                 continue  # it has just begun to run, or ended
             except (NoSpace, CannotWrite):
@@ -193,7 +193,7 @@ class Queue:
                 raise BadState(f"Job {job_id} has succeeded and made {job.result}; there is nothing to resume.")
             self._admit()
             try:
-                job = await self._events.move(job_id, JobState.QUEUED, "on request", expected=job.state)
+                job = await self._events.move(job_id, JobState.QUEUED, ON_REQUEST, expected=job.state)
             except BadState:
                 continue  # another call has just moved it
             self._lane(job).put(job_id)

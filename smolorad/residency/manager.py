@@ -24,7 +24,7 @@ from smolorad.residency.loads import Loads
 from smolorad.residency.recovery import Recovery
 from smolorad.residency.requests import LoadHistory, LoadRequest
 from smolorad.residency.resident import Loader, Resident
-from smolorad.residency.resolver import Base, Resolver
+from smolorad.residency.resolver import Base, Resolver, no_progress
 from smolorad.residency.supervisor import Supervisor
 from smolorad.residency.tasks import BackgroundTasks
 from smolorad.store.library import Library
@@ -216,7 +216,7 @@ class Residency:
         if (request := await self._history.loaded()) is None:
             return
         try:
-            await self._loads.result(self._loads.start(request, _ignore, replace=False))
+            await self._loads.result(self._loads.start(request, no_progress, replace=False))
         except SmoloraError as error:
             log.warning("cannot load the model of the last run", reason=error.reason, why=error.message)
 
@@ -241,7 +241,7 @@ class Residency:
                 await self._settled(None if training else WAIT_S)
                 continue
             request = await self._implied_request(reference, training)
-            await self._loads.result(self._loads.start(request, _ignore, replace=training))
+            await self._loads.result(self._loads.start(request, no_progress, replace=training))
 
     async def _implied_request(self, reference: str, training: bool) -> LoadRequest:
         """How to load the model that a generation or a training needs: as the last time, if it is the last one."""
@@ -310,7 +310,3 @@ class Residency:
         self._keep_alive.stop()
         if lost is not None and not self._tasks.closing:
             self._recovery.start(lost)
-
-
-def _ignore(progress: LoadProgress) -> None:
-    """No client watches this load."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from smolorad.domain import LoadProgress
 from smolorad.errors import EngineUnavailable, SmoloraError
 from smolorad.log import Log
 from smolorad.residency.resident import Loader, Resident
+from smolorad.residency.resolver import no_progress
 from smolorad.residency.tasks import BackgroundTasks
 
 log = Log(__name__)
@@ -66,7 +66,7 @@ class Recovery:
     async def _try(self, lost: Resident) -> bool:
         """Loads the model once; false where another try is useless."""
         try:
-            await self._loader.load(lost.base, lost.request, _ignore)
+            await self._loader.load(lost.base, lost.request, no_progress)
             log.info("engine restarted", model=lost.model.name, tries=self._tries)
         except (EngineUnavailable, OSError) as error:  # OSError: the system starts no process now
             log.warning("engine restart failed", tries=self._tries, why=error)
@@ -74,7 +74,3 @@ class Recovery:
             log.error("cannot load the model again", model=lost.model.name, why=error.message)
             return False
         return True
-
-
-def _ignore(progress: LoadProgress) -> None:
-    """No client watches this load."""

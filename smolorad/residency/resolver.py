@@ -32,6 +32,10 @@ _COMPLETE = publish.MANIFEST  # a folder that has it is complete
 OnProgress = Callable[[LoadProgress], None]
 
 
+def no_progress(progress: LoadProgress) -> None:
+    """For a model that is found or loaded while no client watches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """A base model that was found. `fingerprint` is empty where only loading shows it.
@@ -74,7 +78,7 @@ class Resolver:
         if reference in (STARTER, STARTER_ID):
             found = await asyncio.to_thread(lambda: sorted((self._cache / STARTER).glob(f"*/{_COMPLETE}")))
             return Base(reference, found[-1].parent) if found else None
-        return None if _HUB_ID.fullmatch(reference) else await self.find(reference, lambda progress: None)
+        return None if _HUB_ID.fullmatch(reference) else await self.find(reference, no_progress)
 
     async def find(self, reference: str, on_progress: OnProgress) -> Base:
         """The model's folder, fetched if it is not on this machine yet.

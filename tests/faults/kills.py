@@ -1,7 +1,7 @@
 """Kills the engine or the daemon at random moments of trainings until enough kills are done: `python -m tests.faults.kills`.
 
 Every job must end with the adapter of an undisturbed run, and its watcher must see every event once. Takes about ten seconds a
-kill; the tests proper have the same with a few kills in `test_kill.py` and `unit/engine/test_train_kills.py`.
+kill; the tests proper have the same with a few kills in `test_kill.py` and `unit/engine/train/test_train_kills.py`.
 """
 
 from __future__ import annotations

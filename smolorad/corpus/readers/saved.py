@@ -34,7 +34,7 @@ _ERRORS = (
 
 
 class Split(NamedTuple):
-    """A split that is read: its name, its `datasets.Dataset`, memory-mapped, and what it is taken as (see `named.py`)."""
+    """A split that is read: its name, its `datasets.Dataset`, memory-mapped, what it is taken as (`named_splits.py`)."""
 
     name: str
     dataset: Any

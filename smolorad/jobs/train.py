@@ -84,7 +84,7 @@ class Train:
         if spec.trainer.early_stopping_patience and dataset.validation_rows < 1:
             raise InvalidRequest.field(
                 "trainer.early_stopping_patience",
-                f"needs lease-out rows, and {dataset.ref} has none; prepare it with validation",
+                f"needs held-out rows, and {dataset.ref} has none; prepare it with validation",
             )
         spec = dataclasses.replace(spec, dataset=str(dataset.ref))
         if spec.parent:

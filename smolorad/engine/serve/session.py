@@ -28,7 +28,7 @@ class Session:
         self._base: BaseModel | None = None
         self._adapters: AdapterRegistry | None = None
         self._prefixes = PrefixCache()
-        self._live: Snapshot | None = None
+        self._live: tuple[str, Snapshot] | None = None  # with the training's job
 
     @property
     def base(self) -> BaseModel:
@@ -80,9 +80,9 @@ class Session:
             self._adapters.detach(key)
             self._prefixes.forget(key)
 
-    def offer(self, snapshot: Snapshot | None) -> None:
-        """Lets requests have the adapter of the training that runs; None ends that."""
-        self._live = snapshot
+    def offer(self, job_id: str, snapshot: Snapshot | None) -> None:
+        """Lets requests have the adapter of a job's training, which runs; None ends that."""
+        self._live = None if snapshot is None else (job_id, snapshot)
 
     def request(self, call: int, command: pb.Generate, arrived: float) -> GenerationRequest:
         """The request of a Generate command; raises NoModel, NotFound, and as `attach` and `GenerationRequest`."""
@@ -107,7 +107,10 @@ class Session:
     def _live_adapter(self, wanted: pb.LiveAdapter) -> tuple[int, Adapter]:
         if self._live is None:
             raise NotFound("No training has reached its first step yet; ask again in a moment, or name a finished adapter.")
-        step, adapter = self._live()
+        job_id, snapshot = self._live
+        if job_id != wanted.job_id:  # it ended, and another began, while the request waited
+            raise NotFound(f"Job {wanted.job_id} does not train any more; ask again, or name a finished adapter.")
+        step, adapter = snapshot()
         if wanted.HasField("step") and wanted.step != step:
             raise NotFound(f"The training is at step {step}, and step-{wanted.step} is no checkpoint; ask for it as @latest.")
         return step, adapter

@@ -270,7 +270,8 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
 async def test_early_stopping_needs_held_out_rows(house: House) -> None:
     await prepared(house, validation=0.0)
     trainer = settings_pb2.TrainerSettings(early_stopping_patience=1, eval_steps=1)
-    answer = await refused(house.training.Train(pb.TrainRequest(dataset="verses", adapter="a", model="starter", trainer=trainer)))
+    request = pb.TrainRequest(dataset="verses", adapter="a", model="starter", trainer=trainer)
+    answer = await refused(house.training.Train(request))
     assert (answer.code, answer.fields) == (INVALID, ("trainer.early_stopping_patience",))
     assert "needs held-out rows, and verses@1 has none" in answer.message
 

@@ -19,7 +19,7 @@ from smolora.common.json_file import NotAnObject, parse_object
 from smolorad.errors import Damaged
 
 _MAX_HEADER_BYTES = 100_000_000  # as in the library
-_MAX_LENGTH = 2**63 - 1  # of a dimension; numpy and torch count in 64 bits
+_MAX_LENGTH = 2**63 - 1  # of a dimension; numpy and torch count bytes in 64 bits, and leave out dimensions of 0
 _MAX_DIMENSIONS = 32  # numpy's limit before its release 2
 _METADATA = "__metadata__"
 # The library's formats, by the bits of a number.
@@ -98,8 +98,8 @@ def _read_header(file: BinaryIO, size: int, shown: object, advice: str) -> tuple
 
 def _laid_out(header: Mapping[str, Any], begin: int, size: int) -> Iterator[StoredTensor]:
     """The tensors in the order of their bytes; raises ValueError where these are not exactly what follows the header."""
-    notes = header.get(_METADATA, {})
-    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+    notes = header.get(_METADATA)
+    if notes is not None and not (isinstance(notes, dict) and all(isinstance(note, str) for note in notes.values())):
         raise ValueError(f"its {_METADATA} are no texts")
     tensors = [_tensor(name, entry, begin) for name, entry in header.items() if name != _METADATA]
     for tensor in sorted(tensors, key=lambda one: (one.begin, one.end)):
@@ -118,7 +118,11 @@ def _tensor(name: str, entry: Any, start: int) -> StoredTensor:
             lengths = (*shape, begin, end)
         case _:
             raise ValueError(f"{_shown(name)} has no format, shape and place")
-    if not all(type(one) is int and 0 <= one <= _MAX_LENGTH for one in lengths) or len(shape) > _MAX_DIMENSIONS:
+    if (
+        not all(type(one) is int and 0 <= one <= _MAX_LENGTH for one in lengths)
+        or len(shape) > _MAX_DIMENSIONS
+        or 8 * math.prod(length or 1 for length in shape) > _MAX_LENGTH
+    ):
         raise ValueError(f"{_shown(name)} has a shape or a place that no tensor has")
     if format not in _BITS:
         raise ValueError(f"{_shown(name)} has numbers in the unknown format {_shown(format)}")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -234,15 +234,15 @@ class Artifacts:
         return [str(adapter.ref) for adapter in removed]
 
     @unit
-    async def remove_model(self, name: str, resident: str) -> None:
-        """Removes a model. Raises NotFound, and BadState where it is loaded or a job needs it."""
+    async def remove_model(self, name: str, is_in_use: Callable[[str], bool]) -> None:
+        """Removes a model. Raises NotFound, and BadState where `is_in_use` says that it is loaded, or a job needs it."""
         model = await self._library.model(name)
-        if name == resident:
-            raise BadState(f"{name} is loaded; type `smolora-client unload` first.")
         for job in await self._store.unfinished():
             if isinstance(job.spec, TrainSpec) and job.spec.model == name:
                 raise BadState(_needed(job))
         async with self._one_at_a_time:
+            if is_in_use(name):
+                raise BadState(f"{name} is loaded, or being loaded; type `smolora-client unload` first.")
             await remove([model.path], lambda: self._library.remove_model(name))
 
     async def export_adapter(self, adapter: Adapter, path: Path) -> None:

@@ -44,6 +44,7 @@ class Loads:
         self._recovery = recovery
         self._changing = changing
         self._tasks = tasks
+        self.model = ""  # the one that is being found or loaded
         self._running: set[asyncio.Task[ResidentModel]] = set()
         self.one_at_a_time = asyncio.Lock()  # a load's download included; taken before `changing`, never after it
 
@@ -91,16 +92,23 @@ class Loads:
             if (loaded := await self._already_loaded(request)) is not None:
                 return await self._refreshed(loaded, request.keep_alive)
             self._refuse_while_training(request)
-            base = await self._resolver.find(request.model, on_progress)
-            async with self._changing:
-                self._refuse_while_training(request)
-                model = await self._load_base(base, request, on_progress)
+            model = await self._find_and_load(request, on_progress)
             took_s = round(time.monotonic() - began, 3)
             model = dataclasses.replace(model, load_s=took_s)
             if self._loader.resident is not None:
                 self._loader.resident = dataclasses.replace(self._loader.resident, model=model)
         log.info("model loaded", model=model.name, device=model.device, dtype=model.dtype, seconds=took_s)
         return model
+
+    async def _find_and_load(self, request: LoadRequest, on_progress: OnProgress) -> ResidentModel:
+        self.model = request.model
+        try:
+            base = await self._resolver.find(request.model, on_progress)
+            async with self._changing:
+                self._refuse_while_training(request)
+                return await self._load_base(base, request, on_progress)
+        finally:
+            self.model = ""
 
     async def _load_base(self, base: Base, request: LoadRequest, on_progress: OnProgress) -> ResidentModel:
         self._tasks.check_open()

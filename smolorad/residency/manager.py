@@ -81,6 +81,11 @@ class Residency:
         """The loaded model's files."""
         return self._loader.resident.base if self._loader.resident else None
 
+    def uses(self, name: str) -> bool:
+        """Whether a model is loaded, is being loaded, or is brought back."""
+        resident = self._loader.resident
+        return name in (resident.model.name if resident else "", self._loads.model, self._recovery.model)
+
     @property
     def state(self) -> EngineState:
         """What the engine does."""

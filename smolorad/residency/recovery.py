@@ -33,6 +33,11 @@ class Recovery:
         """Whether a model is being brought back."""
         return self._task is not None and not self._task.done()
 
+    @property
+    def model(self) -> str:
+        """The model that is being brought back; empty where none is."""
+        return self._lost.model.name if self._lost is not None and self.under_way else ""
+
     def start(self, lost: Resident) -> None:
         """Brings a model back, in place of one that was lost before it and is not back yet."""
         self._lost = lost

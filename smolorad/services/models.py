@@ -90,7 +90,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
 
     @map_errors
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
-        await self._artifacts.remove_model(check_name(request.name), self._resident)
+        await self._artifacts.remove_model(check_name(request.name), self._residency.uses)
         return pb.DeleteModelResponse()
 
     @map_errors

@@ -277,6 +277,15 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
         assert (answer.code, answer.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
+async def test_early_stopping_needs_held_out_rows(house: House) -> None:
+    await prepared(house, validation=0.0)
+    trainer = settings_pb2.TrainerSettings(early_stopping_patience=1, eval_steps=1)
+    request = pb.TrainRequest(dataset="verses", adapter="a", model="starter", trainer=trainer)
+    answer = await refused(house.training.Train(request))
+    assert (answer.code, answer.fields) == (INVALID, ("trainer.early_stopping_patience",))
+    assert "needs held-out rows, and verses@1 has none" in answer.message
+
+
 async def test_a_dataset_without_rows_is_not_trained_on(house: House) -> None:
     upload = datasets_pb2.PrepareDatasetRequest(name="empty", hub=datasets_pb2.HubDataset(repo_id="owner/empty"))
     await everything(house.datasets.PrepareDataset(upload))

@@ -246,6 +246,34 @@ async def test_a_resident_or_needed_model_is_not_deleted(house: House) -> None:
         assert (await refused(call)).code == NOT_FOUND
 
 
+async def test_a_model_that_is_being_loaded_is_not_deleted(house: House, script: Script) -> None:
+    await everything(house.models.ImportModel(pb.ImportModelRequest(source="starter", name="mine")))
+    gate = asyncio.Event()
+    script.loads.append([LoadProgress(LoadStage.READ, 1, 2), Wait(gate)])
+    call = house.models.LoadModel(pb.LoadModelRequest(model="mine"))
+    await until(call, lambda message: message.progress.stage == pb.LOAD_STAGE_READ)
+    answer = await refused(house.models.DeleteModel(pb.DeleteModelRequest(name="mine")))
+    assert (answer.code, answer.reason) == (PRECONDITION, "BAD_STATE")
+    assert "being loaded" in answer.message
+    gate.set()
+    await everything(call)
+    assert (await status(house)).resident.name == "mine"
+    await house.models.UnloadModel(pb.UnloadModelRequest())
+    await house.models.DeleteModel(pb.DeleteModelRequest(name="mine"))
+
+
+async def test_a_model_that_is_brought_back_is_not_deleted(house: House, script: Script) -> None:
+    await everything(house.models.ImportModel(pb.ImportModelRequest(source="starter", name="mine")))
+    await loaded(house, "mine")
+    gate = asyncio.Event()
+    script.loads.append([Wait(gate)])
+    script.enqueue("Hel", Death())
+    await refused(house.generation.Generate(generation_pb2.GenerateRequest(prompt="a")))
+    answer = await refused(house.models.DeleteModel(pb.DeleteModelRequest(name="mine")))
+    assert (answer.code, answer.reason) == (PRECONDITION, "BAD_STATE")
+    gate.set()
+
+
 async def test_an_adapter_is_imported_listed_exported_and_deleted(house: House, short_path: Path) -> None:
     await loaded(house)
     upload_id = await upload(house, *peft_files())

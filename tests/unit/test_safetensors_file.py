@@ -99,6 +99,8 @@ BROKEN: dict[str, bytes] = {
     "a shape of flags": file_of({"a": ONE | {"shape": [2, True]}}, bytes(8)),
     "a negative length": file_of({"a": ONE | {"shape": [-2, -1]}}, bytes(8)),
     "a length without measure": file_of({"a": ONE | {"shape": [0, 10**30], "data_offsets": [0, 0]}}),
+    "lengths without measure together": file_of({"a": ONE | {"shape": [3, 2**62, 0], "data_offsets": [0, 0]}}),
+    "a length that no array has beside a 0": file_of({"a": ONE | {"shape": [0, 2**62], "data_offsets": [0, 0]}}),
     "a hundred dimensions": file_of({"a": ONE | {"shape": [2] + [1] * 100}}, bytes(8)),
     "fewer bytes than its shape": file_of({"a": ONE | {"shape": [3]}}, bytes(8)),
     "half a byte": file_of({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 2]}}, bytes(2)),
@@ -129,6 +131,12 @@ def test_what_the_library_writes(tmp_path: Path) -> None:
     assert {one.name: one.count for one in found.tensors} == {"a": 1, "b": 6, "c": 0}
     with safe_open(path, framework="numpy") as file:
         assert [one.name for one in found.tensors] == file.offset_keys()
+
+
+@pytest.mark.parametrize("notes", [None, {}, {"format": "pt", "é": "日"}])
+def test_notes_that_the_library_reads(notes: object) -> None:
+    content = file_of({"__metadata__": notes, "a": ONE}, bytes(8))
+    assert ours(content) == theirs(content)
 
 
 def test_a_file_that_is_written_after_its_header_was_read(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class EngineLoop:
         self._token_rate = TokenRate()
         self._scheduler: Scheduler[GenerationRequest] = Scheduler()
         self._output = OutputBatcher(self.emit)
-        self._training: int | None = None
+        self._training: str | None = None  # the job of the training that runs
         self._warm_up = WarmUp(lambda: prepare_training(session.dtype))
 
     def run(self) -> None:
@@ -104,7 +104,7 @@ class EngineLoop:
 
     def offer(self, call: int, snapshot: Snapshot | None, between: str = "") -> None:
         """Lets requests have the adapter of training `call` as it is after a step; None ends that."""
-        self._session.offer(snapshot)
+        self._session.offer(self._training or "", snapshot)
         if between:
             self.emit(call, note=jobs_pb2.Note(text=f"Generations are answered between {between}."))
 
@@ -253,7 +253,7 @@ class EngineLoop:
         with gc_paused():
             from smolorad.engine.train.run import train  # TRL takes seconds to import, and most engines never train
 
-        self._training = call
+        self._training = command.job_id
         self._scheduler.begin_training()
         try:
             trained = train(command, call, base, self)

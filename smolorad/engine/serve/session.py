@@ -36,7 +36,7 @@ class Session:
         """`threads`: as in `load`."""
         self._threads = threads
         self._loaded: _Loaded | None = None
-        self._live: Snapshot | None = None
+        self._live: tuple[str, Snapshot] | None = None  # with the training's job
 
     @property
     def base(self) -> BaseModel:
@@ -84,9 +84,9 @@ class Session:
             self._loaded.adapters.detach(key)
             self._loaded.prefixes.forget(key)
 
-    def offer(self, snapshot: Snapshot | None) -> None:
-        """Lets requests have the adapter of the training that runs; None ends that."""
-        self._live = snapshot
+    def offer(self, job_id: str, snapshot: Snapshot | None) -> None:
+        """Lets requests have the adapter of a job's training, which runs; None ends that."""
+        self._live = None if snapshot is None else (job_id, snapshot)
 
     def request(self, call: int, command: pb.Generate, arrived: float) -> GenerationRequest:
         """The request of a Generate command; raises NoModel, NotFound, and as `attach` and `GenerationRequest`."""
@@ -116,7 +116,10 @@ class Session:
     def _live_adapter(self, wanted: pb.LiveAdapter) -> tuple[int, Adapter]:
         if self._live is None:
             raise NotFound("No training has reached its first step yet; ask again in a moment, or name a finished adapter.")
-        step, adapter = self._live()
+        job_id, snapshot = self._live
+        if job_id != wanted.job_id:  # it ended, and another began, while the request waited
+            raise NotFound(f"Job {wanted.job_id} does not train any more; ask again, or name a finished adapter.")
+        step, adapter = snapshot()
         if wanted.HasField("step") and wanted.step != step:
             raise NotFound(f"The training is at step {step}, and step-{wanted.step} is no checkpoint; ask for it as @latest.")
         return step, adapter

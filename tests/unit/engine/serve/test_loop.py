@@ -279,6 +279,9 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
         assert re.fullmatch(r"b@step-[1-9][0-9]*", now)
         past = engine.call(generate=generate("The quick", live("b", step=0), max_tokens=3))
         assert past.failure.reason == "NOT_FOUND"
+        another = engine.call(generate=generate("The quick", live("b", job_id="before"), max_tokens=3))
+        assert another.failure.reason == "NOT_FOUND"
+        assert another.failure.message.startswith("Job before does not train any more; ")
         assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
         assert engine.load(llama_folder).failure.reason == "BAD_STATE"
         assert engine.call(train=train).failure.reason == "BAD_STATE"
@@ -399,6 +402,7 @@ def test_two_trainings_of_one_name_remember_nothing_of_each_other(llama: BaseMod
         def remembered(job: int) -> int:
             """What an answer of a training at its third step had not to compute."""
             adapter = AdapterRegistry(llama).attach("a", folders[job])
+            loop._training = str(job)
             loop.offer(1, lambda: (3, adapter))
             folder = live("a", job_id=str(job))
             command = generate("The quick brown fox jumps over the lazy dog", folder, max_tokens=3)

@@ -54,7 +54,7 @@ types: setup ## mypy alone
 proto: ## write the generated code anew from proto/
 	scripts/proto.sh
 
-bench: setup ## every benchmark: one JSON line each (ARGS=--quick for a rough answer)
+bench: setup ## the benchmarks of speed: one JSON line each (ARGS=--quick for a rough answer)
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 
 clean: ## remove what the other commands made in this folder

@@ -89,7 +89,7 @@ class Settings:
             if f.metadata["in_file_only"]:
                 continue
             flag, text = _flag(f.name), f.metadata["help"].replace("%", "%%")
-            if f.default is not None and not isinstance(f.default, bool):
+            if f.default is not None:
                 text += f"; default: {_show(f.default)}"
             if _kind(f.name) is bool:
                 parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
@@ -215,6 +215,8 @@ def read_duration(raw: Any) -> timedelta:
 def _show(value: Any) -> str:
     if isinstance(value, timedelta):
         return f"{value.total_seconds() / 60:g}m"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

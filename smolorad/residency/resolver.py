@@ -122,7 +122,8 @@ class Resolver:
             async for event in events:
                 match event:
                     case PhaseProgress(phase=phase, done=done, total=total, unit="bytes"):
-                        on_progress(LoadProgress(LoadStage.DOWNLOAD, done, total, phase))
+                        stage = LoadStage.READ if phase == "read" else LoadStage.DOWNLOAD
+                        on_progress(LoadProgress(stage, done, total, "" if phase == stage else phase))
                     case PhaseProgress(phase=phase):
                         on_progress(LoadProgress(LoadStage.DOWNLOAD, detail=phase))
                     case Note(text=text):

@@ -12,6 +12,7 @@ from smolorad.domain import Adapter, Dataset, Model, Ref
 from smolorad.errors import AlreadyExists, Damaged, NotFound
 from smolorad.log import Log
 from smolorad.paths import Home
+from smolorad.portable import STARTER
 from smolorad.store.database import Database
 from smolorad.store.queries import SQL, from_json, readable, to_json
 
@@ -84,6 +85,10 @@ class _Table(Generic[T]):
         return int(row["number"]) if row is not None else 0
 
     def _missing(self, db: sqlite3.Connection, ref: Ref) -> NotFound:
+        if self.kind == "model" and ref.name == STARTER:
+            return NotFound(
+                "The starter model is not in the home; copy it there with `smolora-client import starter --name NAME`."
+            )
         values = {"kind": self.kind, "name": ref.name}
         if ref.revision is not None and (rows := db.execute(SQL["revisions_of"], values).fetchall()):
             there = ", ".join(f"{ref.name}@{row['revision']}" for row in rows)

@@ -114,6 +114,7 @@ def test_help_shows_every_flag_and_default() -> None:
             assert "--" + f.name.replace("_", "-") in text
     assert "default: 512" in text
     assert "default: 30m" in text
+    assert "default: true" in text
 
 
 def test_a_flag_moves_the_socket_with_the_home() -> None:

@@ -104,7 +104,7 @@ PREPARE: tuple[Field, ...] = (
     Field("on_error", "fail|drop", "What to do with a malformed row. Default: fail."),
     Field("model", "str", "A model whose tokenizer counts the tokens; empty for the loaded one, or the starter model if it is at hand."),
     Field("shape", "text|prompt_completion|chat|preference", "What the rows are made into. Default: decided by the fields of the first row."),
-    Field("columns", "names", "Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files; at most 64 KiB together. Default none."),
+    Field("columns", "names", "Fields by other names, as `prompt=question,completion=answer`: the name that rows are read by, then the name in the files; at most 64 KiB together. Default none."),
     Field("text_unit", "line|paragraph|document", "What a row of plain text is. Default: a line, in Markdown a paragraph."),
     Field("chunk_unit", "words|tokens|paragraphs", "What chunk_size counts. Default words."),
     Field("chunk_overlap", "int", "Tokens that a piece repeats of the one before it; 0 to below chunk_size, only with pieces of tokens. Default 0."),
@@ -204,7 +204,7 @@ class PrepareKeywords(TypedDict, total=False):
     on_error: str | None  # What to do with a malformed row. Default: fail.
     model: str | None  # A model whose tokenizer counts the tokens; empty for the loaded one, or the starter model if it is at hand.
     shape: str | None  # What the rows are made into. Default: decided by the fields of the first row.
-    columns: Mapping[str, str] | None  # Fields by other names, as `prompt=question,completion=answer`: the name above, then the name in the files; at most 64 KiB together. Default none.
+    columns: Mapping[str, str] | None  # Fields by other names, as `prompt=question,completion=answer`: the name that rows are read by, then the name in the files; at most 64 KiB together. Default none.
     text_unit: str | None  # What a row of plain text is. Default: a line, in Markdown a paragraph.
     chunk_unit: str | None  # What chunk_size counts. Default words.
     chunk_overlap: int | None  # Tokens that a piece repeats of the one before it; 0 to below chunk_size, only with pieces of tokens. Default 0.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import importlib
 import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import pytest
 
 from smolora import _values as values
 from smolora.cli import flags, output
-from smolora.cli.main import VERBS, main
+from smolora.cli.main import VERBS, main, module_of
 from smolora.cli.preview import rendered
 from smolora.v1 import datasets_pb2, generation_pb2, jobs_pb2, models_pb2, system_pb2, training_pb2
 from tests.unit.client.conftest import Command
@@ -154,6 +157,46 @@ def test_what_comes_later_says_so(verb: str, capsys: pytest.CaptureFixture[str])
     assert shown.out == ""
     assert shown.err.count("\n") == 1
     assert f"{verb} comes with a later version" in shown.err
+
+
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _parsers(below)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_says_what_each_argument_is(verb: str) -> None:
+    parser = flags.Parser(prog=f"smolora-client {verb}")
+    importlib.import_module(module_of(verb)).arguments(parser)
+    silent = [f"{one.prog}: {action.dest}" for one in _parsers(parser) for action in one._actions if not action.help]
+    assert silent == []
+
+
+@pytest.mark.parametrize("verb", ["load", "generate"])
+def test_the_help_says_how_a_model_stays_for_ever(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert "-1: for ever" in " ".join(capsys.readouterr().out.split())
+
+
+async def test_a_loaded_model_is_called_loaded(daemon: FakeDaemon, command: Command) -> None:
+    model = models_pb2.Model(name="mine", resident=True)
+
+    async def get(request: Any, context: Any) -> Any:
+        return models_pb2.GetModelResponse(model=model)
+
+    async def all_models(request: Any, context: Any) -> Any:
+        return models_pb2.ListModelsResponse(models=[model])
+
+    daemon.script |= {"GetModel": get, "ListModels": all_models}
+    _, shown, _ = await command.run("models", "show", "mine")
+    _, listed, _ = await command.run("models", "list")
+    assert "loaded" in shown
+    assert "LOADED" in listed
+    assert "resident" not in (shown + listed).lower()
 
 
 async def test_training_shows_its_course_on_stderr_and_its_result_on_stdout(daemon: FakeDaemon, command: Command) -> None:
@@ -437,6 +480,21 @@ async def test_ctrl_c_in_a_training_detaches(daemon: FakeDaemon, command: Comman
     assert b"Traceback" not in err
     await daemon.left.wait()
     assert daemon.asked("CancelJob") == []
+
+
+@pytest.mark.parametrize(("verb", "method", "does"), [("pause", "PauseJob", "pauses"), ("cancel", "CancelJob", "ends")])
+async def test_a_job_that_still_runs_is_said_to(
+    daemon: FakeDaemon, command: Command, verb: str, method: str, does: str
+) -> None:
+    states = iter([jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_PAUSED])
+
+    async def answer(request: Any, context: Any) -> Any:
+        return getattr(jobs_pb2, f"{method}Response")(job=jobs_pb2.Job(id="j7", state=next(states)))
+
+    daemon.script[method] = answer
+    _, _, err = await command.run("jobs", verb, "j7")
+    assert err == f"It still runs, and {does} as soon as it can. Watch it: smolora-client jobs watch j7\n"
+    assert (await command.run("jobs", verb, "j7"))[2] == ""
 
 
 async def test_ctrl_c_in_a_generation_cancels_it(daemon: FakeDaemon, command: Command) -> None:

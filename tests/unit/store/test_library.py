@@ -144,6 +144,12 @@ async def test_what_is_not_there_names_what_is(library: Library) -> None:
         await library.remove_model("nobody")
 
 
+async def test_the_starter_which_is_loaded_without_a_copy_in_the_home_names_the_way_to_one(library: Library) -> None:
+    for call in (library.model, library.remove_model):
+        with pytest.raises(NotFound, match="import starter --name NAME"):
+            await call("starter")
+
+
 async def test_pages_go_on_where_the_last_ended(library: Library) -> None:
     for i in range(5):
         await library.add_model(model(f"m{i}"))

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from smolora import _values as values
-from smolora.cli.flags import Actions
+from smolora.cli.flags import EVERY_REVISION, ONE_REVISION, Actions
 from smolora.cli.output import Output, plural, size, when
 from smolora.cli.progress import Progress
 from smolora.cli.train import losses, show
@@ -19,10 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The actions."""
     actions = Actions(parser)
     actions.add("list", "list adapters, newest first, each revision by itself")
-    actions.add("show", "show one adapter: NAME or NAME@REVISION", "name")
-    actions.add("rm", "remove NAME@REVISION, or with NAME every revision", "name")
-    actions.add("export", "copy an adapter's PEFT folder to a folder that does not exist yet", "name", "path")
-    bring = actions.add("import", "import a PEFT LoRA folder as a new revision", "path")
+    actions.add("show", "show one adapter", name=ONE_REVISION)
+    actions.add("rm", "remove one revision, or all of an adapter", name=EVERY_REVISION)
+    to = "a folder that does not exist yet"
+    actions.add("export", "copy an adapter's PEFT folder", name=ONE_REVISION, path=to)
+    bring = actions.add("import", "import a PEFT LoRA folder as a new revision", path="the folder, with adapter_config.json")
     bring.add_argument("--name", required=True, help="the adapter's name")
     bring.add_argument("--base-model", default="", metavar="NAME", help="the base it belongs to; by default the loaded one")
 

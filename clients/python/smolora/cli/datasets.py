@@ -10,7 +10,7 @@ from smolora._errors import InvalidRequest
 from smolora.cli import preview as rows
 from smolora.cli.dataset_page import page
 from smolora.cli.dataset_report import show, speed
-from smolora.cli.flags import Actions
+from smolora.cli.flags import EVERY_REVISION, ONE_REVISION, Actions
 from smolora.cli.output import Output, number, plural, when
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The actions."""
     actions = Actions(parser)
     actions.add("list", "list datasets, newest first, each with its newest revision")
-    actions.add("show", "show one dataset with its report: NAME or NAME@REVISION", "name")
-    report = actions.add("report", "write the report as one HTML page, with plots; with --json also as data", "name")
+    actions.add("show", "show one dataset with its report", name=ONE_REVISION)
+    report = actions.add("report", "write the report as one HTML page, with plots; with --json also as data", name=ONE_REVISION)
     report.add_argument("--output", metavar="FILE", help="where to; by default NAME-REVISION.html, - for stdout")
     rows.arguments(actions.add("preview", "show some rows, as the model will see them"))
-    diff = actions.add("diff", "show what a later dataset added and removed: NAME or NAME@REVISION", "before", "after")
+    diff = actions.add("diff", "show what a later dataset added and removed", before=ONE_REVISION, after=ONE_REVISION)
     diff.add_argument("--limit", type=int, default=20, metavar="N", help="rows of each kind to show; by default 20")
-    actions.add("rm", "remove NAME@REVISION, or with NAME every revision", "name")
+    actions.add("rm", "remove one revision, or all of a dataset", name=EVERY_REVISION)
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:

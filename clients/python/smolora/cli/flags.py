@@ -14,6 +14,9 @@ _METAVAR = {"int": "N", "float": "X", "str": "NAME", "strs": "A,B", "ints": "N,M
 _METAVAR |= {"floats": "ID=X,ID=X"}
 # Texts have commas of their own, so each is given apart.
 _REPEATED_FLAGS = frozenset({"sample_prompts", "stop", "bad_words"})
+# What a dataset or an adapter is named by.
+ONE_REVISION = "`name` (its newest revision) or `name@revision`"
+EVERY_REVISION = "`name` (every revision) or `name@revision`"
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,15 +47,15 @@ class Actions:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(action="list")
-        self._parsers = parser.add_subparsers(metavar="ACTION")
+        self._parsers = parser.add_subparsers(metavar="ACTION", help="by default list")
 
-    def add(self, name: str, line: str, *positional: str) -> argparse.ArgumentParser:
-        """One action with its positional arguments, each in capitals in the help."""
+    def add(self, name: str, line: str, /, **positional: str) -> argparse.ArgumentParser:
+        """One action with its positional arguments, each by its name, in capitals in the help, and what it is."""
         parser = self._parsers.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
         parser.set_defaults(action=name)
         common(parser)
-        for argument in positional:
-            parser.add_argument(argument, metavar=argument.upper())
+        for argument, what in positional.items():
+            parser.add_argument(argument, metavar=argument.upper(), help=what)
         return parser
 
 

@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--logprobs", action="store_true", help="show how likely each token was, below the answer")
     parser.add_argument("--top-logprobs", type=int, default=0, metavar="N", help="and the N likeliest tokens; 0 to 20")
     parser.add_argument(
-        "--keep-alive", type=duration, metavar="TIME", help="how long the model stays loaded afterwards: 10m, 2h, -1"
+        "--keep-alive", type=duration, metavar="TIME", help="how long the model stays loaded afterwards: 10m, 2h; -1: for ever"
     )
     parser.add_argument("--no-stream", action="store_true", help="write the answer when it is whole")
 

@@ -14,17 +14,21 @@ from smolora.cli.watch import follow
 if TYPE_CHECKING:
     from smolora._sync.client import Client
 
+_ID = "as `jobs list` shows it"
+# What a running job does in answer to a request, when it has reached a place for it.
+_LATER = {"pause": "pauses", "cancel": "ends"}
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The actions."""
     actions = Actions(parser)
     actions.add("list", "list jobs, newest first")
-    actions.add("show", "show one job", "id")
-    watch = actions.add("watch", "show a job's events, past and future, until it ends", "id")
+    actions.add("show", "show one job", id=_ID)
+    watch = actions.add("watch", "show a job's events, past and future, until it ends", id=_ID)
     watch.add_argument("--after", type=int, default=0, metavar="N", help="only events after this number")
-    actions.add("cancel", "end a job", "id")
-    actions.add("pause", "pause a job until it is resumed; training writes a checkpoint first", "id")
-    actions.add("resume", "put a paused, failed, cancelled or interrupted job back into the queue", "id")
+    actions.add("cancel", "end a job", id=_ID)
+    actions.add("pause", "pause a job until it is resumed; training writes a checkpoint first", id=_ID)
+    actions.add("resume", "put a paused, failed, cancelled or interrupted job back into the queue", id=_ID)
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
@@ -40,6 +44,10 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
             out.emit(job=job)
         else:
             show(job, out)
+        if args.action in _LATER and job.state is values.JobState.RUNNING:
+            out.note(
+                f"It still runs, and {_LATER[args.action]} as soon as it can. Watch it: smolora-client jobs watch {job.id}"
+            )
     return 0
 
 

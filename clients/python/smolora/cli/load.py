@@ -34,7 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=[precision.value for precision in Precision],
         help="how generation reads its weights: int8 and int4 are faster; by default the daemon's setting",
     )
-    parser.add_argument("--keep-alive", type=duration, metavar="TIME", help="how long it stays loaded unused: 10m, 2h, -1")
+    parser.add_argument(
+        "--keep-alive", type=duration, metavar="TIME", help="how long it stays loaded unused: 10m, 2h; -1: for ever"
+    )
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:

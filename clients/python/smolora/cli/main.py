@@ -34,11 +34,11 @@ VERBS: Mapping[str, str] = {
     "models": "list, show, remove models",
     "adapters": "list, show, remove, export, import adapters",
     "datasets": "list, show, compare, remove datasets; their reports",
-    "generate": "continue a prompt",
+    "generate": "continue a prompt, or answer in a conversation",
     "count-tokens": "count the tokens of a text",
     "import": "copy a model into the daemon's home",
-    "chat": "(comes with a later version)",
-    "compare": "(comes with a later version)",
+    "chat": "comes with a later version",
+    "compare": "comes with a later version",
 }
 _MODULES = {"count-tokens": "count_tokens", "import": "import_model", "chat": "planned", "compare": "planned"}
 FAILED, USAGE, NO_DAEMON, INTERRUPTED = 1, 2, 69, 130

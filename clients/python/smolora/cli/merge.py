@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from smolora._values import Dtype
+from smolora.cli.flags import ONE_REVISION
 from smolora.cli.models import show
 from smolora.cli.output import Output
 from smolora.cli.watch import follow
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The adapter, and the new model's name."""
-    parser.add_argument("adapter", metavar="ADAPTER", help="`name` (its newest revision) or `name@revision`")
+    parser.add_argument("adapter", metavar="ADAPTER", help=ONE_REVISION)
     parser.add_argument("--name", required=True, help="the new model's name; it must be free")
     parser.add_argument("--dtype", choices=[dtype.value for dtype in Dtype], help="the number format; by default the base's")
 

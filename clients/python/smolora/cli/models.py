@@ -17,8 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The actions."""
     actions = Actions(parser)
     actions.add("list", "list models, newest first")
-    actions.add("show", "show one model", "name")
-    actions.add("rm", "remove a model; not while it is loaded", "name")
+    actions.add("show", "show one model", name="as `models list` shows it")
+    actions.add("rm", "remove a model; not while it is loaded", name="as `models list` shows it")
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
@@ -61,7 +61,7 @@ def show(model: values.Model, out: Output) -> None:
             ("architecture", model.architecture),
             ("parameters", number(model.parameters)),
             ("size", size(model.size_bytes)),
-            ("resident", "yes" if model.resident else ""),
+            ("loaded", "yes" if model.resident else ""),
             ("logits", proof and f"differ by {proof.max_logit_difference:.2g} at most, {proof.bound:.2g} is allowed"),
             ("greedy", proof and f"{proof.greedy_agreement:.2%} of positions agree, on {proof.prompts} prompts"),
             ("path", model.path),

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from smolora import _values as values
+from smolora.cli.flags import ONE_REVISION
 from smolora.cli.output import Output, number, safe
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The dataset, and which of its rows."""
-    parser.add_argument("name", metavar="NAME", help="NAME or NAME@REVISION")
+    parser.add_argument("name", metavar="NAME", help=ONE_REVISION)
     parser.add_argument("--split", choices=("train", "validation"), default="train", help="which rows; by default train")
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="the first row, from 0")
     parser.add_argument("--limit", type=int, default=5, metavar="N", help="how many; by default 5")

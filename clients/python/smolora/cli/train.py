@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smolora import _values as values
 from smolora._fields import LORA, TRAINER
-from smolora.cli.flags import add_flags, given
+from smolora.cli.flags import ONE_REVISION, add_flags, given
 from smolora.cli.output import Output
 from smolora.cli.watch import follow
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The dataset, the adapter's name, and the settings."""
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="`name` (its newest revision) or `name@revision`")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help=ONE_REVISION)
     parser.add_argument(
         "--adapter", required=True, metavar="NAME", help="the adapter's name; one that exists gets a new revision"
     )

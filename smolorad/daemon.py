@@ -101,8 +101,8 @@ async def serve(settings: Settings, backends: Backends, ending: Ending | None = 
         async with Database.open(settings.places.database) as database:
             app = App(settings, database, backends, ending.ask)
             await app.settle()
-            server, pulse = await _bound(settings.socket, app)
-            watch = asyncio.create_task(_watch_socket(settings.socket, ending))
+            server, pulse, inode = await _bound(settings.socket, app)
+            watch = asyncio.create_task(_watch_socket(settings.socket, inode, ending))
             await app.start()
             _notify(settings, "READY=1")
             log.info("ready", socket=settings.socket, home=settings.home, pid=os.getpid())
@@ -119,8 +119,8 @@ async def serve(settings: Settings, backends: Backends, ending: Ending | None = 
     return ending.status
 
 
-async def _bound(path: Path, app: App) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """A started server on the socket: our services, health and reflection."""
+async def _bound(path: Path, app: App) -> tuple[grpc.aio.Server, health.aio.HealthServicer, int | None]:
+    """A started server on the socket, with our services, health and reflection; and the socket's inode."""
     server = grpc.aio.server(interceptors=(DeferParseErrors(),), options=_OPTIONS)
     app.add_to(server)
     pulse = health.aio.HealthServicer()
@@ -132,18 +132,17 @@ async def _bound(path: Path, app: App) -> tuple[grpc.aio.Server, health.aio.Heal
         server.add_insecure_port(paths.grpc_target(path))
     except RuntimeError as error:
         raise InvalidRequest(f"The socket {path} cannot be bound; remove what is there, or choose another path.") from error
+    inode = _inode(path)  # now: whatever happens to the file from here on is noticed
     await server.start()
-    os.chmod(path, 0o600)
-    return server, pulse
+    with contextlib.suppress(FileNotFoundError):  # it was deleted; the watch notices
+        os.chmod(path, 0o600)
+    return server, pulse, inode
 
 
-async def _watch_socket(path: Path, ending: Ending) -> None:
+async def _watch_socket(path: Path, inode: int | None, ending: Ending) -> None:
     """Ends the daemon when its socket was deleted or replaced: the server itself never notices, and clients wait for ever."""
-    bound = _inode(path)
-    while True:
+    while inode is not None and _inode(path) == inode:
         await asyncio.sleep(_SOCKET_CHECK_S)
-        if _inode(path) != bound:
-            break
     log.error("the socket was removed; exiting to be restarted", socket=path)
     ending.ask(status=EXIT_SOCKET_LOST)
 

@@ -248,16 +248,6 @@ async def test_a_wrong_setting_is_named(house: House, change: dict[str, object],
     assert len((await house.jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs) == 1
 
 
-async def test_early_stopping_needs_held_out_rows(house: House) -> None:
-    await prepared(house)
-    settings = settings_pb2.TrainerSettings(early_stopping_patience=1, eval_steps=1)
-    answer = await refused(
-        house.training.Train(pb.TrainRequest(dataset="verses", adapter="a", model="starter", trainer=settings))
-    )
-    assert answer.fields == ("trainer.early_stopping_patience",)
-    assert answer.message.endswith("needs held-out rows, and verses@1 has none; prepare it with validation")
-
-
 async def test_what_is_not_there_is_not_found(house: House) -> None:
     await prepared(house)
     calls = (

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -103,6 +104,30 @@ async def test_a_daemon_without_its_socket_ends_to_be_started_again(
     async with asyncio.timeout(20):
         await house.ending.asked.wait()
     assert await house.stop() == EXIT_SOCKET_LOST
+
+
+async def test_a_socket_that_goes_while_the_daemon_starts_is_noticed(
+    short_path: Path, backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "_SOCKET_CHECK_S", 0.01)
+    real = grpc.aio.server
+
+    def server(*args: Any, **options: Any) -> grpc.aio.Server:
+        made = real(*args, **options)
+        start = made.start
+
+        async def start_and_lose() -> None:
+            await start()
+            settings.socket.unlink()
+
+        monkeypatch.setattr(made, "start", start_and_lose)
+        return made
+
+    monkeypatch.setattr(grpc.aio, "server", server)
+    settings = settings_of(short_path)
+    settings.places.create()
+    async with asyncio.timeout(20):
+        assert await daemon.serve(settings, backends) == EXIT_SOCKET_LOST
 
 
 async def test_a_file_in_the_socket_s_place_is_left_alone(short_path: Path, backends: Backends) -> None:

@@ -141,7 +141,7 @@ async def _bound(path: Path, app: App) -> tuple[grpc.aio.Server, health.aio.Heal
 
 async def _watch_socket(path: Path, inode: int | None, ending: Ending) -> None:
     """Ends the daemon when its socket was deleted or replaced: the server itself never notices, and clients wait for ever."""
-    while inode is not None and _inode(path) == inode:
+    while inode is not None and _inode(path) == inode:  # noqa: ASYNC110 - a file says nothing when it goes
         await asyncio.sleep(_SOCKET_CHECK_S)
     log.error("the socket was removed; exiting to be restarted", socket=path)
     ending.ask(status=EXIT_SOCKET_LOST)

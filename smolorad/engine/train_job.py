@@ -29,10 +29,6 @@ from google.protobuf.message import Message
 from smolora.v1 import jobs_pb2, settings_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, LoraSettings, Note, TrainerSettings
-from smolorad.engine.device_check import compare_with_cpu
-from smolorad.engine.model.load import load
-from smolorad.engine.model.load_options import LoadOptions
-from smolorad.engine.train.run import train
 from smolorad.errors import Damaged, InvalidRequest, NoSpace, ShuttingDown, SmoloraError, is_disk_full
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
@@ -117,6 +113,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Trains; the exit status."""
     try:
         job = read(Path(argv[0]))
+        # After the file is read: these take seconds to import, and what is wrong in it is said at once.
+        from smolorad.engine.device_check import compare_with_cpu
+        from smolorad.engine.model.load import load
+        from smolorad.engine.model.load_options import LoadOptions
+        from smolorad.engine.train.run import train
+
         host = Console(prints=environ.get("RANK", "0") == "0")
         base = load(job.model, job.model.name, LoadOptions(dtype=job.dtype), compare_with_cpu)
         if job.command.trainer.tensorboard:

@@ -30,10 +30,12 @@ class Job:
 @pytest.fixture(scope="session")
 def job(starter_model: Path) -> Iterator[Job]:
     """The main job, once: load, prepare, train while the model answers, merge."""
-    with daemon_process(SMOLORA_KEEP_ALIVE="-1") as daemon, smolora.Client(daemon.socket) as client:
+    # On two threads, as a user's has several.
+    with daemon_process(SMOLORA_KEEP_ALIVE="-1", OMP_NUM_THREADS="2") as daemon, smolora.Client(daemon.socket) as client:
         client.load("starter", dtype="float32").result()
         dataset = client.prepare("lighthouse", LIGHTHOUSE, validation=0.04).result()
-        run = client.train("lighthouse", "keeper", max_steps=6, learning_rate=1e-3, logging_steps=1, eval_rows=8)
+        few = {"max_steps": 6, "gradient_accumulation_steps": 2, "logging_steps": 1, "eval_rows": 8}
+        run = client.train("lighthouse", "keeper", learning_rate=3e-3, **few)
         events, answers = [], []
         for event in run:
             events.append(event)

@@ -24,7 +24,7 @@ from tests.tiny import tiny_model
 pytestmark = pytest.mark.timeout(600)
 
 PROMPTS = ["The lamp", "Once<|im_end|> upon a time"]
-NEW_TOKENS = 16
+NEW_TOKENS = 8
 TEXTS = [f"On day {day} the lamp burned {day % 5} hours." for day in range(20)]
 STEPS = 10
 

@@ -42,10 +42,11 @@ def daemon(model: Path) -> Iterator[DaemonProcess]:
 
 
 @pytest.fixture
-def client(daemon: DaemonProcess) -> Iterator[smolora.Client]:
+def client(daemon: DaemonProcess, model: Path) -> Iterator[smolora.Client]:
+    """A client of the daemon, which has another model than `mine` loaded."""
     with smolora.Client(daemon.socket) as connected:
+        connected.load(model).result()
         yield connected
-        connected.unload()
 
 
 def refused(work: Callable[[], object], *names: str) -> None:
@@ -104,7 +105,7 @@ def test_a_published_model_that_may_not_be_read(client: smolora.Client, daemon: 
         refused(lambda: client.load("mine").result(), name)
         if merges:
             refused(lambda: client.merge("style", "merged").result(), name)
-    assert client.generate("row", model="mine", max_tokens=2).text() is not None
+    assert client.load("mine").result().name == "mine"
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -199,7 +200,20 @@ HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", HOPELESS)
+# Of two that fail alike one is tried by default.
+SELDOM = {
+    "a home that cannot be written",
+    "uploads that may not be written",
+    "jobs that may not be entered",
+    "a database that may not be written",
+    "a database that is a folder",
+    "a folder beside the database",
+    "a lock of the socket that is a link",
+    "a socket that is a file",
+}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=LONG if case in SELDOM else ()) for case in HOPELESS])
 def test_a_home_that_cannot_work(short_path: Path, case: str) -> None:
     make, name = HOPELESS[case]
     (short_path / "home").mkdir(mode=0o700)

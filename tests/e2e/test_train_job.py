@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smolorad import publish
-from smolorad.engine.train_job import read
+from smolorad.engine.train_job import main, read
 from smolorad.errors import InvalidRequest
 from tests.tiny import tiny_model
 from tests.unit.engine.train.train_kit import write_dataset
@@ -41,7 +43,17 @@ def file(folder: Path, output: str, **changes: Any) -> Path:
     return path
 
 
+def here(path: Path) -> subprocess.CompletedProcess[str]:
+    """What the command does, in this process, which has imported everything."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("smolorad.engine.train_job.signal.signal", lambda *_: None)
+        status = main([str(path)], {})
+    return subprocess.CompletedProcess([], status, out.getvalue(), err.getvalue())
+
+
 def run(launcher: list[str], path: Path) -> subprocess.CompletedProcess[str]:
+    """What it does in a process of its own, or in several."""
     environ = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, *launcher, "-m", "smolorad.cli", "train-job", str(path)]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
@@ -56,7 +68,7 @@ def told(result: subprocess.CompletedProcess[str], kind: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> subprocess.CompletedProcess[str]:
-    return run([], file(folder, "alone"))
+    return here(file(folder, "alone"))
 
 
 @pytest.mark.timeout(300)
@@ -83,10 +95,10 @@ def test_a_result_is_whole_and_its_own_alone_is_replaced(folder: Path, alone: su
     publish.verify(folder / "alone")
     before = (folder / "alone" / "adapter_model.safetensors").read_bytes()
     (folder / "alone" / "README.md").write_text("mine")
-    refused = run([], file(folder, "alone"))
+    refused = here(file(folder, "alone"))
     assert (refused.returncode, "name another output" in refused.stderr) == (1, True)
     (folder / "alone" / "README.md").unlink()
-    assert told(run([], file(folder, "alone")), "trained")
+    assert told(here(file(folder, "alone")), "trained")
     assert (folder / "alone" / "adapter_model.safetensors").read_bytes() == before
 
 
@@ -144,12 +156,15 @@ def test_a_stopped_run_says_how_it_goes_on(folder: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_one_sentence(folder: Path, changes: dict[str, Any], words: str) -> None:
-    from smolorad.engine.train_job import main
+    result = here(file(folder, "wrong", **changes))
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
 
-    path = file(folder, "wrong", **changes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smolorad.engine.train_job.signal.signal", lambda *_: None)
-        said: list[str] = []
-        patch.setattr("builtins.print", lambda text, **_: said.append(text))
-        assert main([str(path)], {}) == 1
-    assert words in said[-1]
+
+def test_a_wrong_file_is_found_before_anything_heavy_is_imported(folder: Path) -> None:
+    path = file(folder, "wrong", dataset="nowhere", lora={"rank": 8})
+    code = "import sys; from smolorad.engine.train_job import main; main(sys.argv[1:], {}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert "rank" in done.stderr
+    assert done.stdout == "False\n"

@@ -55,5 +55,5 @@ def test_a_peer_that_is_not_installed_says_so() -> None:
 
 
 def test_a_peer_that_dies_is_no_measurement() -> None:
-    with pytest.raises(PeerMissing, match="trl_train ended with status 2"), peer("trl_train", "--no-such-flag"):
+    with pytest.raises(PeerMissing, match="prepare_corpus ended with status 2"), peer("prepare_corpus", "--no-such-flag"):
         pass

@@ -204,8 +204,7 @@ async def test_what_is_asked_of_work_that_waits_for_room_counts_at_once(
     job = await desk.train_job()
     await waiting(desk, job.id)
     await getattr(desk.queue, what)(job.id)
-    await asyncio.sleep(8)
-    print("STATES", await desk.states(job.id), desk.store)
+    await reached(desk, job.id, states[-1])
     assert await desk.states(job.id) == states
 
 

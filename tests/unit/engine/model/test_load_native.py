@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -287,7 +288,11 @@ def test_linux_tells_of_the_processor_what_torch_does() -> None:
         "print(Hardware.without_torch().cpu_bfloat16, default_threads())"
     )
     theirs = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.get_num_threads())"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", "import torch; print(torch.get_num_threads())"],
+        env={name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert told == f"{Hardware.here().cpu_bfloat16} {theirs.stdout.strip()}"
 

@@ -48,7 +48,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set")
 
 
-@pytest.fixture(params=["fast", "plain"])
+@pytest.fixture(params=["fast", pytest.param("plain", marks=pytest.mark.long)])
 def job(tmp_path: Path, dataset: Path, request: pytest.FixtureRequest) -> Job:
     job = Job(tmp_path / "job", dataset)
     return dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, trainer=request.param))
@@ -88,6 +88,7 @@ def kill_at(runner: subprocess.Popen[str], job: Job, model: Path, *, point: str,
     assert lines[-1] == f"ended {-signal.SIGKILL}", lines
 
 
+@pytest.mark.parametrize("job", ["fast", "plain"], indirect=True)
 @pytest.mark.parametrize(
     ("point", "line", "goes_on_from"),
     [

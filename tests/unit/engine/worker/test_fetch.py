@@ -89,8 +89,17 @@ def test_a_broken_download_goes_on(worker: Worker, hub: Hub, model: Path, reset:
         assert len(hub.downloads(file)) == 1
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", "cut"),
+        ("config.json", "flipped"),
+        ("model.safetensors", "gone"),
+        pytest.param("config.json", "cut", marks=pytest.mark.long),
+        pytest.param("model.safetensors", "flipped", marks=pytest.mark.long),
+        pytest.param("config.json", "gone", marks=pytest.mark.long),
+    ],
+)
 def test_what_is_damaged_in_the_hubs_cache_is_brought_again(worker: Worker, hub: Hub, name: str, damage: str) -> None:
     there = worker.call(fetch=pb.Fetch(source=REPO))[-1].fetched
     blob = (Path(there.path) / name).resolve()

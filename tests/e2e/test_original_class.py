@@ -35,13 +35,14 @@ def daemon() -> Iterator[DaemonProcess]:
         yield started
 
 
-# The whole job on the starter model
+# The whole job on a tiny model, and in `make test-long` on the starter
 
 
 @dataclass
 class Job:
     """What each stage of the job answered, and what it left."""
 
+    base: Path
     trainer: SmoLoRA
     before: list[str]
     tuned: list[str]
@@ -51,9 +52,12 @@ class Job:
     logged: list[str]
 
 
-@pytest.fixture(scope="module")
-def job(daemon: DaemonProcess, starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    folder = tmp_path_factory.mktemp("job")
+@pytest.fixture(scope="module", params=["tiny", pytest.param("starter", marks=[pytest.mark.model, pytest.mark.long])])
+def job(
+    daemon: DaemonProcess, base: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Job]:
+    is_tiny, folder = request.param == "tiny", tmp_path_factory.mktemp("job")
+    model = base if is_tiny else request.getfixturevalue("starter_model")
     (folder / "texts").mkdir()
     (folder / "texts" / "log.txt").write_text("\n".join(TEXTS))
     capture, log = pytest.MonkeyPatch(), _Records()
@@ -64,7 +68,7 @@ def job(daemon: DaemonProcess, starter_model: Path, tmp_path_factory: pytest.Tem
     logger.setLevel(logging.INFO)
     try:
         trainer = SmoLoRA(
-            "starter",
+            model if is_tiny else "starter",
             folder / "texts",
             output_dir=folder / "Fine Tuned",
             socket=daemon.socket,
@@ -72,7 +76,7 @@ def job(daemon: DaemonProcess, starter_model: Path, tmp_path_factory: pytest.Tem
             max_steps=STEPS,
             per_device_train_batch_size=2,
             gradient_accumulation_steps=1,
-            learning_rate=5e-3,
+            learning_rate=0.1 if is_tiny else 5e-3,
             logging_steps=1,
         )
         before = answers(trainer)
@@ -80,7 +84,7 @@ def job(daemon: DaemonProcess, starter_model: Path, tmp_path_factory: pytest.Tem
         tuned = answers(trainer)
         trainer.save()
         handles = trainer.load_model(trainer.merged_model_path or "")
-        yield Job(trainer, before, tuned, answers(trainer), handles, "\n".join(shown), log.lines)
+        yield Job(model, trainer, before, tuned, answers(trainer), handles, "\n".join(shown), log.lines)
     finally:
         capture.undo()
         logger.removeHandler(log)
@@ -112,10 +116,9 @@ def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
     return said
 
 
-@pytest.mark.model
-def test_plain_peft_and_transformers_open_both_folders_and_answer_as_inference_does(job: Job, starter_model: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(starter_model)
-    base = AutoModelForCausalLM.from_pretrained(starter_model, dtype=torch.float32)
+def test_plain_peft_and_transformers_open_both_folders_and_answer_as_inference_does(job: Job) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(job.base)
+    base = AutoModelForCausalLM.from_pretrained(job.base, dtype=torch.float32)
     assert job.before == reference(base, tokenizer)
     assert job.trainer.adapter_checkpoint is not None
     assert job.trainer.merged_model_path is not None
@@ -127,7 +130,6 @@ def test_plain_peft_and_transformers_open_both_folders_and_answer_as_inference_d
     assert job.merged == job.tuned
 
 
-@pytest.mark.model
 def test_the_folders_appear_where_they_always_did(job: Job) -> None:
     output = job.trainer.output_dir
     assert output.name == "Fine Tuned"
@@ -140,7 +142,6 @@ def test_the_folders_appear_where_they_always_did(job: Job) -> None:
     assert not list(output.rglob("manifest.json")), "that one is about the daemon's own copy"
 
 
-@pytest.mark.model
 def test_the_merged_model_lives_in_the_output_folder_alone(job: Job, daemon: DaemonProcess) -> None:
     with smolora.Client(daemon.socket) as client:
         assert client.models() == []
@@ -149,12 +150,11 @@ def test_the_merged_model_lives_in_the_output_folder_alone(job: Job, daemon: Dae
         assert client.dataset(adapter.dataset).train_rows == len(TEXTS), "every row is for training, as it was"
 
 
-@pytest.mark.model
-def test_the_handles_answer_for_model_and_tokenizer(job: Job, starter_model: Path) -> None:
+def test_the_handles_answer_for_model_and_tokenizer(job: Job) -> None:
     model, tokenizer = job.trainer.model, job.trainer.tokenizer
     assert (model, tokenizer) == job.handles
     assert (job.trainer.device, model.device, model.config.dtype) == ("cpu", "cpu", "float32")
-    plain = AutoTokenizer.from_pretrained(starter_model)
+    plain = AutoTokenizer.from_pretrained(job.base)
     for text in (*PROMPTS, "Ünïcode 🙂", ""):
         ids = tokenizer.encode(text)
         assert ids == plain(text).input_ids
@@ -165,7 +165,6 @@ def test_the_handles_answer_for_model_and_tokenizer(job: Job, starter_model: Pat
     assert PROMPTS[0] + continued == job.merged[0]
 
 
-@pytest.mark.model
 def test_the_phases_are_logged_with_their_times_and_training_shows_each_step(job: Job) -> None:
     for phase in ("Initialisation", "Training", "Saving", "Loading", "Inference"):
         assert f"{phase} begins." in job.logged
@@ -173,15 +172,13 @@ def test_the_phases_are_logged_with_their_times_and_training_shows_each_step(job
     assert all(f"step {step}/{STEPS}  loss" in job.shown for step in range(1, STEPS + 1))
 
 
-@pytest.mark.model
 def test_sampling_is_the_default_and_can_be_cold(job: Job) -> None:
     drawn = {job.trainer.inference("The lamp", 8) for _ in range(3)}
     assert len(drawn) > 1
     assert all(text.startswith("The lamp") for text in drawn)
-    # Its texts leave no doubt about this one word, so that a cold draw has one outcome; elsewhere two may be near.
-    assert {job.trainer.inference("On day 3 the lamp burned 3", 1, True, 0.01) for _ in range(3)} == {
-        "On day 3 the lamp burned 3 hours"
-    }
+    prompt = "On day 3 the lamp burned 3"
+    coldest = job.trainer.inference(prompt, 1, do_sample=False)
+    assert {job.trainer.inference(prompt, 1, True, 0.01) for _ in range(3)} == {coldest}
 
 
 # What may be given, and what may not, on a tiny model

@@ -75,8 +75,9 @@ def test_a_model_that_may_not_be_read(client: smolora.Client, model: Path, tmp_p
     folder = shutil.copytree(model, tmp_path / "model")
     with closed(folder / name):
         refused(lambda: client.load(folder).result(), str(folder / name))
-        refused(lambda: client.import_model(folder, "other").result(), str(folder / name))
-        refused(lambda: client.prepare("more", tmp_path.parent, model=str(folder)).result(), str(folder / name))
+        if name != "model.safetensors":  # each starts a process of its own, and finds what the first finds
+            refused(lambda: client.import_model(folder, "other").result(), str(folder / name))
+            refused(lambda: client.prepare("more", tmp_path.parent, model=str(folder)).result(), str(folder / name))
     assert client.load(folder).result().name == str(folder)
     assert [one.name for one in client.models()] == ["mine"]
 

@@ -67,7 +67,9 @@ def scored(shown: smolora.Preview) -> list[str]:
     return [span.text for row in shown.shown for span in row.spans if span.scored]
 
 
-@pytest.mark.parametrize("answer", ["A", "B", "assistant", "Because.\n"])
+@pytest.mark.parametrize(
+    "answer", ["A", *(pytest.param(one, marks=pytest.mark.long) for one in ("B", "assistant")), "Because.\n"]
+)
 def test_short_answers_are_learned_with_their_end(client: smolora.Client, tmp_path: Path, answer: str) -> None:
     deepseek = (TEMPLATES / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
     client.load(model(tmp_path / "m", deepseek, "<｜end▁of▁sentence｜>"), dtype="float32").result()

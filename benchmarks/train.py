@@ -79,7 +79,7 @@ def largest_deviation(result: Result, ours: str, theirs: str, steps: int) -> flo
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, default=REPOSITORY / "examples" / "data", help="a folder of texts, or a JSONL file"
+        "--data", type=Path, default=REPOSITORY / "examples" / "data" / "lighthouse", help="a folder of texts, or a JSONL file"
     )
     parser.add_argument("--steps", type=int, help="optimiser steps a round; default: 6, quick: 2")
     parser.add_argument("--long", action="store_true", help="long rows besides, 500 to 1,000 tokens each: many minutes")

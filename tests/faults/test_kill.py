@@ -92,6 +92,8 @@ def test_a_killed_daemon_changes_nothing(daemon: DaemonProcess, client: smolora.
         with ended(client.status().engine_pid):  # an engine whose daemon is gone ends by itself
             daemon.kill()
         daemon.start()
+        assert client.adapters("no-daemon") == []
+        assert [dataset.name for dataset in client.datasets()] == ["rows"]
 
     struck, sequences = train_through(client, "no-daemon", blow, 9)
     assert sequences == list(range(1, len(sequences) + 1)), "an event was lost or came twice"
@@ -146,7 +148,8 @@ def test_a_generation_fails_clearly_when_its_engine_dies(client: smolora.Client)
         kill_while_reading(client)
 
 
-def test_nothing_partial_is_listed_after_a_kill(daemon: DaemonProcess, client: smolora.Client) -> None:
+@pytest.mark.long  # what is listed is also compared above
+def test_a_job_that_was_killed_can_be_cancelled_and_resumed(daemon: DaemonProcess, client: smolora.Client) -> None:
     run = client.train("rows", "partial", **SETTINGS)
     for event in run:
         if isinstance(event.body, smolora.Checkpoint):

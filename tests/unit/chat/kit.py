@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from pathlib import Path
 
+import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from smolorad.chat.model import ModelText
 from smolorad.chat.turns import Turn, Turns
 
+_SPEC = importlib.util.find_spec("trl")
+assert _SPEC is not None
+assert _SPEC.submodule_search_locations
+FOLDER = Path(_SPEC.submodule_search_locations[0], "chat_templates")
+# TRL's templates of real models. Those for training are twins of the others, and are all tried in `make test-long`.
+TEMPLATES = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.long if path.stem.endswith("_training") else ())
+    for path in sorted(FOLDER.glob("*.jinja"))
+]
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 # What their models call special, whatever of it stands in a template.
 _CONTROL = re.compile(

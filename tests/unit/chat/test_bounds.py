@@ -3,7 +3,6 @@
 # ruff: noqa: E501 - templates
 from __future__ import annotations
 
-import importlib.util
 import resource
 from pathlib import Path
 
@@ -12,13 +11,9 @@ import pytest
 
 from smolorad.chat.template import ChatTemplate, TemplateRefuses
 from smolorad.errors import UnsupportedModel
-from tests.unit.chat.kit import SPECIAL, model_text, talk
+from tests.unit.chat.kit import SPECIAL, TEMPLATES, model_text, talk
 
 _GIGABYTE = 2**30
-_SPEC = importlib.util.find_spec("trl")
-assert _SPEC is not None
-assert _SPEC.submodule_search_locations is not None
-TEMPLATES = Path(_SPEC.submodule_search_locations[0], "chat_templates")
 # Doubles what `ns.x` is, forty times.
 _DOUBLED = "{% set ns = namespace(x=START) %}{% for i in range(40) %}{% set ns.x = MORE %}{% endfor %}"
 
@@ -160,7 +155,7 @@ def test_compiling_is_bounded_too() -> None:
             ChatTemplate(source, SPECIAL)
 
 
-@pytest.mark.parametrize("file", sorted(TEMPLATES.glob("*.jinja")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", TEMPLATES)
 def test_templates_of_real_models_are_far_from_the_bounds(file: Path) -> None:
     template = ChatTemplate(file.read_text(encoding="utf-8"), SPECIAL)
     shown = template.render(talk(*("The quick brown fox. " * 100 for _ in range(100))), open_for_answer=True)

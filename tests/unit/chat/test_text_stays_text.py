@@ -10,8 +10,7 @@ from smolorad.chat.model import ModelText
 from smolorad.chat.turns import Turns
 from smolorad.corpus.measure import shown_rows
 from smolorad.domain import Shape
-from tests.unit.chat.kit import model_text, talk
-from tests.unit.chat.test_twins import FOLDER
+from tests.unit.chat.kit import TEMPLATES, model_text, talk
 
 
 def controls(model: ModelText, ids: list[int]) -> list[int]:
@@ -25,7 +24,7 @@ def talks(words: str) -> tuple[Turns, Turns]:
     return talk(words, words, words), talk(words, words, words, words)
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jinja")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TEMPLATES)
 def test_what_a_user_writes_is_text_with_every_template(path: Path) -> None:
     model = model_text(path.read_text(encoding="utf-8"))
     assert len(model.control.tokens) > 1

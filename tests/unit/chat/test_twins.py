@@ -5,7 +5,6 @@ The training versions mark what the assistant generates. Each answer with its en
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,8 @@ from smolorad.chat.template import ChatTemplate
 from smolorad.chat.tracked import is_marked
 from smolorad.chat.turns import Turns
 from smolorad.domain import Shape
-from tests.unit.chat.kit import SPECIAL, model_text, talk
+from tests.unit.chat.kit import FOLDER, SPECIAL, TEMPLATES, model_text, talk
 
-_SPEC = importlib.util.find_spec("trl")
-assert _SPEC is not None
-assert _SPEC.submodule_search_locations
-FOLDER = Path(_SPEC.submodule_search_locations[0], "chat_templates")
 TWINS = sorted(path.name.removesuffix("_training.jinja") for path in FOLDER.glob("*_training.jinja"))
 
 TALKS = {
@@ -89,7 +84,7 @@ def test_each_answer_and_its_end_are_trained_and_nothing_that_the_twin_leaves_ou
     assert walked >= len(TALKS) - 1
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jinja")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TEMPLATES)
 def test_conversations_are_rendered_as_transformers_renders_them(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     template = ChatTemplate(source, SPECIAL)

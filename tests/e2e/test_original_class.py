@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ import datasets
 import pytest
 import torch
 from peft import PeftModel
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import smolora
@@ -337,15 +339,33 @@ def test_what_comes_too_early_or_too_late_is_one_sentence(make: Callable[..., Sm
     assert not list(trainer.output_dir.iterdir())
 
 
-def test_the_usage_example_does_the_job_twice_and_tells_the_seconds(
-    daemon: DaemonProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def options(daemon: DaemonProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """The usage example's, on a tiny model."""
     monkeypatch.setenv("SMOLORA_SOCKET", str(daemon.socket))
     base = tiny_model(tmp_path / "base", max_position_embeddings=1024)
-    options = {"--model": base, "--steps": 1, "--new-tokens": 4, "--output": tmp_path / "out"}
-    usage.main([str(word) for option in options.items() for word in option])
-    shown = capsys.readouterr().out
-    assert all(shown.count(prompt) >= 2 for prompt in usage.PROMPTS)
+    return argparse.Namespace(model=str(base), steps=1, new_tokens=4, output=str(tmp_path / "out"))
+
+
+def check_usage(shown: str, output: Path, runs: int) -> None:
+    assert all(shown.count(prompt) >= runs for prompt in usage.PROMPTS)
     for phase in (*usage.PHASES, "all"):
         assert re.search(rf"{phase} +│ +\d+\.\d\d │ +\d+\.\d\d │", shown), phase
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "final_merged").config.model_type == "llama"
+    assert AutoModelForCausalLM.from_pretrained(output / "final_merged").config.model_type == "llama"
+
+
+def test_the_usage_example_does_the_job_and_shows_the_seconds(
+    options: argparse.Namespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console()
+    seconds = usage.job(options, console)
+    usage.show(console, seconds, seconds)
+    check_usage(capsys.readouterr().out, tmp_path / "out", runs=1)
+
+
+@pytest.mark.long
+def test_the_usage_example_does_the_job_twice(
+    options: argparse.Namespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage.main([word for name, value in vars(options).items() for word in (f"--{name.replace('_', '-')}", str(value))])
+    check_usage(capsys.readouterr().out, tmp_path / "out", runs=2)

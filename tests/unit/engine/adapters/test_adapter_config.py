@@ -225,7 +225,7 @@ TYING: list[dict[str, Any]] = [
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", pytest.param("qwen3", marks=pytest.mark.long)])
 @pytest.mark.parametrize("lora", TYING, ids=str)
 def test_weight_tying_answers_and_merges_as_with_peft(lora: dict[str, Any], architecture: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", architecture, tie_word_embeddings=True)
@@ -310,7 +310,9 @@ def test_an_adapter_of_a_model_that_was_trained_with_peft_alone(llama: BaseModel
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("architecture", ["qwen2", "gpt_neox", "bamba"])
+@pytest.mark.parametrize(
+    "architecture", ["gpt_neox", *(pytest.param(one, marks=pytest.mark.long) for one in ("qwen2", "bamba"))]
+)
 @pytest.mark.parametrize(
     "lora",
     [
@@ -359,7 +361,7 @@ def test_a_base_that_is_not_in_memory_takes_what_the_loaded_one_takes(
 def test_a_pattern_that_takes_for_ever_is_refused(
     changes: dict[str, Any], llama: BaseModel, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.5)
+    monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.1)
     adapter = changed(make_adapter(llama_folder, tmp_path / "a"), **changes)
     with pytest.raises(UnsupportedModel, match="takes too long to match"):
         AdapterRegistry(llama).attach("a@1", adapter)
@@ -368,7 +370,7 @@ def test_a_pattern_that_takes_for_ever_is_refused(
 
 
 def test_a_training_s_pattern_that_takes_for_ever_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.5)
+    monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.1)
     settings = LoraSettings(target_modules=("q_proj",), rank_pattern={r"([\w.]+)+!": 4})
     with pytest.raises(InvalidRequest, match=r"lora\.rank_pattern: .* takes too long to match"):
         lora_config(settings, plain_model(llama_folder))

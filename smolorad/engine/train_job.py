@@ -30,7 +30,7 @@ from smolora.common.json_file import NotAnObject, read_object
 from smolora.v1 import jobs_pb2, settings_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, LoraSettings, Note, TrainerSettings
-from smolorad.errors import Damaged, InvalidRequest, NoSpace, ShuttingDown, SmoloraError, is_disk_full, sendable
+from smolorad.errors import Damaged, InvalidRequest, NoSpace, ShuttingDown, SmoloraError, is_disk_full, sendable, system_errors
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 from smolorad.paths import user_path
@@ -94,8 +94,8 @@ def read(path: Path) -> JobFile:
     if missing := [name for name in _PATHS if given.get(name) is None]:
         raise InvalidRequest(f"{path} names no {missing[0]}; give it as a path.")
     model, dataset, output = (_place(path, given[name], name) for name in _PATHS)
-    output = output.resolve()
-    parent = None if given.get("parent") in (None, "") else _place(path, given["parent"], "parent").resolve()
+    output = _resolved(output, "output")
+    parent = None if given.get("parent") in (None, "") else _resolved(_place(path, given["parent"], "parent"), "parent")
     if output == parent or not _is_free(output):
         raise InvalidRequest(f"{output} has something other than an earlier result, which would be lost; name another output.")
     job = output.with_name(f"{output.name}.job")
@@ -119,24 +119,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         print("smolorad: Give one file; see `smolorad train-job --help`.", file=sys.stderr)
         return 2
     try:
-        job = read(Path(argv[0]))
-        # After the file is read: these take seconds to import, and what is wrong in it is said at once.
-        from smolorad.engine.device_check import compare_with_cpu
-        from smolorad.engine.model.load import load
-        from smolorad.engine.model.load_options import LoadOptions
-        from smolorad.engine.train.run import train
-
-        host = Console(prints=environ.get("RANK", "0") == "0")
-        base = load(job.model, job.model.name, LoadOptions(dtype=job.dtype), compare_with_cpu)
-        if job.command.trainer.tensorboard:
-            curves = job.command.tensorboard_path
-            host.emit(
-                1, note=to_message(jobs_pb2.Note, Note(f"The curves are in {curves}; type `tensorboard --logdir {curves}`."))
-            )
-        trained = train(job.command, 1, base, host, int(environ.get("WORLD_SIZE", "1")))
-        if host.prints:
-            _publish(job)
-        host.emit(1, trained=trained)
+        with system_errors():
+            _run(Path(argv[0]), environ)
     except ShuttingDown:
         print(
             "smolorad: The training was stopped; run the same command again, and it continues from its checkpoint.",
@@ -149,6 +133,26 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
+def _run(file: Path, environ: Mapping[str, str]) -> None:
+    """Trains as a file asks, and publishes the result."""
+    job = read(file)
+    # After the file is read: these take seconds to import, and what is wrong in it is said at once.
+    from smolorad.engine.device_check import compare_with_cpu
+    from smolorad.engine.model.load import load
+    from smolorad.engine.model.load_options import LoadOptions
+    from smolorad.engine.train.run import train
+
+    host = Console(prints=environ.get("RANK", "0") == "0")
+    base = load(job.model, job.model.name, LoadOptions(dtype=job.dtype), compare_with_cpu)
+    if job.command.trainer.tensorboard:
+        curves = job.command.tensorboard_path
+        host.emit(1, note=to_message(jobs_pb2.Note, Note(f"The curves are in {curves}; type `tensorboard --logdir {curves}`.")))
+    trained = train(job.command, 1, base, host, int(environ.get("WORLD_SIZE", "1")))
+    if host.prints:
+        _publish(job)
+    host.emit(1, trained=trained)
+
+
 def _place(file: Path, given: Any, name: str) -> Path:
     """A path of the file, which is relative to it."""
     if not isinstance(given, str) or not given:
@@ -157,6 +161,13 @@ def _place(file: Path, given: Any, name: str) -> Path:
     if whole != sendable(whole):
         raise InvalidRequest.field(name, f"is not UTF-8 as a whole path ({whole!r}); choose another place")
     return user_path(whole, name)
+
+
+def _resolved(path: Path, name: str) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # pathlib's word for it until Python 3.13
+        raise InvalidRequest.field(name, f"{path} is a link that leads back to itself; give another path") from error
 
 
 def _is_free(output: Path) -> bool:

@@ -181,6 +181,16 @@ def test_a_file_that_holds_no_object_is_one_sentence(tmp_path: Path, text: str) 
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("changes", [{"output": "model/config.json/out"}, {"output": "loop"}, {"parent": "loop"}])
+def test_a_path_that_the_system_refuses_is_one_sentence(folder: Path, changes: dict[str, str]) -> None:
+    if not (folder / "loop").is_symlink():
+        (folder / "loop").symlink_to("loop")
+    result = here(file(folder, "refused", **changes))
+    assert result.returncode == 1
+    (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("smolorad: ")]
+    assert next(iter(changes.values())) in sentence
+
+
 @pytest.mark.parametrize("arguments", [[], ["a.json", "b.json"]])
 def test_one_file_is_wanted(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments, {}) == 2

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "smolorad" / "engine" / "native"
 TESTS = (
     "tests/unit/engine/native",
-    *(f"tests/unit/engine/fast/test_{name}.py" for name in ("kernels", "attention", "loss", "layers", "lora", "batching")),
+    *(
+        f"tests/unit/engine/train/fast/test_{name}.py"
+        for name in ("kernels", "attention", "loss", "layers", "lora", "batching")
+    ),
 )
 # Undefined behaviour ends the process. A conversion of NaN to a whole number is in no group of gcc's.
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"

@@ -26,12 +26,14 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from smolora.common.json_file import NotAnObject, read_object
 from smolora.v1 import jobs_pb2, settings_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, LoraSettings, Note, TrainerSettings
-from smolorad.errors import Damaged, InvalidRequest, NoSpace, ShuttingDown, SmoloraError, is_disk_full
+from smolorad.errors import Damaged, InvalidRequest, NoSpace, ShuttingDown, SmoloraError, is_disk_full, sendable, system_errors
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
+from smolorad.paths import user_path
 
 M = TypeVar("M", bound=Message)
 
@@ -81,23 +83,25 @@ class JobFile:
 def read(path: Path) -> JobFile:
     """What a file asks for; raises InvalidRequest that names what is wrong in it."""
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{path} cannot be read as JSON ({error}); see `smolorad train-job --help`.") from error
+        given = read_object(path)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read ({error.strerror}); see `smolorad train-job --help`.") from error
+    except NotAnObject as error:
+        raise InvalidRequest(f"{path} {error}; see `smolorad train-job --help`.") from error
     known = {*_PATHS, *_SETTINGS, "dtype", "parent"}
-    if not isinstance(given, dict) or (strange := sorted(set(given) - known)):
+    if strange := sorted(set(given) - known):
         raise InvalidRequest(f"{path} may have {', '.join(sorted(known))}, and nothing else such as {strange[:1]}.")
-    if missing := [name for name in _PATHS if not isinstance(given.get(name), str)]:
+    if missing := [name for name in _PATHS if given.get(name) is None]:
         raise InvalidRequest(f"{path} names no {missing[0]}; give it as a path.")
-    folder = path.resolve().parent
-    output = (folder / given["output"]).resolve()
-    parent = (folder / given["parent"]).resolve() if given.get("parent") else None
+    model, dataset, output = (_place(path, given[name], name) for name in _PATHS)
+    output = _resolved(output, "output")
+    parent = None if given.get("parent") in (None, "") else _resolved(_place(path, given["parent"], "parent"), "parent")
     if output == parent or not _is_free(output):
         raise InvalidRequest(f"{output} has something other than an earlier result, which would be lost; name another output.")
     job = output.with_name(f"{output.name}.job")
     command = pb.Train(
         job_id=output.name,
-        dataset_path=str(folder / given["dataset"]),
+        dataset_path=str(dataset),
         lora=_settings(given, "lora", LoraSettings, settings_pb2.LoraSettings),
         trainer=_settings(given, "trainer", TrainerSettings, settings_pb2.TrainerSettings),
         checkpoints_path=str(job / "checkpoints"),
@@ -106,30 +110,17 @@ def read(path: Path) -> JobFile:
         parent_path=str(parent or ""),
         tensorboard_path=str(job / "tensorboard"),
     )
-    return JobFile(folder / given["model"], _dtype(given.get("dtype")), output, command)
+    return JobFile(model, _dtype(given.get("dtype")), output, command)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Trains; the exit status."""
+    if len(argv) != 1:
+        print("smolorad: Give one file; see `smolorad train-job --help`.", file=sys.stderr)
+        return 2
     try:
-        job = read(Path(argv[0]))
-        # After the file is read: these take seconds to import, and what is wrong in it is said at once.
-        from smolorad.engine.device_check import compare_with_cpu
-        from smolorad.engine.model.load import load
-        from smolorad.engine.model.load_options import LoadOptions
-        from smolorad.engine.train.run import train
-
-        host = Console(prints=environ.get("RANK", "0") == "0")
-        base = load(job.model, job.model.name, LoadOptions(dtype=job.dtype), compare_with_cpu)
-        if job.command.trainer.tensorboard:
-            curves = job.command.tensorboard_path
-            host.emit(
-                1, note=to_message(jobs_pb2.Note, Note(f"The curves are in {curves}; type `tensorboard --logdir {curves}`."))
-            )
-        trained = train(job.command, 1, base, host, int(environ.get("WORLD_SIZE", "1")))
-        if host.prints:
-            _publish(job)
-        host.emit(1, trained=trained)
+        with system_errors():
+            _run(Path(argv[0]), environ)
     except ShuttingDown:
         print(
             "smolorad: The training was stopped; run the same command again, and it continues from its checkpoint.",
@@ -140,6 +131,43 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         print(f"smolorad: {error.message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(file: Path, environ: Mapping[str, str]) -> None:
+    """Trains as a file asks, and publishes the result."""
+    job = read(file)
+    # After the file is read: these take seconds to import, and what is wrong in it is said at once.
+    from smolorad.engine.device_check import compare_with_cpu
+    from smolorad.engine.model.load import load
+    from smolorad.engine.model.load_options import LoadOptions
+    from smolorad.engine.train.run import train
+
+    host = Console(prints=environ.get("RANK", "0") == "0")
+    base = load(job.model, job.model.name, LoadOptions(dtype=job.dtype), compare_with_cpu)
+    if job.command.trainer.tensorboard:
+        curves = job.command.tensorboard_path
+        host.emit(1, note=to_message(jobs_pb2.Note, Note(f"The curves are in {curves}; type `tensorboard --logdir {curves}`.")))
+    trained = train(job.command, 1, base, host, int(environ.get("WORLD_SIZE", "1")))
+    if host.prints:
+        _publish(job)
+    host.emit(1, trained=trained)
+
+
+def _place(file: Path, given: Any, name: str) -> Path:
+    """A path of the file, which is relative to it."""
+    if not isinstance(given, str) or not given:
+        raise InvalidRequest.field(name, f"is no path in {file}; give one as text")
+    whole = str(file.resolve().parent / given)
+    if whole != sendable(whole):
+        raise InvalidRequest.field(name, f"is not UTF-8 as a whole path ({whole!r}); choose another place")
+    return user_path(whole, name)
+
+
+def _resolved(path: Path, name: str) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # pathlib's word for it until Python 3.13
+        raise InvalidRequest.field(name, f"{path} is a link that leads back to itself; give another path") from error
 
 
 def _is_free(output: Path) -> bool:
@@ -176,8 +204,11 @@ def _dtype(given: Any) -> Dtype | None:
 
 def _settings(given: Mapping[str, Any], name: str, kind: type[Any], message: type[M]) -> M:
     """The settings of a file, every default filled in."""
+    settings = given.get(name)
+    if not isinstance(settings, dict | None):
+        raise InvalidRequest.field(name, "is no object of settings by name")
     try:
-        return to_message(message, from_message(kind, json_format.ParseDict(given.get(name) or {}, message())))
+        return to_message(message, from_message(kind, json_format.ParseDict(settings or {}, message())))
     except json_format.ParseError as error:
         raise InvalidRequest.field(name, str(error).splitlines()[0]) from error
 

@@ -51,10 +51,13 @@ class Frames:
 
     def receive(self, kind: type[M]) -> M | None:
         """The next message, or None when the other end is gone, also in the middle of a frame."""
-        header = self._reader.read(_LENGTH.size)
-        if len(header) < _LENGTH.size:
+        try:
+            header = self._reader.read(_LENGTH.size)
+            if len(header) < _LENGTH.size:
+                return None
+            body = self._reader.read(size := _length(header))
+        except ConnectionError:  # it ended with something of ours unread
             return None
-        body = self._reader.read(size := _length(header))
         return kind.FromString(body) if len(body) == size else None
 
     def close(self) -> None:

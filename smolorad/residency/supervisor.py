@@ -78,15 +78,14 @@ class Supervisor:
         self.restarts += 1
         self._lost()
         await engine.kill()
+        log.warning("engine died", pid=engine.pid, status=await engine.wait())
 
     async def _watch_over(self, engine: Engine) -> None:
         pulse = asyncio.create_task(self._pulse(engine), name="engine-pulse")
         try:
-            status = await engine.wait()
+            await engine.wait()
         finally:
             pulse.cancel()
-        if self.engine is engine:
-            log.warning("engine died", pid=engine.pid, status=status)
         await self.forget(engine)
 
     async def _pulse(self, engine: Engine) -> None:

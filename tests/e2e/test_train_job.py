@@ -35,9 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def file(folder: Path, output: str, **changes: Any) -> Path:
-    path = folder / f"{output}.json"
-    given = {"model": "model", "dataset": "rows", "output": output, "dtype": "float32"}
+def file(folder: Path, name: str, **changes: Any) -> Path:
+    path = folder / f"{name}.json"
+    given = {"model": "model", "dataset": "rows", "output": name, "dtype": "float32"}
     given |= {"lora": {"lora_dropout": 0.0}, "trainer": TRAINER}
     path.write_text(json.dumps(given | changes))
     return path
@@ -147,7 +147,17 @@ def test_a_stopped_run_says_how_it_goes_on(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": 3}, "names no model"),
+        ({"model": None}, "names no model"),
+        ({"model": 3}, "model: is no path"),
+        ({"dataset": ""}, "dataset: is no path"),
+        ({"parent": ["a"]}, "parent: is no path"),
+        ({"parent": "a\0b"}, "NUL"),
+        ({"output": "a\0b"}, "NUL"),
+        ({"output": "a\ud800"}, "output: is not UTF-8"),
+        ({"output": "x" * 300}, "too long"),
+        ({"lora": 5}, "lora: is no object"),
+        ({"lora": []}, "lora: is no object"),
+        ({"trainer": [1]}, "trainer: is no object"),
         ({"epochs": 3}, "nothing else such as"),
         ({"trainer": {"max_stepz": 3}}, "max_stepz"),
         ({"trainer": {"max_steps": 0}}, "max_steps"),
@@ -160,6 +170,31 @@ def test_a_wrong_file_is_one_sentence(folder: Path, changes: dict[str, Any], wor
     assert result.returncode == 1
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "[1]", "null", "5", '"x"', "[" * 100_000, "\0", ""])
+def test_a_file_that_holds_no_object_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.json").write_text(text)
+    result = here(tmp_path / "job.json")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"smolorad: {tmp_path / 'job.json'} ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("changes", [{"output": "model/config.json/out"}, {"output": "loop"}, {"parent": "loop"}])
+def test_a_path_that_the_system_refuses_is_one_sentence(folder: Path, changes: dict[str, str]) -> None:
+    if not (folder / "loop").is_symlink():
+        (folder / "loop").symlink_to("loop")
+    result = here(file(folder, "refused", **changes))
+    assert result.returncode == 1
+    (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("smolorad: ")]
+    assert next(iter(changes.values())) in sentence
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.json", "b.json"]])
+def test_one_file_is_wanted(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments, {}) == 2
+    assert "Give one file" in capsys.readouterr().err
 
 
 def test_a_wrong_file_is_found_before_anything_heavy_is_imported(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import sanitize
 from tests.house.repository import ROOT, run
 
 MAX_LINES, MAX_FUNCTION_LINES = 350, 60  # CONTRIBUTING.md names both
@@ -90,3 +91,12 @@ def test_what_is_shipped_and_measured_imports_no_test() -> None:
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             found += [f"{path.relative_to(ROOT)}:{name}" for name in names if name.partition(".")[0] == "tests"]
     assert found == []
+
+
+def test_what_make_sanitize_names_is_there() -> None:
+    tests = {*sanitize.TESTS, *(planted.test for planted in sanitize.PLANTED)}
+    for path, _, test in (name.partition("::") for name in tests):
+        assert (ROOT / path).exists(), path
+        assert not test or f"def {test.partition('[')[0]}(" in (ROOT / path).read_text()
+    for planted in sanitize.PLANTED:
+        assert (sanitize.NATIVE / planted.file).read_text().count(planted.right) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -40,6 +42,20 @@ def test_a_frame_cut_anywhere_is_the_end(event: pb.Event, data: st.DataObject) -
         with ours:
             ours.sendall(whole[:cut])
         assert Frames(theirs).receive(pb.Event) is None
+
+
+def test_a_child_whose_daemon_is_killed_with_an_event_unread_ends() -> None:
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "smolorad.corpus", "--link-fd", str(theirs.fileno())]
+    with theirs, subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True) as child:
+        try:
+            theirs.close()
+            assert ours.recv(1, socket.MSG_PEEK)  # that it is ready; the kernel drops it when this end closes
+            ours.close()
+            _, said = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert (child.returncode, said) == (1, "")
 
 
 async def test_the_two_kinds_of_ends_speak_to_each_other() -> None:

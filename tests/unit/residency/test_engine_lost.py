@@ -50,6 +50,25 @@ async def test_a_request_whose_engine_dies_meets_the_next_one_when_it_tries_agai
     assert len(desk.engines) == 2
 
 
+@pytest.mark.parametrize("moment", ["idle", "load", "request"])
+async def test_each_death_is_logged_once_with_its_status(desk: Desk, moment: str, caplog: pytest.LogCaptureFixture) -> None:
+    await desk.load(X)
+    if moment == "idle":
+        desk.engines[0].die()
+        await desk.engine_lost()
+    elif moment == "load":
+        desk.script.loads.append([Death()])
+        with pytest.raises(EngineUnavailable):
+            await desk.load(Y)
+    else:
+        desk.script.enqueue(Death())
+        with pytest.raises(EngineUnavailable):
+            await desk.generate()
+    assert await within(desk.generate()) == (X, X)
+    died = [vars(entry)["smolorad_fields"] for entry in caplog.records if entry.getMessage() == "engine died"]
+    assert died == [{"pid": desk.engines[0].pid, "status": await desk.engines[0].wait()}]
+
+
 async def test_an_engine_that_dies_while_it_is_ended_is_not_brought_back(desk: Desk) -> None:
     await desk.load(X)
     drain = desk.gated_drain()

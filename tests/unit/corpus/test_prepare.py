@@ -230,7 +230,12 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
         ),
         ({"a.log": "text"}, {}, InvalidRequest, "txt, jsonl, csv, saved_dataset, .*markdown with --file-type"),
         ({"a.csv": "a;b\n1;b"}, {}, BadData, "a.csv:1 has no column 'text': its columns are 'a', 'b'"),
-        ({"a.csv": "a;b\n1;b"}, {}, BadData, r"name one .*\(--text-field\), or several with --columns, as prompt=question,completion="),
+        (
+            {"a.csv": "a;b\n1;b"},
+            {},
+            BadData,
+            r"name one .*\(--text-field\), or several with --columns, as prompt=question,completion=",
+        ),
         ({"a.jsonl": '{"a": "1", "b": "b"}'}, {}, BadData, r"\(--text-field\), or several with --columns, as prompt=question,"),
         ({"a.csv": "a;b\n1;b"}, {"shape": Shape.TEXT}, BadData, r"name one as text_field \(--text-field\); correct the row"),
         ({"a.txt": "text"}, {"file_type": FileType.SAVED_DATASET}, InvalidRequest, "no saved dataset"),

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from smolora.common.json_file import NotAnObject, read_object
 from smolora.v1 import jobs_pb2, settings_pb2
 from smolorad import publish
 from smolorad.domain import Dtype, LoraSettings, Note, TrainerSettings
@@ -80,15 +81,15 @@ class JobFile:
 
 def read(path: Path) -> JobFile:
     """What a file asks for; raises InvalidRequest that names what is wrong in it."""
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{path} cannot be read as JSON ({error}); see `smolorad train-job --help`.") from error
+    given = _object(path)
     known = {*_PATHS, *_SETTINGS, "dtype", "parent"}
-    if not isinstance(given, dict) or (strange := sorted(set(given) - known)):
+    if strange := sorted(set(given) - known):
         raise InvalidRequest(f"{path} may have {', '.join(sorted(known))}, and nothing else such as {strange[:1]}.")
-    if missing := [name for name in _PATHS if not isinstance(given.get(name), str)]:
+    wanted = (*_PATHS, "parent") if given.get("parent") is not None else _PATHS
+    if missing := [name for name in wanted if not isinstance(given.get(name), str) or "\0" in given[name]]:
         raise InvalidRequest(f"{path} names no {missing[0]}; give it as a path.")
+    if wrong := [name for name in _SETTINGS if not isinstance(given.get(name) or {}, dict)]:
+        raise InvalidRequest(f"{path} has {wrong[0]} that is no JSON object; give its settings by name.")
     folder = path.resolve().parent
     output = (folder / given["output"]).resolve()
     parent = (folder / given["parent"]).resolve() if given.get("parent") else None
@@ -107,6 +108,18 @@ def read(path: Path) -> JobFile:
         tensorboard_path=str(job / "tensorboard"),
     )
     return JobFile(folder / given["model"], _dtype(given.get("dtype")), output, command)
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    advice = "see `smolorad train-job --help`"
+    try:
+        return read_object(path)
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"{path} does not exist; check the path.") from error
+    except NotAnObject as error:
+        raise InvalidRequest(f"{path} {error}; {advice}.") from error
+    except (OSError, ValueError) as error:  # ValueError: no path
+        raise InvalidRequest(f"{path} cannot be read ({error}); {advice}.") from error
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:

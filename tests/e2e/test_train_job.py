@@ -148,7 +148,12 @@ def test_a_stopped_run_says_how_it_goes_on(folder: Path) -> None:
     ("changes", "words"),
     [
         ({"model": 3}, "names no model"),
+        ({"parent": 3}, "names no parent"),
+        ({"dataset": "a\0b"}, "names no dataset"),
         ({"epochs": 3}, "nothing else such as"),
+        ({"trainer": 3}, "trainer that is no JSON object"),
+        ({"lora": ["r"]}, "lora that is no JSON object"),
+        ({"dtype": ["float32"]}, "float32"),
         ({"trainer": {"max_stepz": 3}}, "max_stepz"),
         ({"trainer": {"max_steps": 0}}, "max_steps"),
         ({"dtype": "float8"}, "float32"),
@@ -160,6 +165,26 @@ def test_a_wrong_file_is_one_sentence(folder: Path, changes: dict[str, Any], wor
     assert result.returncode == 1
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("[]", "holds no JSON object; see `smolorad train-job --help`"),
+        ("3", "holds no JSON object"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("\udcff", "is not JSON"),
+        (None, "does not exist; check the path"),
+    ],
+)
+def test_a_file_without_an_object_is_refused_in_one_sentence(tmp_path: Path, content: str | None, why: str) -> None:
+    if content is not None:
+        (tmp_path / "job.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(InvalidRequest, match=why):
+        read(tmp_path / "job.json")
+    with pytest.raises(InvalidRequest, match="is a folder"):
+        read(tmp_path)
 
 
 def test_a_wrong_file_is_found_before_anything_heavy_is_imported(folder: Path) -> None:

@@ -129,8 +129,8 @@ class Finisher:
     def _note_split(self, train: int, held: int) -> None:
         tally, lost = self._tally, self._tally.kept - train - held
         if lost:
-            have = "1 piece has" if lost == 1 else f"{lost:,} pieces have"
-            self._host.emit(Note(f"{have} a part both of what is trained on and of what is held out, and was left out."))
+            have, left = ("1 piece has", "was") if lost == 1 else (f"{lost:,} pieces have", "were")
+            self._host.emit(Note(f"{have} a part both of what is trained on and of what is held out, and {left} left out."))
             tally.kept -= lost
         if not self._spec.validation or held:
             return

@@ -234,6 +234,8 @@ class Shaper:
         )
 
     def _missing(self, fields: Collection[str]) -> str:
+        if self._wanted is None and len(fields) > 1:  # they may be those of another shape
+            return f"{no_field(fields, self._text_field)}, or several with --columns, as prompt=question,completion=answer"
         if self._wanted in (None, Shape.TEXT):
             return no_field(fields, self._text_field)
         names = " and ".join(repr(name) for name in COLUMNS[self._wanted or Shape.TEXT])

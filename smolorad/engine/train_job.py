@@ -84,6 +84,8 @@ def read(path: Path) -> JobFile:
     """What a file asks for; raises InvalidRequest that names what is wrong in it."""
     try:
         given = read_object(path)
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"{path} does not exist; check the path.") from error
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read ({error.strerror}); see `smolorad train-job --help`.") from error
     except NotAnObject as error:

@@ -105,9 +105,9 @@ class Train:
         spec = _spec(job)
         dataset = await self._library.dataset(Ref.parse(spec.dataset))
         parent = await self._library.adapter(Ref.parse(spec.parent)) if spec.parent else None
-        board = self._home.tensorboard / f"{spec.adapter}-{job.id}" if spec.trainer.tensorboard else None
-        if board is not None and job.attempts == 1:
-            await emit(Note(f"The curves are in {board}; type `tensorboard --logdir {self._home.tensorboard}` to see them."))
+        curves = self._home.tensorboard / f"{spec.adapter}-{job.id}" if spec.trainer.tensorboard else None
+        if curves is not None and job.attempts == 1:
+            await emit(Note(f"The curves are in {curves}; type `tensorboard --logdir {self._home.tensorboard}` to see them."))
         resident = self._residency.resident
         if resident is not None and resident.name != spec.model:
             await emit(Note(f"Loads {spec.model} in place of {resident.name}."))
@@ -115,7 +115,7 @@ class Train:
         async with self._residency.lease(spec.model, training=True) as lease:
             if parent is not None:
                 lease.check_base(parent)
-            wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None, board)
+            wanted = Training(Path(dataset.path), spec.lora, spec.trainer, Path(parent.path) if parent else None, curves)
             self._engines[job.id] = lease.engine
             try:
                 events = lease.engine.train(job.id, wanted, self._home.job(job.id))

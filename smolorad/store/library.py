@@ -95,11 +95,17 @@ class _Table(Generic[T]):
             return NotFound(f"There is no {self.kind} {ref}; there is {there}.")
         names = [row["name"] for row in db.execute(SQL["names"], {"kind": self.kind, "limit": _NAMES_LISTED + 1})]
         if not names:
-            return NotFound(f"There is no {self.kind} {ref.name!r}, nor any other yet.")
+            return NotFound(f"There is no {self.kind} {ref.name!r}, nor any other yet; {_FIRST[self.kind]}.")
         there = ", ".join(names[:_NAMES_LISTED]) + (", ..." if len(names) > _NAMES_LISTED else "")
         return NotFound(f"There is no {self.kind} {ref.name!r}; there is {there}.")
 
 
+# How a home gets its first one.
+_FIRST = {
+    "dataset": "make one with `smolora-client prepare`",
+    "adapter": "train one with `smolora-client train`",
+    "model": "take `starter`, a model folder, or one that you bring with `smolora-client import`",
+}
 _DATASETS = _Table("dataset", Dataset)
 _ADAPTERS = _Table("adapter", Adapter)
 _MODELS = _Table("model", Model)

@@ -159,6 +159,7 @@ def test_a_stopped_run_says_how_it_goes_on(folder: Path) -> None:
         ({"lora": []}, "lora: is no object"),
         ({"trainer": [1]}, "trainer: is no object"),
         ({"epochs": 3}, "nothing else such as"),
+        ({"dtype": ["float32"]}, "float32"),
         ({"trainer": {"max_stepz": 3}}, "max_stepz"),
         ({"trainer": {"max_steps": 0}}, "max_steps"),
         ({"dtype": "float8"}, "float32"),
@@ -179,6 +180,10 @@ def test_a_file_that_holds_no_object_is_one_sentence(tmp_path: Path, text: str) 
     assert result.returncode == 1
     assert result.stderr.startswith(f"smolorad: {tmp_path / 'job.json'} ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    assert here(tmp_path / "job.json").stderr == f"smolorad: {tmp_path / 'job.json'} does not exist; check the path.\n"
 
 
 @pytest.mark.parametrize("changes", [{"output": "model/config.json/out"}, {"output": "loop"}, {"parent": "loop"}])

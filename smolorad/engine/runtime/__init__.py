@@ -1,1 +1,1 @@
-"""Device, number formats, buffers, errors."""
+"""Device, number formats, buffers, folders of the cache, errors of libraries."""

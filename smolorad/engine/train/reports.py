@@ -17,10 +17,10 @@ from smolorad.link.convert import to_message
 class Reports:
     """Writes each report to both."""
 
-    def __init__(self, host: HostCall, board: TensorBoard, throughput: Throughput, held_out_rows: int) -> None:
+    def __init__(self, host: HostCall, tensorboard: TensorBoard, throughput: Throughput, held_out_rows: int) -> None:
         self.throughput = throughput
         self._host = host
-        self._board = board
+        self._tensorboard = tensorboard
         self._held_out_rows = held_out_rows
 
     def progress(self, state: Any, run: RunState, logs: dict[str, float], evaluations_left: int) -> None:
@@ -41,7 +41,7 @@ class Reports:
             reward_accuracy=logs.get("rewards/accuracies"),
         )
         run.reported_loss_sum, run.reported_step = run.loss_sum, state.global_step
-        self._board.progress(progress)
+        self._tensorboard.progress(progress)
         self._host.emit(train=to_message(jobs_pb2.TrainProgress, progress))
 
     def evaluation(self, step: int, loss: float, seconds: float) -> None:
@@ -49,12 +49,12 @@ class Reports:
         perplexity = math.exp(min(loss, 700.0))  # e^700 is about the largest double
         evaluation = Evaluation(step, loss, perplexity, self._held_out_rows, seconds)
         self.throughput.evaluated(seconds)
-        self._board.evaluation(evaluation)
+        self._tensorboard.evaluation(evaluation)
         self._host.emit(evaluation=to_message(jobs_pb2.Evaluation, evaluation))
 
     def sample(self, sample: Sample) -> None:
         """The adapter's answer to a sample prompt."""
-        self._board.sample(sample)
+        self._tensorboard.sample(sample)
         self._host.emit(sample=to_message(jobs_pb2.Sample, sample))
 
     def checkpoint(self, step: int) -> None:
@@ -63,4 +63,4 @@ class Reports:
 
     def close(self) -> None:
         """Ends the TensorBoard files."""
-        self._board.close()
+        self._tensorboard.close()

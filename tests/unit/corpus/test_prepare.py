@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from smolorad.corpus.prepare import prepare
-from smolorad.domain import FileType, OnError, PhaseProgress, Prepared, PrepareSpec, RowProblem
+from smolorad.domain import FileType, OnError, PhaseProgress, Prepared, PrepareSpec, RowProblem, Shape
 from smolorad.errors import BadData, Cancelled, Damaged, InvalidRequest, SmoloraError
 from tests.examples import examples
 from tests.unit.client.text.kit import TEXTS
@@ -230,6 +230,14 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
         ),
         ({"a.log": "text"}, {}, InvalidRequest, "txt, jsonl, csv, saved_dataset, .*markdown with --file-type"),
         ({"a.csv": "a;b\n1;b"}, {}, BadData, "a.csv:1 has no column 'text': its columns are 'a', 'b'"),
+        (
+            {"a.csv": "a;b\n1;b"},
+            {},
+            BadData,
+            r"name one .*\(--text-field\), or several with --columns, as prompt=question,completion=",
+        ),
+        ({"a.jsonl": '{"a": "1", "b": "b"}'}, {}, BadData, r"\(--text-field\), or several with --columns, as prompt=question,"),
+        ({"a.csv": "a;b\n1;b"}, {"shape": Shape.TEXT}, BadData, r"name one as text_field \(--text-field\); correct the row"),
         ({"a.txt": "text"}, {"file_type": FileType.SAVED_DATASET}, InvalidRequest, "no saved dataset"),
     ],
 )

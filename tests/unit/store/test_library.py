@@ -130,8 +130,12 @@ async def test_a_removed_revision_is_never_given_again(library: Library) -> None
 
 
 async def test_what_is_not_there_names_what_is(library: Library) -> None:
-    with pytest.raises(NotFound, match="nor any other yet"):
+    with pytest.raises(NotFound, match="nor any other yet; make one with `smolora-client prepare`"):
         await library.dataset(Ref("verses"))
+    with pytest.raises(NotFound, match="nor any other yet; train one with `smolora-client train`"):
+        await library.adapter(Ref("verses"))
+    with pytest.raises(NotFound, match=r"nor any other yet; take `starter`, a model folder, or .* `smolora-client import`"):
+        await library.model("verses")
     await library.add_dataset(dataset("psalms", 1))
     await library.add_dataset(dataset("psalms", 2))
     with pytest.raises(NotFound, match="there is psalms"):

@@ -135,7 +135,7 @@ class GrammarCache:
         except ValueError as error:  # no JSON, or no object
             raise InvalidRequest.field(field, f"is not a JSON Schema ({first_line(error)}); correct it") from error
         if why:
-            raise InvalidRequest.field(field, f"cannot be guaranteed ({why}); simplify it")
+            raise InvalidRequest.field(field, f"cannot be guaranteed ({why}); correct or simplify it")
         return matcher
 
 

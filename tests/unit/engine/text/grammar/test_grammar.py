@@ -158,7 +158,9 @@ def test_hundreds_of_properties_may_be_left_out() -> None:
 def test_a_form_that_grows_beyond_all_bounds_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grammar, "_ITEMS", 100)
     babbler = Babbler(tiny_tokenizer())
-    with pytest.raises(InvalidRequest, match=r"json_schema: cannot be guaranteed \(it is too complex\); simplify it"):
+    with pytest.raises(
+        InvalidRequest, match=r"json_schema: cannot be guaranteed \(it is too complex\); correct or simplify it"
+    ):
         babbler.say(by_schema(_many_properties(200)), 1)
 
 
@@ -201,11 +203,14 @@ def test_settings_that_forbid_what_the_form_needs_give_way(babbler: Babbler) -> 
     [
         (ResponseFormat(json_schema='{"type": "obj'), "json_schema: is not a JSON Schema (Unterminated string starting at"),
         (ResponseFormat(json_schema="[]"), "json_schema: is not a JSON Schema ("),
-        (by_schema({"type": "strng"}), "json_schema: cannot be guaranteed (Invalid type: strng); simplify it"),
-        (by_schema({"minimum": "x"}), "json_schema: cannot be guaranteed (Expected f64 for 'minimum', got \"x\"); simplify it"),
+        (by_schema({"type": "strng"}), "json_schema: cannot be guaranteed (Invalid type: strng); correct or simplify it"),
+        (
+            by_schema({"minimum": "x"}),
+            "json_schema: cannot be guaranteed (Expected f64 for 'minimum', got \"x\"); correct or simplify it",
+        ),
         (
             by_schema({"not": {"type": "null"}}),
-            'json_schema: cannot be guaranteed ("not" cannot be checked token by token); simplify it',
+            'json_schema: cannot be guaranteed ("not" cannot be checked token by token); correct or simplify it',
         ),
         (
             by_schema({"type": "array", "uniqueItems": True}),
@@ -223,9 +228,12 @@ def test_settings_that_forbid_what_the_form_needs_give_way(babbler: Babbler) -> 
             by_schema({"x-guidance": {"lenient": True, "coerce_one_of": True}, "not": {"type": "null"}}),
             '"not" cannot be checked',
         ),
-        (ResponseFormat(regex="("), "response_format.regex: cannot be guaranteed (unclosed group); simplify it"),
+        (ResponseFormat(regex="("), "response_format.regex: cannot be guaranteed (unclosed group); correct or simplify it"),
         (ResponseFormat(regex="a(?=b)"), "regex: cannot be guaranteed (look-around, including look-ahead"),
-        (ResponseFormat(regex=r"[^\x00-\U0010ffff]"), "regex: cannot be guaranteed (no text fulfils it); simplify it"),
+        (
+            ResponseFormat(regex=r"[^\x00-\U0010ffff]"),
+            "regex: cannot be guaranteed (no text fulfils it); correct or simplify it",
+        ),
     ],
 )
 def test_what_cannot_be_guaranteed_is_refused_before_the_first_token(llama: BaseModel, form: ResponseFormat, says: str) -> None:

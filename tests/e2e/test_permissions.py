@@ -114,7 +114,8 @@ def test_an_adapter_that_may_not_be_read(client: smolora.Client, daemon: DaemonP
     client.load("mine").result()
     with closed(daemon.home / "adapters" / "style" / "1" / name):
         refused(lambda: client.generate("row", adapter="style", max_tokens=2).text(), name)
-        refused(lambda: client.merge("style", "merged").result(), name)
+        if name == "adapter_model.safetensors":  # a merge starts a process of its own
+            refused(lambda: client.merge("style", "merged").result(), name)
         refused(lambda: client.export_adapter("style", tmp_path / "exported"), name)
     assert not list(tmp_path.iterdir())
     assert client.generate("row", adapter="style", max_tokens=2).text() is not None

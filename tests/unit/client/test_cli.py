@@ -693,14 +693,14 @@ async def test_standard_input_is_a_file_of_the_kind_that_it_looks_like(
     ("written", "seconds"),
     [
         ("90", 90),
-        ("90s", 90),
-        ("10m", 600),
-        ("2h", 7200),
         ("1h30m", 5400),
         ("500ms", 0.5),
         ("-1", -1),
-        ("-1m", -60),
-        ("1.5h", 5400),
+        pytest.param("90s", 90, marks=pytest.mark.long),
+        pytest.param("10m", 600, marks=pytest.mark.long),
+        pytest.param("2h", 7200, marks=pytest.mark.long),
+        pytest.param("-1m", -60, marks=pytest.mark.long),
+        pytest.param("1.5h", 5400, marks=pytest.mark.long),
     ],
 )
 async def test_durations_are_read_as_the_daemon_reads_them(

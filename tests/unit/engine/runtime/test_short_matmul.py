@@ -185,7 +185,9 @@ def check_near(left: tuple[list[float], dict[str, Tensor]], right: tuple[list[fl
         assert (left[1][name] - tensor).norm() <= 1e-2 * tensor.norm(), name
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in ("packed", "checkpointing") else ()) for name in RUNS]
+)
 @pytest.mark.parametrize("everything", [pytest.param(False, marks=pytest.mark.long), True], ids=["vocabulary", "everything"])
 def test_a_training_asks_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, everything: bool) -> None:
     """With a vocabulary that is long; and with a limit so low that widths, keys and the tokens of a batch are long as well."""

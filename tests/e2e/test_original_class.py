@@ -26,7 +26,7 @@ from tests.tiny import tiny_model
 pytestmark = pytest.mark.timeout(600)
 
 PROMPTS = ["The lamp", "Once<|im_end|> upon a time"]
-NEW_TOKENS = 8
+NEW_TOKENS = 16
 TEXTS = [f"On day {day} the lamp burned {day % 5} hours." for day in range(20)]
 STEPS = 10
 
@@ -45,6 +45,7 @@ class Job:
     """What each stage of the job answered, and what it left."""
 
     base: Path
+    is_starter: bool
     trainer: SmoLoRA
     before: list[str]
     tuned: list[str]
@@ -86,7 +87,7 @@ def job(
         tuned = answers(trainer)
         trainer.save()
         handles = trainer.load_model(trainer.merged_model_path or "")
-        yield Job(model, trainer, before, tuned, answers(trainer), handles, "\n".join(shown), log.lines)
+        yield Job(model, not is_tiny, trainer, before, tuned, answers(trainer), handles, "\n".join(shown), log.lines)
     finally:
         capture.undo()
         logger.removeHandler(log)
@@ -181,6 +182,8 @@ def test_sampling_is_the_default_and_can_be_cold(job: Job) -> None:
     prompt = "On day 3 the lamp burned 3"
     coldest = job.trainer.inference(prompt, 1, do_sample=False)
     assert {job.trainer.inference(prompt, 1, True, 0.01) for _ in range(3)} == {coldest}
+    if job.is_starter:  # its texts leave no doubt about this one word
+        assert coldest == "On day 3 the lamp burned 3 hours"
 
 
 # What may be given, and what may not, on a tiny model

@@ -154,13 +154,15 @@ async def test_an_adapter_is_not_attached_to_a_base_that_is_being_replaced(desk:
 
 async def test_adapters_are_detached_also_where_the_engine_dies_in_between(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     await desk.load(X)
-    engine = desk.engines[0]
+    engine, detached = desk.engines[0], []
 
     async def detach(key: str) -> None:
+        detached.append(key)
         desk.residency._engine_lost()
 
     monkeypatch.setattr(engine, "detach", detach)
     await desk.residency.detach(["a@1", "a@2"])
+    assert detached == ["a@1", "a@2"]
 
 
 async def test_a_model_is_loaded_that_is_unloaded_while_its_files_are_compared(

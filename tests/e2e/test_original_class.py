@@ -174,13 +174,15 @@ def test_the_phases_are_logged_with_their_times_and_training_shows_each_step(job
     assert all(f"step {step}/{STEPS}  loss" in job.shown for step in range(1, STEPS + 1))
 
 
-def test_sampling_is_the_default_and_can_be_cold(job: Job) -> None:
+def test_sampling_is_the_default_and_can_be_cold(job: Job, base: Path) -> None:
     drawn = {job.trainer.inference("The lamp", 8) for _ in range(3)}
     assert len(drawn) > 1
     assert all(text.startswith("The lamp") for text in drawn)
     prompt = "On day 3 the lamp burned 3"
     coldest = job.trainer.inference(prompt, 1, do_sample=False)
     assert {job.trainer.inference(prompt, 1, True, 0.01) for _ in range(3)} == {coldest}
+    if job.base != base:  # the starter, whose texts leave no doubt about this one word
+        assert coldest == f"{prompt} hours"
 
 
 # What may be given, and what may not, on a tiny model

@@ -237,24 +237,26 @@ class Artifacts:
     @unit
     async def remove_model(self, name: str, is_in_use: Callable[[str], bool]) -> None:
         """Removes a model. Raises NotFound, and BadState where `is_in_use` says that it is loaded, or a job needs it."""
-
-        def check() -> None:
-            if is_in_use(name):
-                raise BadState(f"{name} is loaded, or being loaded; type `smolora-client unload` first.")
-
         async with self._one_at_a_time:
             model = await self._library.model(name)
+            references = (name, model.path)
+
+            def check() -> None:
+                if any(map(is_in_use, references)):
+                    raise BadState(f"{name} is loaded, or being loaded; type `smolora-client unload` first.")
+
             for job in await self._store.unfinished():
-                if await self._needs_model(job, name):
+                if await self._base_of(job) in references:
                     raise BadState(_needed(job))
             check()
             await remove([model.path], lambda: self._library.remove_model(name), check)
 
-    async def _needs_model(self, job: Job, name: str) -> bool:
+    async def _base_of(self, job: Job) -> str:
+        """The model that a job needs, as it is named there; empty where it needs none."""
         if isinstance(job.spec, MergeSpec):
             with contextlib.suppress(NotFound):
-                return (await self._library.adapter(Ref.parse(job.spec.adapter))).base_model == name
-        return isinstance(job.spec, (TrainSpec, PrepareSpec)) and job.spec.model == name
+                return (await self._library.adapter(Ref.parse(job.spec.adapter))).base_model
+        return job.spec.model if isinstance(job.spec, (TrainSpec, PrepareSpec)) else ""
 
     async def export_adapter(self, adapter: Adapter, path: Path) -> None:
         """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all.

@@ -91,6 +91,16 @@ async def test_a_model_that_a_job_needs_stays(desk: Desk, artifacts: Artifacts, 
     publish.verify(desk.home.model("m"))
 
 
+async def test_a_model_that_is_named_by_its_folder_stays(desk: Desk, artifacts: Artifacts) -> None:
+    folder = str(desk.home.model("m"))
+    with pytest.raises(BadState, match="m is loaded"):
+        await artifacts.remove_model("m", lambda name: name == folder)
+    await desk.store.create(JobKind.TRAIN, "b", dataclasses.replace(TRAIN, model=folder))
+    with pytest.raises(BadState, match="needs it"):
+        await artifacts.remove_model("m", unused)
+    publish.verify(desk.home.model("m"))
+
+
 async def test_jobs_of_other_models_keep_none(desk: Desk, artifacts: Artifacts) -> None:
     await desk.store.create(JobKind.TRAIN, "b", dataclasses.replace(TRAIN, model="n"))
     await desk.store.create(JobKind.PREPARE, "p", PrepareSpec("p"))
@@ -99,7 +109,7 @@ async def test_jobs_of_other_models_keep_none(desk: Desk, artifacts: Artifacts) 
 
 
 async def test_a_model_that_a_load_finds_just_before_its_folder_is_hidden_stays(desk: Desk, artifacts: Artifacts) -> None:
-    answers = iter([False, True])
+    answers = iter([False, False, True])  # for its name and its folder, then again
     with pytest.raises(BadState, match="being loaded"):
         await artifacts.remove_model("m", lambda name: next(answers))
     publish.verify(Path((await desk.library.model("m")).path))

@@ -209,6 +209,9 @@ def _settings(given: Mapping[str, Any], name: str, kind: type[Any], message: typ
     settings = given.get(name)
     if not isinstance(settings, dict | None):
         raise InvalidRequest.field(name, "is no object of settings by name")
+    text = json.dumps(settings, ensure_ascii=False)
+    if text != sendable(text):  # protobuf ends with a SystemError where a name has it
+        raise InvalidRequest.field(name, "has half of a surrogate pair, which is no text; correct it")
     try:
         return to_message(message, from_message(kind, json_format.ParseDict(settings or {}, message())))
     except json_format.ParseError as error:

@@ -29,6 +29,7 @@ from smolorad.domain import (
     ModelFacts,
     Origin,
     Prepared,
+    PrepareSpec,
     Ref,
     ResidentModel,
     Trained,
@@ -213,10 +214,10 @@ class Artifacts:
     @unit
     async def remove_dataset(self, ref: Ref) -> int:
         """Removes a revision of a dataset, or all; returns how many. Raises NotFound; BadState where a job needs one."""
-        for job in await self._store.unfinished():
-            if isinstance(job.spec, TrainSpec) and _covers(ref, Ref.parse(job.spec.dataset)):
-                raise BadState(_needed(job))
         async with self._one_at_a_time:
+            for job in await self._store.unfinished():
+                if isinstance(job.spec, TrainSpec) and _covers(ref, Ref.parse(job.spec.dataset)):
+                    raise BadState(_needed(job))
             removed = await self._library.dataset_revisions(ref)
             await remove([dataset.path for dataset in removed], lambda: self._library.remove_dataset(ref))
         return len(removed)
@@ -224,11 +225,11 @@ class Artifacts:
     @unit
     async def remove_adapter(self, ref: Ref) -> list[str]:
         """Removes a revision of an adapter, or all; returns which. Raises NotFound; BadState where a job needs one."""
-        for job in await self._store.unfinished():
-            needed = job.spec.adapter if isinstance(job.spec, MergeSpec) else getattr(job.spec, "parent", "")
-            if needed and _covers(ref, Ref.parse(needed)):
-                raise BadState(_needed(job))
         async with self._one_at_a_time:
+            for job in await self._store.unfinished():
+                needed = job.spec.adapter if isinstance(job.spec, MergeSpec) else getattr(job.spec, "parent", "")
+                if needed and _covers(ref, Ref.parse(needed)):
+                    raise BadState(_needed(job))
             removed = await self._library.adapter_revisions(ref)
             await remove([adapter.path for adapter in removed], lambda: self._library.remove_adapter(ref))
         return [str(adapter.ref) for adapter in removed]
@@ -236,14 +237,26 @@ class Artifacts:
     @unit
     async def remove_model(self, name: str, is_in_use: Callable[[str], bool]) -> None:
         """Removes a model. Raises NotFound, and BadState where `is_in_use` says that it is loaded, or a job needs it."""
-        model = await self._library.model(name)
-        for job in await self._store.unfinished():
-            if isinstance(job.spec, TrainSpec) and job.spec.model == name:
-                raise BadState(_needed(job))
         async with self._one_at_a_time:
-            if is_in_use(name):
-                raise BadState(f"{name} is loaded, or being loaded; type `smolora-client unload` first.")
-            await remove([model.path], lambda: self._library.remove_model(name))
+            model = await self._library.model(name)
+            references = (name, model.path)
+
+            def check() -> None:
+                if any(map(is_in_use, references)):
+                    raise BadState(f"{name} is loaded, or being loaded; type `smolora-client unload` first.")
+
+            for job in await self._store.unfinished():
+                if await self._base_of(job) in references:
+                    raise BadState(_needed(job))
+            check()
+            await remove([model.path], lambda: self._library.remove_model(name), check)
+
+    async def _base_of(self, job: Job) -> str:
+        """The model that a job needs, as it is named there; empty where it needs none."""
+        if isinstance(job.spec, MergeSpec):
+            with contextlib.suppress(NotFound):
+                return (await self._library.adapter(Ref.parse(job.spec.adapter))).base_model
+        return job.spec.model if isinstance(job.spec, (TrainSpec, PrepareSpec)) else ""
 
     async def export_adapter(self, adapter: Adapter, path: Path) -> None:
         """Copies an adapter's PEFT folder to a place that does not exist yet; it is there whole or not at all.

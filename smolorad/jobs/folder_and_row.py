@@ -37,15 +37,17 @@ async def put(
         raise
 
 
-async def remove(paths: Iterable[str], forget: Callable[[], Awaitable[Any]]) -> None:
+async def remove(paths: Iterable[str], forget: Callable[[], Awaitable[Any]], check: Callable[[], None] = lambda: None) -> None:
     """Hides folders, removes their rows in one transaction, which decides, then removes the files.
 
+    `check` raises where a folder is in use after all: it was found just before it was hidden, from when on it is not found.
     Where the rows stay, the folders are put back: here, or at the next start of a daemon that is killed in between.
     """
     hidden: list[Path] = []
     try:
         for path in paths:
             hidden.append(await asyncio.to_thread(publish.hide, Path(path)))
+        check()
         await _forget(hidden, forget)
     except BaseException:
         for one in hidden:

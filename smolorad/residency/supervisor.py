@@ -34,6 +34,7 @@ class Supervisor:
         self._stall_s = stall_s
         self._lost = lost
         self._running: Running | None = None
+        self._ending: set[Engine] = set()  # those that were detached
         self.was_stuck = False  # the last engine was killed over a cancelled call
         self.restarts = 0
 
@@ -58,6 +59,8 @@ class Supervisor:
     def detach(self) -> Running | None:
         """Takes the engine out of use, for `finish`; a new one can be started from here on."""
         running, self._running = self._running, None
+        if running is not None:
+            self._ending.add(running.engine)
         return running
 
     async def finish(self, running: Running | None, grace_s: float = _END_GRACE_S) -> None:
@@ -68,6 +71,7 @@ class Supervisor:
         await running.engine.kill()
         await running.engine.wait()
         running.watch.cancel()
+        self._ending.discard(running.engine)
         log.info("engine ended", pid=running.engine.pid)
 
     async def forget(self, engine: Engine) -> None:
@@ -78,14 +82,15 @@ class Supervisor:
         self.restarts += 1
         self._lost()
         await engine.kill()
-        log.warning("engine died", pid=engine.pid, status=await engine.wait())
 
     async def _watch_over(self, engine: Engine) -> None:
         pulse = asyncio.create_task(self._pulse(engine), name="engine-pulse")
         try:
-            await engine.wait()
+            status = await engine.wait()
         finally:
             pulse.cancel()
+        if engine not in self._ending:  # here, not in `forget`, whose caller may be cancelled before the process has ended
+            log.warning("engine died", pid=engine.pid, status=status)
         await self.forget(engine)
 
     async def _pulse(self, engine: Engine) -> None:

@@ -237,6 +237,9 @@ async def test_a_resident_or_needed_model_is_not_deleted(house: House) -> None:
     await loaded(house, "mine")
     answer = await refused(house.models.DeleteModel(pb.DeleteModelRequest(name="mine")))
     assert (answer.code, answer.reason) == (PRECONDITION, "BAD_STATE")
+    folder = (await house.models.GetModel(pb.GetModelRequest(name="mine"))).model.path
+    await loaded(house, folder)
+    assert (await refused(house.models.DeleteModel(pb.DeleteModelRequest(name="mine")))).reason == "BAD_STATE"
     await house.models.UnloadModel(pb.UnloadModelRequest())
     await house.models.DeleteModel(pb.DeleteModelRequest(name="mine"))
     for call in (

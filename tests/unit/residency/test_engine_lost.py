@@ -69,6 +69,39 @@ async def test_each_death_is_logged_once_with_its_status(desk: Desk, moment: str
     assert died == [{"pid": desk.engines[0].pid, "status": await desk.engines[0].wait()}]
 
 
+async def test_a_death_is_logged_though_its_request_goes_before_the_process_has_ended(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.load(X)
+    engine, killed = desk.engines[0], asyncio.Event()
+
+    async def kill(why: str = "") -> None:
+        killed.set()
+        await engine.wait()
+
+    async def meet_the_end() -> None:
+        async with desk.residency.lease():
+            raise EngineUnavailable("The engine closed its connection; try again.")
+
+    monkeypatch.setattr(engine, "kill", kill)
+    request = start(meet_the_end())
+    await within(killed.wait())
+    request.cancel()
+    await asyncio.wait({request})
+    engine.die(-11)
+    await within(desk.generate())
+    assert [vars(entry)["smolorad_fields"]["status"] for entry in caplog.records if entry.getMessage() == "engine died"] == [
+        -11
+    ]
+
+
+async def test_an_engine_that_is_ended_is_not_said_to_have_died(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    await desk.load(X)
+    await desk.residency.unload()
+    await asyncio.sleep(0)
+    assert "engine died" not in caplog.messages
+
+
 async def test_an_engine_that_dies_while_it_is_ended_is_not_brought_back(desk: Desk) -> None:
     await desk.load(X)
     drain = desk.gated_drain()

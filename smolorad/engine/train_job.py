@@ -201,7 +201,7 @@ def _dtype(given: Any) -> Dtype | None:
     try:
         return Dtype(given)
     except ValueError as error:
-        raise InvalidRequest.field("dtype", f"is one of {', '.join(Dtype)}") from error
+        raise InvalidRequest.field("dtype", f"must be one of {', '.join(Dtype)}") from error
 
 
 def _settings(given: Mapping[str, Any], name: str, kind: type[Any], message: type[M]) -> M:

@@ -162,10 +162,10 @@ def test_a_stopped_run_says_how_it_goes_on(folder: Path) -> None:
         ({"lora": {"rank_pattern": {"\ud800": 8}}}, "lora: has half of a surrogate pair"),
         ({"trainer": {"sample_prompts": ["\ud800"]}}, "trainer: has half of a surrogate pair"),
         ({"epochs": 3}, "nothing else such as"),
-        ({"dtype": ["float32"]}, "float32"),
+        ({"dtype": ["float32"]}, "must be one of float32"),
         ({"trainer": {"max_stepz": 3}}, "max_stepz"),
         ({"trainer": {"max_steps": 0}}, "max_steps"),
-        ({"dtype": "float8"}, "float32"),
+        ({"dtype": "float8"}, "must be one of float32"),
         ({"dataset": "nowhere"}, "nowhere"),
     ],
 )

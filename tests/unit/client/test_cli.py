@@ -493,7 +493,7 @@ async def test_a_job_that_still_runs_is_said_to(
 
     daemon.script[method] = answer
     _, _, err = await command.run("jobs", verb, "j7")
-    assert err == f"It still runs, and {does} as soon as it can. Watch it: smolora-client jobs watch j7\n"
+    assert err == f"It still runs, and {does} as soon as it can. See its state: smolora-client jobs show j7\n"
     assert (await command.run("jobs", verb, "j7"))[2] == ""
 
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
             show(job, out)
         if args.action in _LATER and job.state is values.JobState.RUNNING:
             out.note(
-                f"It still runs, and {_LATER[args.action]} as soon as it can. Watch it: smolora-client jobs watch {job.id}"
+                f"It still runs, and {_LATER[args.action]} as soon as it can. See its state: smolora-client jobs show {job.id}"
             )
     return 0
 

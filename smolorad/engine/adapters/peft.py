@@ -20,8 +20,9 @@ from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.folder import check_base_fingerprint
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.torch_runner import TorchRunner
-from smolorad.engine.native.decoder import Lora, NativeModel, NativeRunner
-from smolorad.engine.native.lora import PlainLora
+from smolorad.engine.native.decoder import NativeRunner
+from smolorad.engine.native.description import Decoder
+from smolorad.engine.native.lora import Lora, PlainLora
 from smolorad.engine.native.torch_arrays import array_of, tensor_of
 from smolorad.engine.runtime.errors import refused
 from smolorad.errors import WrongBase
@@ -36,7 +37,7 @@ def adapter_of_folder(base: BaseModel, folder: Path, raw: Mapping[str, Any], arr
     `raw` and `arrays` are what `read_config` and `read_weights` of `adapters.folder` read there.
     """
     config, weights = _config_of(raw, folder), _tensors_of(arrays)
-    if base.native is not None and (lora := _plain_lora(base.native, config, weights)) is not None:
+    if base.native is not None and (lora := _plain_lora(base.native.decoder, config, weights)) is not None:
         return Adapter(None, _numbers(weights), NativeRunner(base.native, lora))
     wrapped, parameters = wrap(_view(base, config), base.name, config, weights, folder)
     return _attached(base, wrapped, parameters)
@@ -44,7 +45,7 @@ def adapter_of_folder(base: BaseModel, folder: Path, raw: Mapping[str, Any], arr
 
 def adapter_of(base: BaseModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Adapter:
     """The adapter of tensors under PEFT's file names: for the native step, or else on a view of the base."""
-    if base.native is not None and (lora := _plain_lora(base.native, config, tensors)) is not None:
+    if base.native is not None and (lora := _plain_lora(base.native.decoder, config, tensors)) is not None:
         return Adapter(None, _numbers(tensors), NativeRunner(base.native, lora))
     config = copy.deepcopy(config)
     config.inference_mode, config.init_lora_weights = True, False
@@ -64,7 +65,7 @@ def _attached(base: BaseModel, wrapped: PeftModel, parameters: int) -> Adapter:
     return Adapter(TorchRunner(wrapped.get_base_model().eval().requires_grad_(False), base.cache_support), parameters)
 
 
-def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:
+def _plain_lora(decoder: Decoder, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Lora | None:
     """The adapter for the native step; None if it is more than plain LoRA on projections, or does not fit."""
     more = (
         config.use_dora,
@@ -77,9 +78,9 @@ def _plain_lora(native: NativeModel, config: LoraConfig, tensors: Mapping[str, T
     )
     if any(more):
         return None
-    targets = [name for name in native.shape.modules if check_target_module_exists(config, name)]
+    targets = [name for name in decoder.modules if check_target_module_exists(config, name)]
     arrays = {name: array_of(tensor.detach().float().contiguous()) for name, tensor in tensors.items()}
-    return PlainLora.of(config.r, config.lora_alpha, rank_stabilised=config.use_rslora).on(native, targets, arrays)
+    return PlainLora.of(config.r, config.lora_alpha, rank_stabilised=config.use_rslora).on(decoder, targets, arrays)
 
 
 def wrap(model: Any, name: str, config: LoraConfig, weights: Mapping[str, Tensor], folder: Path) -> tuple[PeftModel, int]:

@@ -49,7 +49,7 @@ def read_adapter(base: BaseModel, folder: Path) -> Adapter:
     config = read_config(folder)
     check_base_fingerprint(folder, base.fingerprint, base.name)
     weights = read_weights(folder)
-    if base.native is not None and (lora := read_plain_lora(base.native, config, weights)) is not None:
+    if base.native is not None and (lora := read_plain_lora(base.native.decoder, config, weights)) is not None:
         return Adapter(None, sum(array.size for array in weights.values()), NativeRunner(base.native, lora))
     with gc_paused():
         from smolorad.engine.adapters import peft  # it imports torch and PEFT, which most adapters do not need

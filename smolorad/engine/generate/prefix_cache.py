@@ -20,6 +20,7 @@ LIMIT_BYTES = 256 * 2**20
 _SHORTEST = 8
 # An entry with less than an eighth of its tokens beside another entry's is not worth its memory.
 _LITTLE = 8
+_LONG = "\0long"  # after a key
 
 
 class Cache(Protocol):
@@ -103,8 +104,9 @@ class PrefixCache:
         return AdapterPrefixes(self, key)
 
     def forget(self, key: str) -> None:
-        """Drops the entries of a key."""
-        for number in [number for number, entry in self._entries.items() if entry.key == key]:
+        """Drops the entries of a key, those of long texts too."""
+        keys = (key, key + _LONG)
+        for number in [number for number, entry in self._entries.items() if entry.key in keys]:
             del self._entries[number]
 
 
@@ -114,6 +116,10 @@ class AdapterPrefixes:
 
     cache: PrefixCache
     key: str
+
+    def of_long_texts(self) -> AdapterPrefixes:
+        """The entries of texts that the model computes as long ones: their keys are rotated in another way."""
+        return AdapterPrefixes(self.cache, self.key + _LONG)
 
     def find(self, ids: Sequence[int]) -> CachedPrefix | None:
         """As `PrefixCache.find`."""

@@ -30,6 +30,9 @@ class Sequence:
     With the last token the native step computes guesses of what follows it, taken from the text: each guess that sampling
     confirms is one more token. Not in a batch: a step of several sequences is bound by arithmetic, and all would wait for the
     guesses of one.
+
+    Some models rotate keys in another way once a sequence is longer than the model's first context (longrope). Such a sequence
+    is computed again when it gets there.
     """
 
     def __init__(
@@ -46,7 +49,10 @@ class Sequence:
         self._runner = runner
         self._native = native
         self._cache_support = runner.cache_support if runner is not None else CacheSupport.CHUNKS
-        self._prefixes = prefixes if self._cache_support is CacheSupport.CHUNKS else None
+        self._all_prefixes = prefixes
+        self._short_context = (
+            native.model.decoder.short_context if native is not None else runner.short_context if runner else 0
+        )
         self._end_ids = end_ids
         self._sampler = sampler
         self._lookup = PromptLookup()
@@ -58,6 +64,13 @@ class Sequence:
         self._recomputed = False
         self._start_over()
         self.reused_tokens = self._reuse_prefix(prompt)
+
+    @property
+    def _prefixes(self) -> AdapterPrefixes | None:
+        """The entries that were computed as this sequence is."""
+        if self._cache_support is not CacheSupport.CHUNKS:
+            return None
+        return self._all_prefixes.of_long_texts() if self._is_long else self._all_prefixes
 
     @property
     def native(self) -> NativeModel | None:
@@ -80,6 +93,8 @@ class Sequence:
         tokens = self._ids[self._computed : min(self._computed + max_tokens, self._length)].tolist()
         if guesses and self._length - self._computed == 1:
             max_guesses = min(max_tokens, len(self._ids) - self._length) - 1  # a step makes one token more than it guesses
+            if self._short_context and not self._is_long:
+                max_guesses = min(max_guesses, self._short_context - self._length)
             self._guesses = self._lookup.guess(self._ids[: self._length], max_guesses)
         return Part([*tokens, *self._guesses], self._cache, self._native.lora, every=bool(self._guesses))
 
@@ -104,6 +119,8 @@ class Sequence:
             self._computed += len(chosen) - 1
             self._cache.crop(self._computed)
         self._lookup.stepped(len(guesses), len(chosen))
+        if not self._is_long and self._has_outgrown_short_context:
+            self._start_over()
         return chosen
 
     def finish(self) -> None:
@@ -133,7 +150,9 @@ class Sequence:
             return self._native.model.step([self.next_tokens()])
         assert self._runner is not None
         begin = self._computed if self._cache is not None else 0
-        chunk = PREFILL_CHUNK if self._cache_support is CacheSupport.CHUNKS else self._length
+        # transformers' code takes a text for long by the tokens that it gets.
+        in_chunks = self._cache_support is CacheSupport.CHUNKS and not self._is_long
+        chunk = PREFILL_CHUNK if in_chunks else self._length
         self._computed = min(begin + chunk, self._length)
         return self._runner.compute(self._ids[begin : self._computed], self._cache, begin)
 
@@ -144,10 +163,15 @@ class Sequence:
         self._recomputed = True
         self._start_over()
 
+    @property
+    def _has_outgrown_short_context(self) -> bool:
+        return 0 < self._short_context < self._length
+
     def _start_over(self) -> None:
         self._cache: Any
+        self._is_long = self._has_outgrown_short_context
         if self._native is not None:
-            self._cache = self._native.model.cache(len(self._ids), self._length)
+            self._cache = self._native.model.cache(len(self._ids), self._length, is_long=self._is_long)
         else:
             assert self._runner is not None
             self._cache = self._runner.cache()

@@ -1,4 +1,4 @@
-"""What serving a model of the Llama family takes besides its weights, without torch and transformers."""
+"""What serving a described decoder takes besides its weights, without torch and transformers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolorad.engine.native.model_shape import Shape
+from smolorad.engine.native.description import Decoder
 from smolorad.engine.text.tokenizer import ServingTokenizer
 
 BLUEPRINT, TOKENIZER = "blueprint.json", "backend_tokenizer.json"
@@ -14,10 +14,10 @@ BLUEPRINT, TOKENIZER = "blueprint.json", "backend_tokenizer.json"
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """How to serve a model of the Llama family."""
+    """How to serve a model."""
 
     architecture: str
-    shape: Shape
+    decoder: Decoder
     parameters: Mapping[str, Sequence[int]]  # the shape of each, by its name in the weight files
     context_length: int  # tokens
     end_ids: Sequence[int]

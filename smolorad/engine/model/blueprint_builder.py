@@ -15,7 +15,7 @@ from smolorad.domain import Dtype
 from smolorad.engine.model.blueprint import BLUEPRINT, TOKENIZER, Blueprint
 from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.meta_model import meta_model
-from smolorad.engine.model.native_support import shape_of, supports
+from smolorad.engine.model.native_support import decoder_of
 from smolorad.engine.model.size_check import left_out
 from smolorad.engine.model.transformers_folder import (
     context_length,
@@ -24,12 +24,12 @@ from smolorad.engine.model.transformers_folder import (
     read_model_config,
     read_tokenizer,
 )
-from smolorad.engine.native.model_shape import HEAD
 from smolorad.engine.runtime.dtypes import STORED
 from smolorad.engine.runtime.errors import reading
 from smolorad.engine.text.tokenizer import ServingTokenizer
 from smolorad.errors import SmoloraError, UnsupportedModel
 
+_HEAD = "lm_head.weight"
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "  two spaces, a\ttab,\nlines\r\n\nand an end ",
@@ -53,12 +53,14 @@ def blueprint_of(folder: ModelFolder, dtype: Dtype) -> tuple[Blueprint, str] | N
     model = meta_model(folder, config, dtype=dtype)
     stored = {tensor.name: (tensor.format, tensor.shape) for tensor in folder.tensors}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if not supports(model) or any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
+    if any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
         return None
-    if any(stored[name][0] not in STORED for name in parameters) or (HEAD not in parameters and HEAD in stored):
+    if any(stored[name][0] not in STORED for name in parameters) or (_HEAD not in parameters and _HEAD in stored):
         return None
     with reading(folder.path / CONFIG, "get the model again"):
-        model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # not on the meta device, which has no numbers
+        decoder = decoder_of(model)
+    if decoder is None:
+        return None
     if left_out([name for name in stored if name not in parameters], config, list(parameters)):
         return None  # `load_transformers` raises for it
     model.generation_config = generation_config(folder.path, config)
@@ -66,7 +68,7 @@ def blueprint_of(folder: ModelFolder, dtype: Dtype) -> tuple[Blueprint, str] | N
     special = {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}
     blueprint = Blueprint(
         architecture=config.model_type,
-        shape=shape_of(model),
+        decoder=decoder,
         parameters=parameters,
         context_length=context_length(model, theirs),
         end_ids=sorted(end_ids(model, theirs)),

@@ -18,6 +18,7 @@ import msgspec
 
 from smolorad.domain import Dtype
 from smolorad.engine.model.blueprint import BLUEPRINT, Blueprint
+from smolorad.engine.model.families import MODEL_TYPES
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware, place
@@ -25,9 +26,7 @@ from smolorad.errors import Damaged, SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
-# Architectures that the native step may support; `blueprint_builder.py` finds out whether it does.
-FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-_FORMAT = "2"  # of the written files; a blueprint in another one is made again
+_FORMAT = "3"  # of the written files; a blueprint in another one is made again
 _TIMEOUT_S = 120.0
 _TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
 
@@ -47,7 +46,7 @@ def find(folder: ModelFolder, dtype: Dtype, cache: Path) -> tuple[Blueprint, Pat
 
     None where there is none for such a model, or it cannot be made.
     """
-    if folder.architecture not in FAMILY:
+    if folder.architecture not in MODEL_TYPES:
         return None
     try:
         return read_or_make(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)

@@ -1,4 +1,4 @@
-"""From a model folder to a base model without torch: models of the Llama family, on a CPU, by the native step alone."""
+"""From a model folder to a base model without torch: models that a blueprint describes, on a CPU, by the native step alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.model.weights import ARRAY_DTYPES, Weights, read_weights
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
-from smolorad.engine.native.model_shape import EMBEDDING
+from smolorad.engine.native.misfit import misfit
 from smolorad.engine.runtime.device import Hardware, default_threads, place
 from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.text.grammar.grammar import GrammarCache
@@ -45,19 +45,23 @@ def load_native(
         return None
     report(LoadProgress(LoadStage.READ, 0, folder.size))
     found = blueprint_cache.find(folder, placement.dtype, cache_path())
-    if found is None or (precision is not Precision.EXACT and not packable(found[0].parameters)):
+    if found is None or (precision is not Precision.EXACT and not packable(found[0].decoder)):
         return None
     blueprint, blueprint_folder = found
-    if blueprint.shape.misfit(blueprint.parameters):  # the cached file was changed
+    decoder = blueprint.decoder
+    if misfit(decoder, blueprint.parameters):  # the cached file was changed
         return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
         summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, blueprint_folder)
         mapped_below = cache_path() / "weights" if precision is not Precision.EXACT else None
-        weights = read_weights(folder.weights, blueprint.parameters, placement.dtype, mapped_below=mapped_below)
+        transposed = frozenset(linear.weight for linear in decoder.linears if linear.transposed)
+        weights = read_weights(
+            folder.weights, blueprint.parameters, placement.dtype, transposed=transposed, mapped_below=mapped_below
+        )
         fingerprint, tokenizer = summing.result(), reading.result()
     report(LoadProgress(LoadStage.READ, folder.size, folder.size))
     report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
-    native = NativeModel(compiled, blueprint.shape, weights.arrays, precision)
+    native = NativeModel(compiled, decoder, weights.arrays, precision)
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
@@ -75,7 +79,7 @@ def load_native(
         dtype=placement.dtype,
         context_length=blueprint.context_length,
         vocabulary_size=blueprint.vocabulary_size,
-        embeddings=blueprint.parameters[EMBEDDING][0],
+        embeddings=blueprint.parameters[decoder.embedding][0],
         end_ids=frozenset(blueprint.end_ids),
         vocabulary=vocabulary,
         text=make_model_text(tokenizer, vocabulary.end_ids),

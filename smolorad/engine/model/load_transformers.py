@@ -20,7 +20,7 @@ from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
 from smolorad.engine.model.model_text import make_model_text
-from smolorad.engine.model.native_support import shape_of, supports, weights_of
+from smolorad.engine.model.native_support import decoder_of, lay_rows_out, weights_of
 from smolorad.engine.model.placement import MakeDeviceCheck, first_that_works
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.model.runner import CacheSupport
@@ -186,8 +186,10 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
     compiled = library(cache_path(), torch.get_num_threads())
     if compiled is None:
         return None, None
-    if supports(model, precision):
-        return NativeModel(compiled, shape_of(model), weights_of(model), precision), None
+    if (decoder := decoder_of(model, precision)) is not None:
+        if precision is Precision.EXACT:
+            lay_rows_out(model, decoder)
+        return NativeModel(compiled, decoder, weights_of(model), precision), None
     return None, pack_linears(share(model), compiled, precision)
 
 

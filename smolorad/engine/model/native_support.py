@@ -1,88 +1,57 @@
-"""Which of transformers' models the native step supports, and their shapes and weights for it."""
+"""Which of transformers' models the native step supports, and their weights for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
-from torch import nn
-from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
-from transformers.activations import SiLUActivation
 
 from smolorad.domain import Precision
-from smolorad.engine.native.library import GROUP
-from smolorad.engine.native.model_shape import Shape
+from smolorad.engine.model.describe import describe
+from smolorad.engine.model.describe_rope import NotDescribed
+from smolorad.engine.native.decoder import packable
+from smolorad.engine.native.description import Decoder
+from smolorad.engine.native.misfit import misfit
 from smolorad.engine.native.torch_arrays import KNOWN, array_of
 
-_KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-# Their frequencies stay what they are while a sequence grows.
-_STEADY_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+
+def decoder_of(model: Any, precision: Precision = Precision.EXACT) -> Decoder | None:
+    """The description of a model that the native step computes as transformers does; None for another.
+
+    For a model on the meta device: whether it will, on the CPU.
+    """
+    return None if isinstance(found := described(model, precision), str) else found
 
 
-def supports(model: Any, precision: Precision = Precision.EXACT) -> bool:
-    """Whether the native step computes the same. For a model on the meta device: whether it will, on the CPU."""
-    if type(model) not in _KNOWN or not len(model.model.layers):
-        return False
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+def described(model: Any, precision: Precision = Precision.EXACT) -> Decoder | str:
+    """The description of a model, or why the native step does not compute it."""
+    try:
+        decoder = describe(model)
+    except NotDescribed as reason:
+        return str(reason)
+    parameters = dict(model.named_parameters())
     matrices = [tensor for tensor in parameters.values() if tensor.ndim > 1]
-    dtype = model.lm_head.weight.dtype
-    return (
-        _is_plain(model)
-        and dtype in KNOWN
-        and all(t.dtype is dtype and t.device.type in ("cpu", "meta") and t.is_contiguous() for t in matrices)
-        and (precision is Precision.EXACT or all(tensor.shape[1] % GROUP == 0 for tensor in matrices))
-        and all(type(linear) is nn.Linear for linear in _linears(model))
-        and not shape_of(model).misfit({name: tensor.shape for name, tensor in parameters.items()})
-    )
-
-
-def shape_of(model: Any) -> Shape:
-    """The shape of a model of a class that the step knows; its weights need not be there."""
-    config, attention = model.config, model.model.layers[0].self_attn
-    rope = model.model.rotary_emb
-    if rope.inv_freq.is_meta:  # where there are no numbers
-        rope = type(rope)(config=config)
-    return Shape(
-        layers=len(model.model.layers),
-        hidden=config.hidden_size,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_dim=attention.head_dim,
-        inner=config.intermediate_size,
-        vocabulary=model.lm_head.weight.shape[0],
-        eps=config.rms_norm_eps,
-        attention_scale=attention.scaling,
-        rope_scale=rope.attention_scaling,
-        inverse_frequencies=tuple(rope.inv_freq.to(torch.float32).tolist()),
-        tied=model.lm_head.weight is model.model.embed_tokens.weight,
-        modules=tuple(name for name, _ in model.named_modules()),
-    )
-
-
-def _is_plain(model: Any) -> bool:
-    """Whether a config that these classes take asks for nothing but what the step computes."""
-    config, layers = model.config, model.model.layers
-    return (
-        model.model.rotary_emb.rope_type in _STEADY_ROPE
-        and all(isinstance(layer.mlp.act_fn, nn.SiLU | SiLUActivation) for layer in layers)
-        and all(layer.self_attn.scaling == layers[0].self_attn.scaling for layer in layers)
-        # Every class reads these when it makes its attention mask.
-        and getattr(config, "is_causal", True)
-        and getattr(config, "sliding_window", None) is None
-        and getattr(config, "attention_chunk_size", None) is None
-        and all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
-    )
+    dtype = parameters[decoder.embedding].dtype
+    if dtype not in KNOWN or any(tensor.dtype is not dtype for tensor in matrices):
+        return "its weights are in a number format that the step does not read"
+    if any(tensor.device.type not in ("cpu", "meta") for tensor in parameters.values()):
+        return "its weights are not on the CPU"
+    if precision is not Precision.EXACT and not packable(decoder):
+        return "the columns of its matrices do not fall into groups of 32"
+    return misfit(decoder, {name: tensor.shape for name, tensor in parameters.items()}) or decoder
 
 
 def weights_of(model: Any) -> dict[str, NDArray[Any]]:
     """The parameters of a model on the CPU by name, without a copy."""
-    return {name: array_of(tensor) for name, tensor in model.named_parameters(remove_duplicate=False)}
+    return {name: array_of(tensor) for name, tensor in model.named_parameters()}
 
 
-def _linears(model: Any) -> Iterator[Any]:
-    for layer in model.model.layers:
-        own = layer.self_attn
-        yield from (own.q_proj, own.k_proj, own.v_proj, own.o_proj)
-        yield from (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
+def lay_rows_out(model: Any, decoder: Decoder) -> None:
+    """Stores the weights that a module keeps transposed (Conv1D) so that the native step can read their rows in place.
+
+    The parameters stay what they are; only the order of their numbers in memory changes.
+    """
+    parameters = dict(model.named_parameters())
+    for name in {linear.weight for linear in decoder.linears if linear.transposed}:
+        parameter = parameters[name]
+        parameter.data = parameter.data.t().contiguous().t()

@@ -21,6 +21,7 @@ class ModelRunner(Protocol):
     """A model that computes logits, such as `TorchRunner`."""
 
     cache_support: CacheSupport
+    short_context: int  # a sequence of more tokens is computed in another way from its first token on; 0: none is
 
     def cache(self) -> Any | None:
         """An empty cache; None where the model works without one."""

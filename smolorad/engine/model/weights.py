@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,16 @@ class Weights:
 
 
 def read_weights(
-    files: Sequence[SafetensorsFile], parameters: Mapping[str, Sequence[int]], dtype: Dtype, *, mapped_below: Path | None = None
+    files: Sequence[SafetensorsFile],
+    parameters: Mapping[str, Sequence[int]],
+    dtype: Dtype,
+    *,
+    transposed: Collection[str] = (),
+    mapped_below: Path | None = None,
 ) -> Weights:
     """The parameters of these names and shapes, which the files have, in a format of ARRAY_DTYPES.
 
+    Those in `transposed` lie in memory column after column.
     With `mapped_below`, for weights that generation does not read, in a file in that folder, if the disk has room.
     Raises Damaged where a file was changed since its header was read.
     """
@@ -42,14 +48,15 @@ def read_weights(
     stored = {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
 
     def tensors() -> Iterator[Iterator[memoryview]]:
-        return (_pieces(*stored[name], dtype) for name in parameters)
+        return (_columns(*stored[name], dtype) if name in transposed else _pieces(*stored[name], dtype) for name in parameters)
 
     mapped = None if mapped_below is None else write_to_file(tensors(), mapped_below)
     sizes = [math.prod(shape) * array_dtype.itemsize for shape in parameters.values()]
     memory, places = mapped or write_to_memory(tensors(), sum(sizes) + ALIGNMENT * len(sizes))
     arrays: dict[str, NDArray[Any]] = {}
     for (name, shape), place in zip(parameters.items(), places, strict=True):
-        arrays[name] = np.frombuffer(memory, array_dtype, math.prod(shape), place).reshape(shape)
+        order: Literal["F", "C"] = "F" if name in transposed else "C"
+        arrays[name] = np.frombuffer(memory, array_dtype, math.prod(shape), place).reshape(shape, order=order)
     return Weights(arrays, None if mapped is None else MappedWeights(memory))
 
 
@@ -67,6 +74,12 @@ def _pieces(file: SafetensorsFile, tensor: StoredTensor, dtype: Dtype) -> Iterat
                 raise _changed(file)
             yield np.ascontiguousarray(convert(piece)).data.cast("B")
             left -= len(piece)
+
+
+def _columns(file: SafetensorsFile, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
+    """The same of a matrix, column after column."""
+    whole = np.frombuffer(b"".join(_pieces(file, tensor, dtype)), ARRAY_DTYPES[dtype]).reshape(tensor.shape)
+    yield np.ascontiguousarray(whole.T).data.cast("B")
 
 
 def _changed(file: SafetensorsFile) -> Damaged:

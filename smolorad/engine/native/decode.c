@@ -1,69 +1,119 @@
-/* Decoding: one step of a Llama-like model, which computes some tokens of each of several sequences on a few threads.
+/* Decoding: one step of a described decoder (description.py), which computes some tokens of each of several sequences on a few threads.
  *
  * Activations and sums are fp32. Torch's own forward pass fills the same KV caches.
  *
  * Each thread computes a range of every product's rows. What is small (norms, the inner products of a LoRA) every thread computes
- * for itself, so that six barriers a layer are enough. docs/native.md draws the layouts and explains the words.
+ * for itself, so that six barriers a layer are enough for most models. docs/native.md draws the layouts and explains the words.
  */
 #define _GNU_SOURCE
 #include "decode_attention.h"
-#include "decode_linear.h"
+#include "decode_mlp.h"
 #include "pack_matrix.h"
 #include "struct_layout.h"
 
 /* --- one layer, one step ------------------------------------------------------------------------------------------------ */
 
+/* This thread's part of queries, keys and values. */
+static const float *attention_in(Engine *e, int thread, int l) {
+    const Model *m = e->model;
+    const Layer *layer = &m->layer[l];
+    const float *x = normed_input(e, thread, &layer->attention_norm);
+    float *out = e->qkv;
+    quantize_input(e, &e->worker[thread], x, e->rows, &layer->weight[Q]);
+    for (int projection = Q; projection <= V; projection++) {
+        project(e, thread, l, projection, out, m->qkv_width);
+        out += layer->weight[projection].rows;
+    }
+    return x;
+}
+
+/* Attention, once queries, keys and values are there. */
 static void attention(Engine *e, int thread, int l) {
     const Model *m = e->model;
     const Layer *layer = &m->layer[l];
-    int q_rows = m->heads * m->head_dim, kv_rows = m->kv_heads * m->head_dim, width = q_rows + 2 * kv_rows;
-    normalize_input(e, thread, layer->attention_norm, &layer->weight[Q]);
-    project(e, thread, l, Q, e->qkv, width);
-    project(e, thread, l, K, e->qkv + q_rows, width);
-    project(e, thread, l, V, e->qkv + q_rows + kv_rows, width);
+    Worker *w = &e->worker[thread];
     barrier(e->pool);
-    for (int unit = thread; unit < e->rows * m->kv_heads; unit += e->pool->threads) {
-        int r = unit / m->kv_heads;
-        write_cache(e, layer, l, r, unit % m->kv_heads, e->qkv + (size_t)r * width, e->worker[thread].queries);
+    if (m->joint_norms) {
+        for (int r = thread; r < e->rows; r += e->pool->threads) normalize_heads(e, layer, r, w->heads);
+        barrier(e->pool);
     }
+    for (int unit = thread; unit < e->rows * m->kv_heads; unit += e->pool->threads)
+        write_cache(e, layer, l, unit / m->kv_heads, unit % m->kv_heads, w->queries);
     barrier(e->pool);
     attend_all(e, thread, l);
     barrier(e->pool);
-    add_projected(e, thread, l, O, e->attended);
-    barrier(e->pool);
+    add_projected(e, thread, l, O, e->attended, &layer->attention_out_norm);
 }
 
-static void mlp(Engine *e, int thread, int l) {
-    const Model *m = e->model;
-    const Layer *layer = &m->layer[l];
-    normalize_input(e, thread, layer->mlp_norm, &layer->weight[GATE]);
-    float *up = e->inner + (size_t)MAX_ROWS * m->inner;
-    project(e, thread, l, GATE, e->inner, m->inner);
-    project(e, thread, l, UP, up, m->inner);
-    int first, last;
-    split_work(e->pool, thread, m->inner, BLOCK, &first, &last);
-    for (int r = 0; r < e->rows; r++) {
-        float *restrict gate = e->inner + (size_t)r * m->inner, *restrict by = up + (size_t)r * m->inner;
-#pragma omp simd
-        for (int i = first; i < last; i++) gate[i] = silu_f32(gate[i]) * by[i];
+static void mlp_out(Engine *e, int thread, int l) {
+    const Layer *layer = &e->model->layer[l];
+    if (!layer->expert) {
+        add_projected(e, thread, l, DOWN, e->inner, &layer->mlp_out_norm);
+        return;
     }
+    float *out = layer->mlp_out_norm.weight ? e->branch : e->worker[thread].part;
+    experts_out(e, thread, l, out);
+    if (layer->mlp_out_norm.weight)
+        add_normed_branch(e, thread, &layer->mlp_out_norm);
+    else
+        add_to_residual(e, thread, out);
+}
+
+static void mlp(Engine *e, int thread, int l, const float *x) {
+    if (e->model->layer[l].expert) {
+        route(e, thread, l, x);
+        barrier(e->pool);
+        experts_in(e, thread, l, x);
+    } else {
+        mlp_in(e, thread, l, x);
+    }
+}
+
+/* One after the other: x += attention(norm(x)), x += mlp(norm(x)). */
+static void layer_in_sequence(Engine *e, int thread, int l) {
+    attention_in(e, thread, l);
+    attention(e, thread, l);
     barrier(e->pool);
-    add_projected(e, thread, l, DOWN, e->inner);
+    mlp(e, thread, l, normed_input(e, thread, &e->model->layer[l].mlp_norm));
+    barrier(e->pool);
+    mlp_out(e, thread, l);
     barrier(e->pool);
 }
 
-/* A row's embedding, and the RoPE angles of its position. */
-static void embed(Engine *e, int r) {
+/* Both from the same x: x += attention(norm(x)) + mlp(norm(x)). */
+static void layer_in_parallel(Engine *e, int thread, int l) {
+    const Layer *layer = &e->model->layer[l];
+    const float *x = attention_in(e, thread, l);
+    int shared = layer->mlp_norm.weight == layer->attention_norm.weight;
+    mlp(e, thread, l, shared ? x : normed_input(e, thread, &layer->mlp_norm));
+    attention(e, thread, l);
+    mlp_out(e, thread, l);
+    barrier(e->pool);
+}
+
+static float embedded(const Model *m, const void *table, size_t at) {
+    return m->format == BF16 ? bf16_to_f32(((const uint16_t *)table)[at]) : ((const float *)table)[at];
+}
+
+/* A row's embedding, and the RoPE angles of its position; `scratch` has room for it. */
+static void embed(Engine *e, int r, float *scratch) {
     const Model *m = e->model;
-    int half = m->head_dim / 2;
-    float *x = e->x + (size_t)r * m->hidden, *angles = e->angles + (size_t)r * m->head_dim;
-    size_t at = (size_t)e->row[r].token * m->hidden;
-    for (int i = 0; i < m->hidden; i++)
-        x[i] = m->format == BF16 ? bf16_to_f32(((const uint16_t *)m->embedding)[at + i]) : ((const float *)m->embedding)[at + i];
-    for (int i = 0; i < half; i++) {
-        float angle = (float)e->row[r].position * m->inverse_frequencies[i];
-        angles[i] = cosf(angle) * m->rope_scale;
-        angles[half + i] = sinf(angle) * m->rope_scale;
+    int n = m->hidden, position = e->row[r].position;
+    float *x = e->x + (size_t)r * n;
+    size_t at = (size_t)e->row[r].token * n, place = (size_t)(m->first_position + position) * n;
+    for (int i = 0; i < n; i++) x[i] = m->embedding_scale * embedded(m, m->embedding, at + i);
+    if (m->positions)
+        for (int i = 0; i < n; i++) x[i] += embedded(m, m->positions, place + i);
+    if (m->embedding_norm.weight)
+        memcpy(scratch, x, sizeof(float) * (size_t)n), apply_norm(&m->embedding_norm, scratch, 0, x);
+    for (int k = 0; k < m->ropes; k++) {
+        const Rope *rope = &m->rope[e->sequences[e->row[r].sequence].first_rope + k];
+        float *angles = angles_of(e, r, k);
+        for (int i = 0; i < rope->pairs; i++) {
+            float angle = (float)position * rope->inverse_frequencies[i];
+            angles[i] = cosf(angle) * rope->scale;
+            angles[rope->pairs + i] = sinf(angle) * rope->scale;
+        }
     }
 }
 
@@ -72,11 +122,22 @@ static void compute_logits(Engine *e, int thread) {
     const Model *m = e->model;
     Worker *w = &e->worker[thread];
     int first, last, n = m->hidden;
-    for (int r = 0, at = 0; r < e->rows; r++)
-        if (e->row[r].scored) rms_norm(FP32, e->x + (size_t)r * n, m->final_norm, m->eps, n, w->normed + (size_t)at++ * n);
+    for (int r = 0, at = 0; r < e->rows; r++) {
+        if (!e->row[r].scored) continue;
+        float *to = w->normed + (size_t)at++ * n;
+        if (m->final_norm.weight)
+            apply_norm(&m->final_norm, e->x + (size_t)r * n, 0, to);
+        else
+            memcpy(to, e->x + (size_t)r * n, sizeof(float) * (size_t)n);
+    }
     quantize_input(e, w, w->normed, e->scored, &m->head);
     split_work(e->pool, thread, m->vocab, BLOCK, &first, &last);
     product(&m->head, first, last, &w->vectors, e->logits, m->vocab);
+    for (int s = 0; s < e->scored; s++) {
+        float *logits = e->logits + (size_t)s * m->vocab;
+        for (int i = first; m->head_bias && i < last; i++) logits[i] += m->head_bias[i];
+        scale_and_cap(logits + first, last - first, m->logit_scale, m->logit_cap);
+    }
 }
 
 /* One thread's part of a step. */
@@ -92,10 +153,14 @@ static void run(void *context, int thread) {
         else
             atomic_store(&e->failed, 1);
     }
-    for (int r = thread; r < e->rows; r += e->pool->threads) embed(e, r);
+    for (int r = thread; r < e->rows; r += e->pool->threads) embed(e, r, w->normed);
     barrier(e->pool);
     if (atomic_load(&e->failed)) return;
-    for (int l = 0; l < e->model->layers; l++) attention(e, thread, l), mlp(e, thread, l);
+    for (int l = 0; l < e->model->layers; l++)
+        if (e->model->parallel)
+            layer_in_parallel(e, thread, l);
+        else
+            layer_in_sequence(e, thread, l);
     compute_logits(e, thread);
 }
 
@@ -104,8 +169,9 @@ static void run(void *context, int thread) {
 /* What Python mirrors, with the last field of each. */
 const StructLayout *smolora_structs(void) {
     static const StructLayout layouts[] = {
-        LAYOUT_OF(Matrix, cols), LAYOUT_OF(Layer, k_norm),   LAYOUT_OF(Model, layer),
-        LAYOUT_OF(Lora, scale),  LAYOUT_OF(Sequence, every), {NULL, 0, 0},
+        LAYOUT_OF(Matrix, cols),  LAYOUT_OF(ModelNorm, eps),    LAYOUT_OF(Rope, scale),
+        LAYOUT_OF(Expert, down),  LAYOUT_OF(Layer, window), LAYOUT_OF(Model, layer),
+        LAYOUT_OF(Lora, scale),   LAYOUT_OF(Sequence, first_rope), {NULL, 0, 0},
     };
     return layouts;
 }
@@ -120,15 +186,17 @@ void smolora_close(Engine *e) {
     for (int i = 0; i < e->workers; i++) {
         Worker *w = &e->worker[i];
         free(w->normed), free(w->part), free(w->scores), free(w->queries), free(w->weighted), free(w->rounded);
+        free(w->heads), free(w->gathered), free(w->chosen), free(w->share);
         free(w->vectors.rounded), free(w->vectors.high), free(w->vectors.low);
         free(w->vectors.scale), free(w->vectors.sum), free(w->vectors.offset), free(w->panel);
     }
-    free(e->x), free(e->angles), free(e->qkv), free(e->attended), free(e->inner), free(e);
+    free(e->x), free(e->angles), free(e->qkv), free(e->attended), free(e->inner);
+    free(e->branch), free(e->routed), free(e);
 }
 
 /* Zeros, aligned to a line of the cache. */
 static void *alloc_lines(size_t count, size_t size) {
-    size_t bytes = (count * size + 63) / 64 * 64;
+    size_t bytes = (count * size + 64) / 64 * 64; /* at least one line: some parts of a model are absent */
     void *memory = aligned_alloc(64, bytes);
     return memory ? memset(memory, 0, bytes) : NULL;
 }
@@ -138,6 +206,10 @@ static int worker_open(Worker *w, const Model *m) {
     widest = widest > q_rows ? widest : q_rows;
     size_t groups = (size_t)MAX_ROWS * (widest / GROUP + 1);
     w->vectors.rounded = alloc_lines(groups * GROUP, sizeof(uint16_t));
+    w->heads = alloc_lines((size_t)q_rows, sizeof(float));
+    w->gathered = alloc_lines((size_t)(m->experts ? MAX_ROWS : 0) * m->hidden, sizeof(float));
+    w->chosen = alloc_lines((size_t)MAX_ROWS * m->active_experts, sizeof(int));
+    w->share = alloc_lines((size_t)MAX_ROWS * m->active_experts, sizeof(float));
     w->normed = alloc_lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
     w->part = alloc_lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
     w->queries = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(float));
@@ -151,7 +223,7 @@ static int worker_open(Worker *w, const Model *m) {
     w->panel = alloc_panel(widest);
     const Vectors *v = &w->vectors;
     int vectors = v->rounded && v->high && v->low && v->scale && v->sum && v->offset;
-    return vectors && w->normed && w->part && w->queries && w->weighted && w->rounded && w->panel;
+    return vectors && w->heads && w->gathered && w->chosen && w->share && w->normed && w->part && w->queries && w->weighted && w->rounded && w->panel;
 }
 
 /* `model` and `pool` must outlive the engine; NULL if memory ran out. */
@@ -161,11 +233,15 @@ Engine *smolora_open(const Model *m, Pool *pool) {
     e->model = m, e->pool = pool, e->workers = pool->threads;
     int q_rows = m->heads * m->head_dim;
     e->x = alloc_lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
-    e->angles = alloc_lines((size_t)MAX_ROWS * m->head_dim, sizeof(float));
-    e->qkv = alloc_lines((size_t)MAX_ROWS * (q_rows + 2 * m->kv_heads * m->head_dim), sizeof(float));
+    e->angles = alloc_lines((size_t)MAX_ROWS * m->ropes * m->head_dim, sizeof(float));
+    e->qkv = alloc_lines((size_t)MAX_ROWS * m->qkv_width, sizeof(float));
     e->attended = alloc_lines((size_t)MAX_ROWS * q_rows, sizeof(float));
-    e->inner = alloc_lines((size_t)MAX_ROWS * 2 * m->inner, sizeof(float));
-    int whole = e->x && e->angles && e->qkv && e->attended && e->inner;
+    /* The rows of experts lie beside one another, once for each expert that a token takes. */
+    int copies = m->active_experts > 1 ? m->active_experts : 1;
+    e->inner = alloc_lines((size_t)MAX_ROWS * 2 * copies * m->inner, sizeof(float));
+    e->branch = alloc_lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    e->routed = alloc_lines((size_t)MAX_ROWS * m->experts, sizeof(float));
+    int whole = e->x && e->angles && e->qkv && e->attended && e->inner && e->branch && e->routed;
     for (int i = 0; whole && i < pool->threads; i++) whole = worker_open(&e->worker[i], m);
     if (whole) return e;
     smolora_close(e);

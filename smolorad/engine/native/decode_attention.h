@@ -2,17 +2,33 @@
 #ifndef SMOLORA_DECODE_ATTENTION_H
 #define SMOLORA_DECODE_ATTENTION_H
 
-#include "decode_state.h"
-#include "functions.h"
-#include "product.h"
+#include "activations.h"
+#include "decode_linear.h"
 
-/* Rotates pairs of numbers half a head apart, in place; `angles`: half cosines, then half sines. */
-static void rope(const float *angles, int half, float *x) {
-    for (int i = 0; i < half; i++) {
-        float c = angles[i], s = angles[half + i], low = x[i], high = x[i + half];
-        x[i] = low * c - high * s;
-        x[i + half] = high * c + low * s;
+/* Rotates pairs of a head's numbers, in place; `angles`: the pairs' cosines, then their sines. */
+static void rope(const Rope *rope, const float *angles, float *x) {
+    int pairs = rope->pairs;
+    if (rope->interleaved) {
+        for (int i = 0; i < pairs; i++) {
+            float c = angles[i], s = angles[pairs + i], even = x[2 * i], odd = x[2 * i + 1];
+            x[2 * i] = even * c - odd * s;
+            x[2 * i + 1] = odd * c + even * s;
+        }
+        return;
     }
+    for (int i = 0; i < pairs; i++) {
+        float c = angles[i], s = angles[pairs + i], low = x[i], high = x[i + pairs];
+        x[i] = low * c - high * s;
+        x[i + pairs] = high * c + low * s;
+    }
+}
+
+/* The same for a head of a row, if its layer rotates. */
+static void rope_of_row(const Engine *e, const Layer *layer, int r, float *x) {
+    const Model *m = e->model;
+    if (layer->rope < 0) return;
+    int first = e->sequences[e->row[r].sequence].first_rope;
+    rope(&m->rope[first + layer->rope], angles_of(e, r, layer->rope), x);
 }
 
 static void store_cache(int format, void *cache, size_t at, const float *x, int n) {
@@ -22,17 +38,39 @@ static void store_cache(int format, void *cache, size_t at, const float *x, int 
         memcpy((float *)cache + at, x, sizeof(float) * n);
 }
 
+/* Where a key head's queries, its key, or its value lie in a row. */
+static inline float *queries_of(const Engine *e, int r, int kv) {
+    return e->qkv + (size_t)r * e->model->qkv_width + (size_t)kv * e->model->group_step;
+}
+static inline float *key_of(const Engine *e, int r, int kv) {
+    return e->qkv + (size_t)r * e->model->qkv_width + e->model->key + (size_t)kv * e->model->key_step;
+}
+static inline float *value_of(const Engine *e, int r, int kv) {
+    return e->qkv + (size_t)r * e->model->qkv_width + e->model->value + (size_t)kv * e->model->value_step;
+}
+
+/* Norms over all heads of a row together; the heads lie side by side then. */
+static void normalize_heads(const Engine *e, const Layer *layer, int r, float *scratch) {
+    const ModelNorm *norms[] = {&layer->query_norm, &layer->key_norm};
+    float *heads[] = {queries_of(e, r, 0), key_of(e, r, 0)};
+    for (int i = 0; i < 2; i++) {
+        if (!norms[i]->weight) continue;
+        memcpy(scratch, heads[i], sizeof(float) * (size_t)norms[i]->width);
+        apply_norm(norms[i], scratch, 0, heads[i]);
+    }
+}
+
 /* Writes one row's key and value of one key-value head into the KV cache; `scratch` has room for head_dim numbers. */
-static void write_cache(const Engine *e, const Layer *layer, int l, int r, int kv, float *qkv, float *scratch) {
+static void write_cache(const Engine *e, const Layer *layer, int l, int r, int kv, float *scratch) {
     const Model *m = e->model;
     const Sequence *s = &e->sequences[e->row[r].sequence];
     int d = m->head_dim;
-    float *k = qkv + (size_t)(m->heads + kv) * d, *v = qkv + (size_t)(m->heads + m->kv_heads + kv) * d;
+    float *k = key_of(e, r, kv);
     size_t at = ((size_t)kv * s->capacity + e->row[r].position) * d;
-    if (layer->k_norm) memcpy(scratch, k, sizeof(float) * d), rms_norm(FP32, scratch, layer->k_norm, m->eps, d, k);
-    rope(e->angles + (size_t)r * d, d / 2, k);
+    if (layer->key_norm.weight && !m->joint_norms) memcpy(scratch, k, sizeof(float) * d), apply_norm(&layer->key_norm, scratch, kv, k);
+    rope_of_row(e, layer, r, k);
     store_cache(m->format, s->keys[l], at, k, d);
-    store_cache(m->format, s->values[l], at, v, d);
+    store_cache(m->format, s->values[l], at, value_of(e, r, kv), d);
 }
 
 /* Softmax without its division: scores = e^(scores - the largest). Returns their sum. */
@@ -90,23 +128,55 @@ static float softmax(float *scores, int n) {
 DEFINE_WEIGHTED_SUM(f32, float, load_f32x16, AS_IS)
 DEFINE_WEIGHTED_SUM(bf16, uint16_t, load_bf16x16, bf16_to_f32)
 
-/* Attention of some queries of one sequence to one key-value head: query i is head `heads[i]` of row `rows[i]`. */
+/* A query as it is multiplied with keys. */
+static void prepare_query(const Engine *e, const Layer *layer, int r, int head, float *out) {
+    const Model *m = e->model;
+    int group = m->heads / m->kv_heads, d = m->head_dim;
+    const float *query = queries_of(e, r, head / group) + (size_t)(head % group) * d;
+    if (layer->query_norm.weight && !m->joint_norms)
+        apply_norm(&layer->query_norm, query, head, out);
+    else
+        memcpy(out, query, sizeof(float) * d);
+    rope_of_row(e, layer, r, out);
+    for (int k = 0; k < d; k++) out[k] *= m->attention_scale;
+}
+
+/* The first position that a row sees. */
+static inline int first_seen(const Engine *e, const Layer *layer, int r) {
+    int first = e->row[r].position - layer->window + 1;
+    return layer->window && first > 0 ? first : 0;
+}
+
+/* ALiBi: keys gain by their position. Some models round what they gain to bf16. */
+static void add_alibi(const Model *m, int head, int begin, int first, int seen, float *scores) {
+    for (int t = first; t < seen; t++) {
+        float gain = m->slopes[head] * (float)(begin + t);
+        scores[t] += m->slope_scale * (m->rounded_slopes ? bf16_to_f32(f32_to_bf16(gain)) : gain);
+    }
+}
+
+/* Turns a row's scores of positions begin..begin+n-1 into softmax weights, not divided by their sum, which is returned. */
+static float weigh(const Engine *e, const Layer *layer, int r, int head, int begin, int n, float *scores) {
+    const Model *m = e->model;
+    int first = first_seen(e, layer, r) - begin, seen = e->row[r].position + 1 - begin;
+    scale_and_cap(scores + first, seen - first, 1.0f, m->score_cap);
+    if (m->slopes) add_alibi(m, head, begin, first, seen, scores);
+    float sum = softmax(scores + first, seen - first);
+    memset(scores, 0, sizeof(float) * (size_t)first);
+    memset(scores + seen, 0, sizeof(float) * (size_t)(n - seen));
+    return sum;
+}
+
+/* Attention of some queries of one sequence to one key-value head: query i is head `heads[i]` of row `rows[i]`, rows ascending. */
 static void attend(const Engine *e, const Layer *layer, int l, int kv, const int *rows, const int *heads, int count, Worker *w) {
     const Model *m = e->model;
     const Sequence *s = &e->sequences[e->row[rows[0]].sequence];
-    int d = m->head_dim, q_rows = m->heads * d, width = q_rows + 2 * m->kv_heads * d, stride = w->max_scores;
-    size_t base = (size_t)kv * s->capacity * d;
-    int n = e->row[rows[count - 1]].position + 1; /* the last row sees the most */
+    int d = m->head_dim, stride = w->max_scores;
+    /* The first row sees the first position of all, and the last row the last. */
+    int begin = first_seen(e, layer, rows[0]), n = e->row[rows[count - 1]].position + 1 - begin;
+    size_t base = ((size_t)kv * s->capacity + begin) * d;
     float *scores = w->scores, *q = w->queries, *out = w->weighted;
-    for (int i = 0; i < count; i++) {
-        const float *query = e->qkv + (size_t)rows[i] * width + (size_t)heads[i] * d;
-        if (layer->q_norm)
-            rms_norm(FP32, query, layer->q_norm, m->eps, d, q + (size_t)i * d);
-        else
-            memcpy(q + (size_t)i * d, query, sizeof(float) * d);
-        rope(e->angles + (size_t)rows[i] * d, d / 2, q + (size_t)i * d);
-        for (int k = 0; k < d; k++) q[(size_t)i * d + k] *= m->attention_scale;
-    }
+    for (int i = 0; i < count; i++) prepare_query(e, layer, rows[i], heads[i], q + (size_t)i * d);
     Vectors queries = {.x = q, .stride = d, .count = count, .rounded = w->rounded};
     if (m->format == BF16) {
         round_bf16(&queries, d);
@@ -115,15 +185,11 @@ static void attend(const Engine *e, const Layer *layer, int l, int kv, const int
         product_f32((const float *)s->keys[l] + base, d, 0, n, &queries, scores, stride);
     }
     float sums[QUERY_BATCH];
-    for (int i = 0; i < count; i++) {
-        int seen = e->row[rows[i]].position + 1;
-        sums[i] = softmax(scores + (size_t)i * stride, seen);
-        memset(scores + (size_t)i * stride + seen, 0, sizeof(float) * (n - seen));
-    }
+    for (int i = 0; i < count; i++) sums[i] = weigh(e, layer, rows[i], heads[i], begin, n, scores + (size_t)i * stride);
     if (m->format == BF16) weighted_sum_bf16((const uint16_t *)s->values[l] + base, d, scores, stride, n, count, out, d);
     else weighted_sum_f32((const float *)s->values[l] + base, d, scores, stride, n, count, out, d);
     for (int i = 0; i < count; i++) {
-        float *to = e->attended + (size_t)rows[i] * q_rows + (size_t)heads[i] * d;
+        float *to = e->attended + ((size_t)rows[i] * m->heads + (size_t)heads[i]) * d;
         for (int k = 0; k < d; k++) to[k] = out[(size_t)i * d + k] / sums[i];
     }
 }

@@ -2,8 +2,7 @@
 #ifndef SMOLORA_DECODE_LINEAR_H
 #define SMOLORA_DECODE_LINEAR_H
 
-#include "decode_state.h"
-#include "functions.h"
+#include "decode_norm.h"
 #include "product.h"
 
 /* Makes `rows` vectors the input of this thread's next products, converted to the format of `weight`. */
@@ -45,30 +44,49 @@ static void project(Engine *e, int thread, int l, int projection, float *out, in
     const Matrix *weight = &layer->weight[projection];
     const Vectors *v = &e->worker[thread].vectors;
     int first, last;
+    if (!weight->rows) return;
     split_work(e->pool, thread, weight->rows, BLOCK, &first, &last);
     product(weight, first, last, v, out, out_stride);
     add_bias_and_lora(e, layer, l, projection, first, last, v, out, out_stride);
 }
 
-/* Adds this thread's part of a projection of `x` to the residual stream. */
-static void add_projected(Engine *e, int thread, int l, int projection, const float *x) {
-    Worker *w = &e->worker[thread];
-    const Matrix *weight = &e->model->layer[l].weight[projection];
-    int n = e->model->hidden, first, last;
-    quantize_input(e, w, x, e->rows, weight);
-    project(e, thread, l, projection, w->part, n);
+/* Adds this thread's columns of `from` to the residual stream. */
+static void add_to_residual(Engine *e, int thread, const float *from) {
+    const Model *m = e->model;
+    int n = m->hidden, first, last;
     split_work(e->pool, thread, n, BLOCK, &first, &last);
     for (int r = 0; r < e->rows; r++)
-        for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += w->part[(size_t)r * n + i];
+        for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += m->residual_scale * from[(size_t)r * n + i];
 }
 
-/* Makes the normed residual stream the input of this thread's next products. */
-static void normalize_input(Engine *e, int thread, const float *norm, const Matrix *weight) {
+/* Once all threads have written their columns of `branch`: adds its norm to the residual stream. */
+static void add_normed_branch(Engine *e, int thread, const ModelNorm *norm) {
     Worker *w = &e->worker[thread];
     int n = e->model->hidden;
-    for (int r = 0; r < e->rows; r++)
-        rms_norm(FP32, e->x + (size_t)r * n, norm, e->model->eps, n, w->normed + (size_t)r * n);
-    quantize_input(e, w, w->normed, e->rows, weight);
+    barrier(e->pool);
+    for (int r = 0; r < e->rows; r++) apply_norm(norm, e->branch + (size_t)r * n, 0, w->part + (size_t)r * n);
+    add_to_residual(e, thread, w->part);
+}
+
+/* Adds this thread's part of a projection of `x`, or of the norm of it all, to the residual stream. */
+static void add_projected(Engine *e, int thread, int l, int projection, const float *x, const ModelNorm *norm) {
+    Worker *w = &e->worker[thread];
+    float *out = norm->weight ? e->branch : w->part;
+    quantize_input(e, w, x, e->rows, &e->model->layer[l].weight[projection]);
+    project(e, thread, l, projection, out, e->model->hidden);
+    if (norm->weight)
+        add_normed_branch(e, thread, norm);
+    else
+        add_to_residual(e, thread, out);
+}
+
+/* The residual stream, normed if there is a norm. */
+static const float *normed_input(Engine *e, int thread, const ModelNorm *norm) {
+    Worker *w = &e->worker[thread];
+    int n = e->model->hidden;
+    if (!norm->weight) return e->x;
+    for (int r = 0; r < e->rows; r++) apply_norm(norm, e->x + (size_t)r * n, 0, w->normed + (size_t)r * n);
+    return w->normed;
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* A model, its adapters and sequences as Python describes them, and the state of a step. */
+/* What a step works on: the model and the sequences, as Python hands them over, and the memory of the threads. */
 #ifndef SMOLORA_DECODE_STATE_H
 #define SMOLORA_DECODE_STATE_H
 
@@ -6,6 +6,7 @@
 #include "pool.h"
 
 enum { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };
+enum { RMS_NORM, LAYER_NORM }; /* as description.py numbers them */
 enum {
     MAX_ROWS = 128,     /* tokens in a step */
     QUERY_BATCH = 8,    /* queries that are multiplied with the same keys together */
@@ -16,20 +17,53 @@ enum {
 /* --- what Python mirrors; `smolora_structs` gives their sizes --------------------------------------------------------------- */
 
 typedef struct {
-    Matrix weight[PROJECTIONS];
+    const float *weight; /* NULL: there is no norm */
+    const float *bias;   /* or NULL */
+    int32_t kind, width;
+    int32_t head_step; /* from the weights of a head to those of the next; 0: all heads share them */
+    float eps;
+} ModelNorm;
+
+typedef struct {
+    const float *inverse_frequencies;
+    int32_t pairs;       /* of numbers of a head that are rotated */
+    int32_t interleaved; /* pairs are neighbours, else `pairs` apart */
+    float scale;
+} Rope;
+
+typedef struct {
+    Matrix gate, up, down;
+} Expert;
+
+typedef struct {
+    Matrix weight[PROJECTIONS];     /* those that are absent have no rows; Q may be all of Q, K and V */
     const float *bias[PROJECTIONS]; /* or NULL */
-    const float *attention_norm, *mlp_norm;
-    const float *q_norm, *k_norm; /* over head_dim, or NULL */
+    ModelNorm attention_norm, attention_out_norm, mlp_norm, mlp_out_norm, query_norm, key_norm;
+    Matrix router;
+    const Expert *expert; /* or NULL */
+    int32_t rope;         /* which one; -1: none */
+    int32_t window;       /* tokens that a token sees, itself included; 0: all */
 } Layer;
 
 typedef struct {
     int32_t layers, hidden, heads, kv_heads, head_dim, inner, vocab;
-    int32_t format; /* of embedding and KV caches: FP32 or BF16 */
-    float eps, rope_scale, attention_scale;
+    int32_t format; /* of embeddings and KV caches: FP32 or BF16 */
+    /* Where heads lie in a row of queries, keys and values: the row's width, and the steps between key heads. */
+    int32_t qkv_width, group_step, key, key_step, value, value_step;
+    int32_t activation;
+    int32_t parallel;    /* the MLP reads what attention reads */
+    int32_t joint_norms; /* the norms of queries and keys are over all heads together */
+    int32_t ropes, first_position;
+    int32_t rounded_slopes; /* what a slope gives is rounded to bf16 */
+    int32_t experts, active_experts, normalized_experts;
+    float embedding_scale, residual_scale, attention_scale, score_cap, slope_scale, logit_scale, logit_cap;
     const void *embedding;
+    const void *positions; /* or NULL */
+    ModelNorm embedding_norm, final_norm;
     Matrix head;
-    const float *final_norm;
-    const float *inverse_frequencies; /* head_dim / 2 */
+    const float *head_bias; /* or NULL */
+    const Rope *rope;       /* `ropes`, and as many for long sequences if there are other ones */
+    const float *slopes;    /* of each head, for ALiBi; or NULL */
     const Layer *layer;
 } Model;
 
@@ -47,6 +81,7 @@ typedef struct {
     void *const *values;               /* likewise */
     const Lora *lora;                  /* layers x PROJECTIONS, or NULL */
     int32_t every;                     /* logits after every token, not only after the last */
+    int32_t first_rope;                /* 0, or the number of ropes: those of long sequences */
 } Sequence;
 
 /* --- what only C knows ------------------------------------------------------------------------------------------------------ */
@@ -59,6 +94,10 @@ typedef struct {
     int max_scores;
     float *queries, *weighted; /* QUERY_BATCH x head_dim: a batch of queries, and their weighted sums of values */
     uint16_t *rounded;         /* as queries, in bf16 */
+    float *heads;              /* a row's queries, for a norm over all of them */
+    float *gathered;           /* MAX_ROWS x hidden: the rows that an expert gets */
+    int *chosen;               /* MAX_ROWS x active_experts, ascending */
+    float *share;              /* likewise */
     uint32_t *panel;
 } Worker;
 
@@ -68,6 +107,8 @@ typedef struct {
     int workers; /* the number of the pool's threads; the pool may be closed before the engine */
     Worker worker[MAX_THREADS];
     float *x, *angles, *qkv, *attended, *inner; /* of all rows */
+    float *branch;                              /* what attention or MLP gives, before its norm */
+    float *routed;                              /* MAX_ROWS x experts */
     const Sequence *sequences;
     int rows, scored; /* tokens of all sequences together, and those of them whose logits are wanted */
     int single;       /* whether there is one sequence. Only then may a prompt use panels: beside others, the sums of a token must
@@ -78,5 +119,10 @@ typedef struct {
     float *logits; /* scored x vocab */
     atomic_int failed;
 } Engine;
+
+/* The RoPE angles of a row: cosines of each pair, then sines. */
+static inline float *angles_of(const Engine *e, int r, int rope) {
+    return e->angles + ((size_t)r * e->model->ropes + (size_t)rope) * e->model->head_dim;
+}
 
 #endif

@@ -31,8 +31,13 @@ class KvCache:
         dtype: np.dtype[Any],
         expected_tokens: int = 0,
         pool: BufferPool | None = None,
+        *,
+        is_long: bool = False,
     ) -> None:
-        """`expected_tokens`: the sequence surely gets that long. Memory comes from `pool`, and returns to it when unused."""
+        """`expected_tokens`: the sequence surely gets that long. Memory comes from `pool`, and returns to it when unused.
+
+        `is_long`: its keys are rotated as the decoder rotates those of long sequences.
+        """
         shape = (layers, 2, heads, capacity, head_dim)
         self._pool = BufferPool() if pool is None else pool
         # Pages that are never written cost nothing, so the whole capacity is allocated at once. Not so with huge pages, which
@@ -41,6 +46,7 @@ class KvCache:
         self.array: NDArray[Any] = np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
         weakref.finalize(self, self._pool.release, memory).atexit = False
         self.capacity = capacity
+        self.is_long = is_long
         self.length = 0
 
     @functools.cached_property
@@ -79,7 +85,7 @@ class KvCache:
         wanted = self.nbytes_of(tokens)
         if self.array.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
             return self
-        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens, self._pool)
+        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens, self._pool, is_long=self.is_long)
         copy.begin_with(self, tokens)
         return copy
 

@@ -1,4 +1,4 @@
-"""A LoRA adapter as the native step reads it, straight from a PEFT folder's weights."""
+"""LoRA adapters as the native step reads them, also straight from a PEFT folder's weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from smolora.common.adapter_config import ABOUT, HARMLESS
-from smolorad.engine.native.decoder import Lora, NativeModel
+from smolorad.engine.native.description import PROJECTIONS, Decoder
+from smolorad.engine.native.library import aligned_fp32
+from smolorad.engine.native.structs import LoraStruct
 from smolorad.engine.runtime.dtypes import to_fp32
 
 _PREFIX = "base_model.model."
@@ -27,6 +30,7 @@ _ANYTHING = ABOUT | frozenset(
         "lora_alpha",
         "use_rslora",
         "target_modules",
+        "fan_in_fan_out",
     }
 )
 _NOTHING: Mapping[str, Sequence[Any]] = {
@@ -34,6 +38,49 @@ _NOTHING: Mapping[str, Sequence[Any]] = {
     "init_lora_weights": (True, "gaussian"),
     **HARMLESS,
 }
+
+
+Products = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """An adapter as the step reads it."""
+
+    table: Any  # LoraStruct for each projection of each layer
+    decoder: Decoder  # that it is for
+    arrays: Sequence[NDArray[np.float32]]  # what its pointers point at
+
+    @classmethod
+    def of(cls, decoder: Decoder, products: Products) -> Lora:
+        """The adapter that adds scale * B (A x) to the modules named: A (rank, in), B (out, rank), scale.
+
+        Raises ValueError where they do not fit. A module of several fused layers has one A for all of them.
+        """
+        sizes = module_sizes(decoder)
+        for name, (a, b, _) in products.items():
+            out, columns = sizes.get(name, (0, 0))
+            if a.ndim != 2 or a.shape[1] != columns or b.shape != (out, len(a)):
+                raise ValueError(f"an adapter of {a.shape} and {b.shape} does not fit {name}, which is {(out, columns)}")
+        table = (LoraStruct * (len(decoder.layers) * len(PROJECTIONS)))()
+        arrays: list[NDArray[np.float32]] = []
+        linears = (linear for layer in decoder.layers for linear in layer.projections)
+        for at, linear in enumerate(linears):
+            if linear is not None and linear.module in products:
+                a, b, scale = products[linear.module]
+                pair = (_copy(a), _copy(b[linear.first : linear.first + linear.rows].T))
+                arrays += pair
+                table[at] = LoraStruct(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
+        return cls(table, decoder, arrays)
+
+
+def module_sizes(decoder: Decoder) -> dict[str, tuple[int, int]]:
+    """Rows and columns of each linear module of a decoder."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for linear in decoder.linears:
+        rows = sizes.get(linear.module, (0, 0))[0]
+        sizes[linear.module] = max(rows, linear.first + linear.rows), linear.columns
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +95,7 @@ class PlainLora:
         """From PEFT's r, lora_alpha and use_rslora."""
         return cls(rank, alpha / (math.sqrt(rank) if rank_stabilised else rank))
 
-    def on(self, native: NativeModel, targets: Sequence[str], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
+    def on(self, decoder: Decoder, targets: Sequence[str], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
         """The adapter of these weights on the modules of these names; None where they do not fit together.
 
         PEFT then reports what is wrong, if anything.
@@ -57,19 +104,26 @@ class PlainLora:
         if {one for pair in names.values() for one in pair} != set(weights):
             return None
         products = {name: (to_fp32(weights[a]), to_fp32(weights[b]), self.scale) for name, (a, b) in names.items()}
-        for name, (a, b, _) in products.items():
-            out, cols = native.projections.get(name, (0, 0))
-            if a.shape != (self.rank, cols) or b.shape != (out, self.rank):
-                return None
-        return native.lora_of(products)
+        if any(len(a) != self.rank for a, _, _ in products.values()):
+            return None
+        try:
+            return Lora.of(decoder, products)
+        except ValueError:
+            return None
 
 
-def read_plain_lora(native: NativeModel, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
+def read_plain_lora(decoder: Decoder, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> Lora | None:
     """The adapter of a PEFT folder, its config as it was written; None where PEFT must read it."""
     rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
     more = [key for key, value in config.items() if value and key not in _ANYTHING and value not in _NOTHING.get(key, ())]
     if more or not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and isinstance(targets, list)):
         return None
     ends = tuple(f".{target}" for target in targets)
-    named = [name for name in native.shape.modules if name in targets or name.endswith(ends)]
-    return PlainLora.of(rank, alpha, rank_stabilised=bool(config.get("use_rslora"))).on(native, named, weights)
+    named = [name for name in decoder.modules if name in targets or name.endswith(ends)]
+    return PlainLora.of(rank, alpha, rank_stabilised=bool(config.get("use_rslora"))).on(decoder, named, weights)
+
+
+def _copy(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    copy = aligned_fp32(*array.shape)
+    copy[...] = array
+    return copy

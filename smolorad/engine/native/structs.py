@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 
-from smolorad.engine.native.model_shape import PROJECTIONS
+from smolorad.engine.native.description import NORMS, PROJECTIONS
 from smolorad.errors import Internal
 
 Pointer = ctypes.c_void_p
@@ -25,21 +25,51 @@ class MatrixStruct(ctypes.Structure):
     _fields_ = (("values", Pointer), *_fields(ctypes.c_int32, "format", "rows", "cols"))
 
 
+class ModelNormStruct(ctypes.Structure):
+    _fields_ = (
+        *_fields(Pointer, "weight", "bias"),
+        *_fields(ctypes.c_int32, "kind", "width", "head_step"),
+        ("eps", ctypes.c_float),
+    )
+
+
+class RopeStruct(ctypes.Structure):
+    _fields_ = (
+        ("inverse_frequencies", Pointer),
+        *_fields(ctypes.c_int32, "pairs", "interleaved"),
+        ("scale", ctypes.c_float),
+    )
+
+
+class ExpertStruct(ctypes.Structure):
+    _fields_ = tuple(_fields(MatrixStruct, "gate", "up", "down"))
+
+
 class LayerStruct(ctypes.Structure):
     _fields_ = (
         ("weight", MatrixStruct * len(PROJECTIONS)),
         ("bias", Pointer * len(PROJECTIONS)),
-        *_fields(Pointer, "attention_norm", "mlp_norm", "q_norm", "k_norm"),
+        *_fields(ModelNormStruct, *NORMS),
+        ("router", MatrixStruct),
+        ("expert", ctypes.POINTER(ExpertStruct)),
+        *_fields(ctypes.c_int32, "rope", "window"),
     )
 
 
 class ModelStruct(ctypes.Structure):
     _fields_ = (
         *_fields(ctypes.c_int32, "layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab", "format"),
-        *_fields(ctypes.c_float, "eps", "rope_scale", "attention_scale"),
-        ("embedding", Pointer),
+        *_fields(ctypes.c_int32, "qkv_width", "group_step", "key", "key_step", "value", "value_step"),
+        *_fields(ctypes.c_int32, "activation", "parallel", "joint_norms", "ropes", "first_position", "rounded_slopes"),
+        *_fields(ctypes.c_int32, "experts", "active_experts", "normalized_experts"),
+        *_fields(ctypes.c_float, "embedding_scale", "residual_scale", "attention_scale", "score_cap", "slope_scale"),
+        *_fields(ctypes.c_float, "logit_scale", "logit_cap"),
+        *_fields(Pointer, "embedding", "positions"),
+        *_fields(ModelNormStruct, "embedding_norm", "final_norm"),
         ("head", MatrixStruct),
-        *_fields(Pointer, "final_norm", "inverse_frequencies"),
+        ("head_bias", Pointer),
+        ("rope", ctypes.POINTER(RopeStruct)),
+        ("slopes", Pointer),
         ("layer", ctypes.POINTER(LayerStruct)),
     )
 
@@ -54,7 +84,7 @@ class SequenceStruct(ctypes.Structure):
         *_fields(ctypes.c_int32, "count", "position", "capacity"),
         *_fields(ctypes.POINTER(Pointer), "keys", "values"),
         ("lora", ctypes.POINTER(LoraStruct)),
-        ("every", ctypes.c_int32),
+        *_fields(ctypes.c_int32, "every", "first_rope"),
     )
 
 
@@ -109,7 +139,16 @@ class AttentionStruct(ctypes.Structure):
     )
 
 
-DECODE_STRUCTS = (MatrixStruct, LayerStruct, ModelStruct, LoraStruct, SequenceStruct)
+DECODE_STRUCTS = (
+    MatrixStruct,
+    ModelNormStruct,
+    RopeStruct,
+    ExpertStruct,
+    LayerStruct,
+    ModelStruct,
+    LoraStruct,
+    SequenceStruct,
+)
 TRAIN_STRUCTS = (TeamStruct, TermStruct, ProductStruct, LossStruct, NormStruct, GatesStruct, AttentionStruct)
 
 

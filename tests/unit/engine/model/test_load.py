@@ -68,7 +68,7 @@ def test_refused_with_a_reason(spoil: Any, error: type[SmoloraError], words: str
 def test_headers_are_read_once_though_the_native_step_cannot_take_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, opened = tiny_model(tmp_path, "gpt2"), []
+    folder, opened = tiny_model(tmp_path, "bamba"), []
     read = SafetensorsFile.open
     monkeypatch.setattr(SafetensorsFile, "open", lambda path, *args: (opened.append(path.name), read(path, *args))[1])
     assert load(folder, hardware=Hardware()).native is None
@@ -140,12 +140,12 @@ def test_a_precision_that_cannot_be_had_is_refused(
         load(tiny_model(tmp_path), "tiny", precision=precision)
 
 
-@pytest.mark.parametrize(("architecture", "decoder"), [("llama", "native"), ("gpt_neox", "packed"), ("gpt2", "packed")])
+@pytest.mark.parametrize(("architecture", "decoder"), [("llama", "native"), ("gpt2", "native"), ("gpt_neox", "native"), ("mamba", "packed")])
 def test_who_computes_a_token_is_told(architecture: str, decoder: str, tmp_path: Path) -> None:
     base = load(tiny_model(tmp_path, architecture, **WIDE[architecture]), "tiny", dtype=Dtype.FLOAT32)
     assert base.describe(0.0).decoder == decoder
     packed = load(tmp_path, "tiny", dtype=Dtype.FLOAT32, precision=Precision.INT8).describe(0.0)
-    assert packed.decoder == ("native" if architecture == "llama" else "packed")
+    assert packed.decoder == decoder
     assert packed.precision is Precision.INT8
     assert packed.token_bytes < packed.weight_bytes / 3
 
@@ -154,4 +154,5 @@ WIDE: dict[str, dict[str, int]] = {
     "llama": {"hidden_size": 64},
     "gpt_neox": {"hidden_size": 64, "num_hidden_layers": 8},
     "gpt2": {"n_embd": 64, "n_layer": 8},
+    "mamba": {"hidden_size": 64, "num_hidden_layers": 8},
 }

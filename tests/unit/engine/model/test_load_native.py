@@ -179,9 +179,7 @@ def test_a_training_on_it_is_the_same_to_the_last_bit(precision: Precision, tmp_
 
 
 LEFT_TO_TRANSFORMERS: dict[str, dict[str, Any]] = {
-    "gpt_neox": {},
-    "gemma2": {},
-    "mistral": {"sliding_window": 16},
+    "bamba": {},
     "llama": {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
 }
 

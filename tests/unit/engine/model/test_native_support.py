@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, masking_utils
-from transformers.models.llama import modeling_llama
-from transformers.models.mistral import modeling_mistral
-from transformers.models.qwen2 import modeling_qwen2
-from transformers.models.qwen3 import modeling_qwen3
+from transformers import AutoModelForCausalLM
 
 from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype
-from smolorad.engine.model.native_support import shape_of, weights_of
+from smolorad.engine.model.native_support import decoder_of, weights_of
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, Part
+from smolorad.engine.native.description import Experts, HeadLayout, Linear, Norm, NormKind, Rope
 from smolorad.engine.native.library import Format, Library, Matrix
+from smolorad.engine.native.lora import Lora
 from smolorad.errors import UnsupportedModel
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, load, plain_model, spec
@@ -57,25 +52,25 @@ STEPPED = {
     "eps": ("qwen3", {"rms_norm_eps": 0.5}),
     "narrow heads": ("llama", {"head_dim": 2}),
     "keys of other models": ("llama", {"attention_multiplier": 5.0, "logits_scaling": 3.0, "residual_multiplier": 0.1}),
-    "all layers are full": ("qwen2", {"layer_types": ["full_attention"] * 2}),
-}
-COMPUTED_OTHERWISE = {
-    "rope longrope": ("llama", rope("longrope")),
-    "rope proportional": ("llama", rope("proportional")),
     "one layer slides": (
         "qwen2",
         {"layer_types": ["sliding_attention", "full_attention"], "use_sliding_window": True, "sliding_window": 4},
     ),
     "later layers slide": ("qwen3", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
-    "layers named for sliding": ("llama", {"layer_types": ["sliding_attention"] * 2}),
-    "layers in chunks": ("llama", {"layer_types": ["chunked_attention"] * 2, "attention_chunk_size": 4}),
-    "not causal": ("llama", {"is_causal": False}),
-    "not causal either": ("qwen3", {"is_causal": False}),
+    "rope longrope": ("llama", rope("longrope")),
     "relu": ("llama", {"hidden_act": "relu"}),
     "a Mistral that is a Ministral": (
         "mistral",
         {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4},
     ),
+    "all layers are full": ("qwen2", {"layer_types": ["full_attention"] * 2}),
+}
+COMPUTED_OTHERWISE = {
+    "rope proportional": ("llama", rope("proportional")),
+    "layers named for sliding": ("llama", {"layer_types": ["sliding_attention"] * 2}),
+    "layers in chunks": ("llama", {"layer_types": ["chunked_attention"] * 2, "attention_chunk_size": 4}),
+    "not causal": ("llama", {"is_causal": False}),
+    "not causal either": ("qwen3", {"is_causal": False}),
 }
 REFUSED = {
     **{f"rope {kind} partial": ("llama", rope(kind, partial_rotary_factor=0.25)) for kind in ("linear", "llama3", "yarn")},
@@ -115,33 +110,6 @@ def test_what_transformers_cannot_compute_either_is_refused(case: str, tmp_path:
         load(folder, "tiny", device=Device.CPU, dtype=Dtype.FLOAT32)
 
 
-# Each of these is looked at by `describe.knows`, stands in `Shape`, or changes no number.
-CONFIG_KEYS = {
-    *("_attn_implementation", "attention_bias", "attention_dropout", "head_dim", "hidden_act", "hidden_size"),
-    *("intermediate_size", "is_causal", "layer_types", "max_position_embeddings", "mlp_bias", "num_attention_heads"),
-    *("num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "rope_parameters", "sliding_window"),
-    "vocab_size",
-}
-
-
-@pytest.mark.parametrize("module", [modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3])
-def test_no_class_looks_at_a_key_that_we_do_not_know(module: ModuleType) -> None:
-    assert _config_keys(module) | _config_keys(masking_utils.create_causal_mask) <= CONFIG_KEYS
-
-
-def _config_keys(code: Any) -> set[str]:
-    """What some code reads of any config: `config.key`, `self.config.key` and `getattr(config, "key", …)`."""
-    found = set()
-    for node in ast.walk(ast.parse(inspect.getsource(code))):
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "config":
-            found.add(node.attr)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
-            of, key = node.args[:2]
-            if ast.unparse(of).split(".")[-1] == "config" and isinstance(key, ast.Constant):
-                found.add(str(key.value))
-    return found
-
-
 @pytest.fixture(scope="module")
 def compiled() -> Library:
     built = library(cache_path(), 1)
@@ -152,8 +120,7 @@ def compiled() -> Library:
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"layers": 3},
-        {"layers": 0},
+        {"layers": ()},
         {"hidden": 64},
         {"heads": 3},
         {"heads": 8},
@@ -162,12 +129,23 @@ def compiled() -> Library:
         {"head_dim": 24},
         {"head_dim": 11},
         {"head_dim": -12},
-        {"inner": 2**28 + 16},
         {"vocabulary": 401},
-        {"inverse_frequencies": (1.0,)},
-        {"inverse_frequencies": (float("nan"),) * 6},
-        {"eps": float("inf")},
-        {"tied": False},
+        {"ropes": ()},
+        {"ropes": (Rope((1.0,) * 7, 1.0, False),)},
+        {"ropes": (Rope((float("nan"),) * 6, 1.0, False),)},
+        {"ropes": (Rope((1.0,) * 6, float("inf"), False),)},
+        {"attention_scale": float("inf")},
+        {"score_cap": -1.0},
+        {"head": "lm_head.weight"},
+        {"positions": "model.embed_tokens.bias"},
+        {"slopes": (1.0,)},
+        {"joint_norms": True, "heads_layout": HeadLayout(96, 24, 48, 24, 72, 24)},
+        {"heads_layout": HeadLayout(96, 24, 48, 12, 84, 12)},
+        {"heads_layout": HeadLayout(192, 24, 48, 12, 72, 12)},
+        {"final_norm": Norm(NormKind.RMS, float("nan"), 48, ("model.norm.weight",))},
+        {"final_norm": Norm(NormKind.RMS, 1e-5, 24, ("model.norm.weight",))},
+        {"final_norm": Norm(NormKind.RMS, 1e-5, 48, ("model.norm.weight",), ("model.norm.weight",))},
+        {"final_norm": Norm(NormKind.LAYER, 1e-5, 48, ("model.norm.weight", "model.norm.weight"))},
     ],
     ids=str,
 )
@@ -175,17 +153,47 @@ def test_sizes_that_the_weights_do_not_have_reach_no_pointer(
     compiled: Library, sizes: dict[str, Any], llama_folder: Path
 ) -> None:
     model = plain_model(llama_folder)
-    weights = weights_of(model)
-    del weights["lm_head.weight"]  # the embedding
-    shape = shape_of(model)
-    NativeModel(compiled, shape, weights)
+    weights, decoder = weights_of(model), decoder_of(model)
+    assert decoder is not None
+    NativeModel(compiled, decoder, weights)
     with pytest.raises(ValueError, match="native step does not know"):
-        NativeModel(compiled, dataclasses.replace(shape, **sizes), weights)
+        NativeModel(compiled, dataclasses.replace(decoder, **sizes), weights)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope": 1},
+        {"rope": -2},
+        {"window": -1},
+        {"key": None},
+        {"up": None},
+        {"attention_norm": Norm(NormKind.RMS, 1e-5, 24, ("model.layers.0.input_layernorm.weight",))},
+        {"query_norm": Norm(NormKind.RMS, 1e-5, 48, ("model.norm.weight",))},
+        {"output": Linear("model.layers.0.self_attn.o_proj", 48, 48, True)},
+        {"output": Linear("model.layers.0.self_attn.o_proj", 24, 48, False)},
+        {"output": Linear("model.layers.0.self_attn.o_proj", 48, 48, False, first=1)},
+        {"down": Linear("model.layers.0.mlp.down_proj", 48, 96, False, transposed=True)},
+        {"experts": Experts("a", "b", "c", 2, 3, 8, True)},
+        {"experts": Experts("a", "b", "c", 2, 1, 8, True)},
+    ],
+    ids=str,
+)
+def test_a_layer_that_its_weights_do_not_fit_reaches_no_pointer(
+    compiled: Library, changes: dict[str, Any], llama_folder: Path
+) -> None:
+    model = plain_model(llama_folder)
+    decoder = decoder_of(model)
+    assert decoder is not None
+    layers = (dataclasses.replace(decoder.layers[0], **changes), *decoder.layers[1:])
+    with pytest.raises(ValueError, match="native step does not know"):
+        NativeModel(compiled, dataclasses.replace(decoder, layers=layers), weights_of(model))
 
 
 def test_weights_of_another_kind_reach_no_pointer(compiled: Library, llama_folder: Path) -> None:
     model = plain_model(llama_folder)
-    shape, weights = shape_of(model), weights_of(model)
+    decoder, weights = decoder_of(model), weights_of(model)
+    assert decoder is not None
     name = "model.layers.1.mlp.up_proj.weight"
     for changed in (
         {name: weights[name].astype(np.uint16)},
@@ -197,34 +205,37 @@ def test_weights_of_another_kind_reach_no_pointer(compiled: Library, llama_folde
         {"model.embed_tokens.weight": weights["model.embed_tokens.weight"][:, :-1]},
     ):
         with pytest.raises(ValueError, match="native step"):
-            NativeModel(compiled, shape, weights | changed)
+            NativeModel(compiled, decoder, weights | changed)
     for missing in (name, "model.norm.weight", "model.layers.0.input_layernorm.weight"):
         with pytest.raises(ValueError, match="native step"):
-            NativeModel(compiled, shape, {other: array for other, array in weights.items() if other != missing})
+            NativeModel(compiled, decoder, {other: array for other, array in weights.items() if other != missing})
 
 
 def test_a_step_of_what_does_not_go_together_is_refused(compiled: Library, llama_folder: Path) -> None:
     model = plain_model(llama_folder)
-    native, other = (NativeModel(compiled, shape_of(model), weights_of(model)) for _ in range(2))
+    decoder = decoder_of(model)
+    assert decoder is not None
+    other_decoder = dataclasses.replace(decoder, logit_scale=2.0)
+    native, other = (NativeModel(compiled, one, weights_of(model)) for one in (decoder, other_decoder))
     small = native.cache(3)
     foreign = NativeModel.cache(other, 8)
     foreign.array = foreign.array[:, :, :1]
     a, b = np.zeros((2, 48), np.float32), np.zeros((48, 2), np.float32)
     names = {"model.layers.0.self_attn.q_proj": (a, b, 1.0)}
-    native.step([Part([1, 2, 3], native.cache(3), native.lora_of(names))])
+    native.step([Part([1, 2, 3], native.cache(3), Lora.of(decoder, names))])
     for part in (
         Part([], native.cache(3)),
         Part([400], native.cache(3)),
         Part([-1], native.cache(3)),
         Part([1] * 4, small),
         Part([1], foreign),
-        Part([1], native.cache(3), other.lora_of(names)),
+        Part([1], native.cache(3), Lora.of(other_decoder, names)),
     ):
         with pytest.raises(ValueError, match=r"below 400|no room|another model"):
             native.step([Part([1], native.cache(1)), part])
     for wrong in ((a.T, b), (a, b.T), (a[:, :-1], b), (a, b[:, :1]), (a[0], b)):
         with pytest.raises(ValueError, match="does not fit"):
-            native.lora_of({"model.layers.0.self_attn.q_proj": (*wrong, 1.0)})
+            Lora.of(decoder, {"model.layers.0.self_attn.q_proj": (*wrong, 1.0)})
 
 
 def test_products_of_what_does_not_go_together_are_refused(compiled: Library) -> None:

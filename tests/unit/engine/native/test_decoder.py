@@ -21,7 +21,7 @@ from smolora.common.paths import cache_path
 from smolorad.domain import Device, Dtype, Precision
 from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.model.native_support import shape_of, supports, weights_of
+from smolorad.engine.model.native_support import decoder_of, weights_of
 from smolorad.engine.model.torch_kv_cache import as_transformers
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
@@ -55,8 +55,9 @@ TOKENS = torch.randint(0, 300, (40,), generator=torch.Generator().manual_seed(5)
 def native_of(model: Any, threads: int = 2, precision: Precision = Precision.EXACT) -> NativeModel:
     built = library(cache_path(), threads)
     assert built is not None, "these tests need a C compiler"
-    assert supports(model, precision)
-    return NativeModel(built, shape_of(model), weights_of(model), precision)
+    decoder = decoder_of(model, precision)
+    assert decoder is not None
+    return NativeModel(built, decoder, weights_of(model), precision)
 
 
 def step(native: NativeModel, parts: Sequence[Part]) -> Tensor:
@@ -247,17 +248,15 @@ def test_what_is_more_than_plain_lora_is_left_to_torch(base: BaseModel, lora: di
 @pytest.mark.parametrize(
     ("architecture", "changes", "dtype"),
     [
-        ("gpt2", {}, torch.float32),
-        ("gpt_neox", {}, torch.float32),
+        ("bamba", {}, torch.float32),
         ("llama", {}, torch.float16),
-        ("llama", {"hidden_act": "gelu"}, torch.float32),
+        ("llama", {"hidden_act": "mish"}, torch.float32),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, torch.float32),
-        ("mistral", {"sliding_window": 16}, torch.float32),
     ],
 )
 def test_models_it_does_not_know(architecture: str, changes: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path, architecture, **changes), dtype=dtype)
-    assert not supports(model)
+    assert decoder_of(model) is None
 
 
 def test_weights_are_read_where_they_are(base: BaseModel) -> None:
@@ -274,7 +273,9 @@ def test_it_goes_with_its_library_in_any_order(tmp_path: Path) -> None:
     for _ in range(20):
         built = library(cache_path(), 2)
         assert built is not None
-        native = NativeModel(built, shape_of(model), weights_of(model))
+        decoder = decoder_of(model)
+        assert decoder is not None
+        native = NativeModel(built, decoder, weights_of(model))
         ring: list[object] = [native, built]
         ring.append(ring)  # so that the collector decides who goes first
         step(native, [Part(TOKENS[:3], native.cache(8))])

@@ -1,0 +1,167 @@
+"""A decoder's description and weights as C reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolorad.domain import Precision
+from smolorad.engine.native.description import NORMS, Decoder, Experts, Layer, Linear, Norm, Rope
+from smolorad.engine.native.library import FORMAT_OF, Format, Library, Matrix, aligned_fp32
+from smolorad.engine.native.structs import (
+    ExpertStruct,
+    LayerStruct,
+    MatrixStruct,
+    ModelNormStruct,
+    ModelStruct,
+    RopeStruct,
+)
+from smolorad.engine.runtime.dtypes import to_fp32
+
+_FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
+Weights = Mapping[str, NDArray[Any]]
+
+
+class DescribedModel:
+    """Structures for C, and all memory that they point at. Exact matrices are read where they are, others are packed copies."""
+
+    def __init__(self, library: Library, decoder: Decoder, weights: Weights, precision: Precision) -> None:
+        self._library = library
+        self._decoder = decoder
+        self._weights = weights
+        self._precision = precision
+        self._kept: list[Any] = []
+        self._matrices: list[Matrix] = []
+        self.struct = self._model()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its matrices; a token reads all but the experts that it does not take."""
+        return sum(matrix.nbytes for matrix in self._matrices)
+
+    def _model(self) -> ModelStruct:
+        decoder, layout = self._decoder, self._decoder.heads_layout
+        experts = next(decoder.experts, None)
+        return ModelStruct(
+            layers=len(decoder.layers),
+            hidden=decoder.hidden,
+            heads=decoder.heads,
+            kv_heads=decoder.kv_heads,
+            head_dim=decoder.head_dim,
+            inner=decoder.inner,
+            vocab=decoder.vocabulary,
+            format=FORMAT_OF[self._weights[decoder.embedding].dtype],
+            qkv_width=layout.width,
+            group_step=layout.group_step,
+            key=layout.key,
+            key_step=layout.key_step,
+            value=layout.value,
+            value_step=layout.value_step,
+            activation=decoder.activation,
+            parallel=decoder.parallel,
+            joint_norms=decoder.joint_norms,
+            ropes=len(decoder.ropes),
+            first_position=decoder.first_position,
+            rounded_slopes=decoder.rounded_slopes,
+            experts=experts.count if experts else 0,
+            active_experts=experts.active if experts else 0,
+            normalized_experts=bool(experts and experts.normalized),
+            embedding_scale=decoder.embedding_scale,
+            residual_scale=decoder.residual_scale,
+            attention_scale=decoder.attention_scale,
+            score_cap=decoder.score_cap,
+            slope_scale=decoder.slope_scale,
+            logit_scale=decoder.logit_scale,
+            logit_cap=decoder.logit_cap,
+            embedding=self._weights[decoder.embedding].ctypes.data,
+            positions=self._weights[decoder.positions].ctypes.data if decoder.positions else None,
+            embedding_norm=self._norm(decoder.embedding_norm),
+            final_norm=self._norm(decoder.final_norm),
+            head=self._head(),
+            head_bias=self._vector([decoder.head_bias]) if decoder.head_bias else None,
+            rope=self._keep((RopeStruct * 8)(*map(self._rope, (*decoder.ropes, *decoder.long_ropes)))),
+            slopes=self._numbers(np.array(decoder.slopes, dtype=np.float32)) if decoder.slopes else None,
+            layer=self._keep((LayerStruct * len(decoder.layers))(*map(self._layer, decoder.layers))),
+        )
+
+    def _layer(self, layer: Layer) -> LayerStruct:
+        struct = LayerStruct(rope=layer.rope, window=layer.window)
+        for at, linear in enumerate(layer.projections):
+            if linear is not None:
+                struct.weight[at] = self._linear(linear)
+                if linear.bias_name is not None:
+                    rows = slice(linear.first, linear.first + linear.rows)
+                    struct.bias[at] = self._numbers(to_fp32(self._weights[linear.bias_name][rows]))
+        for name, norm in zip(NORMS, layer.norms, strict=True):
+            setattr(struct, name, self._norm(norm))
+        if layer.experts is not None:
+            struct.router = self._matrix(self._weights[layer.experts.router], Precision.EXACT)
+            struct.expert = self._experts(layer.experts)
+        return struct
+
+    def _linear(self, linear: Linear) -> MatrixStruct:
+        weight = self._weights[linear.weight]
+        rows = (weight.T if linear.transposed else weight)[linear.first : linear.first + linear.rows]
+        return self._matrix(rows, self._precision)
+
+    def _experts(self, experts: Experts) -> Any:
+        table = (ExpertStruct * experts.count)()
+        gate_up, down = self._weights[experts.gate_up], self._weights[experts.down]
+        for struct, both, last in zip(table, gate_up, down, strict=True):
+            struct.gate = self._matrix(both[: experts.inner], self._precision)
+            struct.up = self._matrix(both[experts.inner :], self._precision)
+            struct.down = self._matrix(last, self._precision)
+        return self._keep(table)
+
+    def _head(self) -> MatrixStruct:
+        # Four bits are too few for the head: every logit is one of its products.
+        exact = self._precision is Precision.EXACT
+        return self._matrix(self._weights[self._decoder.head], Precision.EXACT if exact else Precision.INT8)
+
+    def _matrix(self, weight: NDArray[Any], precision: Precision) -> MatrixStruct:
+        if precision is Precision.EXACT:
+            matrix = Matrix.of(weight)
+        else:
+            matrix = self._library.pack(np.ascontiguousarray(weight), _FORMATS[precision])
+        self._matrices.append(matrix)
+        return matrix.struct()
+
+    def _norm(self, norm: Norm | None) -> ModelNormStruct:
+        if norm is None:
+            return ModelNormStruct()
+        weight = self._joined(norm.weights) + np.float32(norm.offset) if norm.weights else np.ones(norm.width, dtype=np.float32)
+        return ModelNormStruct(
+            weight=self._numbers(weight),
+            bias=self._vector(norm.biases) if norm.biases else None,
+            kind=norm.kind,
+            width=norm.width,
+            head_step=norm.width if weight.size > norm.width else 0,
+            eps=norm.eps,
+        )
+
+    def _rope(self, rope: Rope) -> RopeStruct:
+        return RopeStruct(
+            inverse_frequencies=self._numbers(np.array(rope.inverse_frequencies, dtype=np.float32)),
+            pairs=len(rope.inverse_frequencies),
+            interleaved=rope.interleaved,
+            scale=rope.scale,
+        )
+
+    def _joined(self, names: Sequence[str]) -> NDArray[np.float32]:
+        return np.concatenate([to_fp32(self._weights[name]).reshape(-1) for name in names])
+
+    def _vector(self, names: Sequence[str]) -> int:
+        return self._numbers(self._joined(names))
+
+    def _numbers(self, array: NDArray[np.float32]) -> int:
+        copy = aligned_fp32(*array.shape)
+        copy[...] = array
+        return int(self._keep(copy).ctypes.data)
+
+    def _keep(self, owner: Any) -> Any:
+        """Keeps what a structure points at."""
+        self._kept.append(owner)
+        return owner

@@ -18,7 +18,8 @@ class Blueprint:
 
     architecture: str
     decoder: Decoder
-    parameters: Mapping[str, Sequence[int]]  # the shape of each, by its name in the weight files
+    parameters: Mapping[str, Sequence[int]]  # the shape of each, by transformers' name
+    sources: Mapping[str, Sequence[str]]  # the tensors in the weight files that give each one, end to end
     context_length: int  # tokens
     end_ids: Sequence[int]
     vocabulary_size: int

@@ -17,6 +17,7 @@ from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.meta_model import meta_model
 from smolorad.engine.model.native_support import decoder_of
 from smolorad.engine.model.size_check import left_out
+from smolorad.engine.model.stored_names import sources_of
 from smolorad.engine.model.transformers_folder import (
     context_length,
     end_ids,
@@ -29,7 +30,7 @@ from smolorad.engine.runtime.errors import reading
 from smolorad.engine.text.tokenizer import ServingTokenizer
 from smolorad.errors import SmoloraError, UnsupportedModel
 
-_HEAD = "lm_head.weight"
+_HEAD, _OTHER_HEAD = "lm_head.weight", "embed_out.weight"
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "  two spaces, a\ttab,\nlines\r\n\nand an end ",
@@ -51,17 +52,20 @@ def blueprint_of(folder: ModelFolder, dtype: Dtype) -> tuple[Blueprint, str] | N
     """
     config = read_model_config(folder.path, folder.config, folder.name)
     model = meta_model(folder, config, dtype=dtype)
-    stored = {tensor.name: (tensor.format, tensor.shape) for tensor in folder.tensors}
+    formats = {tensor.name: tensor.format for tensor in folder.tensors}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if any(stored.get(name, ("", ()))[1] != shape for name, shape in parameters.items()):
-        return None
-    if any(stored[name][0] not in STORED for name in parameters) or (_HEAD not in parameters and _HEAD in stored):
-        return None
     with reading(folder.path / CONFIG, "get the model again"):
         decoder = decoder_of(model)
     if decoder is None:
         return None
-    if left_out([name for name in stored if name not in parameters], config, list(parameters)):
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in folder.tensors}
+    sources = sources_of(decoder, parameters, shapes, model.base_model_prefix)
+    if sources is None:
+        return None
+    used = {name for names in sources.values() for name in names}
+    if any(formats[name] not in STORED for name in used) or (_HEAD not in parameters and formats.keys() & {_HEAD, _OTHER_HEAD}):
+        return None
+    if left_out([name for name in formats if name not in used], config, list(used)):
         return None  # `load_transformers` raises for it
     model.generation_config = generation_config(folder.path, config)
     theirs = read_tokenizer(folder.path)
@@ -70,6 +74,7 @@ def blueprint_of(folder: ModelFolder, dtype: Dtype) -> tuple[Blueprint, str] | N
         architecture=config.model_type,
         decoder=decoder,
         parameters=parameters,
+        sources=sources,
         context_length=context_length(model, theirs),
         end_ids=sorted(end_ids(model, theirs)),
         vocabulary_size=config.vocab_size,

@@ -56,7 +56,12 @@ def load_native(
         mapped_below = cache_path() / "weights" if precision is not Precision.EXACT else None
         transposed = frozenset(linear.weight for linear in decoder.linears if linear.transposed)
         weights = read_weights(
-            folder.weights, blueprint.parameters, placement.dtype, transposed=transposed, mapped_below=mapped_below
+            folder.weights,
+            blueprint.parameters,
+            placement.dtype,
+            sources=blueprint.sources,
+            transposed=transposed,
+            mapped_below=mapped_below,
         )
         fingerprint, tokenizer = summing.result(), reading.result()
     report(LoadProgress(LoadStage.READ, folder.size, folder.size))

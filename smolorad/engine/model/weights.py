@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +36,13 @@ def read_weights(
     parameters: Mapping[str, Sequence[int]],
     dtype: Dtype,
     *,
+    sources: Mapping[str, Sequence[str]] | None = None,
     transposed: Collection[str] = (),
     mapped_below: Path | None = None,
 ) -> Weights:
     """The parameters of these names and shapes, which the files have, in a format of ARRAY_DTYPES.
 
+    `sources` names the stored tensors that give a parameter end to end, where they are not the one of its name.
     Those in `transposed` lie in memory column after column.
     With `mapped_below`, for weights that generation does not read, in a file in that folder, if the disk has room.
     Raises Damaged where a file was changed since its header was read.
@@ -48,7 +51,10 @@ def read_weights(
     stored = {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
 
     def tensors() -> Iterator[Iterator[memoryview]]:
-        return (_columns(*stored[name], dtype) if name in transposed else _pieces(*stored[name], dtype) for name in parameters)
+        for name in parameters:
+            places = [stored[source] for source in (sources or {}).get(name, (name,))]
+            read = _columns if name in transposed else _pieces
+            yield itertools.chain.from_iterable(read(*place, dtype) for place in places)
 
     mapped = None if mapped_below is None else write_to_file(tensors(), mapped_below)
     sizes = [math.prod(shape) * array_dtype.itemsize for shape in parameters.values()]

@@ -140,7 +140,9 @@ def test_a_precision_that_cannot_be_had_is_refused(
         load(tiny_model(tmp_path), "tiny", precision=precision)
 
 
-@pytest.mark.parametrize(("architecture", "decoder"), [("llama", "native"), ("gpt2", "native"), ("gpt_neox", "native"), ("mamba", "packed")])
+@pytest.mark.parametrize(
+    ("architecture", "decoder"), [("llama", "native"), ("gpt2", "native"), ("gpt_neox", "native"), ("mamba", "packed")]
+)
 def test_who_computes_a_token_is_told(architecture: str, decoder: str, tmp_path: Path) -> None:
     base = load(tiny_model(tmp_path, architecture, **WIDE[architecture]), "tiny", dtype=Dtype.FLOAT32)
     assert base.describe(0.0).decoder == decoder

@@ -58,6 +58,8 @@ STEPPED = {
     ),
     "later layers slide": ("qwen3", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
     "rope longrope": ("llama", rope("longrope")),
+    "rope longrope, a long prompt": ("llama", rope("longrope", original_max_position_embeddings=4)),
+    "rope longrope, outgrown on the way": ("llama", rope("longrope", original_max_position_embeddings=16)),
     "relu": ("llama", {"hidden_act": "relu"}),
     "a Mistral that is a Ministral": (
         "mistral",
@@ -66,6 +68,7 @@ STEPPED = {
     "all layers are full": ("qwen2", {"layer_types": ["full_attention"] * 2}),
 }
 COMPUTED_OTHERWISE = {
+    "rope dynamic": ("llama", rope("dynamic", factor=2.0)),
     "rope proportional": ("llama", rope("proportional")),
     "layers named for sliding": ("llama", {"layer_types": ["sliding_attention"] * 2}),
     "layers in chunks": ("llama", {"layer_types": ["chunked_attention"] * 2, "attention_chunk_size": 4}),

@@ -1,0 +1,80 @@
+"""A folder of every family is served without torch: its answers, its adapters, and transformers' model of the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from smolorad.domain import Dtype, Precision
+from smolorad.engine.adapters.registry import AdapterRegistry
+from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.native.decoder import Part
+from smolorad.engine.runtime.device import Hardware
+from tests.families import VARIANTS, family_folder
+from tests.tiny import tiny_tokenizer
+from tests.unit.engine.kit import begin, finish, generated_by_transformers, load, make_adapter, plain_model, spec
+
+# The first variant of each class.
+FAMILIES = list({kind: variant for variant, (kind, _) in reversed(VARIANTS.items())}.values())
+PROMPT, TOKENS = "The quick brown fox jumps over", 8
+
+
+def without_torch(folder: Path, **options: Any) -> BaseModel:
+    """The model as the engine loads it before torch is imported."""
+    base = load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=Hardware(), **options)
+    assert base.runner is None
+    return base
+
+
+def answer(base: BaseModel) -> list[int]:
+    """The ids of a greedy answer."""
+    return list(finish(begin(base, spec(PROMPT, max_tokens=TOKENS)))[1].token_ids)
+
+
+# With all-linear PEFT adapts the experts, too, which is more than plain LoRA.
+_WITH_EXPERTS = {"mixtral", "olmoe", "qwen 3 moe"}
+_ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_a_folder(variant: str, tmp_path: Path) -> None:
+    folder = family_folder(tmp_path / "model", variant)
+    base, plain = without_torch(folder), plain_model(folder)
+    expected = generated_by_transformers(plain, tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
+    assert answer(base) == expected
+    ids = torch.tensor([expected])
+    with torch.inference_mode():
+        torch.testing.assert_close(base.model(input_ids=ids).logits, plain(input_ids=ids).logits)
+    targets = _ATTENTION if variant in _WITH_EXPERTS else "all-linear"
+    adapter = make_adapter(folder, tmp_path / "adapter", target_modules=targets)
+    native = AdapterRegistry(base).attach("a@1", adapter).native
+    assert native is not None, "plain LoRA needs no PEFT"
+    with torch.inference_mode():
+        logits = PeftModel.from_pretrained(plain, adapter).eval()(input_ids=ids).logits[0]
+    found = torch.from_numpy(native.model.step([Part(expected, native.model.cache(len(expected)), native.lora, every=True)]))
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
+
+
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_a_packed_folder(variant: str, tmp_path: Path) -> None:
+    base = without_torch(family_folder(tmp_path / "model", variant), precision=Precision.INT4)
+    assert answer(base)
+    assert base.native is not None
+    assert base.native.nbytes < base.weight_bytes / 3
+
+
+@pytest.mark.parametrize("variant", ["gpt 2", "bloom", "falcon, new", "opt"])
+def test_files_without_the_prefix_of_the_body(variant: str, tmp_path: Path) -> None:
+    folder = family_folder(tmp_path / "model", variant)
+    weights = load_file(folder / "model.safetensors")
+    prefix = "model." if variant == "opt" else "transformer."
+    stripped = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    save_file(stripped, folder / "model.safetensors", metadata={"format": "pt"})
+    expected = generated_by_transformers(plain_model(folder), tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
+    assert answer(without_torch(folder)) == expected

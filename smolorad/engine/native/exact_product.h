@@ -23,6 +23,9 @@ enum { PREFETCH_BYTES = 4608 };
 #define PREFETCH(from, vectors) __builtin_prefetch((from) + PREFETCH_BYTES, 0, 3)
 #endif
 
+#if defined(ONLY_AVX2)
+#include "dots_avx2.h"
+#else
 enum { FIRST_CACHE_BYTES = 24 << 10 }; /* bytes of vectors that stay in the first cache while rows pass through it */
 
 /* One row with `count` vectors. Rows are read one after the other: with several rows at a time the processor prefetches less, and
@@ -82,6 +85,7 @@ DEFINE_DOTS(bf16, uint16_t, uint16_t, rounded, 32, _mm512_loadu_si512, _mm512_lo
             bf16_to_f32)
 #else
 DEFINE_DOTS(bf16, uint16_t, float, x, 16, load_bf16x16, load_f32x16, MULTIPLY_ADD, bf16_to_f32, AS_IS)
+#endif
 #endif
 
 /* --- panels of BF16 ------------------------------------------------------------------------------------------------------ */
@@ -159,7 +163,8 @@ static void panel_product_bf16(const uint16_t *w, int n, int first, int last, co
 
 static inline float dot_f32(const float *w, const float *x, int n) {
     float out;
-    dots_f32(w, n, x, 0, 1, &out, 0);
+    Vectors one = {.x = x, .stride = n, .count = 1};
+    product_f32(w, n, 0, 1, &one, &out, 1);
     return out;
 }
 

@@ -5,27 +5,22 @@
 #ifndef SMOLORA_DOTS_AVX2_H
 #define SMOLORA_DOTS_AVX2_H
 
-#ifndef ROWS1
-#define ROWS1 4
-#endif
-#ifndef PF1
-#define PF1 0
+#ifndef SL
+#define SL 1024
+#define CR 48
 #endif
 enum {
     TILE_VECTORS = 4,
     TILE_ROWS = 3,      /* times TILE_VECTORS: sums that fit the registers */
-    ROWS_OF_ONE = ROWS1,    /* rows that are multiplied with one vector at once */
-    SLICE_COLS = 1024,  /* columns of TILE_VECTORS vectors that stay in the first cache */
-    CACHED_ROWS = 48    /* rows of SLICE_COLS columns that stay in the second cache */
+    ROWS_OF_ONE = 6,  /* rows that are multiplied with one vector at once */
+    SLICE_COLS = SL,  /* columns of TILE_VECTORS vectors that stay in the first cache */
+    CACHED_ROWS = CR   /* rows of SLICE_COLS columns that stay in the second cache */
 };
 
 INLINE __m256 load_f32x8(const float *from) { return _mm256_loadu_ps(from); }
 INLINE __m256 load_bf16x8(const uint16_t *from) {
     return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
 }
-
-/* Keeps the compiler from loading `value` once for each of its uses. */
-#define IN_REGISTER(value) __asm__("" : "+x"(value))
 
 /* The sums of the lanes of four vectors. */
 INLINE __m128 sum_lanes4_avx2(const __m256 *v) {
@@ -39,11 +34,14 @@ INLINE __m128 sum_lanes4_avx2(const __m256 *v) {
                                  int count, float *out, int out_stride) {                                               \
         __m256 sums[12];                                   \
         for (int i = 0; i < 12; i++) sums[i] = _mm256_setzero_ps();                                           \
+        /* A processor follows long rows by itself. Of short ones it must be given the next tile's, line by line. */     \
+        int ahead = (size_t)rows * n * sizeof(TYPE) <= (sizeof(TYPE) == 2 ? 24 : 16) << 10 ? rows * 8 * (int)sizeof(TYPE) : 0;                        \
         int i = first;                                                                                                  \
         for (; i + 8 <= last; i += 8) {                                                                                 \
             __m256 wide[TILE_ROWS > ROWS_OF_ONE ? TILE_ROWS : ROWS_OF_ONE];                                             \
             for (int r = 0; r < rows; r++) wide[r] = LOAD(w + (size_t)r * n + i);                                       \
-            if (PF1 && count == 1) for (int r = 0; r < rows; r++) __builtin_prefetch((const char*)(w + (size_t)r * n + i)+PF1);                                       \
+            for (int byte = 0; byte < ahead; byte += 64)                                                                \
+                __builtin_prefetch((const char *)(w + (size_t)rows * (n + i)) + byte, 0, 3);                            \
             for (int s = 0; s < count; s++) {                                                                           \
                 __m256 at = load_f32x8(x + (size_t)s * stride + i);                                                     \
                 IN_REGISTER(at);                                                                                        \
@@ -70,8 +68,9 @@ INLINE __m128 sum_lanes4_avx2(const __m256 *v) {
     }                                                                                                                   \
     /* Rows first..last-1, in blocks of which a slice stays in the cache while all vectors are multiplied. */           \
     static void product_##NAME(const TYPE *w, int n, int first, int last, const Vectors *v, float *out, int out_stride) { \
-        for (int row = first; row < last; row += CACHED_ROWS) {                                                         \
-            int rows = last - row < CACHED_ROWS ? last - row : CACHED_ROWS;                                             \
+        int most = v->count <= 2 ? ROWS_OF_ONE : v->count <= 4 ? TILE_ROWS : CACHED_ROWS; \
+        for (int row = first; row < last; row += most) {                                                         \
+            int rows = last - row < most ? last - row : most;                                             \
             const TYPE *at = w + (size_t)row * n;                                                                       \
             for (int begin = 0; begin < n; begin += SLICE_COLS) {                                                       \
                 int end = begin + SLICE_COLS < n ? begin + SLICE_COLS : n, s = 0;                                       \

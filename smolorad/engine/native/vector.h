@@ -27,6 +27,9 @@ typedef int32_t any32 __attribute__((may_alias, aligned(1))); /* 32 bits at any 
 #define ONLY_AVX2
 #endif
 
+/* Hides from the compiler how `value` came about: it neither loads it again for each of its uses nor reorders sums. */
+#define IN_REGISTER(value) __asm__("" : "+x"(value))
+
 #define INLINE static inline __attribute__((always_inline))
 #define CACHE_LINE __attribute__((aligned(64))) /* a load across two lines takes twice as long */
 

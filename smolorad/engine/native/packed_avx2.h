@@ -1,14 +1,28 @@
 /* Products of INT8 and INT4 blocks with vectors in registers of 8 rows (AVX2).
  *
- * The bytes of weights become 16 bits, two columns of a row side by side, and so do the vectors' integers: one instruction multiplies
- * two columns of 8 rows and adds the pairs. All integers are exact, so the sums are those of any other code. */
+ * Bytes of weights become 16 bits, two columns of a row side by side, and 256 * high + low of a vector is 16 bits, too: one
+ * instruction multiplies two columns of 8 rows and adds the pairs. The integers are exact, so the sums are those of any other code. */
 #ifndef SMOLORA_PACKED_AVX2_H
 #define SMOLORA_PACKED_AVX2_H
 
+#include "exact_product.h"
+
 enum {
-    PACKED_AT_ONCE = 4,   /* vectors whose sums fit the registers */
-    BLOCKS_IN_CACHE = 4   /* blocks of rows that stay in the second cache while all vectors are multiplied */
+    UNSIGNED_OFFSET = 128, /* an unsigned INT8 weight is that much too large */
+    PACKED_AT_ONCE = 4,    /* vectors whose sums fit the registers */
+    CACHED_BLOCKS = 4      /* blocks that stay in the second cache while all vectors are multiplied */
 };
+
+/* The integers of a group of a vector, of 16 bits. The bytes of columns 0 and 2, and of 1 and 3, are found most cheaply together, so
+ * each four columns are in the order 0 2 1 3. */
+INLINE void pair_columns(const int8_t *high, const int8_t *low, uint16_t *to) {
+    for (int i = 0; i < GROUP; i += 16) {
+        __m256i whole = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(high + i))), 8);
+        whole = _mm256_add_epi16(whole, _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(low + i))));
+        whole = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(whole, 0xd8), 0xd8);
+        _mm256_storeu_si256((__m256i *)(to + i), whole);
+    }
+}
 
 INLINE __m256i add_pairs(__m256i sums, __m256i w, __m256i x) {
 #if defined(__AVXVNNI__)
@@ -83,8 +97,8 @@ INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *
                                int out_stride) {                                                                        \
         int groups = cols / GROUP;                                                                                      \
         size_t size = (size_t)groups * SIZE;                                                                            \
-        for (int row = first; row < last; row += BLOCKS_IN_CACHE * BLOCK) {                                             \
-            int end = row + BLOCKS_IN_CACHE * BLOCK < last ? row + BLOCKS_IN_CACHE * BLOCK : last;                      \
+        for (int row = first; row < last; row += CACHED_BLOCKS * BLOCK) {                                             \
+            int end = row + CACHED_BLOCKS * BLOCK < last ? row + CACHED_BLOCKS * BLOCK : last;                      \
             for (int s = 0, left; (left = v->count - s) > 0; s += left >= PACKED_AT_ONCE ? PACKED_AT_ONCE : left)       \
                 for (int at = row; at < end; at += BLOCK) {                                                             \
                     const uint8_t *block = w + at / BLOCK * size;                                                       \

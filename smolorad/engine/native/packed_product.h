@@ -7,13 +7,10 @@
 
 #include "exact_product.h"
 
-/* With AVX2 alone the vectors' integers are kept as 16 bits, in `rounded`. */
 #if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512VNNI__)
-#define INTEGERS_OF_16_BITS 1
-enum { UNSIGNED_OFFSET = 128 };
+#define PACKED_AVX2
 #include "packed_avx2.h"
 #else
-#define INTEGERS_OF_16_BITS 0
 
 /* Adds four columns: sums[row] += bytes 4 * row ... 4 * row + 3 of `w`, unsigned, times the four bytes of `x`, signed. */
 #if defined(__AVX512VNNI__)
@@ -134,8 +131,11 @@ static inline void quantize_int8(Vectors *v, int n) {
         for (int g = 0; g < n / GROUP; g++) {
             size_t at = (size_t)s * (v->stride / GROUP) + g;
             const float *x = v->x + (size_t)s * v->stride + (size_t)g * GROUP;
+#if defined(PACKED_AVX2)
+            int8_t high[GROUP], low[GROUP];
+#else
             int8_t *high = v->high + at * GROUP, *low = v->low + at * GROUP;
-            int16_t integers[GROUP];
+#endif
             float most = 0, not_finite = 0;
 #pragma omp simd reduction(max : most) reduction(+ : not_finite)
             for (int i = 0; i < GROUP; i++) {
@@ -150,14 +150,12 @@ static inline void quantize_int8(Vectors *v, int n) {
             for (int i = 0; i < GROUP; i++) {
                 float whole = usable ? x[i] * steps : 0, rounded = ROUND(whole), rest = ROUND((whole - rounded) * 256.0f);
                 rest = rest > 127.0f ? 127.0f : rest;
-                int32_t both = 256 * (int32_t)rounded + (int32_t)rest;
-                if (INTEGERS_OF_16_BITS) integers[i] = (int16_t)both;
-                else high[i] = (int8_t)(int32_t)rounded, low[i] = (int8_t)(int32_t)rest;
-                sum += both;
+                high[i] = (int8_t)(int32_t)rounded, low[i] = (int8_t)(int32_t)rest;
+                sum += 256 * (int32_t)rounded + (int32_t)rest;
             }
-            if (INTEGERS_OF_16_BITS)
-                for (int i = 0; i < GROUP; i += 4)
-                    for (int k = 0; k < 4; k++) v->rounded[at * GROUP + i + k] = (uint16_t)integers[i + (k & 1) * 2 + k / 2];
+#if defined(PACKED_AVX2)
+            pair_columns(high, low, v->rounded + at * GROUP);
+#endif
             v->scale[at] = most / (127.0f * 256.0f) + not_finite;
             v->sum[at] = (float)sum * v->scale[at];
             v->offset[at] = UNSIGNED_OFFSET * sum;

@@ -268,7 +268,7 @@ int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits)
 }
 
 /* From this number of tokens on, a step of one sequence alone multiplies panels, and each token costs much less; 0: never. */
-int smolora_min_prefill_tokens(int format) { return format == BF16 && MIN_PANEL_VECTORS < MAX_ROWS ? MIN_PANEL_VECTORS : 0; }
+int smolora_min_prefill_tokens(int format) { return min_panel_vectors(format); }
 
 size_t smolora_packed_bytes(int format, int rows, int cols) { return packed_bytes(format, rows, cols); }
 

@@ -23,6 +23,9 @@ enum { PREFETCH_BYTES = 4608 };
 #define PREFETCH(from, vectors) __builtin_prefetch((from) + PREFETCH_BYTES, 0, 3)
 #endif
 
+#if defined(ONLY_AVX2)
+#include "dots_avx2.h"
+#else
 enum { FIRST_CACHE_BYTES = 24 << 10 }; /* bytes of vectors that stay in the first cache while rows pass through it */
 
 /* One row with `count` vectors. Rows are read one after the other: with several rows at a time the processor prefetches less, and
@@ -84,6 +87,13 @@ DEFINE_DOTS(bf16, uint16_t, uint16_t, rounded, 32, _mm512_loadu_si512, _mm512_lo
 DEFINE_DOTS(bf16, uint16_t, float, x, 16, load_bf16x16, load_f32x16, MULTIPLY_ADD, bf16_to_f32, AS_IS)
 #endif
 
+static inline float dot_f32(const float *w, const float *x, int n) {
+    float out;
+    dots_f32(w, n, x, 0, 1, &out, 0);
+    return out;
+}
+#endif
+
 /* --- panels of BF16 ------------------------------------------------------------------------------------------------------ */
 
 #if defined(__AVX512BF16__)
@@ -94,11 +104,29 @@ DEFINE_DOTS(bf16, uint16_t, float, x, 16, load_bf16x16, load_f32x16, MULTIPLY_AD
 #define STEPS_OF(vectors) ((const any32 *)(vectors)->x)
 #endif
 
+/* From here on, packing costs less than it saves. */
 #if defined(__AVX512F__)
-#define MIN_PANEL_VECTORS 16 /* from here on, packing costs less than it saves */
+#define MIN_PANEL_VECTORS 16
+#elif defined(ONLY_AVX2) || defined(__aarch64__)
+#include "panel_product.h"
+#define PROMPT_PANELS
+#define MIN_PANEL_VECTORS 48
 #else
 #define MIN_PANEL_VECTORS INT32_MAX
 #endif
+
+/* From how many vectors of one sequence on a matrix is multiplied panel by panel; 0: never. On Apple's processors FP32 is not:
+ * torch's products run on a unit of their own there. */
+static inline int min_panel_vectors(int format) {
+#if defined(__APPLE__)
+    int panels = format == BF16;
+#elif defined(PROMPT_PANELS)
+    int panels = format == BF16 || format == FP32;
+#else
+    int panels = format == BF16 && MIN_PANEL_VECTORS < INT32_MAX;
+#endif
+    return panels ? MIN_PANEL_VECTORS : 0;
+}
 
 /* A panel of a matrix of at most `cols` columns, to be freed; NULL if memory ran out. */
 static inline uint32_t *alloc_panel(int cols) {
@@ -156,12 +184,6 @@ static void panel_product_bf16(const uint16_t *w, int n, int first, int last, co
     }
 }
 #endif
-
-static inline float dot_f32(const float *w, const float *x, int n) {
-    float out;
-    dots_f32(w, n, x, 0, 1, &out, 0);
-    return out;
-}
 
 /* Rounds the vectors to bf16 where products need them so. */
 static inline void round_bf16(Vectors *v, int n) {

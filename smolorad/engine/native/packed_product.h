@@ -7,6 +7,11 @@
 
 #include "exact_product.h"
 
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512VNNI__)
+#define PACKED_AVX2
+#include "packed_avx2.h"
+#else
+
 /* Adds four columns: sums[row] += bytes 4 * row ... 4 * row + 3 of `w`, unsigned, times the four bytes of `x`, signed. */
 #if defined(__AVX512VNNI__)
 INLINE i32x16 dot_quad(i32x16 sums, u8x64 w, int32_t x) {
@@ -118,6 +123,7 @@ INLINE void block_int4(const uint8_t *w, int groups, const Vectors *v, int s, in
 
 DEFINE_PACKED_PRODUCT(int8, INT8_GROUP)
 DEFINE_PACKED_PRODUCT(int4, INT4_GROUP)
+#endif
 
 /* Rounds the vectors to integers. NaN and infinity make the scale NaN, and so every sum. Numbers too small for a scale become 0. */
 static inline void quantize_int8(Vectors *v, int n) {
@@ -125,7 +131,11 @@ static inline void quantize_int8(Vectors *v, int n) {
         for (int g = 0; g < n / GROUP; g++) {
             size_t at = (size_t)s * (v->stride / GROUP) + g;
             const float *x = v->x + (size_t)s * v->stride + (size_t)g * GROUP;
+#if defined(PACKED_AVX2)
+            int8_t high[GROUP], low[GROUP];
+#else
             int8_t *high = v->high + at * GROUP, *low = v->low + at * GROUP;
+#endif
             float most = 0, not_finite = 0;
 #pragma omp simd reduction(max : most) reduction(+ : not_finite)
             for (int i = 0; i < GROUP; i++) {
@@ -143,6 +153,9 @@ static inline void quantize_int8(Vectors *v, int n) {
                 high[i] = (int8_t)(int32_t)rounded, low[i] = (int8_t)(int32_t)rest;
                 sum += 256 * (int32_t)rounded + (int32_t)rest;
             }
+#if defined(PACKED_AVX2)
+            pair_columns(high, low, v->rounded + at * GROUP);
+#endif
             v->scale[at] = most / (127.0f * 256.0f) + not_finite;
             v->sum[at] = (float)sum * v->scale[at];
             v->offset[at] = UNSIGNED_OFFSET * sum;

@@ -18,6 +18,12 @@ static inline void product(const Matrix *m, int first, int last, const Vectors *
         panel_product_bf16(m->values, m->cols, first, last, v, out, out_stride);
         return;
     }
+#elif defined(PROMPT_PANELS)
+    if (min_panel_vectors(m->format) && v->count >= MIN_PANEL_VECTORS && v->panel) {
+        if (m->format == BF16) prompt_product_bf16(m->values, m->cols, first, last, v, out, out_stride);
+        else prompt_product_f32(m->values, m->cols, first, last, v, out, out_stride);
+        return;
+    }
 #endif
     switch (m->format) {
     case FP32: product_f32(m->values, m->cols, first, last, v, out, out_stride); break;

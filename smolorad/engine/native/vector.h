@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
@@ -21,6 +21,14 @@ typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef uint8_t u8x64 __attribute__((vector_size(64)));
 typedef int32_t any32 __attribute__((may_alias, aligned(1))); /* 32 bits at any address */
+
+/* Registers of 8 numbers and no wider ones. A compiler keeps wider vectors in memory then, so products have code of their own. */
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#define ONLY_AVX2
+#endif
+
+/* Hides from the compiler how `value` came about: it neither loads it again for each of its uses nor reorders sums. */
+#define IN_REGISTER(value) __asm__("" : "+x"(value))
 
 #define INLINE static inline __attribute__((always_inline))
 #define CACHE_LINE __attribute__((aligned(64))) /* a load across two lines takes twice as long */

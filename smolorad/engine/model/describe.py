@@ -36,7 +36,7 @@ def describe(model: Any) -> Decoder:
     """The description of a model of a class in the table; raises NotDescribed, with the reason, for any other."""
     family = FAMILIES.get(type(model).__name__)
     if family is None or not type(model).__module__.startswith("transformers.models."):
-        raise NotDescribed(f"{type(model).__name__} is not in the table of families")
+        raise NotDescribed(f"{type(model).__name__} is no family that the native decoder computes (docs/models.md has a list)")
     try:
         return _Reader(model, family).decoder()
     except (AttributeError, KeyError, TypeError) as error:

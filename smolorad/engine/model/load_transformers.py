@@ -20,7 +20,7 @@ from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
 from smolorad.engine.model.model_text import make_model_text
-from smolorad.engine.model.native_support import decoder_of, lay_rows_out, weights_of
+from smolorad.engine.model.native_support import described, lay_rows_out, weights_of
 from smolorad.engine.model.placement import MakeDeviceCheck, first_that_works
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.model.runner import CacheSupport
@@ -40,6 +40,7 @@ from smolorad.errors import InvalidRequest, UnsupportedModel, first_line
 _SHORTENED = (
     "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."
 )
+_NOT_NATIVE = "It is computed by transformers' code, one answer at a time, since {reason}."
 _SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
 
 log = logging.getLogger("smolorad.engine")
@@ -70,7 +71,7 @@ def load_transformers(
     # Layers that can be built may not go together.
     with reading(folder.path / CONFIG, "get the model again", UnsupportedModel):
         cache_support = find_cache_support(model)
-    native, packed = _compiled(model, options.precision) if placement.device is Device.CPU else (None, None)
+    native, packed, native_notes = _compiled(model, options.precision) if placement.device is Device.CPU else (None, None, ())
     _check_precision(options.precision, folder.name, placement, packs=native is not None or packed is not None)
     context, context_notes = _context(model, tokenizer, placement)
     parameters = list(model.parameters())
@@ -94,7 +95,7 @@ def load_transformers(
         text=make_model_text(tokenizer, vocabulary.end_ids),
         grammars=GrammarCache(vocabulary),
         runner=TorchRunner(packed.model if packed is not None else model, cache_support),
-        notes=(*notes, *_cache_notes(folder.name, model, cache_support), *context_notes),
+        notes=(*notes, *native_notes, *_cache_notes(folder.name, model, cache_support), *context_notes),
         trust_remote_code=folder.trust_remote_code,
         precision=options.precision,
         native=native,
@@ -181,16 +182,20 @@ def _cache_notes(name: str, model: Any, cache_support: CacheSupport) -> tuple[st
     return (note,)
 
 
-def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None]:
-    """What our own library makes of the model: a native step, or packed linear layers, or nothing where it cannot be built."""
+def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None, tuple[str, ...]]:
+    """What our own library makes of the model: a native step, or packed linear layers, or nothing where it cannot be built.
+
+    With a note for the user where there is no native step.
+    """
     compiled = library(cache_path(), torch.get_num_threads())
     if compiled is None:
-        return None, None
-    if (decoder := decoder_of(model, precision)) is not None:
-        if precision is Precision.EXACT:
-            lay_rows_out(model, decoder)
-        return NativeModel(compiled, decoder, weights_of(model), precision), None
-    return None, pack_linears(share(model), compiled, precision)
+        return None, None, ()
+    decoder = described(model, precision)
+    if isinstance(decoder, str):
+        return None, pack_linears(share(model), compiled, precision), (_NOT_NATIVE.format(reason=decoder),)
+    if precision is Precision.EXACT:
+        lay_rows_out(model, decoder)
+    return NativeModel(compiled, decoder, weights_of(model), precision), None, ()
 
 
 def _own_weights(model: Any, placement: Placement, precision: Precision) -> MappedWeights | None:

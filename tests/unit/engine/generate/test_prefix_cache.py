@@ -42,6 +42,34 @@ def test_the_longest_beginning_of_the_same_key_is_found() -> None:
     assert prefixes.find("", list(range(5, 40))) is None
 
 
+def test_long_texts_have_their_own_and_go_with_their_key() -> None:
+    prefixes = PrefixCache()
+    short, long = prefixes.of("a@1"), prefixes.of("a@1").of_long_texts()
+    long.keep(list(range(20)), cache_of(20))
+    assert short.find(list(range(21))) is None
+    assert long.find(list(range(21))) is not None
+    prefixes.forget("a@1")
+    assert len(prefixes) == 0
+
+
+def test_a_model_that_rotates_long_texts_otherwise_reuses_none_of_the_others(tmp_path: Path) -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "factor": 2.0,
+        "short_factor": [1.0] * 6,
+        "long_factor": [3.0] * 6,
+        "original_max_position_embeddings": 40,
+    }
+    base = fp32_base(tiny_model(tmp_path, rope_parameters=rope))
+    prefixes = PrefixCache()
+    for prompt in (TEXT[:40], TEXT * 3, TEXT[:60], TEXT * 4, TEXT[:41]):
+        found = finish(begin(base, spec(prompt, max_tokens=20), prefixes=prefixes))
+        alone = finish(begin(base, spec(prompt, max_tokens=20)))
+        assert found[0] == alone[0], prompt
+    assert found[1].usage. > 0
+
+
 def test_one_token_is_always_left_to_compute() -> None:
     prefixes = PrefixCache()
     prefixes.keep("", list(range(20)), cache_of(20))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessor
 
 from smolorad.domain import Sampling
+from smolorad.engine.generate.logits_processors import kth_largest
 from smolorad.engine.generate.sampler import Sampler, SamplingContext, bad_word_ids, processors, with_seed
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.errors import InvalidRequest
@@ -220,3 +221,22 @@ def test_a_bias_on_a_token_that_is_not_there_is_refused(llama: BaseModel) -> Non
     for token in (-1, len(llama.tokenizer)):
         with pytest.raises(InvalidRequest, match=f"has token {token}, but tokens must be at least 0 and below"):
             begin(llama, spec("A", logit_bias={token: 1.0}))
+
+
+@given(
+    data=st.data(),
+    size=st.sampled_from([5, 64, 400, 5000, 70_001]),
+    kind=st.sampled_from(["normal", "ties", "few", "none below", "steep"]),
+    seed=st.integers(0, 2**16),
+)
+def test_the_kth_largest_is_that_of_all_scores_in_order(data: st.DataObject, size: int, kind: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=size).astype(np.float32) * np.float32(1e30 if kind == "steep" else 3)
+    if kind == "ties":
+        scores = np.round(scores)
+    if kind in ("few", "none below"):
+        forbidden = random.random(size) < (0.999 if kind == "few" else 0.5)
+        forbidden[0] = False
+        scores[forbidden] = -np.inf
+    k = data.draw(st.integers(1, min(size, 700)))
+    assert kth_largest(scores, k) == np.sort(scores)[-k]

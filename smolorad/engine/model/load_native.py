@@ -12,6 +12,7 @@ from smolorad import publish
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
+from smolorad.engine.model.blueprint import Blueprint
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.model_text import make_model_text
@@ -53,16 +54,7 @@ def load_native(
         return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
         summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, blueprint_folder)
-        mapped_below = cache_path() / "weights" if precision is not Precision.EXACT else None
-        transposed = frozenset(linear.weight for linear in decoder.linears if linear.transposed)
-        weights = read_weights(
-            folder.weights,
-            blueprint.parameters,
-            placement.dtype,
-            sources=blueprint.sources,
-            transposed=transposed,
-            mapped_below=mapped_below,
-        )
+        weights = _read_weights(folder, blueprint, placement.dtype, precision)
         fingerprint, tokenizer = summing.result(), reading.result()
     report(LoadProgress(LoadStage.READ, folder.size, folder.size))
     report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
@@ -92,6 +84,17 @@ def load_native(
         precision=precision,
         native=native,
         mapped_weights=weights.mapped_weights,
+    )
+
+
+def _read_weights(folder: ModelFolder, blueprint: Blueprint, dtype: Dtype, precision: Precision) -> Weights:
+    return read_weights(
+        folder.weights,
+        blueprint.parameters,
+        dtype,
+        sources=blueprint.sources,
+        transposed=frozenset(linear.weight for linear in blueprint.decoder.linears if linear.transposed),
+        mapped_below=cache_path() / "weights" if precision is not Precision.EXACT else None,
     )
 
 

@@ -6,7 +6,9 @@ import ast
 import copy
 import importlib
 import inspect
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,11 @@ def test_the_table_and_the_types_name_the_same_classes() -> None:
     kinds = {type(family_model(variant)).__name__: config_of(variant).model_type for variant in VARIANTS}
     assert set(kinds) == set(FAMILIES)
     assert set(kinds.values()) == MODEL_TYPES
+
+
+def test_the_page_lists_every_class_of_the_table_once() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\|[^|]*\| `(\w+)` \|", page, re.MULTILINE) == sorted(FAMILIES, key=str.lower)
 
 
 # --- what a config may ask for ---

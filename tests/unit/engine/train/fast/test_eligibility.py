@@ -76,7 +76,7 @@ def test_a_model_whose_attention_goes_both_ways_is_found_out(
 ) -> None:
     base = read_base(tiny_model(tmp_path / "model"))
     monkeypatch.setattr(kernels, "_kernels", lambda dtype: None)
-    monkeypatch.setattr(attention, "_later", lambda block, shared, *_: torch.zeros(block * shared, block))
+    monkeypatch.setattr(attention, "_beyond", lambda block, shared, *_: torch.zeros(block * shared, block))
     host = RecordingHost()
     Job(tmp_path / "job", dataset, trainer=SETTINGS).run(base, host)
     assert "texts in one row come out" in host.of("note")[0].text

@@ -201,7 +201,8 @@ def _check_target(name: str, model: Any, linear: Sequence[str]) -> None:
         )
     if name.rpartition(".")[2] in _without_lora(model):
         raise InvalidRequest.field(
-            "lora.target_modules", f"a {model.config.model_type} reads the weight of {name!r} itself; choose from {', '.join(linear)}"
+            "lora.target_modules",
+            f"a {model.config.model_type} reads the weight of {name!r} itself; choose from {', '.join(linear)}",
         )
     if any(module is model.get_output_embeddings() for module in modules):
         raise InvalidRequest.field(

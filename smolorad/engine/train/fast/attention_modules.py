@@ -129,9 +129,7 @@ def _bloom(
     query, key, value = _fused_heads(self.query_key_value(hidden_states), self.num_heads, self.head_dim)
     dropout = self.attention_dropout.p if self.training else 0.0
     slopes = _slopes(alibi, self.num_heads)
-    out = self.dense(
-        Texts.of(self).attend(query, key, value, self.inv_norm_factor, dropout, slopes=slopes).flatten(1)[None]
-    )
+    out = self.dense(Texts.of(self).attend(query, key, value, self.inv_norm_factor, dropout, slopes=slopes).flatten(1)[None])
     return residual + nn.functional.dropout(out, self.hidden_dropout, self.training), None
 
 

@@ -145,9 +145,7 @@ def _losses(logits: Tensor, targets: Tensor, p: Tensor) -> Tensor:
     return losses
 
 
-def _by_tiles(
-    hidden: Tensor, head: Head, targets: Tensor, gradient: Tensor | None, worked: Callable[[float], None]
-) -> Tensor:
+def _by_tiles(hidden: Tensor, head: Head, targets: Tensor, gradient: Tensor | None, worked: Callable[[float], None]) -> Tensor:
     """Some tokens' logits of some rows at a time, which are never in memory together: as attention reads its keys.
 
     The sums over the tokens before are scaled anew for each tile, by how the norm of the probabilities has grown.

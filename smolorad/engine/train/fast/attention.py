@@ -188,7 +188,7 @@ def _blocks(q: Tensor, k: Tensor, shared: int, how: Scores) -> Iterator[_Block]:
 
 
 def _add_slopes(scores: Tensor, slopes: Tensor, keys: slice, shared: int) -> None:
-    batch, rows, count = scores.shape
+    rows, count = scores.shape[1:]
     positions = torch.arange(keys.start, keys.stop, device=scores.device, dtype=torch.float32)
     bias = slopes.float().view(1, -1, 1, shared, 1) * positions
     scores.view(-1, len(slopes) // shared, rows // shared, shared, count).add_(bias)

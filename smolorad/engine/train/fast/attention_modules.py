@@ -64,13 +64,13 @@ _KINDS = (
 )
 
 
-def attention_forward(module: nn.Module) -> Forward | None:
+def attention_forward(module: Any) -> Forward | None:
     """That of an attention module of a known kind, whose projections are frozen or plain LoRAs."""
     if type(module) is FalconAttention:
         return _falcon
     if type(module) is BloomAttention and not (module.pretraining_tp > 1 and module.slow_but_exact):
         return _bloom
-    kind = next((kind for kind in _KINDS if alike(type(module), kind.reference, _ROPE)), None)
+    kind = next((kind for kind in _KINDS if alike(module, kind.reference, _ROPE)), None)
     if kind is None or not getattr(module, "is_causal", True):
         return None
     fitting = all(fits(module.get_submodule(name)) for name in (*kind.projections, "o_proj"))

@@ -19,7 +19,7 @@ _WITHOUT_EFFECT = frozenset({"position_ids", "position_embeddings", "use_cache",
 
 @dataclass(slots=True)
 class Texts:
-    """The texts that a model is computing; each module of the model has it, as not every model hands on what it does not know."""
+    """The texts that a model is computing. Each module has it, as not every model hands on what it does not know."""
 
     segments: Segments | None = None
     windows: list[int | None] = field(default_factory=list)  # of each attention since this was emptied
@@ -56,7 +56,7 @@ def _interface(
     is_causal: bool | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """For tensors that are (1, heads, tokens, width). Raises ValueError for what it does not know, which may change the scores."""
+    """For tensors that are (1, heads, tokens, width). Raises ValueError for what it does not know: it may change the scores."""
     unknown = [name for name, given in more.items() if given is not None and name not in _WITHOUT_EFFECT]
     if attention_mask is not None:
         unknown.append("attention_mask")

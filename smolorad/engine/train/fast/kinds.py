@@ -8,16 +8,21 @@ from types import CodeType, FunctionType
 from typing import Any
 
 
+def alike(module: Any, reference: Any, helpers: tuple[str, ...] = ()) -> bool:
+    """Whether a module's `forward` is that of a class, and so is what it calls: methods, or functions of the class's module."""
+    kind: Any = type(module)
+    return _alike(kind, reference, helpers)
+
+
 @functools.lru_cache(maxsize=1024)
-def alike(kind: type, reference: type, helpers: tuple[str, ...] = ()) -> bool:
-    """Whether two classes have the same `forward`, and the same of what it calls: methods or functions of their modules."""
+def _alike(kind: Any, reference: Any, helpers: tuple[str, ...]) -> bool:
     return kind is reference or all(
         (mine := _code(kind, name)) is not None and (theirs := _code(reference, name)) is not None and _same(mine, theirs)
         for name in ("forward", *helpers)
     )
 
 
-def _code(kind: type, name: str) -> CodeType | None:
+def _code(kind: Any, name: str) -> CodeType | None:
     found: Any = getattr(kind, name, None) or getattr(inspect.getmodule(kind), name, None)
     found = None if found is None else inspect.unwrap(found)
     return found.__code__ if isinstance(found, FunctionType) else None

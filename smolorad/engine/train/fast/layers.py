@@ -33,10 +33,8 @@ class _RmsNorm(torch.autograd.Function):
         exact = x.float()
         scale = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        if late:
-            return (exact * scale).mul_(weight).to(x.dtype)
-        normed: Tensor = (exact * scale).to(x.dtype)
-        return normed.mul_(weight)
+        normed: Tensor = exact * scale
+        return normed.mul_(weight).to(x.dtype) if late else normed.to(x.dtype).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:

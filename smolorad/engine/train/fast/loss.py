@@ -54,9 +54,9 @@ def summed_cross_entropy(
 ) -> Tensor:
     """Sum over rows of the negative log-likelihood, natural logarithm, in fp32.
 
-    `hidden` (rows, width) and the head, or its weight alone (vocabulary, width), have one dtype; `targets` (rows,). The gradient
-    of `hidden` is made with the loss, while a block's logits are there; the head gets none. `worked` gets the floating-point
-    operations of each block, after it.
+    `hidden` (rows, width) and the head, or its weight alone (vocabulary, width), have one dtype; `targets` (rows,). The
+    gradient of `hidden` is made with the loss, while a block's logits are there; the head gets none. `worked` gets the
+    floating-point operations of each block, after it.
     """
     head = head if isinstance(head, Head) else Head(head)
     total: Tensor = _SummedCrossEntropy.apply(hidden, head, targets, worked)

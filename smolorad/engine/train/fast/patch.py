@@ -10,7 +10,6 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
-from peft.tuners.lora import layer as peft_layer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import GELUActivation, GELUTanh, SiLUActivation
@@ -44,18 +43,18 @@ def patch_model(model: Any) -> Texts:
     return texts
 
 
-def norm_forward(module: nn.Module) -> Forward | None:
+def norm_forward(module: Any) -> Forward | None:
     """That of a frozen norm of a known kind."""
-    weight, kind = getattr(module, "weight", None), type(module)
+    weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.requires_grad or weight.ndim != 1:
         return None
-    if alike(kind, LlamaRMSNorm):
+    if alike(module, LlamaRMSNorm):
         return _norm
-    if alike(kind, Olmo2RMSNorm):
+    if alike(module, Olmo2RMSNorm):
         return partial(_late_norm, epsilon=module.variance_epsilon, offset=0.0)
-    if alike(kind, GemmaRMSNorm, ("_norm",)):
+    if alike(module, GemmaRMSNorm, ("_norm",)):
         return partial(_late_norm, epsilon=module.eps, offset=1.0)
-    return _layer_norm if alike(kind, CohereLayerNorm) else None
+    return _layer_norm if alike(module, CohereLayerNorm) else None
 
 
 def _norm(self: Any, x: Tensor) -> Tensor:
@@ -70,16 +69,17 @@ def _layer_norm(self: Any, x: Tensor) -> Tensor:
     return functional.layer_norm(x, self.weight.shape, self.weight, None, self.variance_epsilon)
 
 
-def _mlp_forward(module: nn.Module) -> Forward | None:
-    if alike(type(module), LlamaMLP):
-        gated = _gated(module.act_fn)
-        fitting = gated is not None and _all_fit(module, ("gate_proj", "up_proj", "down_proj"))
-        return partial(_mlp, gated=gated) if fitting else None
-    if alike(type(module), Phi3MLP):
-        gated = _gated(module.activation_fn)
-        fitting = gated is not None and _all_fit(module, ("gate_up_proj", "down_proj"))
-        return partial(_fused_mlp, gated=gated) if fitting else None
-    return None
+def _mlp_forward(module: Any) -> Forward | None:
+    forward: Forward
+    projections: tuple[str, ...]
+    if alike(module, LlamaMLP):
+        forward, activation, projections = _mlp, module.act_fn, ("gate_proj", "up_proj", "down_proj")
+    elif alike(module, Phi3MLP):
+        forward, activation, projections = _fused_mlp, module.activation_fn, ("gate_up_proj", "down_proj")
+    else:
+        return None
+    gated = _gated(activation)
+    return partial(forward, gated=gated) if gated is not None and _all_fit(module, projections) else None
 
 
 def _gated(activation: Any) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -107,5 +107,5 @@ def _linear(self: Any, x: Tensor) -> Tensor:
     return project(x, [Projection.of(self)])[0]
 
 
-def _all_fit(module: nn.Module, names: Sequence[str]) -> bool:
+def _all_fit(module: Any, names: Sequence[str]) -> bool:
     return all(fits(module.get_submodule(name)) for name in names)

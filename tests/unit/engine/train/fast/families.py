@@ -1,4 +1,4 @@
-"""Tiny models of the families that people train, of odd sizes and with windows shorter than the rows: arguments of `tiny_model`."""
+"""Tiny models of the families that people train, of odd sizes, their windows shorter than the rows: for `tiny_model`."""
 
 from __future__ import annotations
 

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.models.bloom.modeling_bloom import BloomAttention
+from transformers.models.codegen.modeling_codegen import CodeGenAttention
 from transformers.models.falcon.modeling_falcon import FalconAttention
 from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention
+from transformers.models.gpt_neo.modeling_gpt_neo import GPTNeoSelfAttention
+from transformers.models.gptj.modeling_gptj import GPTJAttention
 from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.mistral.modeling_mistral import MistralAttention
 from transformers.models.phi3.modeling_phi3 import Phi3Attention
@@ -131,6 +134,31 @@ def _bloom(
     slopes = _slopes(alibi, self.num_heads)
     out = self.dense(Texts.of(self).attend(query, key, value, self.inv_norm_factor, dropout, slopes=slopes).flatten(1)[None])
     return residual + nn.functional.dropout(out, self.hidden_dropout, self.training), None
+
+
+def scores_forward(module: Any) -> Forward | None:
+    """That of the part between the projections, `_attn`, of a module that has it as a method of its own."""
+    if type(module) in (GPTJAttention, CodeGenAttention):
+        return partial(_own_scores, scale=1.0 / float(module.scale_attn), window=None)
+    if type(module) is GPTNeoSelfAttention:
+        # Its mask is a buffer, in which the last query sees a whole window.
+        return partial(_own_scores, scale=1.0, window=int(module.bias[0, 0, -1].sum()))
+    return None
+
+
+def _own_scores(
+    self: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    scale: float,
+    window: int | None,
+) -> tuple[Tensor, None]:
+    q, k, v = (tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value))
+    dropout = self.attn_dropout.p if self.training else 0.0
+    return Texts.of(self).attend(q, k, v, scale, dropout, window=window).transpose(0, 1)[None], None
 
 
 def _fused_heads(fused: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,7 +20,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.models.phi3.modeling_phi3 import Phi3MLP
 
 from smolorad.engine.train.fast import interface, layers
-from smolorad.engine.train.fast.attention_modules import attention_forward
+from smolorad.engine.train.fast.attention_modules import attention_forward, scores_forward
 from smolorad.engine.train.fast.interface import Texts
 from smolorad.engine.train.fast.kinds import alike
 from smolorad.engine.train.fast.lora import Projection, fits, project
@@ -40,6 +40,8 @@ def patch_model(model: Any) -> Texts:
             found = _linear
         if found is not None:
             module.forward = MethodType(found, module)
+        if (scores := scores_forward(module)) is not None:
+            module._attn = MethodType(scores, module)
     return texts
 
 

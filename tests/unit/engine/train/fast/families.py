@@ -91,6 +91,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **_SPREAD,
     },
     "gptj": _GPT | {"n_head": 3, "rotary_dim": 8},
+    "codegen": _GPT | {"n_head": 4, "rotary_dim": 8},
     "mamba": {"hidden_size": 48, "state_size": 8, "num_hidden_layers": 2, **_SPREAD},
 }
 _CLASSES = {"phi3_longrope": "phi3", "falcon_7b": "falcon", "falcon_rw": "falcon"}
@@ -98,7 +99,5 @@ FAMILIES = {name: {"architecture": _CLASSES.get(name, name), **settings} for nam
 # What has attention, or something beside it, of its own.
 PLAIN = {
     "gpt_oss": "its attention is given s_aux",
-    "gpt_neo": "texts in one row come out",
-    "gptj": "texts in one row come out",
     "mamba": "texts in one row come out",
 }

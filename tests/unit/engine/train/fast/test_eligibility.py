@@ -30,11 +30,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({}, {}, {"neftune_noise_alpha": 5.0}, "NEFTune's noise depends on padding"),
         ({}, {"modules_to_save": ("lm_head",)}, {}, "its output head is "),
         (FAMILIES["gpt_oss"], {}, {}, "its attention is given s_aux"),
-        (FAMILIES["gpt_neo"], {}, {}, "texts in one row come out"),
+        (FAMILIES["mamba"], {"target_modules": ("in_proj",)}, {}, "texts in one row come out"),
         (FAMILIES["phi3_longrope"] | {"max_position_embeddings": 512}, {}, {}, "depend on the longest row of a batch"),
         (FAMILIES["qwen3_moe"] | {"router_aux_loss_coef": 0.001}, {}, {}, "its experts have a loss of their own"),
     ],
-    ids=["neftune", "head", "sinks", "window", "longrope", "experts"],
+    ids=["neftune", "head", "sinks", "state", "longrope", "experts"],
 )
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:.*tied.*:UserWarning")
 def test_falls_back(

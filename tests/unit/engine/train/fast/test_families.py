@@ -28,7 +28,7 @@ SETTINGS = TrainerSettings(
     logging_steps=1,
     max_length=256,
 )
-_FUSED = {"phi3": "qkv_proj", "phi3_longrope": "qkv_proj", "gpt2": "c_attn", "mamba": "in_proj"}
+_FUSED = {"phi3": "qkv_proj", "phi3_longrope": "qkv_proj", "gpt2": "c_attn", "codegen": "qkv_proj", "mamba": "in_proj"}
 _KEYED = dict.fromkeys(("gpt_neox", "falcon", "falcon_7b", "falcon_rw", "bloom"), "query_key_value")
 
 

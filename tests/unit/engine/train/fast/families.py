@@ -46,6 +46,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "smollm3": _LLAMA | {"no_rope_layers": [1, 1, 0]},
     "granite": _LLAMA
     | {"logits_scaling": 3.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.6, "attention_multiplier": 0.2},
+    "ministral": _LLAMA | _WIDE | _MIXED,
+    "exaone4": _LLAMA | _MIXED,
+    "nemotron": _LLAMA,
+    "olmo": _LLAMA,
     "olmo2": _LLAMA,
     "olmo3": _LLAMA | {"sliding_window": _WINDOW},
     "cohere": _LLAMA | {"logit_scale": 0.3, "use_qk_norm": True},
@@ -78,6 +82,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_oss": _LLAMA
     | _WIDE
     | {"num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": _WINDOW, "router_aux_loss_coef": 0.0},
+    "mpt": {"d_model": 48, "n_heads": 6, "n_layers": 2, "max_seq_len": 512, **_SPREAD},
     "gpt_neo": {
         "hidden_size": 48,
         "num_layers": 2,
@@ -99,5 +104,6 @@ FAMILIES = {name: {"architecture": _CLASSES.get(name, name), **settings} for nam
 # What has attention, or something beside it, of its own.
 PLAIN = {
     "gpt_oss": "its attention is given s_aux",
+    "mpt": "it cannot take several texts in one row",
     "mamba": "texts in one row come out",
 }

@@ -77,3 +77,29 @@ def test_in_bf16_the_losses_are_close(tmp_path: Path, dataset: Path) -> None:
         Job(tmp_path / name, dataset, LoraSettings(r=4), dataclasses.replace(SETTINGS, trainer=name)).run(base, host)
         losses[name] = [report.loss for report in host.of("train")]
     assert losses["fast"] == pytest.approx(losses["plain"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("gemma2", {"gradient_checkpointing": True}),
+        ("falcon_rw", {"gradient_checkpointing": True}),
+        ("gptj", {"gradient_checkpointing": True}),
+        # transformers lets the packed texts of a Falcon or a BLOOM see each other, so that there is nothing to compare with.
+        ("gemma2", {"packing": True, "max_length": 64}),
+        ("phi3", {"packing": True, "max_length": 64}),
+        ("cohere2", {"packing": True, "max_length": 64}),
+    ],
+    ids=str,
+)
+def test_whatever_the_settings_are(tmp_path: Path, dataset: Path, family: str, changes: dict[str, float]) -> None:
+    base = read_base(tiny_model(tmp_path / "model", **FAMILIES[family]))
+    adapters = {}
+    for name in ("fast", "plain"):
+        settings = dataclasses.replace(SETTINGS, trainer=name, **changes)
+        job, host = Job(tmp_path / name, dataset, LoraSettings(r=4, lora_dropout=0.0), settings), RecordingHost()
+        job.run(base, host)
+        assert not [note for note in host.of("note") if "plain trainer" in note.text]
+        adapters[name] = job.adapter()
+    for name, tensor in adapters["plain"].items():
+        assert (adapters["fast"][name] - tensor).norm() <= 1e-4 * tensor.norm(), name

@@ -58,7 +58,8 @@ def attend(
     if window is not None and window >= segments.longest:
         window = None
     scores = Scores(scale, window, softcap, slopes)
-    native = None if dropout or scores != Scores(scale) else kernels(query, key, value, *angles)
+    plain = not dropout and window is None and softcap is None and slopes is None
+    native = kernels(query, key, value, *angles) if plain else None
     if native is not None and native.attends(query, key, value, angles):
         out: Tensor = _NativeAttention.apply(query, key, value, segments, scale, angles)
         return out

@@ -70,7 +70,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         # The scale is part of the rows, where there is less to multiply.
         rows = hidden.detach() if head.scale == 1.0 else hidden.detach() * head.scale
         native = kernels(hidden, head.weight)
-        if native is None and hidden.device.type == "cpu" and product_dtype(hidden) is torch.float32:
+        if native is None and in_tiles(hidden):
             total = _by_tiles(rows, head, targets, gradient, worked)
         else:
             total = _by_rows(rows, head, targets, gradient, native, worked)
@@ -82,6 +82,11 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grads[0], None, None, None
+
+
+def in_tiles(hidden: Tensor) -> bool:
+    """Whether torch is to compute tile by tile: where products are in fp32, and each begins as soon as it is asked for."""
+    return hidden.device.type == "cpu" and product_dtype(hidden) is torch.float32
 
 
 def _by_rows(

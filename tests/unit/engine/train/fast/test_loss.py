@@ -59,7 +59,7 @@ def test_heads(
     tiles: tuple[int, int] | None,
 ) -> None:
     if tiles is None:
-        monkeypatch.setattr(loss_module, "product_dtype", lambda x: None)  # all logits of a row at once
+        monkeypatch.setattr(loss_module, "in_tiles", lambda hidden: False)  # all logits of a row at once
     else:
         monkeypatch.setattr(loss_module, "_TILE_ROWS", tiles[0])
         monkeypatch.setattr(loss_module, "_TILE_TOKENS", tiles[1])

@@ -120,7 +120,7 @@ def tiny_model(folder: Path, architecture: str = "llama", *, chat: bool = True, 
     """Writes a model in fp32 into `folder` and returns it; `changes` go into its config."""
     tokenizer = tiny_tokenizer(chat=chat)
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
-    settings = _CONFIGS[architecture] | {"vocab_size": len(tokenizer)} | ends | changes
+    settings = _CONFIGS.get(architecture, {}) | {"vocab_size": len(tokenizer)} | ends | changes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings), dtype=torch.float32)

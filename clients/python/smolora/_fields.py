@@ -26,7 +26,7 @@ LORA: tuple[Field, ...] = (
     Field("r", "int", "Rank of the update; 1 to 1024. Default 8."),
     Field("lora_alpha", "int", "Its scale is lora_alpha / r; 1 to 65536. Default 16."),
     Field("lora_dropout", "float", "Share of the update's input dropped while training; 0 to below 1. Default 0.1."),
-    Field("target_modules", "strs", "Names of the modules to adapt, or the one name `all-linear`. Default `q_proj`, `v_proj`; where a model has none of them, PEFT's own mapping for it."),
+    Field("target_modules", "strs", "Names of the modules to adapt, or the one name `all-linear`. Default `q_proj`, `v_proj`; where a model has none of them, PEFT's own mapping for it, else attention's fused projection, else all linear modules."),
     Field("exclude_modules", "strs", "Names of modules to leave alone. Default none."),
     Field("bias", "str", "`none`, `all` or `lora_only`. Default `none`."),
     Field("use_rslora", "bool", "Scale by lora_alpha / sqrt(r) instead. Default false."),
@@ -125,7 +125,7 @@ class TrainKeywords(TypedDict, total=False):
     r: int  # Rank of the update; 1 to 1024. Default 8.
     lora_alpha: int  # Its scale is lora_alpha / r; 1 to 65536. Default 16.
     lora_dropout: float  # Share of the update's input dropped while training; 0 to below 1. Default 0.1.
-    target_modules: Iterable[str]  # Names of the modules to adapt, or the one name `all-linear`. Default `q_proj`, `v_proj`; where a model has none of them, PEFT's own mapping for it.
+    target_modules: Iterable[str]  # Names of the modules to adapt, or the one name `all-linear`. Default `q_proj`, `v_proj`; where a model has none of them, PEFT's own mapping for it, else attention's fused projection, else all linear modules.
     exclude_modules: Iterable[str]  # Names of modules to leave alone. Default none.
     bias: str  # `none`, `all` or `lora_only`. Default `none`.
     use_rslora: bool  # Scale by lora_alpha / sqrt(r) instead. Default false.

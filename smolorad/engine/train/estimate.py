@@ -17,6 +17,7 @@ import torch
 from smolorad.domain import Estimate, TrainerSettings
 from smolorad.engine.train.dataset import Rows
 from smolorad.engine.train.fast.kernels import kernels
+from smolorad.engine.train.fast.matmul import product_dtype
 from smolorad.engine.train.fast.trainer import BUDGET
 from smolorad.errors import OutOfMemory
 
@@ -81,7 +82,9 @@ def estimate(model: Any, trained: int, work: Workload, steps: int, *, checkpoint
     # Two operations a weight and token forward, two backward, and where layers are computed again, two more.
     flop = (6.0 if checkpointing else 4.0) * parameters * work.tokens_a_step * steps
     fast_share = _OWN_SHARE if kernels(next(model.parameters())) is not None else _FAST_SHARE
-    seconds = flop / (_product_flop_s(model) * (fast_share if work.fast else _PLAIN_SHARE))
+    parameter = next(model.parameters())
+    product_flop_s = _product_flop_s(parameter.device, product_dtype(parameter) if work.fast else parameter.dtype)
+    seconds = flop / (product_flop_s * (fast_share if work.fast else _PLAIN_SHARE))
     return Estimate(int(memory), available_bytes(next(model.parameters()).device), seconds)
 
 
@@ -117,14 +120,13 @@ def _length(row: Any) -> int:
     return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
-def _product_flop_s(model: Any) -> float:
-    """How fast this machine multiplies in the model's format, measured in some 20 ms."""
-    parameter = next(model.parameters())
-    left = torch.ones(256, 512, dtype=parameter.dtype, device=parameter.device)
-    right = torch.ones(512, 1024, dtype=parameter.dtype, device=parameter.device)
-    (left @ right).sum().item()
-    begin, rounds = time.perf_counter(), 8
-    for _ in range(rounds):
-        product = left @ right
-    product.sum().item()
-    return rounds * 2.0 * 256 * 512 * 1024 / max(time.perf_counter() - begin, 1e-9)
+def _product_flop_s(device: torch.device, dtype: torch.dtype) -> float:
+    """How fast this machine multiplies in a format, measured in some 20 ms, or by one product where that takes longer."""
+    left = torch.ones(256, 512, dtype=dtype, device=device)
+    right = torch.ones(512, 1024, dtype=dtype, device=device)
+    (left[:16] @ right).sum().item()
+    begin, rounds, seconds = time.perf_counter(), 0, 0.0
+    while seconds < 0.02:
+        (left @ right).sum().item()
+        rounds, seconds = rounds + 1, time.perf_counter() - begin
+    return rounds * 2.0 * 256 * 512 * 1024 / seconds

@@ -24,7 +24,12 @@ from smolorad.errors import InvalidRequest, NotFinite
 from smolorad.portable import Source
 
 DEFAULT_TARGETS = ("q_proj", "v_proj")
+# Names of the projection in which attention's, or a state-space mixer's, are fused.
+FUSED_TARGETS = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "att_proj", "W_pack", "in_proj")
 ALL_LINEAR = "all-linear"
+# Mixers of these names read the weight of a projection without calling it, so that a LoRA on it would do nothing.
+_READ_ONLY = ("dt_proj",)
+_MAMBA_KINDS = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})  # where PEFT refuses `out_proj`
 _ADAPTABLE = (nn.Linear, Conv1D, nn.Embedding)
 
 
@@ -92,10 +97,14 @@ def adapted_parameters(config: LoraConfig, model: Any) -> int:
 
 
 def linear_names(model: Any) -> list[str]:
-    """Last parts of the names of the model's linear modules, without the output head; sorted."""
+    """Last parts of the names of the model's linear modules that can have a LoRA, without the output head; sorted."""
     head = model.get_output_embeddings()
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head}
-    return sorted({name.rpartition(".")[2] for name in linear})
+    return sorted({name.rpartition(".")[2] for name in linear} - _without_lora(model))
+
+
+def _without_lora(model: Any) -> set[str]:
+    return {*_READ_ONLY, "out_proj"} if model.config.model_type in _MAMBA_KINDS else set(_READ_ONLY)
 
 
 def changes_base(config: LoraConfig) -> bool:
@@ -167,12 +176,21 @@ def _targets(wanted: Sequence[str], model: Any) -> list[str]:
         _check_target(name, model, linear)
     if wanted:
         return list(wanted)
+    return _default_targets(model, linear)
+
+
+def _default_targets(model: Any, linear: Sequence[str]) -> list[str]:
     kind = model.config.model_type
-    for candidates in (DEFAULT_TARGETS, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind, ())):
-        found = [name for name in candidates if _named(name, model)]
+    mapped = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind, ())
+    # Some of PEFT's are patterns, of models that have the usual names.
+    for candidates in (DEFAULT_TARGETS, () if isinstance(mapped, str) else mapped):
+        found = [name for name in candidates if name in linear]
         if found:
             return found
-    raise InvalidRequest.field("lora.target_modules", f"there is no default for a {kind}; choose from {', '.join(linear)}")
+    fused = [name for name in FUSED_TARGETS if name in linear]
+    if fused or linear:
+        return fused[:1] or list(linear)
+    raise InvalidRequest.field("lora.target_modules", f"there is no default for a {kind}, which has no linear modules")
 
 
 def _check_target(name: str, model: Any, linear: Sequence[str]) -> None:
@@ -180,6 +198,11 @@ def _check_target(name: str, model: Any, linear: Sequence[str]) -> None:
     if not modules or not all(isinstance(module, _ADAPTABLE) for module in modules):
         raise InvalidRequest.field(
             "lora.target_modules", f"the model has no linear module {name!r}; choose from {', '.join(linear)}, or {ALL_LINEAR}"
+        )
+    if name.rpartition(".")[2] in _without_lora(model):
+        raise InvalidRequest.field(
+            "lora.target_modules",
+            f"a {model.config.model_type} reads the weight of {name!r} itself; choose from {', '.join(linear)}",
         )
     if any(module is model.get_output_embeddings() for module in modules):
         raise InvalidRequest.field(

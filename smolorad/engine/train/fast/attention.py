@@ -1,27 +1,37 @@
 """Causal attention of each text to itself, over texts that lie end to end: no mask over the whole row, no padding outside.
 
-The products are plain batched ones, a block of queries at a time against the keys up to it. On a CPU in bf16 that is two to ten
-times as fast as the flash kernel, whose backward pass is slow for short texts. Probabilities are computed again in the backward
-pass, so memory grows with the tokens, not with their square.
+The products are plain batched ones, a block of queries at a time against the keys that it may see. On a CPU in bf16 that is two
+to ten times as fast as the flash kernel, whose backward pass is slow for short texts. Probabilities are computed again in the
+backward pass, so memory grows with the tokens, not with their square.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface
 
 from smolorad.engine.train.fast.batching import Group, Segments
 from smolorad.engine.train.fast.kernels import Kernels, kernels
 from smolorad.engine.train.fast.layers import apply_rope
+from smolorad.engine.train.fast.matmul import product_dtype
 
-NAME = "smolora_segments"
 _BLOCK = 128  # queries
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How queries and keys become scores."""
+
+    scale: float
+    window: int | None = None  # keys that a query sees, its own the last of them; None: all up to its own
+    softcap: float | None = None  # scores are bent to lie between this and its negative
+    slopes: Tensor | None = None  # (heads,): ALiBi, what each position adds to the score of its key
 
 
 def attend(
@@ -32,16 +42,24 @@ def attend(
     scale: float,
     dropout: float = 0.0,
     angles: Sequence[Tensor] = (),
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    slopes: Tensor | None = None,
 ) -> Tensor:
     """Attention of `query` (tokens, heads, width) to `key` (tokens, heads of keys, width) and `value`, which may be of another
     width: (tokens, heads, width of the values).
 
-    Query and key are first rotated (RoPE) by `angles`, if given: cosines and sines, (tokens, width / 2) each. Raises ValueError
-    for what does not go together.
+    Query and key are first rotated (RoPE) by `angles`, if given: cosines and sines, (tokens, half the rotated width) each; what
+    is beyond that width stays. The other settings are those of `Scores`. Raises ValueError for what does not go together.
     """
     if reason := _mismatch(query, key, value, segments):
         raise ValueError(reason)
-    native = None if dropout else kernels(query, key, value, *angles)
+    if window is not None and window >= segments.longest:
+        window = None
+    scores = Scores(scale, window, softcap, slopes)
+    plain = not dropout and window is None and softcap is None and slopes is None
+    native = kernels(query, key, value, *angles) if plain else None
     if native is not None and native.attends(query, key, value, angles):
         out: Tensor = _NativeAttention.apply(query, key, value, segments, scale, angles)
         return out
@@ -49,8 +67,8 @@ def attend(
         cos, sin = (angle[:, None] for angle in angles)
         query, key = apply_rope(query, cos, sin), apply_rope(key, cos, sin)
     if dropout:
-        return _with_dropout(query, key, value, segments, scale, dropout)
-    out = _Attention.apply(query, key, value, segments, scale)
+        return _with_dropout(query, key, value, segments, scores, dropout)
+    out = _Attention.apply(query, key, value, segments, scores)
     return out
 
 
@@ -100,16 +118,16 @@ class _Attention(torch.autograd.Function):
     """Heads that share a key are rows of one product: (texts * heads of keys, tokens * heads per key, width)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scores: Scores) -> Tensor:
         ctx.save_for_backward(query, key, value)
-        ctx.segments, ctx.scale = segments, scale
+        ctx.segments, ctx.scores = segments, scores
         shared = query.shape[1] // key.shape[1]
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in segments.groups:
-            q, k, v = _rows(query, group, shared) * scale, _rows(key, group, 1), _rows(value, group, 1)
+            q, k, v = _rows(query, group, shared), _rows(key, group, 1), _rows(value, group, 1)
             o = q.new_empty(*q.shape[:2], v.shape[-1])
-            for rows, end, p in _blocks(q, k, shared):
-                o[:, rows] = torch.bmm(p, v[:, :end])
+            for block in _blocks(q, k, shared, scores):
+                o[:, block.rows] = torch.bmm(block.p, v[:, block.keys])
             _put(out, o, group, shared)
         return out
 
@@ -119,44 +137,79 @@ class _Attention(torch.autograd.Function):
         shared = query.shape[1] // key.shape[1]
         d_query, d_key, d_value = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
         for group in ctx.segments.groups:
-            q, k, v = _rows(query, group, shared) * ctx.scale, _rows(key, group, 1), _rows(value, group, 1)
+            q, k, v = _rows(query, group, shared), _rows(key, group, 1), _rows(value, group, 1)
             do = _rows(grads[0], group, shared, pad_with_zero=True)
             dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-            for rows, end, p in _blocks(q, k, shared):
-                dv[:, :end].baddbmm_(p.transpose(1, 2), do[:, rows])
-                dp = torch.bmm(do[:, rows], v[:, :end].transpose(1, 2))
-                ds = torch.ops.aten._softmax_backward_data(dp, p, -1, dp.dtype)
-                dq[:, rows] = torch.bmm(ds, k[:, :end])
-                dk[:, :end].baddbmm_(ds.transpose(1, 2), q[:, rows])
-            _put(d_query, dq.mul_(ctx.scale), group, shared)
+            for block in _blocks(q, k, shared, ctx.scores):
+                rows, keys = block.rows, block.keys
+                dv[:, keys].baddbmm_(block.p.transpose(1, 2), do[:, rows])
+                dp = torch.bmm(do[:, rows], v[:, keys].transpose(1, 2))
+                ds = torch.ops.aten._softmax_backward_data(dp, block.p, -1, dp.dtype)
+                if block.bent is not None:
+                    ds = torch.ops.aten.tanh_backward(ds, block.bent)
+                dq[:, rows] = torch.bmm(ds, k[:, keys])
+                dk[:, keys].baddbmm_(ds.transpose(1, 2), q[:, rows], alpha=ctx.scores.scale)
+            _put(d_query, dq.mul_(ctx.scores.scale), group, shared)
             _put(d_key, dk, group, 1)
             _put(d_value, dv, group, 1)
         return d_query, d_key, d_value, None, None
 
 
-def _blocks(q: Tensor, k: Tensor, shared: int) -> Iterator[tuple[slice, int, Tensor]]:
-    """For each block of queries: its rows, the keys it sees, and its probabilities (batch, rows, keys)."""
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A block of queries."""
+
+    rows: slice
+    keys: slice  # that it sees
+    p: Tensor  # its probabilities, (batch, rows, keys)
+    bent: Tensor | None  # its scores over the soft cap
+
+
+def _blocks(q: Tensor, k: Tensor, shared: int, how: Scores) -> Iterator[_Block]:
     length = k.shape[1]
     block = min(_BLOCK, length)
-    later = _later(block, shared, q.dtype, q.device)
     for begin in range(0, length, block):
         end = min(begin + block, length)
         size = end - begin
-        rows = slice(begin * shared, end * shared)
-        scores = torch.bmm(q[:, rows], k[:, :end].transpose(1, 2))
-        scores[:, :, begin:].add_(later[: size * shared, :size])
-        yield rows, end, torch.softmax(scores, -1)
+        first = 0 if how.window is None else max(0, begin - how.window + 1)
+        rows, keys = slice(begin * shared, end * shared), slice(first, end)
+        # Scaled in the product, without a pass of its own.
+        scale, bent = how.scale / (how.softcap or 1.0), None
+        scores = torch.baddbmm(q.new_zeros(1), q[:, rows], k[:, keys].transpose(1, 2), beta=0, alpha=scale)
+        if how.softcap is not None:
+            bent = scores.tanh_()
+            scores = bent * how.softcap
+        if how.slopes is not None:
+            _add_slopes(scores, how.slopes, keys, shared)
+        scores[:, :, begin - first :].add_(_beyond(block, shared, 0, q.dtype, q.device)[: size * shared, :size])
+        if how.window is not None and (hidden := end - first - how.window) > 0:
+            before = begin - first - how.window
+            scores[:, :, :hidden].add_(_beyond(block, shared, before, q.dtype, q.device)[: size * shared, :hidden])
+        yield _Block(rows, keys, torch.softmax(scores, -1), bent)
 
 
-@functools.lru_cache(maxsize=16)
-def _later(block: int, shared: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What hides the keys after each query of a block: (block * shared, block)."""
-    return torch.full((block, block), -torch.inf, dtype=dtype, device=device).triu(1).repeat_interleave(shared, 0)
+def _add_slopes(scores: Tensor, slopes: Tensor, keys: slice, shared: int) -> None:
+    rows, count = scores.shape[1:]
+    positions = torch.arange(keys.start, keys.stop, device=scores.device, dtype=torch.float32)
+    bias = slopes.float().view(1, -1, 1, shared, 1) * positions
+    scores.view(-1, len(slopes) // shared, rows // shared, shared, count).add_(bias)
+
+
+@functools.lru_cache(maxsize=32)
+def _beyond(block: int, shared: int, before: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What hides keys from the queries of a block: (block * shared, block).
+
+    For `before` 0 those that come after the query, where the first column is the first query's own key; for a negative one
+    those that the window has passed, where the first query sees `-before` keys fewer than all columns up to its own.
+    """
+    hidden = torch.full((block, block), -torch.inf, dtype=dtype, device=device)
+    hidden = hidden.triu(1) if before == 0 else hidden.tril(before)
+    return hidden.repeat_interleave(shared, 0)
 
 
 def _rows(tokens: Tensor, group: Group, shared: int, *, pad_with_zero: bool = False) -> Tensor:
     """A group of (tokens, heads, width) as (texts * heads of keys, longest * shared, width)."""
-    tokens = tokens[group.start : group.end]
+    tokens = tokens[group.start : group.end].to(product_dtype(tokens))
     heads, width = tokens.shape[1:]
     if group.padded is not None and pad_with_zero:
         assert group.valid is not None
@@ -175,32 +228,21 @@ def _put(tokens: Tensor, rows: Tensor, group: Group, shared: int) -> None:
     tokens[group.start : group.end] = flat if group.valid is None else flat.index_select(0, group.valid)
 
 
-def _with_dropout(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, dropout: float) -> Tensor:
-    """The same by torch's own attention, whose probabilities can be dropped."""
-    parts = []
+def _with_dropout(query: Tensor, key: Tensor, value: Tensor, segments: Segments, how: Scores, dropout: float) -> Tensor:
+    """The same with probabilities that are dropped, through autograd."""
+    shared = query.shape[1] // key.shape[1]
+    out = query.new_empty(*query.shape[:2], value.shape[-1])
     for group in segments.groups:
-        q, k, v = (
-            t[group.start : group.end] if group.padded is None else t[group.start : group.end].index_select(0, group.padded)
-            for t in (query, key, value)
-        )
-        q, k, v = (t.view(group.count, group.longest, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
-        out = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, dropout_p=dropout, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
-        )
-        flat = out.transpose(1, 2).reshape(-1, query.shape[1], value.shape[-1])
-        parts.append(flat if group.valid is None else flat.index_select(0, group.valid))
-    return torch.cat(parts)
-
-
-def _interface(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
-) -> tuple[Tensor, None]:
-    """The same for transformers, whose tensors are (1, heads, tokens, width)."""
-    segments: Segments = more["segments"]
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    scale = more.get("scaling")
-    out = attend(q, k, v, segments, q.shape[-1] ** -0.5 if scale is None else scale, more.get("dropout", 0.0))
-    return out[None], None
-
-
-AttentionInterface.register(NAME, _interface)
+        q, k, v = _rows(query, group, shared), _rows(key, group, 1), _rows(value, group, 1)
+        scores = torch.bmm(q * (how.scale / (how.softcap or 1.0)), k.transpose(1, 2))
+        if how.softcap is not None:
+            scores = scores.tanh() * how.softcap
+        if how.slopes is not None:
+            scores = scores.clone()
+            _add_slopes(scores, how.slopes, slice(0, group.longest), shared)
+        place = torch.arange(group.longest, device=q.device)
+        back = place[:, None] - place
+        hidden = (back < 0) | (back >= (how.window or group.longest))
+        p = torch.softmax(scores.masked_fill(hidden.repeat_interleave(shared, 0), -torch.inf), -1)
+        _put(out, torch.bmm(functional.dropout(p, dropout), v), group, shared)
+    return out

@@ -1,12 +1,12 @@
 """Whether the fast trainer can train a model; checked before the training begins.
 
 It relies on what no config says: attention is causal and the only place where tokens meet, positions are numbers, and the head
-is one product. So a short text beside another must give the logits that it gives alone.
+is what `loss.Head` says. So a short text beside another must give the logits that it gives alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,16 +26,40 @@ def reason_not_eligible(trainer: Any, plain: Any, settings: TrainerSettings, max
     head = trainer.model.get_base_model().get_output_embeddings()
     if settings.neftune_noise_alpha:
         return "NEFTune's noise depends on padding"
-    if type(head) is not nn.Linear or "bias" in dict(head.named_parameters()):
+    if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward:
         return "its output head is more than one product"
-    if head.weight.requires_grad:
+    if any(parameter.requires_grad for parameter in head.parameters()):
         return "its output head is trained"
     if trainer.aux_loss_enabled:
-        return "its experts have a loss of their own"
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    if any(window is not None and window < max_length for window in windows) and getattr(config, "use_sliding_window", True):
-        return "its attention has a window shorter than trainer.max_length"
-    return _difference(trainer, plain, [min(length, max_length) for length in _LENGTHS])
+        return "its experts have a loss of their own, which depends on how a step is cut"
+    if getattr(config, "attention_chunk_size", None) is not None and config.attention_chunk_size < max_length:
+        return "its attention is cut into chunks shorter than trainer.max_length"
+    if _rope_depends_on_length(config, max_length):
+        return "its positions depend on the longest row of a batch"
+    return _difference(trainer, plain, [min(length, max_length) for length in _LENGTHS]) or _missing_window(
+        trainer.texts.windows, config, max_length
+    )
+
+
+def _rope_depends_on_length(config: Any, max_length: int) -> bool:
+    """Whether a batch with a long enough row has other angles for all of its rows."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [one for one in (rope, *rope.values()) if isinstance(one, Mapping)]
+    return any(
+        one.get("rope_type") in ("longrope", "dynamic")
+        and max_length > (one.get("original_max_position_embeddings") or config.max_position_embeddings)
+        for one in kinds
+    )
+
+
+def _missing_window(windows: Sequence[int | None], config: Any, max_length: int) -> str:
+    """Why the windows that the attention modules have handed on are not those of the config; the short texts do not show it."""
+    window = getattr(config, "sliding_window", None)
+    if window is None or window >= max_length or not getattr(config, "use_sliding_window", True):
+        return ""
+    layers = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    expected = [window if kind == "sliding_attention" else None for kind in layers]
+    return "" if list(windows) == expected else "its attention does not say which of its layers have a window"
 
 
 @torch.no_grad()
@@ -45,7 +69,7 @@ def _difference(trainer: Any, plain: Any, lengths: Sequence[int]) -> str:
     inputs = {name: tensor.to(device) for name, tensor in collate([_row(text) for text in texts]).items()}
     trainer.model.eval()
     try:
-        got = trainer.model.get_output_embeddings()(trainer.hidden_states(inputs))
+        got = trainer.head.logits(trainer.hidden_states(inputs))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         return f"it cannot take several texts in one row ({type(error).__name__}: {error})"
     expected = torch.cat([plain(input_ids=text[None].to(device), use_cache=False).logits[0] for text in texts])

@@ -1,4 +1,4 @@
-"""The arithmetic of a Llama layer's parts, each with a backward pass that keeps little and makes few passes over memory."""
+"""The arithmetic of a layer's parts, each with a backward pass that keeps little and makes few passes over memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from torch.nn import functional
 from smolorad.engine.train.fast.kernels import kernels
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """`x` (..., width) over its root mean square, times a frozen `weight` (width,)."""
-    out: Tensor = _RmsNorm.apply(x, weight, epsilon)
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, *, offset: float = 0.0, late: bool = False) -> Tensor:
+    """`x` (..., width) over its root mean square, times a frozen `weight` (width,) plus `offset`.
+
+    `late`: rounded to `x`'s dtype after the weight, not before it.
+    """
+    out: Tensor = _RmsNorm.apply(x, weight, epsilon, offset, late)
     return out
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, offset: float, late: bool) -> Tensor:
+        if late:
+            weight = weight.float() + offset if offset else weight.float()
         if (native := kernels(x, weight)) is not None:
             flat = x.reshape(-1, x.shape[-1]).contiguous()
             out, scale = native.norm(flat, weight, epsilon)
@@ -28,19 +33,19 @@ class _RmsNorm(torch.autograd.Function):
         exact = x.float()
         scale = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        normed: Tensor = (exact * scale).to(x.dtype)
-        return normed.mul_(weight)
+        normed: Tensor = exact * scale
+        return normed.mul_(weight).to(x.dtype) if late else normed.to(x.dtype).mul_(weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
         x, weight, scale = ctx.saved_tensors
         if (native := kernels(x, weight)) is not None:
             grad = grads[0].reshape(x.shape).contiguous()
-            return native.norm_back(grad, x, weight, scale).view(grads[0].shape), None, None
+            return native.norm_back(grad, x, weight, scale).view(grads[0].shape), None, None, None, None
         unit = x.float() * scale
         grad = (grads[0] * weight).float()
         along = torch.linalg.vecdot(grad, unit).div_(x.shape[-1]).neg_()
-        return grad.addcmul_(unit, along[..., None]).mul_(scale).to(x.dtype), None, None
+        return grad.addcmul_(unit, along[..., None]).mul_(scale).to(x.dtype), None, None, None, None
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -66,8 +71,31 @@ class _SwiGlu(torch.autograd.Function):
         return d_gate, functional.silu(gate).mul_(grads[0])
 
 
+def geglu(gate: Tensor, up: Tensor, approximate: str) -> Tensor:
+    """gelu(gate) * up, by the error function ("none") or by "tanh"; keeps only the two."""
+    out: Tensor = _GeGlu.apply(gate, up, approximate)
+    return out
+
+
+class _GeGlu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, approximate: str) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.approximate = approximate
+        return functional.gelu(gate, approximate=approximate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:
+        gate, up = ctx.saved_tensors
+        d_gate = torch.ops.aten.gelu_backward(grads[0] * up, gate, approximate=ctx.approximate)
+        return d_gate, functional.gelu(gate, approximate=ctx.approximate).mul_(grads[0]), None
+
+
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE: `x` (tokens, heads, width), rotated by angles whose `cos` and `sin` are (tokens, 1, width / 2)."""
+    """RoPE: `x` (tokens, heads, width), rotated by angles whose `cos` and `sin` are (tokens, 1, half the rotated width).
+
+    What is beyond the rotated width stays.
+    """
     out: Tensor = _Rope.apply(x, cos, sin)
     return out
 
@@ -86,7 +114,10 @@ class _Rope(torch.autograd.Function):
 
 def _rope(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    (x_0, x_1), (out_0, out_1) = x.chunk(2, -1), out.chunk(2, -1)
+    half = cos.shape[-1]
+    x_0, x_1, rest = x.split((half, half, x.shape[-1] - 2 * half), -1)
+    out_0, out_1, out_rest = out.split((half, half, x.shape[-1] - 2 * half), -1)
+    out_rest.copy_(rest)
     torch.mul(x_0, cos, out=out_0).addcmul_(x_1, sin, value=-sign)
     torch.mul(x_1, cos, out=out_1).addcmul_(x_0, sin, value=sign)
     return out

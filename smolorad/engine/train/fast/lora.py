@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import layer as peft_layer
 from torch import Tensor, nn
+from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
 from smolorad.engine.train.fast.matmul import Sum, compute, transposed
@@ -49,7 +50,7 @@ def fits(module: Any) -> bool:
         names = module.active_adapters
         plain = len(names) == 1 and names[0] in module.lora_A and not module.lora_variant and not module.merged
         return plain and module.lora_B[names[0]].bias is None and fits(module.base_layer)
-    return type(module) in (nn.Linear, Conv1D) and not any(p.requires_grad for p in module.parameters())
+    return type(module) in (nn.Linear, Conv1D, FalconLinear) and not any(p.requires_grad for p in module.parameters())
 
 
 def project(x: Tensor, projections: Sequence[Projection]) -> tuple[Tensor, ...]:

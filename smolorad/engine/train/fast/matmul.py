@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +29,11 @@ class Sum:
 
     def by_torch(self, out: Tensor | None = None) -> Tensor:
         """Computed term by term."""
+        given = self.terms[0][0].dtype
+        if (dtype := product_dtype(self.terms[0][0])) != given:
+            widened = [(x.to(dtype), w.to(dtype)) for x, w in self.terms]
+            made = Sum(widened, None if self.added is None else self.added.to(dtype)).by_torch()
+            return out.copy_(made) if out is not None else made if self.exact else made.to(given)
         (x, w), *others = self.terms
         out = torch.mm(x, w, out=out) if self.added is None else torch.addmm(self.added, x, w, out=out)
         for x, w in others:
@@ -48,3 +55,24 @@ def compute(sums: Sequence[Sum], outs: Sequence[Tensor] | None = None) -> list[T
 def transposed(x: Tensor) -> Tensor:
     """`x` (rows, columns) as the first factor of a product with something of as many rows: (columns, rows)."""
     return x.t().contiguous()
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which torch is to multiply what is in `x`'s: fp32 on processors without instructions for a shorter one.
+
+    There torch multiplies a shorter one up to fifty times as slowly, number by number.
+    """
+    slow = x.device.type == "cpu" and x.dtype in _SUPPORTED and not _multiplies(x.dtype)
+    return torch.float32 if slow else x.dtype
+
+
+_SUPPORTED = {
+    torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+    torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+}
+
+
+@functools.lru_cache(maxsize=len(_SUPPORTED))
+def _multiplies(dtype: torch.dtype) -> bool:
+    # Elsewhere than on x86 torch has other ways, which these questions do not cover.
+    return platform.machine().lower() not in ("x86_64", "amd64") or bool(_SUPPORTED[dtype]())

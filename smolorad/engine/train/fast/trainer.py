@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smolorad.engine.train.fast.batching import Segments, collate, cut
-from smolorad.engine.train.fast.loss import summed_cross_entropy
+from smolorad.engine.train.fast.loss import Head, summed_cross_entropy
 from smolorad.engine.train.fast.patch import patch_model
 from smolorad.engine.train.fast.yield_points import YieldPoints
 from smolorad.engine.train.tokenize import UNSCORED
@@ -27,7 +27,8 @@ class FastTrainer(LoraTrainer):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.data_collator = collate
-        patch_model(self.model)
+        self.texts = patch_model(self.model)
+        self.head = Head.of(self.model.get_base_model())
         self._yield_points = YieldPoints(self._yield_to_requests)
         if self.args.device.type == "cpu":  # elsewhere autograd has a thread of its own, and torch must have one only
             self._yield_points.attach(decoder_layers(self.model.get_base_model()))
@@ -67,16 +68,17 @@ class FastTrainer(LoraTrainer):
         hidden = self.hidden_states(inputs)
         # What a token is to be predicted from stands right before it, in the same text, since no first token is scored.
         places = (inputs["labels"][0] != UNSCORED).nonzero().squeeze(1)
-        head = self.model.get_base_model().get_output_embeddings()
         targets = inputs["labels"][0, places]
-        return summed_cross_entropy(hidden[places - 1], head.weight, targets, self._yield_points.work), len(places)
+        return summed_cross_entropy(hidden[places - 1], self.head, targets, self._yield_points.work), len(places)
 
     def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the output head sees of a flat row: (tokens, width)."""
-        segments = Segments.of(inputs["lengths"].tolist(), inputs["input_ids"].device)
+        # They stay until the next micro-step: a checkpointed layer asks for them again in the backward pass.
+        self.texts.segments = Segments.of(inputs["lengths"].tolist(), inputs["input_ids"].device)
+        self.texts.windows.clear()
         backbone = self.model.get_base_model().base_model
         states: Tensor = backbone(
-            input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, segments=segments
+            input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False
         ).last_hidden_state
         return states[0]
 

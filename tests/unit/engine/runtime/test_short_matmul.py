@@ -21,7 +21,7 @@ from smolorad.engine.device_check.kernels import product_fault, product_notes
 from smolorad.engine.model import load_transformers
 from smolorad.engine.runtime import short_matmul
 from smolorad.engine.runtime.device import Placement
-from smolorad.engine.train.fast import kernels
+from smolorad.engine.train.fast import kernels, loss
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import load, plain_model
 from tests.unit.engine.runtime.stand_in import StandIn, stand_in
@@ -37,6 +37,7 @@ CUT = short_matmul.splitting_long_products
 def _the_cpu_is_metal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_matmul, "AFFECTED_DEVICES", MappingProxyType({Device.MPS: "CPU"}))
     monkeypatch.setattr(kernels, "_kernels", lambda dtype: None)  # our own library computes for CPUs alone
+    monkeypatch.setattr(loss, "in_tiles", lambda hidden: False)  # so do tiles
     monkeypatch.setattr("smolorad.engine.train.run.trim_memory", lambda device: None)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 

@@ -162,11 +162,21 @@ class TestTargets:
         settings = LoraSettings(target_modules=("all-linear",), layers_to_transform=(1,))
         assert {name.split(".")[2] for name in adapted_modules(lora_config(settings, llama), llama)} == {"1"}
 
-    def test_an_unknown_model_names_what_there_is(self, llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_an_unknown_model_all_that_are_linear(self, llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("smolorad.engine.train.lora.DEFAULT_TARGETS", ())
         monkeypatch.setattr("smolorad.engine.train.lora.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
-        with pytest.raises(InvalidRequest, match="no default for a llama; choose from down_proj, gate_proj, k_proj"):
+        assert lora_config(LoraSettings(), llama).target_modules == set(linear_names(llama))
+        monkeypatch.setattr("smolorad.engine.train.lora.linear_names", lambda model: [])
+        with pytest.raises(InvalidRequest, match="no default for a llama, which has no linear modules"):
             lora_config(LoraSettings(), llama)
+
+    def test_what_a_mixer_reads_without_a_call_is_no_target(self, tmp_path: Path) -> None:
+        mamba = read_base(tiny_model(tmp_path / "mamba", "mamba")).model
+        assert lora_config(LoraSettings(), mamba).target_modules == {"in_proj"}
+        assert lora_config(LoraSettings(target_modules=("all-linear",)), mamba).target_modules == {"in_proj", "x_proj"}
+        for name in ("dt_proj", "out_proj"):
+            with pytest.raises(InvalidRequest, match=f"reads the weight of '{name}' itself; choose from in_proj, x_proj"):
+                lora_config(LoraSettings(target_modules=(name,)), mamba)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smolorad.engine.train.fast import matmul
 from smolorad.engine.train.fast.attention import attend
 from smolorad.engine.train.fast.batching import Segments
 
@@ -37,6 +38,62 @@ def test_as_one_by_one(lengths: tuple[int, ...], heads: int, key_heads: int) -> 
         torch.autograd.grad((got * weights).sum(), inputs), torch.autograd.grad((expected * weights).sum(), inputs), strict=True
     ):
         assert torch.allclose(left, right, atol=1e-12)
+
+
+def written_out(
+    inputs: list[Tensor], lengths: tuple[int, ...], window: int | None, softcap: float | None, slopes: Tensor | None
+) -> Tensor:
+    """Each score by itself."""
+    parts = []
+    for q, k, v in zip(*(tensor.split(lengths) for tensor in inputs), strict=True):
+        k, v = (tensor.repeat_interleave(q.shape[1] // tensor.shape[1], 1) for tensor in (k, v))
+        scores = torch.einsum("ihw,jhw->hij", q, k) * 0.3
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        place = torch.arange(len(q))
+        if slopes is not None:
+            scores = scores + slopes[:, None, None] * place
+        back = place[:, None] - place
+        hidden = (back < 0) | (back >= (window or len(q)))
+        parts.append(torch.einsum("hij,jhw->ihw", scores.masked_fill(hidden, -torch.inf).softmax(-1), v))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("lengths", [*LENGTHS, (300, 310)], ids=str)
+@pytest.mark.parametrize("window", [None, 1, 5, 100, 128, 129, 200, 255])
+@pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("has_slopes", [False, True])
+def test_windows_soft_caps_and_slopes(
+    lengths: tuple[int, ...], window: int | None, softcap: float | None, has_slopes: bool
+) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(sum(lengths), count, 4, dtype=torch.float64, requires_grad=True) for count in (4, 2, 2)]
+    weights = torch.randn(inputs[0].shape, dtype=torch.float64)
+    slopes = torch.tensor([0.5, 0.25, 0.125, 0.0]) if has_slopes else None
+    expected = written_out(inputs, lengths, window, softcap, slopes)
+    wanted = torch.autograd.grad((expected * weights).sum(), inputs)
+    for dropout in (0.0, 1e-12):
+        got = attend(*inputs, Segments.of(lengths), 0.3, dropout, window=window, softcap=softcap, slopes=slopes)
+        found = torch.autograd.grad((got * weights).sum(), inputs)
+        for left, right in zip((got, *found), (expected, *wanted), strict=True):
+            assert torch.allclose(left, right, atol=1e-10)
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_in_bf16_with_a_window_and_a_soft_cap_as_near_as_rounding_allows(
+    monkeypatch: pytest.MonkeyPatch, multiplies: bool
+) -> None:
+    monkeypatch.setattr(matmul, "_multiplies", lambda dtype: multiplies)
+    torch.manual_seed(0)
+    lengths = (17, 60)
+    inputs = [torch.randn(sum(lengths), heads, 16, requires_grad=True) for heads in (4, 2, 2)]
+    expected = written_out(inputs, lengths, 20, 3.0, None)
+    wanted = torch.autograd.grad(expected.square().sum(), inputs)
+    short = [tensor.detach().bfloat16().requires_grad_() for tensor in inputs]
+    got = attend(*short, Segments.of(lengths), 0.3, window=20, softcap=3.0)
+    found = torch.autograd.grad(got.float().square().sum(), short)
+    for left, right in zip((got, *found), (expected, *wanted), strict=True):
+        assert (left.float() - right).abs().max() < 0.05 * right.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)

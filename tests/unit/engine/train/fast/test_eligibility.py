@@ -11,7 +11,9 @@ import torch
 
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.train.fast import attention, kernels
+from smolorad.engine.train.fast.loss import Head
 from tests.tiny import tiny_model
+from tests.unit.engine.train.fast.families import FAMILIES
 from tests.unit.engine.train.train_kit import Job, RecordingHost, equal, read_base, weights_of, write_dataset
 
 SETTINGS = TrainerSettings(trainer="fast", max_steps=2, gradient_accumulation_steps=2, learning_rate=1e-2, max_length=512)
@@ -27,10 +29,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({}, {}, {"neftune_noise_alpha": 5.0}, "NEFTune's noise depends on padding"),
         ({}, {"modules_to_save": ("lm_head",)}, {}, "its output head is "),
-        ({"architecture": "mistral", "sliding_window": 100}, {}, {}, "its attention has a window"),
-        ({"architecture": "gemma2", "final_logit_softcapping": 0.5}, {}, {}, "texts in one row come out"),
+        (FAMILIES["gpt_oss"], {}, {}, "its attention is given s_aux"),
+        (FAMILIES["mamba"], {"target_modules": ("in_proj",)}, {}, "texts in one row come out"),
+        (FAMILIES["phi3_longrope"] | {"max_position_embeddings": 512}, {}, {}, "depend on the longest row of a batch"),
+        (FAMILIES["qwen3_moe"] | {"router_aux_loss_coef": 0.001}, {}, {}, "its experts have a loss of their own"),
     ],
-    ids=["neftune", "head", "window", "softcap"],
+    ids=["neftune", "head", "sinks", "state", "longrope", "experts"],
 )
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:.*tied.*:UserWarning")
 def test_falls_back(
@@ -46,6 +50,27 @@ def test_falls_back(
     assert note.text.startswith("The plain trainer takes this run, as the fast one cannot: ")
     assert reason in note.text
     assert equal(job.adapter(), plain.adapter())
+
+
+@pytest.mark.parametrize("change", [{"softcap": None}, {"scale": 2.0}, {"softcap": 3.9}], ids=str)
+def test_logits_that_are_changed_otherwise_are_found_out(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, float | None]
+) -> None:
+    base = read_base(tiny_model(tmp_path / "model", **FAMILIES["gemma2"]))
+    known = Head.of
+    monkeypatch.setattr(Head, "of", lambda model: dataclasses.replace(known(model), **change))
+    host = RecordingHost()
+    Job(tmp_path / "job", dataset, trainer=SETTINGS).run(base, host)
+    assert "texts in one row come out" in host.of("note")[0].text
+
+
+def test_windows_that_are_not_handed_on_are_found_out(tmp_path: Path, dataset: Path) -> None:
+    base = read_base(tiny_model(tmp_path / "model", **FAMILIES["qwen2"] | {"sliding_window": 100}))
+    host = RecordingHost()
+    for layer in base.model.model.layers:
+        layer.self_attn.sliding_window = None
+    Job(tmp_path / "other", dataset, trainer=SETTINGS).run(base, host)
+    assert "does not say which of its layers have a window" in host.of("note")[0].text
 
 
 def test_a_window_that_no_row_fills_is_no_hindrance(tmp_path: Path, dataset: Path) -> None:
@@ -76,7 +101,7 @@ def test_a_model_whose_attention_goes_both_ways_is_found_out(
 ) -> None:
     base = read_base(tiny_model(tmp_path / "model"))
     monkeypatch.setattr(kernels, "_kernels", lambda dtype: None)
-    monkeypatch.setattr(attention, "_later", lambda block, shared, *_: torch.zeros(block * shared, block))
+    monkeypatch.setattr(attention, "_beyond", lambda block, shared, *_: torch.zeros(block * shared, block))
     host = RecordingHost()
     Job(tmp_path / "job", dataset, trainer=SETTINGS).run(base, host)
     assert "texts in one row come out" in host.of("note")[0].text

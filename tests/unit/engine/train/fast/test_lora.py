@@ -10,6 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from smolorad.engine.train.fast import matmul
 from smolorad.engine.train.fast.lora import Projection, _kept, fits, project
 
 
@@ -101,6 +102,25 @@ def test_in_bf16_the_adapter_stays_fp32() -> None:
     out.float().sum().backward()
     assert out.dtype == torch.bfloat16
     assert {module.weight.grad.dtype for module in adapter} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_on_a_processor_that_does_not_multiply_the_dtype(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    made = modules(["q", "v"])
+    x = torch.randn(6, 12).to(dtype)
+    expected = [module(x.float()) for module in made.values()]
+    wanted = [parameter for parameter in made.parameters() if parameter.requires_grad]
+    theirs = gradients(tuple(expected), wanted)
+    for name, parameter in made.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+    monkeypatch.setattr(matmul, "_multiplies", lambda dtype: False)
+    got = project(x, [Projection.of(module) for module in made.values()])
+    assert {out.dtype for out in got} == {dtype}
+    for left, right in zip(got, expected, strict=True):
+        assert (left.float() - right).abs().max() < 0.03 * right.abs().max()
+    mine = torch.autograd.grad(got, wanted, [torch.randn_like(out) for out in got])
+    assert [one.dtype for one in mine] == [one.dtype for one in theirs]
 
 
 def test_what_does_not_fit() -> None:

@@ -75,8 +75,7 @@ INLINE void dot_rows(int format, const void *w, int n, int rows, int tile, int f
 
 /* Rows first..last-1. With up to DOT_VECTORS vectors a tile is read to its end, so that memory is read from front to back. */
 INLINE void dot_product(int format, const void *w, int n, int first, int last, const Vectors *v, float *out, int out_stride) {
-    const int few = DOT_SUMS / 2, many = DOT_SUMS / DOT_VECTORS; /* rows of a tile */
-    int block = v->count > DOT_VECTORS ? DOT_CACHED_ROWS : v->count == DOT_VECTORS ? many : few, stride = v->stride;
+    int block = v->count > DOT_VECTORS ? DOT_CACHED_ROWS : v->count > 1 ? DOT_SUMS / v->count : DOT_SUMS / 2, stride = v->stride;
     for (int row = first; row < last; row += block) {
         int rows = last - row < block ? last - row : block;
         const char *at = (const char *)w + (size_t)row * n * (format == FP32 ? 4 : 2);
@@ -86,11 +85,13 @@ INLINE void dot_product(int format, const void *w, int n, int first, int last, c
                 const float *x = v->x + (size_t)s * stride;
                 float *to = out + (size_t)s * out_stride + row;
                 if (left >= DOT_VECTORS)
-                    dot_rows(format, at, n, rows, many, begin, end, x, stride, DOT_VECTORS, to, out_stride), s += DOT_VECTORS;
-                else if (left >= 2)
-                    dot_rows(format, at, n, rows, few, begin, end, x, stride, 2, to, out_stride), s += 2;
+                    dot_rows(format, at, n, rows, 3, begin, end, x, stride, DOT_VECTORS, to, out_stride), s += DOT_VECTORS;
+                else if (left == 3)
+                    dot_rows(format, at, n, rows, 4, begin, end, x, stride, 3, to, out_stride), s += 3;
+                else if (left == 2)
+                    dot_rows(format, at, n, rows, 6, begin, end, x, stride, 2, to, out_stride), s += 2;
                 else
-                    dot_rows(format, at, n, rows, few, begin, end, x, stride, 1, to, out_stride), s++;
+                    dot_rows(format, at, n, rows, 6, begin, end, x, stride, 1, to, out_stride), s++;
             }
         }
     }

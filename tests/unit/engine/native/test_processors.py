@@ -57,6 +57,12 @@ def plain(avx2: Library) -> Library:
     return built_without("-mno-avx2")
 
 
+@pytest.fixture(scope="module")
+def tolerance(request: pytest.FixtureRequest) -> float:
+    """Of packed products, as a share of the largest: 0. For a sanitizer gcc does not fuse plain code's products and sums."""
+    return 1e-5 if request.config.pluginmanager.has_plugin("tests.sanitized") else 0
+
+
 def draw(rows: int, cols: int, seed: int) -> Tensor:
     return torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
 
@@ -81,23 +87,32 @@ def multiply(compiled: Library, x: Tensor, matrix: Matrix) -> Tensor:
 @pytest.mark.parametrize("format", PACKED)
 @settings(max_examples=25)
 def test_avx2_and_plain_code_give_the_same_bits(
-    avx2: Library, plain: Library, format: Format, count: int, rows: int, groups: int, size: float, seed: int
+    avx2: Library,
+    plain: Library,
+    tolerance: float,
+    format: Format,
+    count: int,
+    rows: int,
+    groups: int,
+    size: float,
+    seed: int,
 ) -> None:
     weight, x = draw(rows, 32 * groups, seed), draw(count, 32 * groups, seed + 1) * size
     x[0, ::5] = 0
     matrix = avx2.pack(array_of(weight), format)
     assert torch.equal(torch.from_numpy(matrix.values), torch.from_numpy(plain.pack(array_of(weight), format).values))
-    assert torch.equal(multiply(avx2, x, matrix), multiply(plain, x, matrix))
+    known = multiply(plain, x, matrix)
+    torch.testing.assert_close(multiply(avx2, x, matrix), known, rtol=0, atol=tolerance * float(known.abs().max()))
 
 
 @pytest.mark.parametrize("format", PACKED)
-def test_the_largest_integers_do_not_overflow(avx2: Library, plain: Library, format: Format) -> None:
+def test_the_largest_integers_do_not_overflow(avx2: Library, plain: Library, tolerance: float, format: Format) -> None:
     signs = torch.tensor([1.0, -1.0])
     weight = torch.stack([torch.ones(64), -torch.ones(64), signs.repeat(32), torch.linspace(-1, 1, 64)]).repeat(5, 1)
     x = torch.cat([weight[:4], weight[:4] * 127.498 / 127])
     matrix = avx2.pack(array_of(weight), format)
-    together = multiply(avx2, x, matrix)
-    assert torch.equal(together, multiply(plain, x, matrix))
+    together, known = multiply(avx2, x, matrix), multiply(plain, x, matrix)
+    torch.testing.assert_close(together, known, rtol=0, atol=tolerance * float(known.abs().max()))
     torch.testing.assert_close(together, x @ weight.T, rtol=0.02, atol=2)
 
 

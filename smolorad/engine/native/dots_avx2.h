@@ -12,9 +12,9 @@ enum {
     DOT_VECTORS = 4,      /* of a tile, if there are that many */
     DOT_SLICE = 1024,     /* columns of a tile's vectors that stay in the first cache */
     DOT_CACHED_ROWS = 48, /* rows of which a slice stays in the second cache while all vectors are multiplied */
-    /* A processor follows long rows by itself. Tiles of fewer bytes are short of what it needs to find out. */
-    SHORT_TILE_FP32 = 16 << 10,
-    SHORT_TILE_BF16 = 24 << 10
+    /* A processor follows long rows by itself. In a tile of fewer bytes its rows end too soon (measured on Zen 3). */
+    SHORT_TILE = 16 << 10,
+    SHORT_TILE_BF16 = 24 << 10 /* with several vectors */
 };
 
 /* Eight numbers of a row; the format is a constant, FP32 or BF16. */
@@ -35,7 +35,8 @@ INLINE void dot_tile(int format, const void *w, int n, int rows, int first, int 
     __m256 sums[DOT_SUMS];
     float sum[DOT_SUMS];
     const int wide = format == FP32 ? 4 : 2;
-    int ahead = rows * n * wide <= (format == FP32 ? SHORT_TILE_FP32 : SHORT_TILE_BF16) ? rows * 8 * wide : 0, i = first;
+    int is_short = rows * n * wide <= (format == BF16 && count > 1 ? SHORT_TILE_BF16 : SHORT_TILE);
+    int ahead = is_short ? rows * 8 * wide : 0, i = first;
     for (int at = 0; at < DOT_SUMS; at++) sums[at] = _mm256_setzero_ps();
     for (; i + 8 <= last; i += 8) {
         __m256 row[DOT_SUMS];

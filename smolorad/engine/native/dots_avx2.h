@@ -12,9 +12,9 @@ enum {
     DOT_VECTORS = 4,      /* of a tile, if there are that many */
     DOT_SLICE = 1024,     /* columns of a tile's vectors that stay in the first cache */
     DOT_CACHED_ROWS = 48, /* rows of which a slice stays in the second cache while all vectors are multiplied */
-    /* A processor follows long rows by itself. Tiles of fewer bytes are short of what it needs to find out. */
-    SHORT_TILE_FP32 = 16 << 10,
-    SHORT_TILE_BF16 = 24 << 10
+    /* A processor follows long rows by itself. In a tile of fewer bytes its rows end too soon (measured on Zen 3). */
+    SHORT_TILE = 16 << 10,
+    SHORT_TILE_BF16 = 24 << 10 /* with several vectors */
 };
 
 /* Eight numbers of a row; the format is a constant, FP32 or BF16. */
@@ -35,7 +35,8 @@ INLINE void dot_tile(int format, const void *w, int n, int rows, int first, int 
     __m256 sums[DOT_SUMS];
     float sum[DOT_SUMS];
     const int wide = format == FP32 ? 4 : 2;
-    int ahead = rows * n * wide <= (format == FP32 ? SHORT_TILE_FP32 : SHORT_TILE_BF16) ? rows * 8 * wide : 0, i = first;
+    int is_short = rows * n * wide <= (format == BF16 && count > 1 ? SHORT_TILE_BF16 : SHORT_TILE);
+    int ahead = is_short ? rows * 8 * wide : 0, i = first;
     for (int at = 0; at < DOT_SUMS; at++) sums[at] = _mm256_setzero_ps();
     for (; i + 8 <= last; i += 8) {
         __m256 row[DOT_SUMS];
@@ -75,8 +76,7 @@ INLINE void dot_rows(int format, const void *w, int n, int rows, int tile, int f
 
 /* Rows first..last-1. With up to DOT_VECTORS vectors a tile is read to its end, so that memory is read from front to back. */
 INLINE void dot_product(int format, const void *w, int n, int first, int last, const Vectors *v, float *out, int out_stride) {
-    const int few = DOT_SUMS / 2, many = DOT_SUMS / DOT_VECTORS; /* rows of a tile */
-    int block = v->count > DOT_VECTORS ? DOT_CACHED_ROWS : v->count == DOT_VECTORS ? many : few, stride = v->stride;
+    int block = v->count > DOT_VECTORS ? DOT_CACHED_ROWS : v->count > 1 ? DOT_SUMS / v->count : DOT_SUMS / 2, stride = v->stride;
     for (int row = first; row < last; row += block) {
         int rows = last - row < block ? last - row : block;
         const char *at = (const char *)w + (size_t)row * n * (format == FP32 ? 4 : 2);
@@ -86,11 +86,13 @@ INLINE void dot_product(int format, const void *w, int n, int first, int last, c
                 const float *x = v->x + (size_t)s * stride;
                 float *to = out + (size_t)s * out_stride + row;
                 if (left >= DOT_VECTORS)
-                    dot_rows(format, at, n, rows, many, begin, end, x, stride, DOT_VECTORS, to, out_stride), s += DOT_VECTORS;
-                else if (left >= 2)
-                    dot_rows(format, at, n, rows, few, begin, end, x, stride, 2, to, out_stride), s += 2;
+                    dot_rows(format, at, n, rows, 3, begin, end, x, stride, DOT_VECTORS, to, out_stride), s += DOT_VECTORS;
+                else if (left == 3)
+                    dot_rows(format, at, n, rows, 4, begin, end, x, stride, 3, to, out_stride), s += 3;
+                else if (left == 2)
+                    dot_rows(format, at, n, rows, 6, begin, end, x, stride, 2, to, out_stride), s += 2;
                 else
-                    dot_rows(format, at, n, rows, few, begin, end, x, stride, 1, to, out_stride), s++;
+                    dot_rows(format, at, n, rows, 6, begin, end, x, stride, 1, to, out_stride), s++;
             }
         }
     }

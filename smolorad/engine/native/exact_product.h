@@ -25,7 +25,7 @@ enum { PREFETCH_BYTES = 4608 };
 
 #if defined(ONLY_AVX2)
 #include "dots_avx2.h"
-#else
+#else /* vectors of 16 numbers, however the compiler divides them among registers */
 enum { FIRST_CACHE_BYTES = 24 << 10 }; /* bytes of vectors that stay in the first cache while rows pass through it */
 
 /* One row with `count` vectors. Rows are read one after the other: with several rows at a time the processor prefetches less, and

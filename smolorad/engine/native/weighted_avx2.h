@@ -1,0 +1,63 @@
+/* Weighted sums of the values of a KV cache in registers of 8 numbers: a tile is some queries times some of a value's numbers. */
+#ifndef SMOLORA_WEIGHTED_AVX2_H
+#define SMOLORA_WEIGHTED_AVX2_H
+
+#include "dots_avx2.h"
+
+/* 8 * `wide` numbers of the values, from number i on, for `count` queries; both are constant. */
+INLINE void weighted_tile(int format, const void *values, int d, int i, int wide, const float *weights, int stride, int n,
+                          int count, float *out, int out_stride) {
+    __m256 sums[4][8];
+    for (int s = 0; s < count; s++)
+        for (int k = 0; k < wide; k++) sums[s][k] = _mm256_setzero_ps();
+    for (int t = 0; t < n; t++) {
+        __m256 value[8];
+        for (int k = 0; k < wide; k++) value[k] = load8(format, values, (size_t)t * d + i + 8 * k);
+        for (int s = 0; s < count; s++) {
+            __m256 weight = _mm256_set1_ps(weights[(size_t)s * stride + t]);
+            for (int k = 0; k < wide; k++) sums[s][k] = _mm256_fmadd_ps(value[k], weight, sums[s][k]);
+        }
+    }
+    for (int s = 0; s < count; s++)
+        for (int k = 0; k < wide; k++) _mm256_storeu_ps(out + (size_t)s * out_stride + i + 8 * k, sums[s][k]);
+}
+
+/* out[s] (d numbers) = the sum of values[t] * weights[s][t] over t < n. */
+INLINE void weighted_sum(int format, const void *values, int d, const float *weights, int stride, int n, int count, float *out,
+                         int out_stride) {
+    for (int s = 0, left; (left = count - s) > 0; s += left >= 4 ? 4 : 1) {
+        const float *w = weights + (size_t)s * stride;
+        float *to = out + (size_t)s * out_stride;
+        int i = 0;
+        if (left >= 4)
+            for (; i + 16 <= d; i += 16) weighted_tile(format, values, d, i, 2, w, stride, n, 4, to, out_stride);
+        else
+            for (; i + 64 <= d; i += 64) weighted_tile(format, values, d, i, 8, w, stride, n, 1, to, out_stride);
+        int queries = left >= 4 ? 4 : 1;
+        for (int one = 0, begin = i; one < queries; one++) {
+            const float *weight = w + (size_t)one * stride;
+            float *sum = to + (size_t)one * out_stride;
+            for (i = begin; i + 8 <= d; i += 8) weighted_tile(format, values, d, i, 1, weight, stride, n, 1, sum, out_stride);
+            for (; i < d; i++) {
+                sum[i] = 0;
+                for (int t = 0; t < n; t++) {
+                    size_t at = (size_t)t * d + i;
+                    float value = format == FP32 ? ((const float *)values)[at] : bf16_to_f32(((const uint16_t *)values)[at]);
+                    sum[i] = fmaf(value, weight[t], sum[i]);
+                }
+            }
+        }
+    }
+}
+
+static void weighted_sum_f32(const float *values, int d, const float *weights, int stride, int n, int count, float *out,
+                             int out_stride) {
+    weighted_sum(FP32, values, d, weights, stride, n, count, out, out_stride);
+}
+
+static void weighted_sum_bf16(const uint16_t *values, int d, const float *weights, int stride, int n, int count, float *out,
+                              int out_stride) {
+    weighted_sum(BF16, values, d, weights, stride, n, count, out, out_stride);
+}
+
+#endif

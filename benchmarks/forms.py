@@ -108,7 +108,7 @@ def main() -> None:
         contenders = {"project": project}
         task = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "task.json"
         task.write_text(json.dumps(_task(tokenizer, ids)), encoding="utf-8")
-        python = REPOSITORY / ".venv-bench" / "bin" / "python"
+        python = environments.python("outlines_core")
         try:
             if not python.exists():
                 raise PeerMissing(

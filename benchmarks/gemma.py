@@ -39,9 +39,7 @@ CONFIG: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "query_pre_attn_scalar": 256,
     "sliding_window": 512,
-    "layer_types": [
-        "sliding_attention" if (layer + 1) % _GLOBAL_EVERY else "full_attention" for layer in range(LAYERS)
-    ],
+    "layer_types": ["sliding_attention" if (layer + 1) % _GLOBAL_EVERY else "full_attention" for layer in range(LAYERS)],
     "rope_parameters": {
         "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
         "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},

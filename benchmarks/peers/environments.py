@@ -97,7 +97,9 @@ def make(name: str) -> None:
 def main() -> None:
     """Makes what was named; a peer that cannot be installed is reported, and the others are still made."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.environments")
-    parser.add_argument("names", nargs="*", choices=[*ENVIRONMENTS, "all"], metavar="NAME", help=f"{', '.join(ENVIRONMENTS)}, or all")
+    parser.add_argument(
+        "names", nargs="*", choices=[*ENVIRONMENTS, "all"], metavar="NAME", help=f"{', '.join(ENVIRONMENTS)}, or all"
+    )
     parser.add_argument("--list", action="store_true", help="show what there is, and what is missing")
     given = parser.parse_args()
     failed = []

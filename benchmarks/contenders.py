@@ -1,4 +1,4 @@
-"""The peers of the decode benchmark in each precision of the project, each ready to be entered, or the reason why it is not there."""
+"""The peers of the decode benchmark in each precision of the project: ready, or the reason why not."""
 
 from __future__ import annotations
 

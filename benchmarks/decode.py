@@ -1,7 +1,7 @@
 """Generation: the daemon over its socket, against several peers on the same weights, precision by precision.
 
-In each precision the project and its peers stand ready together and take turns. `streamed_vs_engine` is what the way through the
-daemon leaves of the engine's own speed in the same generation. `roofline` is the share of the speed at which this machine's
+In each precision the project and its peers stand ready together and take turns. `streamed_vs_engine` is what the way through
+the daemon leaves of the engine's own speed in the same generation. `roofline` is the share of the speed at which this machine's
 memory could give the weights once for each token. `lookup_decode_tok_s` is greedy text with prompt lookup, which gains where
 text repeats itself; `decode_tok_s` is without, as in the peers.
 """

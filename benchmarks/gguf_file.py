@@ -1,7 +1,7 @@
 """A model folder as a GGUF in F16, for the peers that read nothing else; made once in the cache.
 
-It has the names, the metadata and the order of rows that llama.cpp expects of Llama, Qwen 3 and Gemma 3. Peers get token ids, so
-the tokenizer only has to give every id a spelling.
+It has the names, the metadata and the order of rows that llama.cpp expects of Llama, Qwen 3 and Gemma 3. Peers get token ids,
+so the tokenizer only has to give every id a spelling.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _tensors(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, Arr
 
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118: it is no mapping
+            for name in list(file.keys()):
                 if name == "lm_head.weight" and config["tie_word_embeddings"]:
                     continue
                 tensor = file.get_tensor(name)

@@ -1,4 +1,4 @@
-"""The peers' environments: `python -m benchmarks.peers.environments NAME ...` makes `.venv-bench-NAME` for each; `all` makes them all.
+"""The peers' environments: `python -m benchmarks.peers.environments NAME ...` makes `.venv-bench-NAME` for each, `all` for all.
 
 Each peer has an environment of its own below the repository, so that no peer's libraries replace another's or the project's.
 A peer that only needs its own packages beside the project's tested torch and transformers sees the project's environment
@@ -42,7 +42,6 @@ ENVIRONMENTS = {
         options=("--no-cache-dir", "--no-binary=llama-cpp-python"),
         environ={"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"},
     ),
-    "ik_llama": Environment(("ik-llama-cpp-python==0.1.5",), "ik_llama.cpp, a wheel for AVX2"),
     "ctranslate2": Environment(("ctranslate2==4.8.5",), "CTranslate2, a wheel"),
     "openvino": Environment(("openvino-genai==2026.4.1.0",), "OpenVINO GenAI, a wheel"),
     "outlines_core": Environment(("outlines-core",), "outlines-core, a wheel, for the benchmark of response formats"),
@@ -97,9 +96,8 @@ def make(name: str) -> None:
 def main() -> None:
     """Makes what was named; a peer that cannot be installed is reported, and the others are still made."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.environments")
-    parser.add_argument(
-        "names", nargs="*", choices=[*ENVIRONMENTS, "all"], metavar="NAME", help=f"{', '.join(ENVIRONMENTS)}, or all"
-    )
+    known = [*ENVIRONMENTS, "all"]
+    parser.add_argument("names", nargs="*", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument("--list", action="store_true", help="show what there is, and what is missing")
     given = parser.parse_args()
     failed = []

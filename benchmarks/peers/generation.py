@@ -1,4 +1,4 @@
-"""What each generating peer is asked, the same for all: token ids from a task file, greedy, without an end before the last token."""
+"""What each generating peer is asked: token ids from a task file, greedy, without an end before the last token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.peers import Figures, serve
+from benchmarks.peers import serve
 
 WARM_UP_TOKENS = 4
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
     """A peer's model, ready."""
 
     def generate(self, ids: list[int], tokens: int, *, keep: bool = False) -> Sequence[float]:
-        """When each token came, by `time.perf_counter`. `keep`: the same prompt is asked again, and need not be computed anew."""
+        """When each token came, by `time.perf_counter`. `keep`: the prompt comes again, and its KV cache may be kept."""
 
     def streams(self, prompts: list[list[int]], tokens: int) -> None:
         """All prompts at once, `tokens` for each."""

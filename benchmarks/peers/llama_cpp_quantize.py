@@ -1,4 +1,4 @@
-"""Makes a GGUF of another precision, in llama.cpp's environment: python -m benchmarks.peers.llama_cpp_quantize FROM TO FORMAT."""
+"""Makes a GGUF of another precision, in llama.cpp's environment: FROM TO FORMAT."""
 
 from __future__ import annotations
 

@@ -24,8 +24,6 @@ class OpenVino:
 
     def generate(self, ids: list[int], tokens: int, *, keep: bool = False) -> list[float]:
         """When each token came."""
-        import numpy as np
-
         times: list[float] = []
 
         def came(piece: Any) -> Any:
@@ -41,11 +39,15 @@ class OpenVino:
             def end(self) -> None:
                 """All have come."""
 
-        self._pipeline.generate(np.array([ids], dtype=np.int64), self._settings(tokens), Clock())
+        self._pipeline.generate(self._inputs([ids]), self._settings(tokens), Clock())
         return times
 
     def streams(self, prompts: list[list[int]], tokens: int) -> None:
-        """As one batch, padded on the left."""
+        """As one batch."""
+        self._pipeline.generate(self._inputs(prompts), self._settings(tokens))
+
+    def _inputs(self, prompts: list[list[int]]) -> Any:
+        """Prompts padded on the left."""
         import numpy as np
         import openvino
 
@@ -54,8 +56,7 @@ class OpenVino:
         mask = np.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = prompt, 1
-        inputs = self._genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(mask))
-        self._pipeline.generate(inputs, self._settings(tokens))
+        return self._genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(mask))
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def make_shape(shape: ModelShape, starter: Path, folder: Path) -> None:
         model = getattr(transformers, f"{shape.architecture}ForCausalLM")(config)
     model.to(torch.bfloat16).to_empty(device="cpu")
     model.tie_weights()
-    _fill(model, sorted({tokenizer.bos_token_id, tokenizer.eos_token_id, *tokenizer.all_special_ids}))
+    _fill(model, sorted(set(tokenizer.all_special_ids)))
     model.generation_config = transformers.GenerationConfig(**control)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

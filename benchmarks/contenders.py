@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.gguf_file import gguf
+from benchmarks.gguf_file import fingerprint, gguf
 from benchmarks.harness import Bench, PeerMissing, peer
 from benchmarks.models import benchmarks_cache
 from benchmarks.peers import Figures, environments
@@ -58,7 +58,8 @@ def ready(stack: contextlib.ExitStack, one: Contender, bench: Bench, task: Path)
     if one.peer in ("llama_cpp", "openvino"):
         model = gguf(bench.model, FORMS[one.precision])
     elif one.peer == "ctranslate2":
-        more = ("--converted", benchmarks_cache() / "ctranslate2" / f"{bench.model.name}-int8")
+        name = f"{bench.model.name}-{fingerprint(bench.model)}-int8"
+        more = ("--converted", benchmarks_cache() / "ctranslate2" / name)
     return stack.enter_context(peer(f"{one.peer}_generate", model, task, "--threads", bench.threads, *more, python=python))
 
 

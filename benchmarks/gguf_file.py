@@ -50,7 +50,7 @@ def gguf(folder: Path, form: str) -> Path:
     """The model as a GGUF: `f16`, or what llama.cpp makes of that: `q8_0`, `q4_0`. Raises PeerMissing with the reason."""
     cache = benchmarks_cache() / "gguf"
     cache.mkdir(exist_ok=True)
-    stem = f"{folder.name}-{_fingerprint(folder)}-{RECIPE}"
+    stem = f"{folder.name}-{fingerprint(folder)}-{RECIPE}"
     exact, wanted = cache / f"{stem}-f16.gguf", cache / f"{stem}-{form}.gguf"
     if not exact.exists():
         partial = exact.with_suffix(".part")
@@ -61,7 +61,8 @@ def gguf(folder: Path, form: str) -> Path:
     return wanted
 
 
-def _fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path) -> str:
+    """Changes with the folder's config and weights."""
     seen = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         seen.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from benchmarks import startup
 from benchmarks.contenders import FORMS, PEERS, contenders, file_bytes, ready
-from benchmarks.harness import REPOSITORY, Bench, PeerMissing, Result, daemon, machine, report
+from benchmarks.harness import REPOSITORY, Bench, PeerMissing, Result, daemon, list_of, machine, report
 from benchmarks.peers import Figures
 from benchmarks.precise import Precise, trained_to_first_token_s
 from benchmarks.task import PARTS, QUICK, TINY, Sizes, Task, make_task
@@ -32,20 +32,10 @@ NAMES = {"exact": "project", "int8": "project_int8", "int4": "project_int4"}
 ONLY_STARTER = frozenset({"adapters", "start", "quality"})
 
 
-def _list_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(filter(None, text.split(",")))
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: known are {', '.join(known)}")
-        return names
-
-    return parse
-
-
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", type=_list_of(PARTS), help=f"of {','.join(PARTS)}; adapters, start, quality: the starter's")
-    parser.add_argument("--peers", type=_list_of(PEERS), default=PEERS, help=f"of {','.join(PEERS)}; default: all")
-    parser.add_argument("--precisions", type=_list_of(tuple(FORMS)), default=tuple(FORMS), help=f"of {','.join(FORMS)}")
+    parser.add_argument("--only", type=list_of(PARTS), help=f"of {','.join(PARTS)}; adapters, start, quality: the starter's")
+    parser.add_argument("--peers", type=list_of(PEERS), default=PEERS, help=f"of {','.join(PEERS)}; default: all")
+    parser.add_argument("--precisions", type=list_of(tuple(FORMS)), default=tuple(FORMS), help=f"of {','.join(FORMS)}")
     parser.add_argument("--tiny", action="store_true", help="a few tokens of each: whether all runs, no figures")
 
 

@@ -43,6 +43,18 @@ def report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def list_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """An argument that is a list of known names, separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(filter(None, text.split(",")))
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: known are {', '.join(known)}")
+        return names
+
+    return parse
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What was asked for on the command line."""

@@ -21,15 +21,24 @@ import psutil
 from transformers import AutoTokenizer
 
 from benchmarks import company
-from benchmarks.harness import REPOSITORY, Bench, Daemon, Result, daemon, machine, peer, report
+from benchmarks.harness import REPOSITORY, Bench, Daemon, Result, daemon, list_of, machine, peer, report
 from benchmarks.peers import Figures, step_losses
 from smolora import Client, TrainProgress
 
 ORIGINAL = ("--dtype", "float32", "--batch", 1, "--accumulate", 8, "--checkpointing")
 TUNED = ("--dtype", "bfloat16", "--batch", 8, "--accumulate", 1)
 TUNED_SINGLE = ("--dtype", "bfloat16", "--batch", 1, "--accumulate", 8)
+TUNED_FLOAT32 = ("--dtype", "float32", "--batch", 8, "--accumulate", 1)  # processors without bfloat16 are faster so
 GROUPED = (*TUNED, "--grouped")  # least padding; other rows in a step, so its losses are not comparable
 PACKED = ("--dtype", "bfloat16", "--batch", 1, "--accumulate", 8, "--packing")
+TUNED_WAYS = {
+    "trl_tuned": TUNED,
+    "trl_tuned_single": TUNED_SINGLE,
+    "trl_tuned_grouped": GROUPED,
+    "trl_tuned_float32": TUNED_FLOAT32,
+}
+PEERS: dict[str, tuple[object, ...]] = {"trl_original": ORIGINAL, **TUNED_WAYS}
+LONG_PEERS = {"trl_long_tuned": TUNED, "trl_long_tuned_single": TUNED_SINGLE, "trl_long_packed": PACKED}
 VISITED_STEPS = 60  # of verses, some 25 s
 LONG_ROW_CHARACTERS = 3_000  # 500 to 1,000 tokens of English
 
@@ -92,14 +101,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="rows of about these numbers of tokens besides, as 40,512",
     )
-    parser.add_argument(
-        "--peers", default="", help="of trl_original,trl_tuned,trl_tuned_single,trl_tuned_grouped; default: all"
-    )
+    parser.add_argument("--peers", type=list_of(tuple(PEERS)), default=(), help=f"of {','.join(PEERS)}; default: all")
     parser.add_argument("--no-company", action="store_true", help="leave out what a training and requests cost each other")
-
-
-PEERS = {"trl_original": ORIGINAL, "trl_tuned": TUNED, "trl_tuned_single": TUNED_SINGLE, "trl_tuned_grouped": GROUPED}
-LONG_PEERS = {"trl_long_tuned": TUNED, "trl_long_tuned_single": TUNED_SINGLE, "trl_long_packed": PACKED}
 
 
 def main() -> None:
@@ -139,7 +142,7 @@ def main() -> None:
 
 def ratios(result: Result, lengths: Sequence[int]) -> dict[str, float | None]:
     """More is better in each; against the fastest of the ways to set TRL, and the leanest."""
-    tuned = ("trl_tuned", "trl_tuned_single", "trl_tuned_grouped")
+    tuned = tuple(TUNED_WAYS)
     found = {
         "train_vs_trl_original": result.ratio(("project", "train_tok_s"), ("trl_original", "train_tok_s")),
         "train_vs_trl_tuned": _least(result, "project", tuned),
@@ -161,7 +164,7 @@ def _asked(bench: Bench, client: Client, served: Daemon) -> Figures:
 
 
 def _wanted(bench: Bench, peers: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
-    names = set(filter(None, bench.given.peers.split(",")))
+    names = bench.given.peers
     return {name: settings for name, settings in peers.items() if not names or name in names}
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks.harness import REPOSITORY, Bench, PeerMissing, Result, daemon, peer
-from benchmarks.peers import Figures
+from benchmarks.harness import Bench, PeerMissing, Result, daemon, peer
+from benchmarks.peers import Figures, environments
 from smolora import Client
 from smolorad.domain import ResponseFormat
 from smolorad.engine.runtime.dtypes import Scores
@@ -108,12 +108,10 @@ def main() -> None:
         contenders = {"project": project}
         task = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "task.json"
         task.write_text(json.dumps(_task(tokenizer, ids)), encoding="utf-8")
-        python = REPOSITORY / ".venv-bench" / "bin" / "python"
+        python = environments.python("outlines_core")
         try:
-            if not python.exists():
-                raise PeerMissing(
-                    "there is no .venv-bench; python3 -m venv .venv-bench && .venv-bench/bin/pip install outlines-core"
-                )
+            if reason := environments.reason_missing("outlines_core"):
+                raise PeerMissing(reason)
             contenders["outlines_core"] = stack.enter_context(peer("outlines_core_forms", task, python=python))
         except PeerMissing as why:
             result.reasons["outlines_core"] = str(why)

@@ -24,10 +24,9 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.models import NAMES, model_folder
 from benchmarks.peers import Figures
 from smolora import Client
-from smolora.common.paths import cache_path
-from smolorad.engine.worker.starter import ensure_starter
 
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 60.0
@@ -42,6 +41,18 @@ class PeerMissing(Exception):
 def report(line: str) -> None:
     """Progress, on stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+def list_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """An argument that is a list of known names, separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(filter(None, text.split(",")))
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: known are {', '.join(known)}")
+        return names
+
+    return parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +70,18 @@ class Bench:
     def from_command_line(
         cls, name: str, add_arguments: Callable[[argparse.ArgumentParser], None] | None = None, *, rounds: int = 5
     ) -> Bench:
-        """Reads the arguments; fetches the starter model where no other is given. `rounds` is how many there are by default."""
+        """Reads the arguments, and makes the model where it is not there. `rounds` is how many there are by default."""
         parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
         parser.add_argument("--quick", action="store_true", help="one round and less work: a rough answer in under a minute")
         parser.add_argument("--rounds", type=int, help=f"interleaved rounds; default: {rounds}, quick: 1")
         parser.add_argument("--threads", type=int, default=2, help="for the project and each peer alike; default: 2")
-        parser.add_argument("--model", type=Path, help="a model folder; default: the starter model")
+        parser.add_argument("--model", metavar="NAME", help=f"{', '.join(NAMES)}, or a model folder; default: starter")
         if add_arguments is not None:
             add_arguments(parser)
         given = parser.parse_args()
         os.environ |= {"OMP_NUM_THREADS": str(given.threads), "MKL_NUM_THREADS": str(given.threads)}
         os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        model = given.model.absolute() if given.model else ensure_starter(cache_path())
+        model = model_folder(given.model)
         return cls(name, given.quick, given.rounds or (1 if given.quick else rounds), given.threads, model, given)
 
 
@@ -207,11 +218,22 @@ class Result:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def run(self, contenders: Mapping[str, Callable[[], Figures]]) -> None:
-        """Measures each in turn, as many times as there are rounds."""
+        """Measures each in turn, as many times as there are rounds. A peer that ends on the way takes no part."""
         for number in range(self.bench.rounds):
             for name, measure in contenders.items():
+                if name in self.reasons:
+                    continue
                 report(f"round {number + 1} of {self.bench.rounds}")
-                self.add(name, measure())
+                try:
+                    self.add(name, measure())
+                except PeerMissing as why:
+                    self.leave_out(name, str(why))
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Who was not measured, and why."""
+        self.measured.pop(name, None)
+        self.reasons[name] = why
+        report(f"{name}: left out: {why}")
 
     def add(self, name: str, figures: Figures) -> None:
         """Keeps one measurement, and reports it."""
@@ -235,12 +257,13 @@ class Result:
             project = {**project, name.removeprefix("project_"): medians.pop(name)}
         content = {
             "benchmark": self.bench.name,
+            "model": self.bench.model.name,
             "quick": self.bench.quick,
             "rounds": self.bench.rounds,
             "threads": self.bench.threads,
             "machine": machine(self.bench.threads),
             "versions": versions(),
-            "project": {**medians.pop("project"), **project},
+            "project": {**medians.pop("project", {}), **project},
             "peers": {**medians, **dict.fromkeys(self.reasons)},
             "spread": {name: self._spreads(name) for name in self.measured},
             "ratios": {name: None if ratio is None else _rounded(ratio) for name, ratio in ratios.items()},

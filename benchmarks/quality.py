@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smolora.common.paths import cache_path
 from smolorad.domain import Precision
-from smolorad.engine.model.native_support import shape_of, weights_of
+from smolorad.engine.model.native_support import shape_of, supports, weights_of
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 
@@ -45,7 +45,9 @@ def main() -> None:
     half = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.bfloat16).eval()
     built = library(cache_path(), torch.get_num_threads())
     native = (
-        {precision: NativeModel(built, shape_of(half), weights_of(half), precision) for precision in Precision} if built else {}
+        {precision: NativeModel(built, shape_of(half), weights_of(half), precision) for precision in Precision}
+        if built and all(supports(half, precision) for precision in Precision)
+        else {}
     )
     sums: dict[str, list[float]] = {}
     scored = 0

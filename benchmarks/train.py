@@ -18,16 +18,27 @@ from typing import Any
 
 import datasets
 import psutil
+from transformers import AutoTokenizer
 
 from benchmarks import company
-from benchmarks.harness import REPOSITORY, Bench, Daemon, Result, daemon, machine, peer, report
+from benchmarks.harness import REPOSITORY, Bench, Daemon, Result, daemon, list_of, machine, peer, report
 from benchmarks.peers import Figures, step_losses
 from smolora import Client, TrainProgress
 
 ORIGINAL = ("--dtype", "float32", "--batch", 1, "--accumulate", 8, "--checkpointing")
 TUNED = ("--dtype", "bfloat16", "--batch", 8, "--accumulate", 1)
 TUNED_SINGLE = ("--dtype", "bfloat16", "--batch", 1, "--accumulate", 8)
+TUNED_FLOAT32 = ("--dtype", "float32", "--batch", 8, "--accumulate", 1)  # processors without bfloat16 are faster so
+GROUPED = (*TUNED, "--grouped")  # least padding; other rows in a step, so its losses are not comparable
 PACKED = ("--dtype", "bfloat16", "--batch", 1, "--accumulate", 8, "--packing")
+TUNED_WAYS = {
+    "trl_tuned": TUNED,
+    "trl_tuned_single": TUNED_SINGLE,
+    "trl_tuned_grouped": GROUPED,
+    "trl_tuned_float32": TUNED_FLOAT32,
+}
+PEERS: dict[str, tuple[object, ...]] = {"trl_original": ORIGINAL, **TUNED_WAYS}
+LONG_PEERS = {"trl_long_tuned": TUNED, "trl_long_tuned_single": TUNED_SINGLE, "trl_long_packed": PACKED}
 VISITED_STEPS = 60  # of verses, some 25 s
 LONG_ROW_CHARACTERS = 3_000  # 500 to 1,000 tokens of English
 
@@ -83,6 +94,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, help="optimiser steps a round; default: 6, quick: 2")
     parser.add_argument("--long", action="store_true", help="long rows besides, 500 to 1,000 tokens each: many minutes")
+    parser.add_argument(
+        "--row-tokens",
+        type=lambda text: tuple(map(int, text.split(","))),
+        default=(),
+        metavar="LIST",
+        help="rows of about these numbers of tokens besides, as 40,512",
+    )
+    parser.add_argument("--peers", type=list_of(tuple(PEERS)), default=(), help=f"of {','.join(PEERS)}; default: all")
+    parser.add_argument("--no-company", action="store_true", help="leave out what a training and requests cost each other")
 
 
 def main() -> None:
@@ -97,34 +117,17 @@ def main() -> None:
         dataset = client.prepare("bench", bench.given.data, validation=0.0).result()
         report(f"{resident.name} in {resident.dtype}, {dataset.train_rows} rows, {dataset.report.tokens} tokens")
         contenders: dict[str, Callable[[], Figures]] = {"project": lambda: project(client, served, "bench", steps)}
-        peers = {"trl_original": ORIGINAL, "trl_tuned": TUNED, "trl_tuned_single": TUNED_SINGLE}
-        _add(stack, contenders, bench, dataset.path, steps, peers)
-        asked = 6 if bench.quick else VISITED_STEPS
-        contenders["project_asked"] = lambda: (
-            company.idle(client)
-            | company.busy(client, served, "bench", asked)
-            | ({} if bench.quick else company.slowed(client, served, "bench", asked))
-        )
+        _add(stack, contenders, bench, dataset.path, steps, _wanted(bench, PEERS))
+        if not bench.given.no_company:
+            contenders["project_asked"] = lambda: _asked(bench, client, served)
         if bench.given.long:
-            texts = served.root / "long.jsonl"
-            rows = datasets.load_from_disk(dataset.path)["train"]["text"]
-            texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in joined(rows)), encoding="utf-8")
-            long = client.prepare("bench-long", texts, validation=0.0).result()
-            contenders["project_long"] = lambda: project(client, served, "bench-long", 1)
-            contenders["project_long_asked"] = lambda: company.busy(client, served, "bench-long", 2)
-            peers = {"trl_long_tuned": TUNED, "trl_long_tuned_single": TUNED_SINGLE, "trl_long_packed": PACKED}
-            _add(stack, contenders, bench, long.path, 1, peers)
+            _add_long(stack, contenders, bench, client, served, dataset.path)
+        texts: list[str] = datasets.load_from_disk(dataset.path)["train"]["text"]
+        for length in bench.given.row_tokens:
+            _add_rows(stack, contenders, bench, client, served, texts, length, steps)
         result.run(contenders)
     speed = result.median("project", "train_tok_s")
     peak = machine(bench.threads)["bf16_gflop_s"] * 1e9
-    ratios = {
-        "train_vs_trl_original": result.ratio(("project", "train_tok_s"), ("trl_original", "train_tok_s")),
-        "train_vs_trl_tuned": _least(result, "project", ("trl_tuned", "trl_tuned_single")),
-        "train_long_vs_trl_tuned": _least(
-            result, "project_long", ("trl_long_tuned", "trl_long_tuned_single", "trl_long_packed")
-        ),
-        "memory_vs_trl_tuned": result.ratio(("trl_tuned", "peak_rss_bytes"), ("project", "peak_rss_bytes")),
-    }
     facts = {
         "dtype": str(resident.dtype),
         "rows": dataset.train_rows,
@@ -134,7 +137,85 @@ def main() -> None:
         "largest_loss_deviation_from_original": largest_deviation(result, "project", "trl_original", steps),
         "largest_loss_deviation_from_tuned": largest_deviation(result, "project", "trl_tuned", steps),
     }
-    print(result.line(ratios, **facts))
+    print(result.line(ratios(result, bench.given.row_tokens), **facts))
+
+
+def ratios(result: Result, lengths: Sequence[int]) -> dict[str, float | None]:
+    """More is better in each; against the fastest of the ways to set TRL, and the leanest."""
+    tuned = tuple(TUNED_WAYS)
+    found = {
+        "train_vs_trl_original": result.ratio(("project", "train_tok_s"), ("trl_original", "train_tok_s")),
+        "train_vs_trl_tuned": _least(result, "project", tuned),
+        "train_long_vs_trl_tuned": _least(result, "project_long", tuple(LONG_PEERS)),
+        "memory_vs_trl_tuned": result.ratio(("trl_tuned", "peak_rss_bytes"), ("project", "peak_rss_bytes")),
+    }
+    for length in lengths:
+        theirs = tuple(f"{name}_{length}" for name in tuned)
+        found[f"train_rows{length}_vs_trl_tuned"] = _least(result, f"project_rows{length}", theirs)
+        memory = [result.ratio((name, "peak_rss_bytes"), (f"project_rows{length}", "peak_rss_bytes")) for name in theirs]
+        found[f"memory_rows{length}_vs_trl_tuned"] = min((ratio for ratio in memory if ratio), default=None)
+    return found
+
+
+def _asked(bench: Bench, client: Client, served: Daemon) -> Figures:
+    asked = 6 if bench.quick else VISITED_STEPS
+    figures = {**company.idle(client), **company.busy(client, served, "bench", asked)}
+    return figures if bench.quick else figures | company.slowed(client, served, "bench", asked)
+
+
+def _wanted(bench: Bench, peers: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
+    names = bench.given.peers
+    return {name: settings for name, settings in peers.items() if not names or name in names}
+
+
+def _add_long(
+    stack: contextlib.ExitStack,
+    contenders: dict[str, Callable[[], Figures]],
+    bench: Bench,
+    client: Client,
+    served: Daemon,
+    short: str,
+) -> None:
+    rows = joined(datasets.load_from_disk(short)["train"]["text"])
+    long = _prepared(client, served, "bench-long", rows)
+    contenders["project_long"] = lambda: project(client, served, "bench-long", 1)
+    contenders["project_long_asked"] = lambda: company.busy(client, served, "bench-long", 2)
+    _add(stack, contenders, bench, long, 1, LONG_PEERS)
+
+
+def _add_rows(
+    stack: contextlib.ExitStack,
+    contenders: dict[str, Callable[[], Figures]],
+    bench: Bench,
+    client: Client,
+    served: Daemon,
+    texts: Sequence[str],
+    length: int,
+    steps: int,
+) -> None:
+    """Rows of one length: the project, and TRL tuned, in each of its ways."""
+    tokenizer = AutoTokenizer.from_pretrained(bench.model)
+    name = f"bench-{length}"
+    path = _prepared(client, served, name, of_length(texts, length, 8 * steps, tokenizer))
+    contenders[f"project_rows{length}"] = lambda: project(client, served, name, steps)
+    peers = {f"{peer}_{length}": settings for peer, settings in _wanted(bench, PEERS).items() if peer != "trl_original"}
+    _add(stack, contenders, bench, path, steps, peers)
+
+
+def of_length(texts: Sequence[str], length: int, rows: int, tokenizer: Any) -> Iterator[str]:
+    """That many texts of about `length` tokens, cut out of all texts, each with its own number."""
+    ids: list[int] = tokenizer(" ".join(texts), add_special_tokens=False)["input_ids"]
+    for row in range(rows):
+        number = f"{row}. "
+        begin = row * length % max(1, len(ids) - length)
+        yield number + tokenizer.decode(ids[begin : begin + length - len(tokenizer(number)["input_ids"])])
+
+
+def _prepared(client: Client, served: Daemon, name: str, rows: Iterator[str]) -> str:
+    """The folder of a dataset of these texts."""
+    texts = served.root / f"{name}.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows), encoding="utf-8")
+    return str(client.prepare(name, texts, validation=0.0).result().path)
 
 
 def _add(

@@ -21,7 +21,7 @@ def main() -> None:
         from outlines_core import Guide, Index, Vocabulary
         from outlines_core.json_schema import build_regex_from_schema
     except ImportError:
-        missing("there is no outlines-core in .venv-bench; .venv-bench/bin/pip install outlines-core")
+        missing("there is no outlines-core in this environment")
     task = json.loads(given.task.read_text(encoding="utf-8"))
     ids_of: dict[bytes, list[int]] = {}
     for id, spelling in task["tokens"].items():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 PROMPT = "Explain how tides work in simple terms."
-EIGHT = [
-    f"Explain how {what} work in simple terms."
-    for what in ("tides", "magnets", "clocks", "rainbows", "bees", "bridges", "vaccines", "volcanoes")
-]
+_THINGS = ("tides", "magnets", "clocks", "rainbows", "bees", "bridges", "vaccines", "volcanoes")
+_MANNERS = ("in simple terms", "to a child", "with an example", "in one paragraph")
 _LINE = "The tide rises, the tide falls, the twilight darkens, the curlew calls; along the sea-sands damp and brown. "
 
 
-def long_prompt(number: int) -> str:
-    """Some 510 tokens that begin differently each time, so that no cache of the last one helps."""
-    return f"{number} {number * 7} {number * 13} nights ago. " + _LINE * 18
+def question(number: int) -> str:
+    """One of 32 questions of the same form."""
+    return f"Explain how {_THINGS[number % len(_THINGS)]} work {_MANNERS[number // len(_THINGS) % len(_MANNERS)]}."
+
+
+def long_text(lines: int, number: int = 0) -> str:
+    """That text, about 28 tokens a line; another number is another beginning, so that no cache of the last helps."""
+    return f"{number} {number * 7} {number * 13} nights ago. " + _LINE * lines
 
 
 def shared_beginning() -> str:

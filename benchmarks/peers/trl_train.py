@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, required=True)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--packing", action="store_true")
+    parser.add_argument("--grouped", action="store_true", help="batches of rows of like length, in another order")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     given = parser.parse_args()
@@ -83,6 +84,7 @@ def _settings(given: argparse.Namespace, out: str) -> SFTConfig:
         gradient_accumulation_steps=given.accumulate,
         gradient_checkpointing=given.checkpointing,
         packing=given.packing,
+        train_sampling_strategy="group_by_length" if given.grouped else "random",
         learning_rate=2e-4,
         max_steps=given.steps,
         max_length=1024,

@@ -49,7 +49,7 @@ def test_the_line_has_medians_spreads_ratios_and_null_with_its_reason(bench: Ben
 
 
 def test_a_peer_that_is_not_installed_says_so() -> None:
-    arguments = ("no.gguf", "--format", "f16", "--new-tokens", 1, "--threads", 1)
+    arguments = ("no.gguf", "no.json", "--threads", 1)
     with pytest.raises(PeerMissing, match="llama-cpp-python"), peer("llama_cpp_generate", *arguments):
         pass
 

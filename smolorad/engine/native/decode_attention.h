@@ -4,6 +4,7 @@
 
 #include "activations.h"
 #include "decode_linear.h"
+#include "weighted_sum.h"
 
 /* Rotates pairs of a head's numbers, in place; `angles`: the pairs' cosines, then their sines. */
 static void rope(const Rope *rope, const float *angles, float *x) {
@@ -82,51 +83,6 @@ static float softmax(float *scores, int n) {
     for (int t = 0; t < n; t++) total += scores[t] = exp_f32(scores[t] - most);
     return total;
 }
-
-/* out[s] (d numbers) = the sum of values[t] * weights[s][t] over t < n. */
-#define DEFINE_WEIGHTED_SUM(NAME, TYPE, LOAD, WIDEN)                                                                    \
-    INLINE void weighted_sum_tile_##NAME(const TYPE *values, int d, int i, int wide, const float *weights, int stride,  \
-                                         int n, int count, float *out, int out_stride) {                                \
-        f32x16 sums[4][4] = {{{0}}};                                                                                    \
-        for (int t = 0; t < n; t++) {                                                                                   \
-            const TYPE *value = values + (size_t)t * d + i;                                                             \
-            for (int s = 0; s < count; s++)                                                                             \
-                for (int k = 0; k < wide; k++)                                                                          \
-                    sums[s][k] += LOAD(value + 16 * k) * broadcast(weights[(size_t)s * stride + t]);                    \
-        }                                                                                                               \
-        for (int s = 0; s < count; s++)                                                                                 \
-            for (int k = 0; k < wide; k++)                                                                              \
-                memcpy(out + (size_t)s * out_stride + i + 16 * k, &sums[s][k], sizeof(f32x16));                         \
-    }                                                                                                                   \
-    static void weighted_sum_##NAME(const TYPE *values, int d, const float *weights, int stride, int n, int count,      \
-                                    float *out, int out_stride) {                                                       \
-        for (int s = 0; s < count; s += 4) {                                                                            \
-            const float *w = weights + (size_t)s * stride;                                                              \
-            float *to = out + (size_t)s * out_stride;                                                                   \
-            int i = 0;                                                                                                  \
-            for (; i + 64 <= d; i += 64) {                                                                              \
-                if (count - s >= 4)                                                                                     \
-                    weighted_sum_tile_##NAME(values, d, i, 4, w, stride, n, 4, to, out_stride);                         \
-                else                                                                                                    \
-                    for (int one = s; one < count; one++)                                                               \
-                        weighted_sum_tile_##NAME(values, d, i, 4, weights + (size_t)one * stride, stride, n, 1,         \
-                                        out + (size_t)one * out_stride, out_stride);                                    \
-            }                                                                                                           \
-            for (int one = s; one < count && one < s + 4; one++) {                                                      \
-                const float *weight = weights + (size_t)one * stride;                                                   \
-                float *sum = out + (size_t)one * out_stride;                                                            \
-                for (int at = i; at + 16 <= d; at += 16)                                                                \
-                    weighted_sum_tile_##NAME(values, d, at, 1, weight, stride, n, 1, sum, out_stride);                  \
-                for (int at = d - d % 16 > i ? d - d % 16 : i; at < d; at++) {                                          \
-                    sum[at] = 0;                                                                                        \
-                    for (int t = 0; t < n; t++) sum[at] += WIDEN(values[(size_t)t * d + at]) * weight[t];               \
-                }                                                                                                       \
-            }                                                                                                           \
-        }                                                                                                               \
-    }
-
-DEFINE_WEIGHTED_SUM(f32, float, load_f32x16, AS_IS)
-DEFINE_WEIGHTED_SUM(bf16, uint16_t, load_bf16x16, bf16_to_f32)
 
 /* A query as it is multiplied with keys. */
 static void prepare_query(const Engine *e, const Layer *layer, int r, int head, float *out) {

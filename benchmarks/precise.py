@@ -14,7 +14,7 @@ from benchmarks.harness import REPOSITORY, Daemon
 from benchmarks.peers import Figures
 from benchmarks.peers.texts import PROMPT, ending, shared_beginning
 from benchmarks.task import Task
-from smolora import Client, GenerateOutcome, ResidentModel
+from smolora import Client, GenerateOutcome, Precision, ResidentModel
 
 SWITCHES = 8  # between adapters, and as many calls without one
 # No pair of tokens comes twice, so that prompt lookup has nothing to guess: one step makes one token, as in the peers.
@@ -133,7 +133,7 @@ class Precise:
         if "decode" in task.only:
             figures |= decode(self._client, task.sizes.new_tokens)
         figures |= prefill(self._client, task.prefill, number)
-        if "prefix" in task.only:
+        if "prefix" in task.only and self.resident.precision is Precision.EXACT:
             figures |= prefix(self._client, number)
         figures |= streams(self._served, task.streams, task.sizes.stream_tokens)
         figures |= context(self._client, task.context, task.sizes.context_tokens)

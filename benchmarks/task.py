@@ -25,7 +25,7 @@ class Sizes:
     context: tuple[int, ...] = (8192,)
 
 
-QUICK = Sizes(new_tokens=48, stream_tokens=24, context_tokens=8, prefill=(512,), streams=(8,), context=(2048,))
+QUICK = Sizes(new_tokens=48, stream_tokens=24, context_tokens=8, prefill=(512,), streams=(8,), context=(1024,))
 TINY = Sizes(new_tokens=6, stream_tokens=3, context_tokens=3, prefill=(64,), streams=(2,), context=(128,))
 
 

@@ -118,9 +118,7 @@ static inline float dot_f32(const float *w, const float *x, int n) {
 /* From how many vectors of one sequence on a matrix is multiplied panel by panel; 0: never. On Apple's processors FP32 is not:
  * torch's products run on a unit of their own there. */
 static inline int min_panel_vectors(int format) {
-#if defined(__APPLE__)
-    int panels = format == BF16;
-#elif defined(PROMPT_PANELS)
+#if defined(PROMPT_PANELS) && !defined(__APPLE__)
     int panels = format == BF16 || format == FP32;
 #else
     int panels = format == BF16 && MIN_PANEL_VECTORS < INT32_MAX;

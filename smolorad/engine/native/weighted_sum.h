@@ -4,7 +4,7 @@
 
 #include "vector.h"
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(ONLY_AVX2)
 #include "weighted_avx2.h"
 #else
 /* out[s] (d numbers) = the sum of values[t] * weights[s][t] over t < n. */

@@ -21,6 +21,7 @@ from smolora.common.paths import cache_path
 from smolorad.domain import Precision
 from smolorad.engine.model.families import FAMILIES, MODEL_TYPES
 from smolorad.engine.model.native_support import described, lay_rows_out, weights_of
+from smolorad.engine.model.torch_kv_cache import as_transformers
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, Part
 from tests.families import EVEN, ODD, VARIANTS, config_of, family_model
@@ -87,6 +88,22 @@ def test_company_changes_no_bit(variant: str) -> None:
     for at in range(12):
         together = native.step([Part([text[at]], cache) for text, cache in zip(texts, caches, strict=True)])
         assert all(np.array_equal(row, one[at]) for row, one in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_continues_where_the_forward_pass_ended_and_back(variant: str) -> None:
+    model = family_model(variant)
+    expected, native = by_transformers(model, TOKENS), native_of(model)
+    if not native.shares_cache:
+        return
+    cache, found = native.cache(len(TOKENS)), []
+    for first, last in ((0, 20), (40, 55)):
+        with torch.inference_mode():
+            ids, places = torch.tensor([TOKENS[first:last]]), torch.arange(first, last)[None]
+            known = {"position_ids": places} if "position_ids" in inspect.signature(model.forward).parameters else {}
+            found.append(model(input_ids=ids, past_key_values=as_transformers(cache), **known).logits[0])
+        found.append(torch.from_numpy(native.step([Part(TOKENS[last : last + 20][: len(TOKENS) - last], cache, every=True)])))
+    assert difference(torch.cat(found), expected) <= NEAR
 
 
 @pytest.mark.long

@@ -337,7 +337,7 @@ def test_an_adapter_s_answer_has_its_form_too(llama: BaseModel, llama_folder: Pa
 
 
 def test_a_model_that_the_native_step_does_not_know_holds_its_form_too(tmp_path: Path) -> None:
-    base = fp32_base(tiny_model(tmp_path, "gpt2", vocab_size=450))  # with rows to spare for tokens that do not exist
+    base = fp32_base(tiny_model(tmp_path, "bamba", vocab_size=450))  # with rows to spare for tokens that do not exist
     assert base.native is None
     text, outcome = finish(begin(base, formed(by_schema(PERSON), seed=2, max_tokens=300)))
     VALIDATOR(PERSON).validate(json.loads(text))

@@ -49,7 +49,7 @@ def test_norms_by_kind(kind: type, dtype: torch.dtype) -> None:
     if dtype is torch.float32:
         same(lambda x: forward(norm, x), norm, [x])
         return
-    assert (forward(norm, x) - norm(x)).abs().max() <= 2**-8 * norm(x).abs().max()
+    assert (forward(norm, x) - norm(x)).abs().max() <= 2**-7 * norm(x).abs().max()  # the last bit of the largest
     left, right = (torch.autograd.grad(out.float().square().sum(), x)[0] for out in (forward(norm, x), norm(x)))
     assert (left - right).abs().max() <= 0.02 * right.abs().max()
 

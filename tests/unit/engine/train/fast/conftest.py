@@ -27,7 +27,7 @@ def both_ways(
     """What a computation in `dtype` gives by our own library, and again on other numbers of threads, and by torch."""
     if kernels._kernels(dtype) is None:
         pytest.skip("no library of our own for this processor")
-    # What the library does not take goes to torch, in bf16 too, where the sanitizers' build only emulates a processor with bf16.
+    # What the library does not take goes to torch, in bf16 too: the sanitized build only emulates a processor with bf16.
     monkeypatch.setattr(matmul, "_multiplies", lambda dtype: True)
 
     def run(compute: Run) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

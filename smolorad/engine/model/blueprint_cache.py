@@ -26,7 +26,7 @@ from smolorad.errors import Damaged, SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
-_FORMAT = "4"  # of the written files; a blueprint in another one is made again
+_FORMAT = "5"  # of the written files; a blueprint in another one is made again
 _TIMEOUT_S = 120.0
 _TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
 

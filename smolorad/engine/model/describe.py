@@ -63,7 +63,8 @@ class _Reader:
         attention = layers[0].get_submodule(family.attention)
         heads, kv_heads = config.num_attention_heads, self._kv_heads(attention)
         head_dim = self._first(attention, "head_dim", "head_size") or config.hidden_size // heads
-        ropes, kinds = read_ropes(self.body, config, interleaved=family.interleaved)
+        slopes = self._slopes(heads)
+        ropes, kinds = ([], {}) if slopes else read_ropes(self.body, config, interleaved=family.interleaved)
         embedding, head = body.get_submodule(family.embedding), self.model.get_output_embeddings()
         return Decoder(
             hidden=config.hidden_size,
@@ -91,7 +92,7 @@ class _Reader:
             logit_scale=self._number(family.logit_scale, 1.0) / self._number(family.logit_divisor, 1.0),
             logit_cap=self._cap(family.logit_cap),
             head_bias=self._name(head.bias) if head.bias is not None else None,
-            slopes=self._slopes(heads),
+            slopes=slopes,
             slope_scale=self._scale(layers[0]) if self.class_name == "FalconForCausalLM" else 1.0,
             rounded_slopes=self.class_name == "FalconForCausalLM" or embedding.weight.dtype is torch.bfloat16,
             long_ropes=tuple(rope.long for rope in ropes if rope.long is not None),
@@ -235,9 +236,10 @@ class _Reader:
         kind, offset = NORMS[type(first).__name__]
         weights = [one.weight for one in several if getattr(one, "weight", None) is not None]
         biases = [one.bias for one in several if getattr(one, "bias", None) is not None]
+        eps = self._first(first, "variance_epsilon", "eps")
         return Norm(
             kind=kind,
-            eps=float(self._first(first, "variance_epsilon", "eps") or _OLMO_EPS),
+            eps=float(_OLMO_EPS if eps is None else eps),
             width=int(first.weight.shape[-1] if weights else first.normalized_shape[-1]),
             weights=tuple(map(self._name, weights)),
             biases=tuple(map(self._name, biases)),

@@ -210,6 +210,18 @@ def test_what_the_step_does_not_compute_is_said(case: str) -> None:
     assert reason in str(described(model))
 
 
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [("llama", {"rms_norm_eps": 0.0}), ("gpt neox", {"layer_norm_eps": 0.0}), ("gemma 2", {"alibi": True})],
+    ids=["no epsilon", "no epsilon of a layer norm", "a key of another class"],
+)
+def test_rare_configs(variant: str, changes: dict[str, Any]) -> None:
+    model = family_model(variant, **changes)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1e-2)  # so that an epsilon counts
+    assert difference(by_native(native_of(model), TOKENS, (5,)), by_transformers(model, TOKENS)) <= NEAR
+
+
 def test_a_window_of_more_tokens_than_c_counts_is_none() -> None:
     model = family_model("mistral", sliding_window=2**32 + 7)
     assert difference(by_native(native_of(model), TOKENS, (5,)), by_transformers(model, TOKENS)) <= NEAR

@@ -26,7 +26,7 @@ from smolorad.errors import Damaged, SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
-_FORMAT = "4"  # of the written files; a blueprint in another one is made again
+_FORMAT = "6"  # of the written files; a blueprint in another one is made again
 _TIMEOUT_S = 120.0
 _TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
 
@@ -49,7 +49,8 @@ def find(folder: ModelFolder, dtype: Dtype, cache: Path) -> tuple[Blueprint, Pat
     if folder.architecture not in MODEL_TYPES:
         return None
     try:
-        return read_or_make(cache / "blueprints" / key_of(folder, dtype), lambda stage: _make(folder, dtype, stage), _read)
+        key = key_of(folder, dtype)
+        return read_or_make(cache / "blueprints" / key, lambda stage: _make(folder.path, dtype, key, stage), _read)
     except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # loading by transformers reports why
         log.info("no blueprint of %s: %s", folder.path, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
         return None
@@ -74,12 +75,14 @@ def prebuild(folder: Path, cache: Path) -> None:
         log.info("no blueprint of %s: %s", folder, error)
 
 
-def _make(folder: ModelFolder, dtype: Dtype, output: Path) -> None:
+def _make(folder: Path, dtype: Dtype, key: str, output: Path) -> None:
     """Writes the blueprint into an empty folder. Raises SmoloraError, and SubprocessError from another process."""
     if _TRANSFORMERS in sys.modules:  # making it here is cheap then
         from smolorad.engine.model import blueprint_builder
 
-        blueprint_builder.write(folder, dtype, output)
-        return
-    command = [sys.executable, "-m", "smolorad.engine.model.blueprint_builder", str(folder.path), str(dtype), str(output)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+        blueprint_builder.write(ModelFolder.open(folder), dtype, output)
+    else:
+        command = [sys.executable, "-m", "smolorad.engine.model.blueprint_builder", str(folder), str(dtype), str(output)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+    if key_of(ModelFolder.open(folder), dtype) != key:  # it would stay in the cache for files that it is not of
+        raise Damaged(f"{folder} was changed while its blueprint was made; load the model again.")

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from smolorad.engine.model.describe_rope import NotDescribed, read_ropes
 from smolorad.engine.model.families import FAMILIES, NORMS, Family, Fused, Windows
 from smolorad.engine.native.description import Activation, Decoder, Experts, HeadLayout, Layer, Linear, Norm
+from smolorad.engine.native.misfit import MAX_WINDOW
 
 _ACTIVATIONS: Mapping[type, Activation] = {
     nn.SiLU: Activation.SILU,
@@ -39,7 +40,7 @@ def describe(model: Any) -> Decoder:
         raise NotDescribed(f"{type(model).__name__} is no family that the native decoder computes (docs/models.md has a list)")
     try:
         return _Reader(model, family).decoder()
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise NotDescribed(f"its parts are not where the table says ({error})") from error
 
 
@@ -62,7 +63,8 @@ class _Reader:
         attention = layers[0].get_submodule(family.attention)
         heads, kv_heads = config.num_attention_heads, self._kv_heads(attention)
         head_dim = self._first(attention, "head_dim", "head_size") or config.hidden_size // heads
-        ropes, kinds = read_ropes(self.body, config, interleaved=family.interleaved)
+        slopes = self._slopes(heads)
+        ropes, kinds = ([], {}) if slopes else read_ropes(self.body, config, interleaved=family.interleaved)
         embedding, head = body.get_submodule(family.embedding), self.model.get_output_embeddings()
         return Decoder(
             hidden=config.hidden_size,
@@ -86,11 +88,11 @@ class _Reader:
             positions=self._name(body.get_submodule(family.positions).weight) if family.positions else None,
             first_position=getattr(body.get_submodule(family.positions), "offset", 0) if family.positions else 0,
             residual_scale=self._number(family.residual_scale, 1.0),
-            score_cap=self._number(family.score_cap, 0.0),
+            score_cap=self._cap(family.score_cap),
             logit_scale=self._number(family.logit_scale, 1.0) / self._number(family.logit_divisor, 1.0),
-            logit_cap=self._number(family.logit_cap, 0.0),
+            logit_cap=self._cap(family.logit_cap),
             head_bias=self._name(head.bias) if head.bias is not None else None,
-            slopes=self._slopes(heads),
+            slopes=slopes,
             slope_scale=self._scale(layers[0]) if self.class_name == "FalconForCausalLM" else 1.0,
             rounded_slopes=self.class_name == "FalconForCausalLM" or embedding.weight.dtype is torch.bfloat16,
             long_ropes=tuple(rope.long for rope in ropes if rope.long is not None),
@@ -113,6 +115,8 @@ class _Reader:
         window = getattr(config, "sliding_window", None)
         if self.family.windows is Windows.NONE and (window is not None or "sliding_attention" in kinds):
             raise NotDescribed(f"its config has windows, which {self.class_name} does not know")
+        if window is not None and window < 1:
+            raise NotDescribed(f"it has windows of {window} tokens")
         if self.family.windows is Windows.ALL and "full_attention" in kinds and window is not None:
             raise NotDescribed("its config has layers without a window, which its class does not know")
 
@@ -232,9 +236,10 @@ class _Reader:
         kind, offset = NORMS[type(first).__name__]
         weights = [one.weight for one in several if getattr(one, "weight", None) is not None]
         biases = [one.bias for one in several if getattr(one, "bias", None) is not None]
+        eps = self._first(first, "variance_epsilon", "eps")
         return Norm(
             kind=kind,
-            eps=float(self._first(first, "variance_epsilon", "eps") or _OLMO_EPS),
+            eps=float(_OLMO_EPS if eps is None else eps),
             width=int(first.weight.shape[-1] if weights else first.normalized_shape[-1]),
             weights=tuple(map(self._name, weights)),
             biases=tuple(map(self._name, biases)),
@@ -253,7 +258,7 @@ class _Reader:
 
     def _window(self, kind: str) -> int:
         sliding = self.family.windows is Windows.ALL or kind == "sliding_attention"
-        return int(getattr(self.config, "sliding_window", None) or 0) if sliding else 0
+        return min(int(getattr(self.config, "sliding_window", None) or 0), MAX_WINDOW) if sliding else 0
 
     # --- numbers ---
 
@@ -278,6 +283,13 @@ class _Reader:
     def _number(self, name: str, otherwise: float) -> float:
         value = getattr(self.config, name) if name else None
         return otherwise if value is None else float(value)
+
+    def _cap(self, name: str) -> float:
+        """A cap, or 0 where the config has none. transformers divides by a cap of 0."""
+        cap = self._number(name, math.inf)
+        if cap <= 0:
+            raise NotDescribed(f"its config has {name} {cap}")
+        return 0.0 if cap == math.inf else cap
 
     def _kv_heads(self, attention: Any) -> int:
         own = getattr(attention, "num_kv_heads", None)

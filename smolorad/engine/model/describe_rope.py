@@ -36,7 +36,7 @@ def read_ropes(body: Any, config: Any, *, interleaved: bool) -> tuple[Sequence[R
     Raises NotDescribed for a rotation that the native step does not compute.
     """
     module = getattr(body, "rotary_emb", None)
-    if module is None or getattr(config, "alibi", False):
+    if module is None:
         return [], {}
     if any(buffer.is_meta for buffer in module.buffers()):  # where there are no numbers
         with torch.device("cpu"):

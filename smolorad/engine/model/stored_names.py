@@ -53,7 +53,9 @@ def _candidates(name: str, experts: Experts | None, prefix: str) -> Iterator[tup
 def _fits(names: Sequence[str], shape: tuple[int, ...], stored: Shapes) -> bool:
     """Whether these tensors, joined along their rows, have the numbers of a parameter of this shape."""
     shapes = [stored.get(name, ()) for name in names]
-    if len(names) == 1:
-        return shapes[0] == shape
+    if len(names) == 1 and shapes[0] == shape:
+        return True
+    if len(shape) != 3:
+        return False
     rows = shape[0] * shape[1] // len(names)
     return all(one == (rows, shape[2]) for one in shapes)

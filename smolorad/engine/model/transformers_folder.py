@@ -20,6 +20,8 @@ _CONTEXT_LENGTH = 2048
 _MAX_CONTEXT = 2**31 - 1  # of the field in proto
 # Keys of a config.json that choose code: transformers has fetched and run what they name (CVE-2026-4372).
 _CODE_KEYS = frozenset({"attn_implementation", "experts_implementation"})
+# OPT reads it although it looks internal.
+_KEPT_KEYS = frozenset({"_remove_final_layer_norm"})
 
 
 def read_model_config(folder: Path, raw: Mapping[str, Any], name: str, trust_remote_code: bool = False) -> Any:
@@ -72,10 +74,14 @@ def _cleared(value: Any) -> Any:
         case {"__float__": "Infinity" | "-Infinity" | "NaN" as name, **more} if not more:
             return float(name)
         case Mapping():
-            return {key: _cleared(inner) for key, inner in value.items() if not key.startswith("_") and key not in _CODE_KEYS}
+            return {key: _cleared(inner) for key, inner in value.items() if key in _KEPT_KEYS or _is_plain(key)}
         case list():
             return [_cleared(inner) for inner in value]
     return value
+
+
+def _is_plain(key: str) -> bool:
+    return not key.startswith("_") and key not in _CODE_KEYS
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:

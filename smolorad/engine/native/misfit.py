@@ -5,13 +5,16 @@ The native step trusts the sizes: a smaller weight would be read beyond its end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from smolorad.engine.native.description import Decoder, Experts, Layer, Linear, Norm, NormKind, Rope
 
 MAX_NUMBERS = 2**28  # in a row of anything; C counts some of them together in 31 bits
 MAX_ROPES = 4
+MAX_WINDOW = 2**30  # more than any sequence has; C counts positions in 31 bits
+_LARGEST = float(np.finfo(np.float32).max)  # C has the constants in float32
 _Parameters = Mapping[str, Sequence[int]]
 
 
@@ -40,6 +43,8 @@ def _sizes(decoder: Decoder) -> Iterator[str]:
     yield from (f"{name} is {getattr(decoder, name)}" for name in names if getattr(decoder, name) < 1)
     if not decoder.layers:
         yield "it has no layers"
+    if decoder.first_position < 0 or any(linear.first < 0 or linear.rows < 1 for linear in decoder.linears):
+        yield "it reads what lies before a tensor"
     if max(decoder.hidden, decoder.vocabulary, decoder.heads_layout.width, 2 * decoder.inner) > MAX_NUMBERS:
         yield "its layers are wider than the step can count"
 
@@ -78,7 +83,7 @@ def _constants(decoder: Decoder) -> Iterator[str]:
     caps = [decoder.score_cap, decoder.logit_cap]
     if any(norm.biases and (norm.kind is NormKind.RMS or not norm.weights) for norm in decoder.norms):
         yield "it has a bias in a norm that has none"
-    if not all(map(math.isfinite, (*numbers, *caps))) or min(caps) < 0:
+    if not all(abs(number) <= _LARGEST for number in (*numbers, *caps)) or min(caps) < 0:
         yield "its constants are not finite"
 
 
@@ -111,7 +116,7 @@ def _layer(decoder: Decoder, layer: Layer) -> Iterator[str]:
         yield "it has a norm over heads that do not lie side by side"
     if decoder.parallel and (layer.attention_out_norm or layer.mlp_out_norm):
         yield "it has norms of what attention and MLP give side by side"
-    if not -1 <= layer.rope < len(decoder.ropes) or layer.window < 0:
+    if not -1 <= layer.rope < len(decoder.ropes) or not 0 <= layer.window <= MAX_WINDOW:
         yield f"there is no rotation {layer.rope}, or no window of {layer.window}"
     for norm in (layer.attention_norm, layer.attention_out_norm, layer.mlp_norm, layer.mlp_out_norm):
         if norm is not None and norm.width != hidden:
@@ -134,7 +139,9 @@ def _tensors(decoder: Decoder, parameters: _Parameters) -> Iterator[str]:
 
 def _needed(decoder: Decoder, parameters: _Parameters) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every tensor that the step reads. Some have any number of rows, but at least one."""
-    rows = {name: max(1, *parameters.get(name, ())[:1], 1) for name in (decoder.embedding, decoder.positions) if name}
+    rows = {
+        name: max(1, *parameters.get(name, ())[:1], 1) for name in (decoder.embedding, decoder.positions) if name is not None
+    }
     yield decoder.embedding, (rows[decoder.embedding], decoder.hidden)
     yield decoder.head, (decoder.vocabulary, decoder.hidden)
     if decoder.positions is not None:

@@ -195,6 +195,10 @@ NOT_DESCRIBED = {
     "norms after": ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before"),
     "scales by layer": ("gpt 2", {"scale_attn_by_inverse_layer_idx": True}, "attention scales"),
     "another activation": ("llama", {"hidden_act": "mish"}, "activation"),
+    "windows without a token": ("mistral", {"sliding_window": 0}, "windows of 0"),
+    "a cap of 0": ("gemma 2", {"attn_logit_softcapping": 0.0}, "attn_logit_softcapping 0.0"),
+    "logits divided by 0": ("granite", {"logits_scaling": 0.0}, "division by zero"),
+    "a scale that float32 does not have": ("granite", {"embedding_multiplier": 1e39}, "not finite"),
     "norms of the normed": ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual"),
 }
 
@@ -204,6 +208,23 @@ def test_what_the_step_does_not_compute_is_said(case: str) -> None:
     variant, changes, reason = NOT_DESCRIBED[case]
     model = family_model(variant, **changes)
     assert reason in str(described(model))
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [("llama", {"rms_norm_eps": 0.0}), ("gpt neox", {"layer_norm_eps": 0.0}), ("gemma 2", {"alibi": True})],
+    ids=["no epsilon", "no epsilon of a layer norm", "a key of another class"],
+)
+def test_rare_configs(variant: str, changes: dict[str, Any]) -> None:
+    model = family_model(variant, **changes)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1e-2)  # so that an epsilon counts
+    assert difference(by_native(native_of(model), TOKENS, (5,)), by_transformers(model, TOKENS)) <= NEAR
+
+
+def test_a_window_of_more_tokens_than_c_counts_is_none() -> None:
+    model = family_model("mistral", sliding_window=2**32 + 7)
+    assert difference(by_native(native_of(model), TOKENS, (5,)), by_transformers(model, TOKENS)) <= NEAR
 
 
 def test_a_class_of_another_project_is_not_described() -> None:

@@ -78,3 +78,17 @@ def test_files_without_the_prefix_of_the_body(variant: str, tmp_path: Path) -> N
     save_file(stripped, folder / "model.safetensors", metadata={"format": "pt"})
     expected = generated_by_transformers(plain_model(folder), tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
     assert answer(without_torch(folder)) == expected
+
+
+@pytest.mark.parametrize("variant", ["mixtral", "qwen 3 moe"])
+def test_files_with_one_expert(variant: str, tmp_path: Path) -> None:
+    name = "num_local_experts" if variant == "mixtral" else "num_experts"
+    folder = family_folder(tmp_path / "model", variant, **{name: 1, "num_experts_per_tok": 1})
+    expected = generated_by_transformers(plain_model(folder), tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
+    assert answer(without_torch(folder)) == expected
+
+
+def test_a_key_that_only_looks_internal(tmp_path: Path) -> None:
+    folder = family_folder(tmp_path / "model", "opt", _remove_final_layer_norm=True, layer_norm_elementwise_affine=False)
+    expected = generated_by_transformers(plain_model(folder), tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
+    assert answer(load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=Hardware())) == expected

@@ -20,9 +20,10 @@ from transformers import AutoModelForCausalLM
 from smolora.common.paths import cache_path
 from smolora.v1 import common_pb2
 from smolorad.domain import ChatMessage, Device, Dtype, Precision
-from smolorad.engine.model import blueprint_cache
+from smolorad.engine.model import blueprint_builder, blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.blueprint import BLUEPRINT
+from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import Part
 from smolorad.engine.native.library import Library
@@ -244,6 +245,23 @@ def test_a_blueprint_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         shutil.copytree(same, folder, dirs_exist_ok=True)
     with pytest.raises(TypeError):
         light(folder, dtype=Dtype.BFLOAT16)
+
+
+def test_files_that_change_while_a_blueprint_is_made_leave_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_model(tmp_path / "model")
+    config = folder / "config.json"
+    before = config.read_text()
+    write = blueprint_builder.write
+
+    def late(*arguments: Any) -> None:
+        config.write_text(json.dumps(json.loads(before) | {"rms_norm_eps": 1.0}))
+        write(ModelFolder.open(folder), *arguments[1:])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blueprint_builder, "write", late)
+        load(folder, hardware=ANY_CPU, dtype=Dtype.FLOAT32)
+    config.write_text(before)
+    assert np.array_equal(logits(light(folder)), logits(heavy(folder)))
 
 
 @pytest.mark.skipif(Hardware.without_torch() is None, reason="this machine may have a GPU")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -22,18 +23,20 @@ from torch.nn import functional
 
 from smolora.common.paths import cache_path
 from smolorad.domain import Precision
+from smolorad.engine.model.native_support import decoder_of
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.description import Decoder
 from smolorad.engine.native.library import GROUP, Format, Library, Matrix
 from smolorad.engine.native.lora import Lora, module_sizes
-from smolorad.engine.native.misfit import shapes_of
+from smolorad.engine.native.misfit import misfit, shapes_of
 from smolorad.engine.runtime.dtypes import to_bf16, to_fp32
 from smolorad.engine.train.fast.attention import attend
 from smolorad.engine.train.fast.batching import Segments
 from smolorad.engine.train.fast.layers import rms_norm, swiglu
 from smolorad.engine.train.fast.loss import summed_cross_entropy
 from smolorad.engine.train.fast.matmul import Sum, compute
+from tests.families import family_model
 from tests.unit.engine.native.decoders import decoders
 from tests.unit.engine.native.reference import Loras, logits_of
 
@@ -181,6 +184,54 @@ def test_a_model_whose_sizes_do_not_go_together(case: Case, data: st.DataObject)
         weights[name] = np.concatenate([weights[name], weights[name]], axis=axis)
     with pytest.raises(ValueError, match="native step"):
         NativeModel(compiled(case.threads), decoder, weights, case.precision)
+
+
+def _whole_numbers(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where whole numbers are in what JSON is made of."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from _whole_numbers(inner, (*path, key))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield path
+
+
+_OTHERS = st.integers(-2, 130) | st.sampled_from([2**31 - 1, 2**31, 2**32 + 1, -(2**31), 2**62])
+
+
+@few
+@given(case=cases(), data=st.data())
+def test_a_description_with_other_numbers_reads_nothing_beyond_its_weights(case: Case, data: st.DataObject) -> None:
+    weights, changed = weights_of(case), msgspec.to_builtins(case.decoder)
+    for path in data.draw(st.lists(st.sampled_from(list(_whole_numbers(changed))), min_size=1, max_size=2)):
+        place = functools.reduce(lambda inner, key: inner[key], path[:-1], changed)
+        place[path[-1]] = data.draw(_OTHERS)
+    try:
+        native = NativeModel(compiled(case.threads), msgspec.convert(changed, Decoder), weights, case.precision)
+        native.step([Part([0], native.cache(1))])  # the sanitizers watch it
+    except (ValueError, MemoryError):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"first_position": -1}, {"query.first": -1}, {"window": 2**31}, {"embedding": ""}],
+    ids=lambda one: next(iter(one)),
+)
+def test_a_description_of_what_lies_before_a_tensor(change: dict[str, Any]) -> None:
+    model = family_model("gpt 2")
+    decoder = decoder_of(model)
+    assert decoder is not None
+    for name, value in change.items():
+        layer = decoder.layers[0]
+        if name == "query.first":
+            layer = dataclasses.replace(layer, query=dataclasses.replace(layer.query, first=value))
+        elif name == "window":
+            layer = dataclasses.replace(layer, window=value)
+        else:
+            decoder = dataclasses.replace(decoder, **{name: value})
+        decoder = dataclasses.replace(decoder, layers=(layer, *decoder.layers[1:]))
+    assert misfit(decoder, {name: tensor.shape for name, tensor in model.named_parameters()})
 
 
 def matrices() -> Iterator[Any]:

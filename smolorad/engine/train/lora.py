@@ -98,11 +98,17 @@ def adapted_parameters(config: LoraConfig, model: Any) -> int:
 
 
 def linear_names(model: Any) -> list[str]:
-    """Last parts of the names of the model's linear modules that can have a LoRA, without the output head; sorted."""
+    """Names by which PEFT finds the model's linear modules that can have a LoRA, without the output head; sorted."""
     head = model.get_output_embeddings()
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head}
-    names = {name.rpartition(".")[2] for name in linear} - _without_lora(model)
+    names = {_ending(name) for name in linear} - _without_lora(model)
     return sorted(name for name in names if not _means_experts(name, model))
+
+
+def _ending(name: str) -> str:
+    """The last part of a module's name, and of one in a list that of the list, too: a layer may have the same number."""
+    rest, _, last = name.rpartition(".")
+    return f"{_ending(rest)}.{last}" if last.isdigit() and rest else last
 
 
 def _without_lora(model: Any) -> set[str]:

@@ -41,6 +41,7 @@ _SHORTENED = (
     "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."
 )
 _NOT_NATIVE = "It is computed by transformers' code, one answer at a time, since {reason}."
+_MOSTLY_EXACT = "{precision} holds for its linear layers alone: {exact:,.1f} MB of other weights, such as those of experts, stay in {dtype}."
 _SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
 
 log = logging.getLogger("smolorad.engine")
@@ -182,6 +183,13 @@ def _cache_notes(name: str, model: Any, cache_support: CacheSupport) -> tuple[st
     return (note,)
 
 
+def _precision_notes(model: Any, packed: Packed | None, precision: Precision) -> tuple[str, ...]:
+    if packed is None or precision is Precision.EXACT or packed.exact_nbytes <= packed.nbytes:
+        return ()
+    dtype = str(model.dtype).removeprefix("torch.")
+    return (_MOSTLY_EXACT.format(precision=precision, exact=packed.exact_nbytes / 1e6, dtype=dtype),)
+
+
 def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None, tuple[str, ...]]:
     """What our own library makes of the model: a native step, or packed linear layers, or nothing where it cannot be built.
 
@@ -192,7 +200,8 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
         return None, None, ()
     decoder = described(model, precision)
     if isinstance(decoder, str):
-        return None, pack_linears(share(model), compiled, precision), (_NOT_NATIVE.format(reason=decoder),)
+        packed = pack_linears(share(model), compiled, precision)
+        return None, packed, (_NOT_NATIVE.format(reason=decoder), *_precision_notes(model, packed, precision))
     if precision is Precision.EXACT:
         lay_rows_out(model, decoder)
     return NativeModel(compiled, decoder, weights_of(model), precision), None, ()

@@ -41,7 +41,7 @@ def _sizes(decoder: Decoder) -> Iterator[str]:
     if not decoder.layers:
         yield "it has no layers"
     if max(decoder.hidden, decoder.vocabulary, decoder.heads_layout.width, 2 * decoder.inner) > MAX_NUMBERS:
-        yield "its layers are wider than the step can count"
+        yield "its layers are wider than the native decoder can count"
 
 
 def _heads(decoder: Decoder) -> Iterator[str]:

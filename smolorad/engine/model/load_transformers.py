@@ -41,7 +41,9 @@ _SHORTENED = (
     "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."
 )
 _NOT_NATIVE = "It is computed by transformers' code, one answer at a time, since {reason}."
-_MOSTLY_EXACT = "{precision} holds for its linear layers alone: {exact:,.1f} MB of other weights, such as those of experts, stay in {dtype}."
+_MOSTLY_EXACT = (
+    "{precision} holds for its linear layers alone: {exact:,.1f} MB of other weights, as of experts, stay in {dtype}."
+)
 _SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
 
 log = logging.getLogger("smolorad.engine")

@@ -220,6 +220,7 @@ def _own_weights(model: Any, placement: Placement, precision: Precision) -> Mapp
         return mapped_weights
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
+        _let_base_go(tensor)
     return None
 
 
@@ -236,7 +237,14 @@ def map_model(model: Any, folder: Path) -> MappedWeights | None:
     for tensor, begin in zip(tensors, places, strict=True):
         flat = torch.frombuffer(mapped, dtype=torch.uint8, count=tensor.nbytes, offset=begin)
         tensor.data = flat.view(tensor.dtype).view(tensor.shape)
+        _let_base_go(tensor)
     return MappedWeights(mapped)
+
+
+def _let_base_go(tensor: Tensor) -> None:
+    """A buffer may be a view of what was read (DeepSeek's), which would keep the whole mapped file in memory."""
+    if tensor._base is not None:
+        tensor._base.data = tensor.data
 
 
 def _bytes(tensor: Tensor) -> Iterator[Any]:

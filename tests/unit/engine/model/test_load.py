@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,15 @@ def test_who_computes_a_token_is_told(architecture: str, decoder: str, tmp_path:
     assert packed.decoder == decoder
     assert packed.precision is Precision.INT8
     assert packed.token_bytes < packed.weight_bytes / 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("precision", [Precision.EXACT, Precision.INT8])
+def test_no_tensor_keeps_the_mapped_file(precision: Precision, tmp_path: Path) -> None:
+    base = load(tiny_model(tmp_path, "deepseek_v3", hidden_size=64), "tiny", dtype=Dtype.FLOAT32, precision=precision)
+    gc.collect()
+    assert base.packed is not None
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 def test_memory_of_packed_layers_counts_the_experts_beside_them(tmp_path: Path) -> None:

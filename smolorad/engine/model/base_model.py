@@ -96,6 +96,7 @@ class BaseModel:
         decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
         token_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else self.weight_bytes
         copy_bytes = token_bytes if self.precision is not Precision.EXACT else 0
+        exact_bytes = self.weight_bytes if self.mapped_weights is None else self.packed.exact_nbytes if self.packed else 0
         return ResidentModel(
             name=self.name,
             fingerprint=self.fingerprint,
@@ -110,6 +111,6 @@ class BaseModel:
             load_s=load_s,
             precision=self.precision,
             token_bytes=token_bytes,
-            memory_bytes=copy_bytes + (self.weight_bytes if self.mapped_weights is None else 0),
+            memory_bytes=copy_bytes + exact_bytes,
             decoder=decoder,
         )

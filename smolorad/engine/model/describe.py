@@ -211,7 +211,7 @@ class _Reader:
         if experts is None:
             return None
         if type(experts).__name__ not in _EXPERTS or hasattr(mlp, "shared_expert"):
-            raise NotDescribed(f"{type(experts).__name__} are not experts that the step computes")
+            raise NotDescribed(f"{type(experts).__name__} are not experts that the native decoder computes")
         router = mlp.gate
         return Experts(
             router=self._name(router.weight),
@@ -232,7 +232,7 @@ class _Reader:
         several = list(getattr(module, "norms", [module]))  # StableLM has one for each head
         first = several[0]
         if type(first).__name__ not in NORMS:
-            raise NotDescribed(f"a {type(first).__name__} is not a norm that the step computes")
+            raise NotDescribed(f"a {type(first).__name__} is not a norm that the native decoder computes")
         kind, offset = NORMS[type(first).__name__]
         weights = [one.weight for one in several if getattr(one, "weight", None) is not None]
         biases = [one.bias for one in several if getattr(one, "bias", None) is not None]
@@ -268,7 +268,7 @@ class _Reader:
     def _activation(self, layers: Sequence[Any]) -> Activation:
         found = {self._activation_of(layer) for layer in layers}
         if len(found) != 1 or (kind := found.pop()) not in _ACTIVATIONS:
-            raise NotDescribed("its activation is not one that the step computes")
+            raise NotDescribed("its activation is not one that the native decoder computes")
         return _ACTIVATIONS[kind]
 
     def _activation_of(self, layer: Any) -> type:

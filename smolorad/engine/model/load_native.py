@@ -57,7 +57,7 @@ def load_native(
         weights = _read_weights(folder, blueprint, placement.dtype, precision)
         fingerprint, tokenizer = summing.result(), reading.result()
     report(LoadProgress(LoadStage.READ, folder.size, folder.size))
-    report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
+    report(LoadProgress(LoadStage.MOVE, detail=f"{placement.dtype} on {placement.device}"))
     native = NativeModel(compiled, decoder, weights.arrays, precision)
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)

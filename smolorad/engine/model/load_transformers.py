@@ -41,6 +41,9 @@ _SHORTENED = (
     "Its context of {context:,} tokens is cut to {longest:,}, as attention to more can be wrong on {device} (pytorch#195012)."
 )
 _NOT_NATIVE = "It is computed by transformers' code, one answer at a time, since {reason}."
+_MOSTLY_EXACT = (
+    "{precision} holds for its linear layers alone: {exact:,.1f} MB of other weights, as of experts, stay in {dtype}."
+)
 _SLOW = "The cache of {architecture} cannot be used, so the whole text is computed for every token: right, but slow."
 
 log = logging.getLogger("smolorad.engine")
@@ -182,6 +185,13 @@ def _cache_notes(name: str, model: Any, cache_support: CacheSupport) -> tuple[st
     return (note,)
 
 
+def _precision_notes(model: Any, packed: Packed | None, precision: Precision) -> tuple[str, ...]:
+    if packed is None or precision is Precision.EXACT or packed.exact_nbytes <= packed.nbytes:
+        return ()
+    dtype = str(model.dtype).removeprefix("torch.")
+    return (_MOSTLY_EXACT.format(precision=precision, exact=packed.exact_nbytes / 1e6, dtype=dtype),)
+
+
 def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None, tuple[str, ...]]:
     """What our own library makes of the model: a native step, or packed linear layers, or nothing where it cannot be built.
 
@@ -192,7 +202,8 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
         return None, None, ()
     decoder = described(model, precision)
     if isinstance(decoder, str):
-        return None, pack_linears(share(model), compiled, precision), (_NOT_NATIVE.format(reason=decoder),)
+        packed = pack_linears(share(model), compiled, precision)
+        return None, packed, (_NOT_NATIVE.format(reason=decoder), *_precision_notes(model, packed, precision))
     if precision is Precision.EXACT:
         lay_rows_out(model, decoder)
     return NativeModel(compiled, decoder, weights_of(model), precision), None, ()
@@ -209,6 +220,7 @@ def _own_weights(model: Any, placement: Placement, precision: Precision) -> Mapp
         return mapped_weights
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
+        _let_base_go(tensor)
     return None
 
 
@@ -225,7 +237,14 @@ def map_model(model: Any, folder: Path) -> MappedWeights | None:
     for tensor, begin in zip(tensors, places, strict=True):
         flat = torch.frombuffer(mapped, dtype=torch.uint8, count=tensor.nbytes, offset=begin)
         tensor.data = flat.view(tensor.dtype).view(tensor.shape)
+        _let_base_go(tensor)
     return MappedWeights(mapped)
+
+
+def _let_base_go(tensor: Tensor) -> None:
+    """A buffer may be a view of what was read (DeepSeek's), which would keep the whole mapped file in memory."""
+    if tensor._base is not None:
+        tensor._base.data = tensor.data
 
 
 def _bytes(tensor: Tensor) -> Iterator[Any]:

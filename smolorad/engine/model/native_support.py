@@ -33,7 +33,7 @@ def described(model: Any, precision: Precision = Precision.EXACT) -> Decoder | s
     matrices = [tensor for tensor in parameters.values() if tensor.ndim > 1]
     dtype = parameters[decoder.embedding].dtype
     if dtype not in KNOWN or any(tensor.dtype is not dtype for tensor in matrices):
-        return "its weights are in a number format that the step does not read"
+        return "its weights are in a number format that the native decoder does not read"
     if any(tensor.device.type not in ("cpu", "meta") for tensor in parameters.values()):
         return "its weights are not on the CPU"
     if precision is not Precision.EXACT and not packable(decoder):

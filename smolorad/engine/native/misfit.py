@@ -46,7 +46,7 @@ def _sizes(decoder: Decoder) -> Iterator[str]:
     if decoder.first_position < 0 or any(linear.first < 0 or linear.rows < 1 for linear in decoder.linears):
         yield "it reads what lies before a tensor"
     if max(decoder.hidden, decoder.vocabulary, decoder.heads_layout.width, 2 * decoder.inner) > MAX_NUMBERS:
-        yield "its layers are wider than the step can count"
+        yield "its layers are wider than the native decoder can count"
 
 
 def _heads(decoder: Decoder) -> Iterator[str]:

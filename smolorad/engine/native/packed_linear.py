@@ -59,6 +59,7 @@ class Packed:
 
     model: Any
     nbytes: int  # of weights that a token reads of these layers
+    exact_nbytes: int  # of all other weights but embeddings, which are read as they are: those of experts, for example
 
 
 def pack_linears(view: Any, library: Library, precision: Precision) -> Packed | None:
@@ -71,7 +72,12 @@ def pack_linears(view: Any, library: Library, precision: Precision) -> Packed | 
             if (packed := _packed(child, library, wanted)) is not None:
                 setattr(parent, name, packed)
                 read += packed.nbytes
-    return Packed(view, read) if read else None
+    return Packed(view, read, _exact_nbytes(view)) if read else None
+
+
+def _exact_nbytes(view: Any) -> int:
+    elsewhere = {id(module.weight) for module in view.modules() if isinstance(module, PackedLinear | nn.Embedding)}
+    return sum(int(parameter.nbytes) for parameter in view.parameters() if id(parameter) not in elsewhere)
 
 
 def _packed(layer: Any, library: Library, precision: Precision) -> PackedLinear | None:

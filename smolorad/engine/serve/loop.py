@@ -244,6 +244,8 @@ class EngineLoop:
             self.emit(call, load_progress=to_message(models_pb2.LoadProgress, progress))
 
         base = self._session.load(command, report)
+        self._token_rate = TokenRate()  # that of the model before says nothing about this one
+        self._working(call)
         self.emit(call, resident=to_message(models_pb2.ResidentModel, base.describe(time.monotonic() - begin)))
 
     def _train(self, call: int, command: pb.Train) -> None:

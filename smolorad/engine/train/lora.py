@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model_state_dict
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -97,14 +98,34 @@ def adapted_parameters(config: LoraConfig, model: Any) -> int:
 
 
 def linear_names(model: Any) -> list[str]:
-    """Last parts of the names of the model's linear modules that can have a LoRA, without the output head; sorted."""
+    """Names by which PEFT finds the model's linear modules that can have a LoRA, without the output head; sorted."""
     head = model.get_output_embeddings()
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head}
-    return sorted({name.rpartition(".")[2] for name in linear} - _without_lora(model))
+    names = {_ending(name) for name in linear} - _without_lora(model)
+    return sorted(name for name in names if not _means_experts(name, model))
+
+
+def _ending(name: str) -> str:
+    """The last part of a module's name, and of one in a list that of the list, too: a layer may have the same number."""
+    rest, _, last = name.rpartition(".")
+    return f"{_ending(rest)}.{last}" if last.isdigit() and rest else last
 
 
 def _without_lora(model: Any) -> set[str]:
     return {*_READ_ONLY, "out_proj"} if model.config.model_type in _MAMBA_KINDS else set(_READ_ONLY)
+
+
+def _means_experts(name: str, model: Any) -> bool:
+    """Whether PEFT would adapt the parameters of a mixture's experts instead of the linear modules of this name.
+
+    Experts were modules of these names once, and PEFT reads adapters of that time; dense layers and shared experts still are.
+    """
+    config = LoraConfig(target_modules=[name])
+    try:
+        convert_peft_config_for_transformers(config, model, None)
+    except ValueError:  # experts whose parts are fused cannot be adapted in part
+        return True
+    return not config.target_modules
 
 
 def changes_base(config: LoraConfig) -> bool:
@@ -203,6 +224,12 @@ def _check_target(name: str, model: Any, linear: Sequence[str]) -> None:
         raise InvalidRequest.field(
             "lora.target_modules",
             f"a {model.config.model_type} reads the weight of {name!r} itself; choose from {', '.join(linear)}",
+        )
+    if _means_experts(name, model):
+        raise InvalidRequest.field(
+            "lora.target_modules",
+            f"PEFT takes {name!r} of a {model.config.model_type} for its experts, which are no modules; choose from "
+            f"{', '.join(linear)}, or {ALL_LINEAR}",
         )
     if any(module is model.get_output_embeddings() for module in modules):
         raise InvalidRequest.field(

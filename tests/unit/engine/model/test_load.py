@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,35 @@ def test_who_computes_a_token_is_told(architecture: str, decoder: str, tmp_path:
     assert packed.decoder == decoder
     assert packed.precision is Precision.INT8
     assert packed.token_bytes < packed.weight_bytes / 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("precision", [Precision.EXACT, Precision.INT8])
+def test_no_tensor_keeps_the_mapped_file(precision: Precision, tmp_path: Path) -> None:
+    base = load(tiny_model(tmp_path, "deepseek_v3", hidden_size=64), "tiny", dtype=Dtype.FLOAT32, precision=precision)
+    gc.collect()
+    assert base.packed is not None
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_memory_of_packed_layers_counts_the_experts_beside_them(tmp_path: Path) -> None:
+    wide = {"hidden_size": 64, "n_routed_experts": 16, "moe_intermediate_size": 64}
+    base = load(tiny_model(tmp_path, "deepseek_v3", **wide), "tiny", dtype=Dtype.FLOAT32, precision=Precision.INT8)
+    experts = sum(parameter.nbytes for name, parameter in base.model.named_parameters() if ".experts." in name)
+    told = base.describe(0.0)
+    assert experts + told.token_bytes < told.memory_bytes < told.weight_bytes
+    assert experts > told.weight_bytes / 4
+    assert "int8 holds for its linear layers alone" in told.self_test_notes[1]
+    packed = load(
+        tiny_model(tmp_path / "mamba", "mamba", **WIDE["mamba"]), "mamba", dtype=Dtype.FLOAT32, precision=Precision.INT8
+    )
+    assert len(packed.describe(0.0).self_test_notes) == 1
+
+
+def test_of_half_precision_the_native_decoder_is_said_not_to_read_it(tmp_path: Path) -> None:
+    base = load(tiny_model(tmp_path), "tiny", dtype=Dtype.FLOAT16)
+    assert base.describe(0.0).decoder == "torch"
+    assert base.notes[0].endswith("since its weights are in a number format that the native decoder does not read.")
 
 
 WIDE: dict[str, dict[str, int]] = {

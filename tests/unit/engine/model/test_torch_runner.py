@@ -35,6 +35,12 @@ def test_rounding_is_no_fault(dtype: torch.dtype, llama_folder: Path) -> None:
     assert find_cache_support(plain_model(llama_folder).to(dtype)) is CacheSupport.CHUNKS
 
 
+@pytest.mark.parametrize("architecture", ["openai-gpt", "minimax"])
+def test_rounding_hides_no_missing_cache(architecture: str, tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path, architecture)).to(torch.bfloat16)
+    assert find_cache_support(model) is CacheSupport.NONE
+
+
 def test_one_token_that_rounds_to_another_expert_is_no_fault(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = plain_model(llama_folder)
     compute = type(model).forward

@@ -251,6 +251,15 @@ def test_a_failed_load_leaves_the_old_model_answering(engine: EngineProcess, lla
     assert (text, outcome.model) == (before[0], "tiny")
 
 
+def test_the_speed_of_the_model_before_is_forgotten(engine: EngineProcess, llama_folder: Path) -> None:
+    answer(engine, generate("The quick", max_tokens=20))
+    engine.ping(3)
+    assert engine.receive().pong.tokens_per_second > 0
+    engine.load(llama_folder, **FP32)
+    engine.ping(4)
+    assert engine.receive().pong.tokens_per_second == 0
+
+
 def endless_training(root: Path, **settings: Any) -> pb.Train:
     trainer = TrainerSettings(**{"max_steps": 100_000, "logging_steps": 1, **settings})
     return pb.Train(

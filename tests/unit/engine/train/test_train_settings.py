@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import get_peft_model
 
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.model.base_model import BaseModel
-from smolorad.engine.train.lora import linear_names, lora_config, resolved
+from smolorad.engine.model.shared_view import share
+from smolorad.engine.train.lora import adapted_modules, adapted_parameters, linear_names, lora_config, resolved
 from smolorad.engine.train.trl_config import Setting, sft_config
 from smolorad.errors import InvalidRequest
+from tests.families import VARIANTS, family_folder
 from tests.tiny import tiny_model
 from tests.unit.engine.train.train_kit import read_base
 
@@ -157,8 +161,6 @@ class TestTargets:
         assert not {"lm_head", "embed_out"} & config.target_modules
 
     def test_all_linear_of_one_layer(self, llama: Any) -> None:
-        from smolorad.engine.train.lora import adapted_modules
-
         settings = LoraSettings(target_modules=("all-linear",), layers_to_transform=(1,))
         assert {name.split(".")[2] for name in adapted_modules(lora_config(settings, llama), llama)} == {"1"}
 
@@ -177,6 +179,28 @@ class TestTargets:
         for name in ("dt_proj", "out_proj"):
             with pytest.raises(InvalidRequest, match=f"reads the weight of '{name}' itself; choose from in_proj, x_proj"):
                 lora_config(LoraSettings(target_modules=(name,)), mamba)
+
+    def test_a_linear_module_in_a_list_is_not_the_layer_of_its_number(self, tmp_path: Path) -> None:
+        gemma = read_base(tiny_model(tmp_path, "gemma3n_text")).model
+        config = lora_config(LoraSettings(target_modules=("all-linear",)), gemma)
+        assert {"altup_projections.0", "q_proj"} <= config.target_modules
+        adapted = adapted_modules(config, gemma).values()
+        assert all(isinstance(module, torch.nn.Linear) for module in adapted)
+        assert adapted_parameters(config, gemma) > 0
+
+    @pytest.mark.parametrize(("architecture", "dense"), [("qwen 3 moe", "layers.1.mlp"), ("deepseek_v3", "layers.0.mlp")])
+    def test_what_peft_takes_for_experts_is_no_target(self, tmp_path: Path, architecture: str, dense: str) -> None:
+        """Dense layers and shared experts beside a mixture have linear modules whose names the experts' had once."""
+        folder = family_folder(tmp_path, architecture) if architecture in VARIANTS else tiny_model(tmp_path, architecture)
+        model = read_base(folder).model
+        for wanted in ((), ("all-linear",)):
+            config = lora_config(LoraSettings(target_modules=wanted), model)
+            assert "o_proj" in config.target_modules or not wanted
+            assert not config.target_modules & {"gate_proj", "up_proj", "down_proj"}
+            assert not get_peft_model(share(model), config).peft_config["default"].target_parameters
+        for name in ("gate_proj", "down_proj", f"{dense}.gate_proj"):
+            with pytest.raises(InvalidRequest, match=f"PEFT takes '{name}' of a {model.config.model_type} for its experts"):
+                lora_config(LoraSettings(target_modules=(name,)), model)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,16 +42,23 @@ def key_of(folder: ModelFolder, dtype: Dtype) -> str:
     return digest.hexdigest()[:32]
 
 
-def find(folder: ModelFolder, dtype: Dtype, cache: Path) -> tuple[Blueprint, Path] | None:
-    """The blueprint of a model folder, made if it is not in `cache`, and its folder there.
+def find(
+    folder: ModelFolder, dtype: Dtype, cache: Path, on_make: Callable[[], None] = lambda: None
+) -> tuple[Blueprint, Path] | None:
+    """The blueprint of a model folder, made if it is not in `cache`, and its folder there. `on_make` is called before it is made.
 
     None where there is none for such a model, or it cannot be made.
     """
+
+    def make(stage: Path) -> None:
+        on_make()
+        _make(folder.path, dtype, key, stage)
+
     if folder.architecture not in MODEL_TYPES:
         return None
     try:
         key = key_of(folder, dtype)
-        return read_or_make(cache / "blueprints" / key, lambda stage: _make(folder.path, dtype, key, stage), _read)
+        return read_or_make(cache / "blueprints" / key, make, _read)
     except (SmoloraError, OSError, subprocess.SubprocessError) as error:  # loading by transformers reports why
         log.info("no blueprint of %s: %s", folder.path, (getattr(error, "stderr", None) or str(error)).strip()[-500:])
         return None

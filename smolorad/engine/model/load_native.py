@@ -45,7 +45,8 @@ def load_native(
     if compiled is None or not takes_prompts(compiled, ARRAY_DTYPES[placement.dtype], precision):
         return None
     report(LoadProgress(LoadStage.READ, 0, folder.size))
-    found = blueprint_cache.find(folder, placement.dtype, cache_path())
+    describing = LoadProgress(LoadStage.READ, 0, folder.size, "describing the model, once")
+    found = blueprint_cache.find(folder, placement.dtype, cache_path(), lambda: report(describing))
     if found is None or (precision is not Precision.EXACT and not packable(found[0].decoder)):
         return None
     blueprint, blueprint_folder = found

@@ -179,6 +179,14 @@ def test_a_training_on_it_is_the_same_to_the_last_bit(precision: Precision, tmp_
     assert all(torch.equal(written[0][key], written[1][key]) for key in written[0])
 
 
+def test_what_takes_long_once_is_said_once(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    for expected in (["describing the model, once"], []):
+        said: list[str] = []
+        light(folder, report=lambda progress, said=said: said.append(progress.detail))
+        assert [detail for detail in said if "describing" in detail] == expected
+
+
 LEFT_TO_TRANSFORMERS: dict[str, dict[str, Any]] = {
     "bamba": {},
     "llama": {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},

@@ -45,9 +45,9 @@ def key_of(folder: ModelFolder, dtype: Dtype) -> str:
 def find(
     folder: ModelFolder, dtype: Dtype, cache: Path, on_make: Callable[[], None] = lambda: None
 ) -> tuple[Blueprint, Path] | None:
-    """The blueprint of a model folder, made if it is not in `cache`, and its folder there. `on_make` is called before it is made.
+    """The blueprint of a model folder, made if it is not in `cache`, and its folder there.
 
-    None where there is none for such a model, or it cannot be made.
+    None where there is none for such a model, or it cannot be made. `on_make` is called before it is made.
     """
 
     def make(stage: Path) -> None:

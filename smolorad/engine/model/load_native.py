@@ -21,10 +21,13 @@ from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
 from smolorad.engine.native.misfit import misfit
 from smolorad.engine.runtime.device import Hardware, default_threads, place
+from smolorad.engine.runtime.dtypes import STORED
 from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.text.grammar.grammar import GrammarCache
 from smolorad.engine.text.vocabulary import Vocabulary
 from smolorad.errors import NotFound, SmoloraError
+
+_MAX_TOKENS = 2**31  # C and the tokenizer count them in 31 and 32 bits
 
 
 def load_native(
@@ -51,7 +54,7 @@ def load_native(
         return None
     blueprint, blueprint_folder = found
     decoder = blueprint.decoder
-    if misfit(decoder, blueprint.parameters):  # the cached file was changed
+    if misfit(decoder, blueprint.parameters) or not _is_of(blueprint, folder):  # the cached file was changed
         return None
     with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
         summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, blueprint_folder)
@@ -86,6 +89,14 @@ def load_native(
         native=native,
         mapped_weights=weights.mapped_weights,
     )
+
+
+def _is_of(blueprint: Blueprint, folder: ModelFolder) -> bool:
+    """Whether the folder's files have the tensors that give each parameter, and the ids of tokens can be some."""
+    counts = {tensor.name: tensor.count for tensor in folder.tensors if tensor.format in STORED}
+    found = {name: sum(counts.get(one, 0) for one in blueprint.sources.get(name, ())) for name in blueprint.parameters}
+    fit = all(found[name] == math.prod(shape) > 0 for name, shape in blueprint.parameters.items())
+    return fit and all(0 <= id < _MAX_TOKENS for id in blueprint.end_ids)
 
 
 def _read_weights(folder: ModelFolder, blueprint: Blueprint, dtype: Dtype, precision: Precision) -> Weights:

@@ -43,8 +43,9 @@ def _sizes(decoder: Decoder) -> Iterator[str]:
     yield from (f"{name} is {getattr(decoder, name)}" for name in names if getattr(decoder, name) < 1)
     if not decoder.layers:
         yield "it has no layers"
-    if decoder.first_position < 0 or any(linear.first < 0 or linear.rows < 1 for linear in decoder.linears):
+    if decoder.first_position < 0 or any(linear.first < 0 for linear in decoder.linears):
         yield "it reads what lies before a tensor"
+    yield from (f"{linear.module} gives {linear.rows} numbers" for linear in decoder.linears if linear.rows < 1)
     if max(decoder.hidden, decoder.vocabulary, decoder.heads_layout.width, 2 * decoder.inner) > MAX_NUMBERS:
         yield "its layers are wider than the native decoder can count"
 

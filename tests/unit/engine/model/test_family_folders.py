@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,28 @@ def test_a_key_that_only_looks_internal(tmp_path: Path) -> None:
     folder = family_folder(tmp_path / "model", "opt", _remove_final_layer_norm=True, layer_norm_elementwise_affine=False)
     expected = generated_by_transformers(plain_model(folder), tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
     assert answer(load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=Hardware())) == expected
+
+
+# As configs had it before `rope_parameters`.
+EARLIER_KEYS: dict[str, dict[str, Any]] = {
+    "llama": {"rope_theta": 5e3, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    "gemma 3": {"rope_theta": 1e6, "rope_local_base_freq": 1e3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+    "gpt neox": {"rotary_pct": 0.25, "rotary_emb_base": 1000},
+    "phi 3": {
+        "rope_theta": 1e3,
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 6,
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], "long_factor": [2.0] * 6},
+    },
+}
+
+
+@pytest.mark.parametrize("variant", EARLIER_KEYS)
+def test_rotations_under_earlier_keys(variant: str, tmp_path: Path) -> None:
+    folder = family_folder(tmp_path / "model", variant)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["rope_parameters"]
+    path.write_text(json.dumps(config | EARLIER_KEYS[variant]))
+    expected = generated_by_transformers(plain_model(folder), tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
+    assert answer(without_torch(folder)) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -298,6 +299,30 @@ def run_without_torch(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"end_ids": [-1]},
+        {"sources": {}},
+        {"sources": {"model.embed_tokens.weight": ["nowhere"]}},
+        {"sources": {"model.embed_tokens.weight": ["model.norm.weight"]}},
+    ],
+)
+def test_a_blueprint_of_other_files_is_no_obstacle(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_model(tmp_path / "model")
+    light(folder)
+    found = blueprint_cache.find(ModelFolder.open(folder), Dtype.FLOAT32, cache_path())
+    assert found is not None
+    blueprint, cached = found
+    if change.get("sources"):
+        change = {"sources": {**blueprint.sources, **change["sources"]}}
+    changed = dataclasses.replace(blueprint, **change), cached
+    monkeypatch.setattr(blueprint_cache, "find", lambda *_: changed)
+    assert load(folder, hardware=ANY_CPU, dtype=Dtype.FLOAT32).runner is not None
 
 
 def test_serving_imports_neither_torch_nor_transformers() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -21,10 +20,9 @@ from transformers import AutoModelForCausalLM
 from smolora.common.paths import cache_path
 from smolora.v1 import common_pb2
 from smolorad.domain import ChatMessage, Device, Dtype, Precision
-from smolorad.engine.model import blueprint_builder, blueprint_cache
+from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel
 from smolorad.engine.model.blueprint import BLUEPRINT
-from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.native import decoder
 from smolorad.engine.native.decoder import Part
 from smolorad.engine.native.library import Library
@@ -256,23 +254,6 @@ def test_a_blueprint_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         light(folder, dtype=Dtype.BFLOAT16)
 
 
-def test_files_that_change_while_a_blueprint_is_made_leave_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tiny_model(tmp_path / "model")
-    config = folder / "config.json"
-    before = config.read_text()
-    write = blueprint_builder.write
-
-    def late(*arguments: Any) -> None:
-        config.write_text(json.dumps(json.loads(before) | {"rms_norm_eps": 1.0}))
-        write(ModelFolder.open(folder), *arguments[1:])
-
-    with monkeypatch.context() as patched:
-        patched.setattr(blueprint_builder, "write", late)
-        load(folder, hardware=ANY_CPU, dtype=Dtype.FLOAT32)
-    config.write_text(before)
-    assert np.array_equal(logits(light(folder)), logits(heavy(folder)))
-
-
 @pytest.mark.skipif(Hardware.without_torch() is None, reason="this machine may have a GPU")
 def test_who_has_transformers_at_hand_makes_it_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_model(tmp_path / "model")
@@ -299,30 +280,6 @@ def run_without_torch(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"end_ids": [-1]},
-        {"sources": {}},
-        {"sources": {"model.embed_tokens.weight": ["nowhere"]}},
-        {"sources": {"model.embed_tokens.weight": ["model.norm.weight"]}},
-    ],
-)
-def test_a_blueprint_of_other_files_is_no_obstacle(
-    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tiny_model(tmp_path / "model")
-    light(folder)
-    found = blueprint_cache.find(ModelFolder.open(folder), Dtype.FLOAT32, cache_path())
-    assert found is not None
-    blueprint, cached = found
-    if change.get("sources"):
-        change = {"sources": {**blueprint.sources, **change["sources"]}}
-    changed = dataclasses.replace(blueprint, **change), cached
-    monkeypatch.setattr(blueprint_cache, "find", lambda *_: changed)
-    assert load(folder, hardware=ANY_CPU, dtype=Dtype.FLOAT32).runner is not None
 
 
 def test_serving_imports_neither_torch_nor_transformers() -> None:

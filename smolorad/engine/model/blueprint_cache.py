@@ -21,20 +21,25 @@ from smolorad.domain import Dtype
 from smolorad.engine.model.blueprint import BLUEPRINT, Blueprint
 from smolorad.engine.model.families import MODEL_TYPES
 from smolorad.engine.model.folder import ModelFolder
+from smolorad.engine.native import description
 from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware, place
 from smolorad.errors import Damaged, SmoloraError
 
 log = logging.getLogger("smolorad.engine")
 
-_FORMAT = "6"  # of the written files; a blueprint in another one is made again
+# The code that decides what is in a blueprint: one that other code has written is made again.
+_NAMES = ("describe.py", "describe_rope.py", "families.py", "stored_names.py", "blueprint.py", "blueprint_builder.py")
+_WRITERS = (*(Path(__file__).parent / name for name in _NAMES), Path(description.__file__))
 _TIMEOUT_S = 120.0
 _TRANSFORMERS = "transformers.modeling_utils"  # the module that takes long to import
 
 
 def key_of(folder: ModelFolder, dtype: Dtype) -> str:
     """The name of a model's blueprint in the cache: a sum over everything that it depends on."""
-    digest = hashlib.sha256("\0".join([_FORMAT, dtype, version("transformers"), version("tokenizers")]).encode())
+    digest = hashlib.sha256("\0".join([dtype, version("transformers"), version("tokenizers")]).encode())
+    for writer in _WRITERS:
+        digest.update(writer.read_bytes())
     for path in folder.small_files():
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     for tensor in sorted((tensor.name, tensor.format, *tensor.shape) for tensor in folder.tensors):

@@ -69,3 +69,11 @@ def test_a_blueprint_of_other_files_is_no_obstacle(
     changed = dataclasses.replace(blueprint, **change), cached
     monkeypatch.setattr(blueprint_cache, "find", lambda *_: changed)
     assert light(folder).runner is not None
+
+
+def test_other_code_has_other_blueprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = ModelFolder.open(tiny_model(tmp_path / "model")), tmp_path / "describe.py"
+    key = blueprint_cache.key_of(folder, Dtype.FLOAT32)
+    other.write_text("")
+    monkeypatch.setattr(blueprint_cache, "_WRITERS", (other, *blueprint_cache._WRITERS[1:]))
+    assert blueprint_cache.key_of(folder, Dtype.FLOAT32) != key

@@ -63,9 +63,7 @@ class NativeModel:
         # Prompts of at least this many tokens are prefilled in a step of their own; 0 means never.
         self.min_prefill_tokens = library.min_prefill_tokens(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
         # Whether torch's forward pass fills the same KV cache: Falcon's code stores a key for each query.
-        self.shares_cache = decoder.heads_layout.group_step == decoder.heads // decoder.kv_heads * decoder.head_dim or (
-            decoder.heads == decoder.kv_heads
-        )
+        self.shares_cache = decoder.heads_side_by_side or decoder.heads == decoder.kv_heads
         self.takes_prompts = takes_prompts(library, self.dtype, precision) or not self.shares_cache
 
     @property

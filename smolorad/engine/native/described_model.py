@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smolorad.domain import Precision
 from smolorad.engine.native.description import NORMS, Decoder, Experts, Layer, Linear, Norm, Rope
-from smolorad.engine.native.library import FORMAT_OF, Format, Library, Matrix, aligned_fp32
+from smolorad.engine.native.library import FORMAT_OF, Format, Library, Matrix, aligned_copy
 from smolorad.engine.native.structs import (
     ExpertStruct,
     LayerStruct,
@@ -45,6 +45,7 @@ class DescribedModel:
     def _model(self) -> ModelStruct:
         decoder, layout = self._decoder, self._decoder.heads_layout
         experts = next(decoder.experts, None)
+        ropes = (*decoder.ropes, *decoder.long_ropes)
         return ModelStruct(
             layers=len(decoder.layers),
             hidden=decoder.hidden,
@@ -82,7 +83,7 @@ class DescribedModel:
             final_norm=self._norm(decoder.final_norm),
             head=self._head(),
             head_bias=self._vector([decoder.head_bias]) if decoder.head_bias else None,
-            rope=self._keep((RopeStruct * 8)(*map(self._rope, (*decoder.ropes, *decoder.long_ropes)))),
+            rope=self._keep((RopeStruct * len(ropes))(*map(self._rope, ropes))),
             slopes=self._numbers(np.array(decoder.slopes, dtype=np.float32)) if decoder.slopes else None,
             layer=self._keep((LayerStruct * len(decoder.layers))(*map(self._layer, decoder.layers))),
         )
@@ -93,8 +94,7 @@ class DescribedModel:
             if linear is not None:
                 struct.weight[at] = self._linear(linear)
                 if linear.bias_name is not None:
-                    rows = slice(linear.first, linear.first + linear.rows)
-                    struct.bias[at] = self._numbers(to_fp32(self._weights[linear.bias_name][rows]))
+                    struct.bias[at] = self._numbers(to_fp32(self._weights[linear.bias_name][linear.span]))
         for name, norm in zip(NORMS, layer.norms, strict=True):
             setattr(struct, name, self._norm(norm))
         if layer.experts is not None:
@@ -104,8 +104,7 @@ class DescribedModel:
 
     def _linear(self, linear: Linear) -> MatrixStruct:
         weight = self._weights[linear.weight]
-        rows = (weight.T if linear.transposed else weight)[linear.first : linear.first + linear.rows]
-        return self._matrix(rows, self._precision)
+        return self._matrix((weight.T if linear.transposed else weight)[linear.span], self._precision)
 
     def _experts(self, experts: Experts) -> Any:
         table = (ExpertStruct * experts.count)()
@@ -157,9 +156,7 @@ class DescribedModel:
         return self._numbers(self._joined(names))
 
     def _numbers(self, array: NDArray[np.float32]) -> int:
-        copy = aligned_fp32(*array.shape)
-        copy[...] = array
-        return int(self._keep(copy).ctypes.data)
+        return int(self._keep(aligned_copy(array)).ctypes.data)
 
     def _keep(self, owner: Any) -> Any:
         """Keeps what a structure points at."""

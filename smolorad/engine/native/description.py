@@ -7,7 +7,7 @@ and where, how they rotate keys. `model/families.py` has the table of transforme
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -62,6 +62,11 @@ class Linear:
     def weight(self) -> str:
         """The name of the weight."""
         return f"{self.module}.weight"
+
+    @property
+    def span(self) -> slice:
+        """Its rows of the module's."""
+        return slice(self.first, self.first + self.rows)
 
     @property
     def bias_name(self) -> str | None:
@@ -194,6 +199,21 @@ class Decoder:
     def linears(self) -> Iterator[Linear]:
         """All linear layers but the head."""
         return (linear for layer in self.layers for linear in layer.projections if linear is not None)
+
+    @property
+    def module_sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Rows and columns of each linear module, of which several layers may be fused into one."""
+        sizes: dict[str, tuple[int, int]] = {}
+        for linear in self.linears:
+            rows, _ = sizes.get(linear.module, (0, 0))
+            sizes[linear.module] = max(rows, linear.span.stop), linear.columns
+        return sizes
+
+    @property
+    def heads_side_by_side(self) -> bool:
+        """Whether all queries of a row lie side by side, and all keys."""
+        layout, width = self.heads_layout, self.head_dim
+        return (layout.group_step, layout.key_step) == (self.heads // self.kv_heads * width, width)
 
     @property
     def experts(self) -> Iterator[Experts]:

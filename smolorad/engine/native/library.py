@@ -118,6 +118,13 @@ def aligned_fp32(*shape: int) -> NDArray[np.float32]:
     return aligned(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
 
+def aligned_copy(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same numbers in `aligned` memory, row after row."""
+    copy = aligned_fp32(*array.shape)
+    copy[...] = array
+    return copy
+
+
 def _function(function: ctypes._NamedFuncPointer, result: type | None, *arguments: type) -> ctypes._NamedFuncPointer:
     function.restype, function.argtypes = result, arguments
     return function

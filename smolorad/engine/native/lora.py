@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from smolora.common.adapter_config import ABOUT, HARMLESS
 from smolorad.engine.native.description import PROJECTIONS, Decoder
-from smolorad.engine.native.library import aligned_fp32
+from smolorad.engine.native.library import aligned_copy
 from smolorad.engine.native.structs import LoraStruct
 from smolorad.engine.runtime.dtypes import to_fp32
 
@@ -39,7 +39,6 @@ _NOTHING: Mapping[str, Sequence[Any]] = {
     **HARMLESS,
 }
 
-
 Products = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
 
 
@@ -57,7 +56,7 @@ class Lora:
 
         Raises ValueError where they do not fit. A module of several fused layers has one A for all of them.
         """
-        sizes = module_sizes(decoder)
+        sizes = decoder.module_sizes
         for name, (a, b, _) in products.items():
             out, columns = sizes.get(name, (0, 0))
             if a.ndim != 2 or a.shape[1] != columns or b.shape != (out, len(a)):
@@ -68,19 +67,10 @@ class Lora:
         for at, linear in enumerate(linears):
             if linear is not None and linear.module in products:
                 a, b, scale = products[linear.module]
-                pair = (_copy(a), _copy(b[linear.first : linear.first + linear.rows].T))
+                pair = (aligned_copy(a), aligned_copy(b[linear.span].T))
                 arrays += pair
                 table[at] = LoraStruct(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
         return cls(table, decoder, arrays)
-
-
-def module_sizes(decoder: Decoder) -> dict[str, tuple[int, int]]:
-    """Rows and columns of each linear module of a decoder."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for linear in decoder.linears:
-        rows = sizes.get(linear.module, (0, 0))[0]
-        sizes[linear.module] = max(rows, linear.first + linear.rows), linear.columns
-    return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +111,3 @@ def read_plain_lora(decoder: Decoder, config: Mapping[str, Any], weights: Mappin
     ends = tuple(f".{target}" for target in targets)
     named = [name for name in decoder.modules if name in targets or name.endswith(ends)]
     return PlainLora.of(rank, alpha, rank_stabilised=bool(config.get("use_rslora"))).on(decoder, named, weights)
-
-
-def _copy(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    copy = aligned_fp32(*array.shape)
-    copy[...] = array
-    return copy

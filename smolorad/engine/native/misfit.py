@@ -110,10 +110,7 @@ def _layer(decoder: Decoder, layer: Layer) -> Iterator[str]:
         yield f"there is no MLP beside {layer.output.module}"
     if layer.experts is not None and not 0 < layer.experts.active <= layer.experts.count:
         yield f"{layer.experts.active} of {layer.experts.count} experts cannot be chosen"
-    if decoder.joint_norms and (decoder.heads_layout.key_step, decoder.heads_layout.group_step) != (
-        decoder.head_dim,
-        decoder.heads // decoder.kv_heads * decoder.head_dim,
-    ):
+    if decoder.joint_norms and not decoder.heads_side_by_side:
         yield "it has a norm over heads that do not lie side by side"
     if decoder.parallel and (layer.attention_out_norm or layer.mlp_out_norm):
         yield "it has norms of what attention and MLP give side by side"
@@ -149,11 +146,9 @@ def _needed(decoder: Decoder, parameters: _Parameters) -> Iterator[tuple[str, tu
         yield decoder.positions, (max(rows[decoder.positions], decoder.first_position + 1), decoder.hidden)
     if decoder.head_bias is not None:
         yield decoder.head_bias, (decoder.vocabulary,)
-    ends: dict[str, int] = {}
+    sizes = decoder.module_sizes
     for linear in decoder.linears:
-        ends[linear.module] = max(ends.get(linear.module, 0), linear.first + linear.rows)
-    for linear in decoder.linears:
-        shape = (ends[linear.module], linear.columns)
+        shape = (sizes[linear.module][0], linear.columns)
         yield linear.weight, shape[::-1] if linear.transposed else shape
         if linear.bias_name is not None:
             yield linear.bias_name, shape[:1]

@@ -27,7 +27,7 @@ from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.description import Decoder
 from smolorad.engine.native.library import GROUP, Format, Library, Matrix
-from smolorad.engine.native.lora import Lora, module_sizes
+from smolorad.engine.native.lora import Lora
 from smolorad.engine.native.misfit import shapes_of
 from smolorad.engine.runtime.dtypes import to_bf16, to_fp32
 from smolorad.engine.train.fast.attention import attend
@@ -100,7 +100,7 @@ def weights_of(case: Case) -> dict[str, NDArray[Any]]:
 
 def loras_of(case: Case) -> Loras:
     random = np.random.default_rng(case.seed + 1)
-    sizes = module_sizes(case.decoder)
+    sizes = case.decoder.module_sizes
     found = {}
     for rank in case.ranks:
         out, cols = sizes[(name := sorted(sizes)[int(random.integers(len(sizes)))])]

@@ -13,7 +13,7 @@ from transformers.models.bloom.modeling_bloom import BloomGelu
 from transformers.pytorch_utils import Conv1D
 
 from smolorad.engine.model.describe_rope import NotDescribed, read_ropes
-from smolorad.engine.model.families import FAMILIES, NORMS, Family, Fused, Windows
+from smolorad.engine.model.families import FAMILIES, NORMS, Family, Fused, Rotated, Windows
 from smolorad.engine.native.description import Activation, Decoder, Experts, HeadLayout, Layer, Linear, Norm
 from smolorad.engine.native.misfit import MAX_WINDOW
 
@@ -63,8 +63,8 @@ class _Reader:
         attention = layers[0].get_submodule(family.attention)
         heads, kv_heads = config.num_attention_heads, self._kv_heads(attention)
         head_dim = self._first(attention, "head_dim", "head_size") or config.hidden_size // heads
-        slopes = self._slopes(heads)
-        ropes, kinds = ([], {}) if slopes else read_ropes(self.body, config, interleaved=family.interleaved)
+        alibi = self._asks(family.alibi)
+        ropes, kinds = ([], {}) if alibi else read_ropes(self.body, config, interleaved=family.interleaved)
         embedding, head = body.get_submodule(family.embedding), self.model.get_output_embeddings()
         return Decoder(
             hidden=config.hidden_size,
@@ -81,7 +81,7 @@ class _Reader:
             final_norm=self._norm(body, family.final_norm),
             attention_scale=self._equal([self._scale(layer) for layer in layers], "attention scales"),
             activation=self._activation(layers),
-            parallel=family.parallel == "always" or bool(family.parallel and getattr(config, family.parallel)),
+            parallel=self._asks(family.parallel),
             joint_norms=family.joint_norms,
             embedding_scale=self._embedding_scale(embedding),
             embedding_norm=self._norm(body, family.embedding_norm),
@@ -92,9 +92,9 @@ class _Reader:
             logit_scale=self._number(family.logit_scale, 1.0) / self._number(family.logit_divisor, 1.0),
             logit_cap=self._cap(family.logit_cap),
             head_bias=self._name(head.bias) if head.bias is not None else None,
-            slopes=slopes,
-            slope_scale=self._scale(layers[0]) if self.class_name == "FalconForCausalLM" else 1.0,
-            rounded_slopes=self.class_name == "FalconForCausalLM" or embedding.weight.dtype is torch.bfloat16,
+            slopes=self._slopes(heads) if alibi else (),
+            slope_scale=self._scale(layers[0]) if family.rounded_alibi else 1.0,
+            rounded_slopes=family.rounded_alibi or embedding.weight.dtype is torch.bfloat16,
             long_ropes=tuple(rope.long for rope in ropes if rope.long is not None),
             short_context=max((rope.short_context for rope in ropes), default=0),
         )
@@ -139,6 +139,7 @@ class _Reader:
             gate, up = self._gate_and_up(mlp)
             down = self._linear(mlp.get_submodule(family.down))
         kind = (getattr(self.config, "layer_types", None) or [""] * (number + 1))[number]
+        window = self._window(kind)
         attention_norm, mlp_norm = self._norms_before(layer)
         return Layer(
             attention_norm=attention_norm,
@@ -155,8 +156,8 @@ class _Reader:
             up=up,
             down=down,
             experts=experts,
-            rope=self._rope(attention, kind, ropes),
-            window=self._window(kind),
+            rope=self._rope(attention, kind, window, ropes),
+            window=window,
         )
 
     # --- parts of a layer ---
@@ -246,13 +247,10 @@ class _Reader:
             offset=offset,
         )
 
-    def _rope(self, attention: Any, kind: str, ropes: Mapping[str, int]) -> int:
-        if not ropes or not getattr(attention, "use_rope", True):
-            return -1
-        # These classes rotate only where they see a window.
-        if type(attention).__name__ == "Cohere2Attention" and attention.sliding_window is None:
-            return -1
-        if type(attention).__name__ == "Exaone4Attention" and attention.sliding_window is not None and not attention.is_sliding:
+    def _rope(self, attention: Any, kind: str, window: int, ropes: Mapping[str, int]) -> int:
+        rotated = self.family.rotated
+        without_window = rotated is Rotated.ALL or (rotated is Rotated.WINDOWS_IF_ANY and self.config.sliding_window is None)
+        if not ropes or not getattr(attention, "use_rope", True) or not (window or without_window):
             return -1
         return ropes[kind] if kind in ropes else ropes[""]
 
@@ -280,6 +278,10 @@ class _Reader:
         # transformers rounds it as the embedding is.
         return float(torch.tensor(scale).to(embedding.weight.dtype)) * self._number(self.family.embedding_scale, 1.0)
 
+    def _asks(self, name: str) -> bool:
+        """Whether the config asks for what a field of this name asks for; "always" is no field."""
+        return name == "always" or bool(name and getattr(self.config, name))
+
     def _number(self, name: str, otherwise: float) -> float:
         value = getattr(self.config, name) if name else None
         return otherwise if value is None else float(value)
@@ -296,14 +298,11 @@ class _Reader:
         return int(own or getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
 
     def _slopes(self, heads: int) -> tuple[float, ...]:
-        name = self.class_name
-        if not (name == "BloomForCausalLM" or (name == "FalconForCausalLM" and self.config.alibi)):
-            return ()
         whole = 2 ** math.floor(math.log2(heads))
         slopes = [2.0 ** (-8.0 * (i + 1) / whole) for i in range(whole)]
         slopes += [2.0 ** (-4.0 * (2 * i + 1) / whole) for i in range(heads - whole)]
         exact = torch.tensor(slopes)
-        return tuple((exact.bfloat16().float() if name == "FalconForCausalLM" else exact).tolist())
+        return tuple((exact.bfloat16().float() if self.family.rounded_alibi else exact).tolist())
 
     # --- helpers ---
 

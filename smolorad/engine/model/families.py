@@ -29,6 +29,14 @@ class Windows(Enum):
     BY_TYPE = "those that are sliding_attention in layer_types"
 
 
+class Rotated(Enum):
+    """Which layers rotate queries and keys."""
+
+    ALL = "all but those whose attention has `use_rope` off"
+    WINDOWS = "those with a window"
+    WINDOWS_IF_ANY = "those with a window, or all where the config has none"
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """Names are those of modules below their parent; an empty one is absent. Names of numbers are of attributes."""
@@ -58,7 +66,10 @@ class Family:
     mlp_norm: str = "post_attention_layernorm"
     mlp_out_norm: str = ""
     parallel: str = ""  # the field of the config that makes attention and MLP read the same; "always"
+    alibi: str = ""  # the field of the config that puts ALiBi in the place of rotations; "always"
+    rounded_alibi: bool = False  # slopes and what they give are rounded to bf16, and scaled as scores are
     windows: Windows = Windows.NONE
+    rotated: Rotated = Rotated.ALL
     interleaved: bool = False  # rotates neighbours
     attention_scale: str = "scaling"  # of the attention module
     score_cap: str = ""  # of the config, as are the next ones
@@ -113,11 +124,7 @@ _GPT_2 = replace(
     mlp_norm="ln_2",
     needs={"add_cross_attention": (False,)},
 )
-_GPT_NEOX = Family(
-    body="gpt_neox",
-    embedding="embed_in",
-    final_norm="final_layer_norm",
-    attention="attention",
+_GROUPED = Family(
     heads=("query_key_value",),
     fused=Fused.GROUPED,
     output="dense",
@@ -125,6 +132,13 @@ _GPT_NEOX = Family(
     up="dense_h_to_4h",
     down="dense_4h_to_h",
     activation="act",
+)
+_GPT_NEOX = replace(
+    _GROUPED,
+    body="gpt_neox",
+    embedding="embed_in",
+    final_norm="final_layer_norm",
+    attention="attention",
     parallel="use_parallel_residual",
 )
 _OPT = Family(
@@ -141,27 +155,25 @@ _OPT = Family(
     mlp_norm="final_layer_norm",
     needs={"do_layer_norm_before": (True,)},
 )
-_FALCON = Family(
+_FALCON = replace(
+    _GROUPED,
     body="transformer",
     embedding="word_embeddings",
     layers="h",
     final_norm="ln_f",
     attention="self_attention",
-    heads=("query_key_value",),
-    fused=Fused.GROUPED,
-    output="dense",
-    gate="",
-    up="dense_h_to_4h",
-    down="dense_4h_to_h",
-    activation="act",
     attention_scale="inv_norm_factor",
     parallel="parallel_attn",
+    alibi="alibi",
+    rounded_alibi=True,
 )
 _BLOOM = replace(
     _FALCON,
     embedding_norm="word_embeddings_layernorm",
     activation="gelu_impl",
     parallel="",
+    alibi="always",
+    rounded_alibi=False,
     needs={"apply_residual_connection_post_layernorm": (False,), "slow_but_exact": (False,)},
 )
 _GLM = Family(gate_up="gate_up_proj", activation="activation_fn", interleaved=True)
@@ -184,9 +196,9 @@ FAMILIES: Mapping[str, Family] = {
     "ArceeForCausalLM": _UP_AND_DOWN,
     "BloomForCausalLM": _BLOOM,
     "CohereForCausalLM": _COHERE,
-    "Cohere2ForCausalLM": replace(_COHERE, windows=Windows.BY_TYPE),
+    "Cohere2ForCausalLM": replace(_COHERE, windows=Windows.BY_TYPE, rotated=Rotated.WINDOWS),
     "Ernie4_5ForCausalLM": replace(_LLAMA, interleaved=True),
-    "Exaone4ForCausalLM": replace(_POST_NORMS, windows=Windows.BY_TYPE),
+    "Exaone4ForCausalLM": replace(_POST_NORMS, windows=Windows.BY_TYPE, rotated=Rotated.WINDOWS_IF_ANY),
     "FalconForCausalLM": _FALCON,
     "GemmaForCausalLM": replace(_LLAMA, needs=_CAUSAL),
     "Gemma2ForCausalLM": replace(_GEMMA_2, needs=_CAUSAL),
@@ -222,21 +234,8 @@ FAMILIES: Mapping[str, Family] = {
 # The `model_type` of each class's config.
 MODEL_TYPES = frozenset(
     (
-        *(
-            "arcee",
-            "bloom",
-            "cohere",
-            "cohere2",
-            "ernie4_5",
-            "exaone4",
-            "falcon",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-            "glm",
-            "glm4",
-        ),
-        *("gpt2", "gpt_neox", "granite", "helium", "llama", "ministral", "mistral", "mixtral", "nemotron", "olmo"),
+        *("arcee", "bloom", "cohere", "cohere2", "ernie4_5", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "glm"),
+        *("glm4", "gpt2", "gpt_neox", "granite", "helium", "llama", "ministral", "mistral", "mixtral", "nemotron", "olmo"),
         *("olmo2", "olmo3", "olmoe", "opt", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm"),
         *("starcoder2", "vaultgemma"),
     )

@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.torch_kv_cache import TorchKvCache, as_transformers
+from smolorad.engine.model.transformers_folder import short_context
 from smolorad.engine.native.kv_cache import KvCache
 
 log = logging.getLogger("smolorad.engine")
@@ -37,7 +38,7 @@ class TorchRunner:
     def __init__(self, model: Any, cache_support: CacheSupport) -> None:
         self.model = model
         self.cache_support = cache_support
-        self.short_context = _short_context(model.config.get_text_config())
+        self.short_context = short_context(model.config)
 
     def cache(self) -> TorchKvCache | None:
         """An empty cache; None where the model works without one."""
@@ -106,14 +107,6 @@ def _in_steps(model: Any, ids: Tensor, sizes: list[int]) -> Tensor:
         rows.append(forward(model, ids[:, begin : begin + size], cache, begin, every=True))
         begin += size
     return torch.cat(rows[1:])
-
-
-def _short_context(config: Any) -> int:
-    """The tokens from which on a model's rotation changes; 0 where it does not."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") not in ("longrope", "dynamic"):
-        return 0
-    return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
 
 
 @functools.cache

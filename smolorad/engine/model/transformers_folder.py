@@ -127,3 +127,16 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     ids = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
     most = max(model.config.get_text_config().vocab_size, len(tokenizer))
     return frozenset(id for id in ids if id is not None and 0 <= id < most)
+
+
+def short_context(config: Any) -> int:
+    """How many tokens a text may have before all of them are rotated (RoPE) in another way; 0 where there is no end."""
+    config = config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [one for one in (rope, *rope.values()) if isinstance(one, Mapping)]  # each kind of layers may have its own
+    ends = [
+        int(one.get("original_max_position_embeddings") or config.max_position_embeddings)
+        for one in kinds
+        if one.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(ends, default=0)

@@ -6,13 +6,14 @@ is what `loss.Head` says. So a short text beside another must give the logits th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from smolorad.domain import TrainerSettings
+from smolorad.engine.model.transformers_folder import short_context
 from smolorad.engine.train.fast.batching import collate
 
 _LENGTHS = (5, 37)  # tokens, where rows may be so long
@@ -34,21 +35,10 @@ def reason_not_eligible(trainer: Any, plain: Any, settings: TrainerSettings, max
         return "its experts have a loss of their own, which depends on how a step is cut"
     if getattr(config, "attention_chunk_size", None) is not None and config.attention_chunk_size < max_length:
         return "its attention is cut into chunks shorter than trainer.max_length"
-    if _rope_depends_on_length(config, max_length):
+    if 0 < short_context(config) < max_length:
         return "its positions depend on the longest row of a batch"
     return _difference(trainer, plain, [min(length, max_length) for length in _LENGTHS]) or _missing_window(
         trainer.texts.windows, config, max_length
-    )
-
-
-def _rope_depends_on_length(config: Any, max_length: int) -> bool:
-    """Whether a batch with a long enough row has other angles for all of its rows."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = [one for one in (rope, *rope.values()) if isinstance(one, Mapping)]
-    return any(
-        one.get("rope_type") in ("longrope", "dynamic")
-        and max_length > (one.get("original_max_position_embeddings") or config.max_position_embeddings)
-        for one in kinds
     )
 
 

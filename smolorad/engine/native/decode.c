@@ -1,4 +1,5 @@
-/* Decoding: one step of a described decoder (description.py), which computes some tokens of each of several sequences on a few threads.
+/* Decoding: one step of a described decoder (description.py), which computes some tokens of each of several sequences on a few
+ * threads.
  *
  * Activations and sums are fp32. Torch's own forward pass fills the same KV caches.
  *
@@ -51,12 +52,8 @@ static void mlp_out(Engine *e, int thread, int l) {
         add_projected(e, thread, l, DOWN, e->inner, &layer->mlp_out_norm);
         return;
     }
-    float *out = layer->mlp_out_norm.weight ? e->branch : e->worker[thread].part;
-    experts_out(e, thread, l, out);
-    if (layer->mlp_out_norm.weight)
-        add_normed_branch(e, thread, &layer->mlp_out_norm);
-    else
-        add_to_residual(e, thread, out);
+    experts_out(e, thread, l, branch_of(e, thread, &layer->mlp_out_norm));
+    add_branch(e, thread, &layer->mlp_out_norm);
 }
 
 static void mlp(Engine *e, int thread, int l, const float *x) {
@@ -104,8 +101,7 @@ static void embed(Engine *e, int r, float *scratch) {
     for (int i = 0; i < n; i++) x[i] = m->embedding_scale * embedded(m, m->embedding, at + i);
     if (m->positions)
         for (int i = 0; i < n; i++) x[i] += embedded(m, m->positions, place + i);
-    if (m->embedding_norm.weight)
-        memcpy(scratch, x, sizeof(float) * (size_t)n), apply_norm(&m->embedding_norm, scratch, 0, x);
+    if (m->embedding_norm.weight) apply_norm_in_place(&m->embedding_norm, x, 0, scratch);
     for (int k = 0; k < m->ropes; k++) {
         const Rope *rope = &m->rope[e->sequences[e->row[r].sequence].first_rope + k];
         float *angles = angles_of(e, r, k);
@@ -169,9 +165,9 @@ static void run(void *context, int thread) {
 /* What Python mirrors, with the last field of each. */
 const StructLayout *smolora_structs(void) {
     static const StructLayout layouts[] = {
-        LAYOUT_OF(Matrix, cols),  LAYOUT_OF(ModelNorm, eps),    LAYOUT_OF(Rope, scale),
-        LAYOUT_OF(Expert, down),  LAYOUT_OF(Layer, window), LAYOUT_OF(Model, layer),
-        LAYOUT_OF(Lora, scale),   LAYOUT_OF(Sequence, first_rope), {NULL, 0, 0},
+        LAYOUT_OF(Matrix, cols), LAYOUT_OF(ModelNorm, eps),       LAYOUT_OF(Rope, scale),
+        LAYOUT_OF(Expert, down), LAYOUT_OF(Layer, window),        LAYOUT_OF(Model, layer),
+        LAYOUT_OF(Lora, scale),  LAYOUT_OF(Sequence, first_rope), {NULL, 0, 0},
     };
     return layouts;
 }

@@ -55,9 +55,7 @@ static void normalize_heads(const Engine *e, const Layer *layer, int r, float *s
     const ModelNorm *norms[] = {&layer->query_norm, &layer->key_norm};
     float *heads[] = {queries_of(e, r, 0), key_of(e, r, 0)};
     for (int i = 0; i < 2; i++) {
-        if (!norms[i]->weight) continue;
-        memcpy(scratch, heads[i], sizeof(float) * (size_t)norms[i]->width);
-        apply_norm(norms[i], scratch, 0, heads[i]);
+        if (norms[i]->weight) apply_norm_in_place(norms[i], heads[i], 0, scratch);
     }
 }
 
@@ -68,7 +66,7 @@ static void write_cache(const Engine *e, const Layer *layer, int l, int r, int k
     int d = m->head_dim;
     float *k = key_of(e, r, kv);
     size_t at = ((size_t)kv * s->capacity + e->row[r].position) * d;
-    if (layer->key_norm.weight && !m->joint_norms) memcpy(scratch, k, sizeof(float) * d), apply_norm(&layer->key_norm, scratch, kv, k);
+    if (layer->key_norm.weight && !m->joint_norms) apply_norm_in_place(&layer->key_norm, k, kv, scratch);
     rope_of_row(e, layer, r, k);
     store_cache(m->format, s->keys[l], at, k, d);
     store_cache(m->format, s->values[l], at, value_of(e, r, kv), d);

@@ -50,34 +50,31 @@ static void project(Engine *e, int thread, int l, int projection, float *out, in
     add_bias_and_lora(e, layer, l, projection, first, last, v, out, out_stride);
 }
 
-/* Adds this thread's columns of `from` to the residual stream. */
-static void add_to_residual(Engine *e, int thread, const float *from) {
-    const Model *m = e->model;
-    int n = m->hidden, first, last;
-    split_work(e->pool, thread, n, BLOCK, &first, &last);
-    for (int r = 0; r < e->rows; r++)
-        for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += m->residual_scale * from[(size_t)r * n + i];
+/* Where this thread writes its columns of what attention or MLP gives: where all threads see it, if there is a norm of it. */
+static float *branch_of(Engine *e, int thread, const ModelNorm *norm) {
+    return norm->weight ? e->branch : e->worker[thread].part;
 }
 
-/* Once all threads have written their columns of `branch`: adds its norm to the residual stream. */
-static void add_normed_branch(Engine *e, int thread, const ModelNorm *norm) {
-    Worker *w = &e->worker[thread];
-    int n = e->model->hidden;
-    barrier(e->pool);
-    for (int r = 0; r < e->rows; r++) apply_norm(norm, e->branch + (size_t)r * n, 0, w->part + (size_t)r * n);
-    add_to_residual(e, thread, w->part);
+/* Adds this thread's columns of what `branch_of` has, or of its norm, to the residual stream. */
+static void add_branch(Engine *e, int thread, const ModelNorm *norm) {
+    const Model *m = e->model;
+    const float *part = e->worker[thread].part;
+    int n = m->hidden, first, last;
+    if (norm->weight) {
+        barrier(e->pool); /* until all threads have written their columns */
+        for (int r = 0; r < e->rows; r++)
+            apply_norm(norm, e->branch + (size_t)r * n, 0, e->worker[thread].part + (size_t)r * n);
+    }
+    split_work(e->pool, thread, n, BLOCK, &first, &last);
+    for (int r = 0; r < e->rows; r++)
+        for (int i = first; i < last; i++) e->x[(size_t)r * n + i] += m->residual_scale * part[(size_t)r * n + i];
 }
 
 /* Adds this thread's part of a projection of `x`, or of the norm of it all, to the residual stream. */
 static void add_projected(Engine *e, int thread, int l, int projection, const float *x, const ModelNorm *norm) {
-    Worker *w = &e->worker[thread];
-    float *out = norm->weight ? e->branch : w->part;
-    quantize_input(e, w, x, e->rows, &e->model->layer[l].weight[projection]);
-    project(e, thread, l, projection, out, e->model->hidden);
-    if (norm->weight)
-        add_normed_branch(e, thread, norm);
-    else
-        add_to_residual(e, thread, out);
+    quantize_input(e, &e->worker[thread], x, e->rows, &e->model->layer[l].weight[projection]);
+    project(e, thread, l, projection, branch_of(e, thread, norm), e->model->hidden);
+    add_branch(e, thread, norm);
 }
 
 /* The residual stream, normed if there is a norm. */

@@ -32,4 +32,10 @@ static void apply_norm(const ModelNorm *norm, const float *x, int head, float *o
         rms_norm(FP32, x, norm->weight + at, norm->eps, norm->width, out);
 }
 
+/* The same in place; `scratch` has room for x. */
+static void apply_norm_in_place(const ModelNorm *norm, float *x, int head, float *scratch) {
+    memcpy(scratch, x, sizeof(float) * (size_t)norm->width);
+    apply_norm(norm, scratch, head, x);
+}
+
 #endif

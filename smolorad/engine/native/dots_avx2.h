@@ -19,8 +19,7 @@ enum {
 
 /* Eight numbers of a row; the format is a constant, FP32 or BF16. */
 INLINE __m256 load8(int format, const void *w, size_t at) {
-    if (format == FP32) return _mm256_loadu_ps((const float *)w + at);
-    return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)((const uint16_t *)w + at))), 16);
+    return format == FP32 ? _mm256_loadu_ps((const float *)w + at) : load_bf16x8((const uint16_t *)w + at);
 }
 
 /* The sums of the lanes of four vectors. */

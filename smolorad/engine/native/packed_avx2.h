@@ -49,10 +49,6 @@ INLINE void pairs_int4(const uint8_t *w, int row, int at, __m256i pair[2]) {
     pair[1] = _mm256_and_si256(_mm256_srli_epi16(q, 8), _mm256_set1_epi16(0x000f));
 }
 
-INLINE __m256 scales8(const uint16_t *from) {
-    return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
-}
-
 /* A block with `count` vectors; `format` and `count` are constant. */
 INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *v, int s, int count, float *out, int out_stride,
                        int rows) {
@@ -78,8 +74,8 @@ INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *
         }
         const uint16_t *scales = (const uint16_t *)(w + BLOCK * GROUP / (format == INT8 ? 1 : 2));
         for (int half = 0; half < 2; half++) {
-            __m256 scale = scales8(scales + 8 * half), minimum;
-            if (format == INT4) minimum = scales8(scales + BLOCK + 8 * half);
+            __m256 scale = load_bf16x8(scales + 8 * half), minimum;
+            if (format == INT4) minimum = load_bf16x8(scales + BLOCK + 8 * half);
             for (int i = 0; i < count; i++) {
                 size_t group = first + i * per_vector + g;
                 __m256 by = _mm256_mul_ps(scale, _mm256_set1_ps(v->scale[group]));
@@ -95,27 +91,31 @@ INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *
     }
 }
 
-/* Rows first..last-1; `first` is a multiple of BLOCK. */
-#define DEFINE_PACKED_PRODUCT(NAME, FORMAT, SIZE)                                                                       \
-    static void product_##NAME(const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out,           \
-                               int out_stride) {                                                                        \
-        int groups = cols / GROUP;                                                                                      \
-        size_t size = (size_t)groups * SIZE;                                                                            \
-        for (int row = first; row < last; row += CACHED_BLOCKS * BLOCK) {                                             \
-            int end = row + CACHED_BLOCKS * BLOCK < last ? row + CACHED_BLOCKS * BLOCK : last;                      \
-            for (int s = 0, left; (left = v->count - s) > 0; s += left >= PACKED_AT_ONCE ? PACKED_AT_ONCE : left)       \
-                for (int at = row; at < end; at += BLOCK) {                                                             \
-                    const uint8_t *block = w + at / BLOCK * size;                                                       \
-                    int rows = end - at < BLOCK ? end - at : BLOCK;                                                     \
-                    if (left >= 4) block_avx2(FORMAT, block, groups, v, s, 4, out + at, out_stride, rows);              \
-                    else if (left == 3) block_avx2(FORMAT, block, groups, v, s, 3, out + at, out_stride, rows);         \
-                    else if (left == 2) block_avx2(FORMAT, block, groups, v, s, 2, out + at, out_stride, rows);         \
-                    else block_avx2(FORMAT, block, groups, v, s, 1, out + at, out_stride, rows);                        \
-                }                                                                                                       \
-        }                                                                                                               \
+/* Rows first..last-1; `first` is a multiple of BLOCK. The format is a constant. */
+INLINE void product_avx2(int format, const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out,
+                         int out_stride) {
+    int groups = cols / GROUP;
+    size_t size = (size_t)groups * (format == INT8 ? INT8_GROUP : INT4_GROUP);
+    for (int row = first; row < last; row += CACHED_BLOCKS * BLOCK) {
+        int end = row + CACHED_BLOCKS * BLOCK < last ? row + CACHED_BLOCKS * BLOCK : last;
+        for (int s = 0, left; (left = v->count - s) > 0; s += left >= PACKED_AT_ONCE ? PACKED_AT_ONCE : left)
+            for (int at = row; at < end; at += BLOCK) {
+                const uint8_t *block = w + at / BLOCK * size;
+                int rows = end - at < BLOCK ? end - at : BLOCK;
+                if (left >= 4) block_avx2(format, block, groups, v, s, 4, out + at, out_stride, rows);
+                else if (left == 3) block_avx2(format, block, groups, v, s, 3, out + at, out_stride, rows);
+                else if (left == 2) block_avx2(format, block, groups, v, s, 2, out + at, out_stride, rows);
+                else block_avx2(format, block, groups, v, s, 1, out + at, out_stride, rows);
+            }
     }
+}
 
-DEFINE_PACKED_PRODUCT(int8, INT8, INT8_GROUP)
-DEFINE_PACKED_PRODUCT(int4, INT4, INT4_GROUP)
+static void product_int8(const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out, int out_stride) {
+    product_avx2(INT8, w, cols, first, last, v, out, out_stride);
+}
+
+static void product_int4(const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out, int out_stride) {
+    product_avx2(INT4, w, cols, first, last, v, out, out_stride);
+}
 
 #endif

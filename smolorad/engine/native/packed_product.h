@@ -7,7 +7,7 @@
 
 #include "exact_product.h"
 
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512VNNI__)
+#if defined(HAS_AVX2) && !defined(__AVX512VNNI__)
 #define PACKED_AVX2
 #include "packed_avx2.h"
 #else

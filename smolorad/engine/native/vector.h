@@ -9,7 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#if defined(__AVX2__) && defined(__FMA__)
+#define HAS_AVX2
+#endif
+
+#if defined(__AVX512F__) || defined(HAS_AVX2)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
@@ -23,7 +27,7 @@ typedef uint8_t u8x64 __attribute__((vector_size(64)));
 typedef int32_t any32 __attribute__((may_alias, aligned(1))); /* 32 bits at any address */
 
 /* Registers of 8 numbers and no wider ones. A compiler keeps wider vectors in memory then, so products have code of their own. */
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#if defined(HAS_AVX2) && !defined(__AVX512F__)
 #define ONLY_AVX2
 #endif
 
@@ -70,6 +74,12 @@ INLINE f32x16 load_bf16x16(const uint16_t *from) {
     return wide;
 #endif
 }
+
+#if defined(HAS_AVX2)
+INLINE __m256 load_bf16x8(const uint16_t *from) {
+    return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+}
+#endif
 
 INLINE f32x16 load_f32x16(const float *from) {
     f32x16 wide;

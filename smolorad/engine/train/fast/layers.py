@@ -50,45 +50,42 @@ class _RmsNorm(torch.autograd.Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up; keeps only the two."""
-    out: Tensor = _SwiGlu.apply(gate, up)
+    out: Tensor = _Glu.apply(gate, up, None)
     return out
-
-
-class _SwiGlu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        if (native := kernels(gate, up)) is not None:
-            return native.gates(gate.contiguous(), up.contiguous())
-        return functional.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        if (native := kernels(gate, up)) is not None:
-            return native.gates_back(grads[0].contiguous(), gate.contiguous(), up.contiguous())
-        d_gate = torch.ops.aten.silu_backward(grads[0] * up, gate)
-        return d_gate, functional.silu(gate).mul_(grads[0])
 
 
 def geglu(gate: Tensor, up: Tensor, approximate: str) -> Tensor:
     """gelu(gate) * up, by the error function ("none") or by "tanh"; keeps only the two."""
-    out: Tensor = _GeGlu.apply(gate, up, approximate)
+    out: Tensor = _Glu.apply(gate, up, approximate)
     return out
 
 
-class _GeGlu(torch.autograd.Function):
+class _Glu(torch.autograd.Function):
+    """By SiLU, or by the GELU that is named; our own library computes SiLU."""
+
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, approximate: str) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, gelu: str | None) -> Tensor:
         ctx.save_for_backward(gate, up)
-        ctx.approximate = approximate
-        return functional.gelu(gate, approximate=approximate).mul_(up)
+        ctx.gelu = gelu
+        if gelu is None and (native := kernels(gate, up)) is not None:
+            return native.gates(gate.contiguous(), up.contiguous())
+        return _activated(gate, gelu).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:
-        gate, up = ctx.saved_tensors
-        d_gate = torch.ops.aten.gelu_backward(grads[0] * up, gate, approximate=ctx.approximate)
-        return d_gate, functional.gelu(gate, approximate=ctx.approximate).mul_(grads[0]), None
+        (gate, up), gelu = ctx.saved_tensors, ctx.gelu
+        if gelu is None and (native := kernels(gate, up)) is not None:
+            return *native.gates_back(grads[0].contiguous(), gate.contiguous(), up.contiguous()), None
+        d_gate = grads[0] * up
+        if gelu is None:
+            d_gate = torch.ops.aten.silu_backward(d_gate, gate)
+        else:
+            d_gate = torch.ops.aten.gelu_backward(d_gate, gate, approximate=gelu)
+        return d_gate, _activated(gate, gelu).mul_(grads[0]), None
+
+
+def _activated(gate: Tensor, gelu: str | None) -> Tensor:
+    return functional.silu(gate) if gelu is None else functional.gelu(gate, approximate=gelu)
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

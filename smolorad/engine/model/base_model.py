@@ -94,8 +94,8 @@ class BaseModel:
     def describe(self, load_s: float) -> ResidentModel:
         """What the daemon reports about it; `load_s` is how long loading took."""
         decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
-        token_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else self.weight_bytes
-        copy_bytes = token_bytes if self.precision is not Precision.EXACT else 0
+        read_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else self.weight_bytes
+        copy_bytes = read_bytes if self.precision is not Precision.EXACT else 0
         exact_bytes = self.weight_bytes if self.mapped_weights is None else self.packed.exact_nbytes if self.packed else 0
         return ResidentModel(
             name=self.name,
@@ -110,7 +110,7 @@ class BaseModel:
             self_test_notes=self.notes,
             load_s=load_s,
             precision=self.precision,
-            token_bytes=token_bytes,
+            token_bytes=self.native.token_nbytes if self.native else read_bytes,
             memory_bytes=copy_bytes + exact_bytes,
             decoder=decoder,
         )

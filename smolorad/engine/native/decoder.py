@@ -68,8 +68,13 @@ class NativeModel:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a step reads of weights."""
+        """Bytes of its weights, or of their packed copies."""
         return self._described.nbytes
+
+    @property
+    def token_nbytes(self) -> int:
+        """Bytes of them that a token reads: not those of experts that it does not take."""
+        return self._described.token_nbytes
 
     def cache(self, capacity: int, expected_tokens: int = 0, *, is_long: bool = False) -> KvCache:
         """Room for a sequence of `capacity` tokens, of which `expected_tokens` are certain to come.

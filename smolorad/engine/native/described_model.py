@@ -35,12 +35,18 @@ class DescribedModel:
         self._precision = precision
         self._kept: list[Any] = []
         self._matrices: list[Matrix] = []
+        self._unread_nbytes = 0  # of experts that a token does not take
         self.struct = self._model()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its matrices; a token reads all but the experts that it does not take."""
+        """Bytes of its matrices."""
         return sum(matrix.nbytes for matrix in self._matrices)
+
+    @property
+    def token_nbytes(self) -> int:
+        """Bytes of matrices that a token reads."""
+        return self.nbytes - self._unread_nbytes
 
     def _model(self) -> ModelStruct:
         decoder, layout = self._decoder, self._decoder.heads_layout
@@ -107,12 +113,13 @@ class DescribedModel:
         return self._matrix((weight.T if linear.transposed else weight)[linear.span], self._precision)
 
     def _experts(self, experts: Experts) -> Any:
-        table = (ExpertStruct * experts.count)()
+        table, before = (ExpertStruct * experts.count)(), self.nbytes
         gate_up, down = self._weights[experts.gate_up], self._weights[experts.down]
         for struct, both, last in zip(table, gate_up, down, strict=True):
             struct.gate = self._matrix(both[: experts.inner], self._precision)
             struct.up = self._matrix(both[experts.inner :], self._precision)
             struct.down = self._matrix(last, self._precision)
+        self._unread_nbytes += (self.nbytes - before) // experts.count * (experts.count - experts.active)
         return self._keep(table)
 
     def _head(self) -> MatrixStruct:

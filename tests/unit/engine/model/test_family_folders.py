@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from smolorad.domain import Dtype, Precision
 from smolorad.engine.adapters.registry import AdapterRegistry
 from smolorad.engine.model.base_model import BaseModel
+from smolorad.engine.model.native_support import weights_of
 from smolorad.engine.native.decoder import Part
 from smolorad.engine.runtime.device import Hardware
 from tests.families import VARIANTS, family_folder
@@ -118,3 +119,15 @@ def test_rotations_under_earlier_keys(variant: str, tmp_path: Path) -> None:
     path.write_text(json.dumps(config | EARLIER_KEYS[variant]))
     expected = generated_by_transformers(plain_model(folder), tiny_tokenizer(), PROMPT, max_new_tokens=TOKENS, do_sample=False)
     assert answer(without_torch(folder)) == expected
+
+
+def test_a_token_reads_only_the_experts_that_it_takes(tmp_path: Path) -> None:
+    base = without_torch(family_folder(tmp_path / "model", "mixtral"))
+    native = base.native
+    assert native is not None
+    experts = sum(array.nbytes for name, array in weights_of(base.model).items() if ".experts." in name)
+    assert native.nbytes - native.token_nbytes == experts * 3 / 5  # two of five are taken
+    assert base.describe(0.0).token_bytes == native.token_nbytes
+    dense = without_torch(family_folder(tmp_path / "dense", "llama")).native
+    assert dense is not None
+    assert dense.token_nbytes == dense.nbytes

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import platform
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +104,15 @@ def test_what_make_sanitize_names_is_there() -> None:
         assert not test or f"def {test.partition('[')[0]}(" in (ROOT / path).read_text()
     for planted in sanitize.PLANTED:
         assert (sanitize.NATIVE / planted.file).read_text().count(planted.right) == 1
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="the emulation is of x86's instructions")
+def test_the_code_for_avx512_compiles_without_avx512() -> None:
+    """Where it does not, `make sanitize` skips most of what it is to test there."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc")
+    command = [compiler, "-fsyntax-only", "-march=haswell", *sanitize.EMULATION.split()]
+    for source in ("decode.c", "train.c"):
+        checked = subprocess.run([*command, sanitize.NATIVE / source], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr[-2000:]

@@ -31,7 +31,8 @@ class Scores:
     scale: float
     window: int | None = None  # keys that a query sees, its own the last of them; None: all up to its own
     softcap: float | None = None  # scores are bent to lie between this and its negative
-    slopes: Tensor | None = None  # (heads,): ALiBi, what each position adds to the score of its key
+    # ALiBi: what the score of a key gains at each position, (heads, positions), rounded as its model rounds it.
+    gains: Tensor | None = None
 
 
 def attend(
@@ -45,7 +46,7 @@ def attend(
     *,
     window: int | None = None,
     softcap: float | None = None,
-    slopes: Tensor | None = None,
+    gains: Tensor | None = None,
 ) -> Tensor:
     """Attention of `query` (tokens, heads, width) to `key` (tokens, heads of keys, width) and `value`, which may be of another
     width: (tokens, heads, width of the values).
@@ -57,8 +58,8 @@ def attend(
         raise ValueError(reason)
     if window is not None and window >= segments.longest:
         window = None
-    scores = Scores(scale, window, softcap, slopes)
-    plain = not dropout and window is None and softcap is None and slopes is None
+    scores = Scores(scale, window, softcap, gains)
+    plain = not dropout and window is None and softcap is None and gains is None
     native = kernels(query, key, value, *angles) if plain else None
     if native is not None and native.attends(query, key, value, angles):
         out: Tensor = _NativeAttention.apply(query, key, value, segments, scale, angles)
@@ -179,8 +180,8 @@ def _blocks(q: Tensor, k: Tensor, shared: int, how: Scores) -> Iterator[_Block]:
         if how.softcap is not None:
             bent = scores.tanh_()
             scores = bent * how.softcap
-        if how.slopes is not None:
-            _add_slopes(scores, how.slopes, keys, shared)
+        if how.gains is not None:
+            _add_gains(scores, how.gains, keys, shared)
         scores[:, :, begin - first :].add_(_beyond(block, shared, 0, q.dtype, q.device)[: size * shared, :size])
         if how.window is not None and (hidden := end - first - how.window) > 0:
             before = begin - first - how.window
@@ -188,11 +189,11 @@ def _blocks(q: Tensor, k: Tensor, shared: int, how: Scores) -> Iterator[_Block]:
         yield _Block(rows, keys, torch.softmax(scores, -1), bent)
 
 
-def _add_slopes(scores: Tensor, slopes: Tensor, keys: slice, shared: int) -> None:
+def _add_gains(scores: Tensor, gains: Tensor, keys: slice, shared: int) -> None:
     rows, count = scores.shape[1:]
-    positions = torch.arange(keys.start, keys.stop, device=scores.device, dtype=torch.float32)
-    bias = slopes.float().view(1, -1, 1, shared, 1) * positions
-    scores.view(-1, len(slopes) // shared, rows // shared, shared, count).add_(bias)
+    beyond = max(keys.stop - gains.shape[1], 0)  # padding, which no token sees
+    bias = functional.pad(gains, (0, beyond))[:, keys].float().view(1, -1, 1, shared, count)
+    scores.view(-1, len(gains) // shared, rows // shared, shared, count).add_(bias)
 
 
 @functools.lru_cache(maxsize=32)
@@ -237,9 +238,9 @@ def _with_dropout(query: Tensor, key: Tensor, value: Tensor, segments: Segments,
         scores = torch.bmm(q * (how.scale / (how.softcap or 1.0)), k.transpose(1, 2))
         if how.softcap is not None:
             scores = scores.tanh() * how.softcap
-        if how.slopes is not None:
+        if how.gains is not None:
             scores = scores.clone()
-            _add_slopes(scores, how.slopes, slice(0, group.longest), shared)
+            _add_gains(scores, how.gains, slice(0, group.longest), shared)
         place = torch.arange(group.longest, device=q.device)
         back = place[:, None] - place
         hidden = (back < 0) | (back >= (how.window or group.longest))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.models.bloom.modeling_bloom import BloomAttention
 from transformers.models.codegen.modeling_codegen import CodeGenAttention
@@ -121,8 +120,8 @@ def _falcon(
         out = Texts.of(self).attend(query, key, value, self.inv_norm_factor, 0.0, angles)
     else:
         dropout = self.attention_dropout.p if self.training else 0.0
-        slopes = _slopes(alibi, self.num_heads) * self.inv_norm_factor
-        out = Texts.of(self).attend(query, key, value, self.inv_norm_factor, dropout, slopes=slopes)
+        gains = alibi.view(self.num_heads, -1).float() * self.inv_norm_factor
+        out = Texts.of(self).attend(query, key, value, self.inv_norm_factor, dropout, gains=gains)
     return self.dense(out.flatten(1)[None]), None
 
 
@@ -131,8 +130,8 @@ def _bloom(
 ) -> tuple[Tensor, None]:
     query, key, value = _fused_heads(self.query_key_value(hidden_states), self.num_heads, self.head_dim)
     dropout = self.attention_dropout.p if self.training else 0.0
-    slopes = _slopes(alibi, self.num_heads)
-    out = self.dense(Texts.of(self).attend(query, key, value, self.inv_norm_factor, dropout, slopes=slopes).flatten(1)[None])
+    gains = alibi.view(self.num_heads, -1)
+    out = self.dense(Texts.of(self).attend(query, key, value, self.inv_norm_factor, dropout, gains=gains).flatten(1)[None])
     return residual + nn.functional.dropout(out, self.hidden_dropout, self.training), None
 
 
@@ -167,9 +166,3 @@ def _fused_heads(fused: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor,
     keys = (fused.shape[2] // width - heads) // 2
     shared = fused.view(tokens, keys, heads // keys + 2, width)
     return shared[:, :, :-2].reshape(tokens, heads, width), shared[:, :, -2], shared[:, :, -1]
-
-
-def _slopes(alibi: Tensor, heads: int) -> Tensor:
-    """What each position adds, (heads,), of what all positions add, (heads, ..., positions), from 0 at the first."""
-    flat = alibi.reshape(heads, -1)
-    return flat[:, 1].float() if flat.shape[1] > 1 else torch.zeros(heads, device=alibi.device)

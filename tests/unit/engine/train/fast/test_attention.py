@@ -70,10 +70,11 @@ def test_windows_soft_caps_and_slopes(
     inputs = [torch.randn(sum(lengths), count, 4, dtype=torch.float64, requires_grad=True) for count in (4, 2, 2)]
     weights = torch.randn(inputs[0].shape, dtype=torch.float64)
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0]) if has_slopes else None
+    gains = slopes[:, None] * torch.arange(max(lengths)) if slopes is not None else None
     expected = written_out(inputs, lengths, window, softcap, slopes)
     wanted = torch.autograd.grad((expected * weights).sum(), inputs)
     for dropout in (0.0, 1e-12):
-        got = attend(*inputs, Segments.of(lengths), 0.3, dropout, window=window, softcap=softcap, slopes=slopes)
+        got = attend(*inputs, Segments.of(lengths), 0.3, dropout, window=window, softcap=softcap, gains=gains)
         found = torch.autograd.grad((got * weights).sum(), inputs)
         for left, right in zip((got, *found), (expected, *wanted), strict=True):
             assert torch.allclose(left, right, atol=1e-10)

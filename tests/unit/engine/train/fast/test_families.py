@@ -14,7 +14,7 @@ from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.train.lora import lora_config
 from tests.tiny import tiny_model
 from tests.unit.engine.train.fast.families import FAMILIES, PLAIN
-from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base, write_dataset
+from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base, write_columns, write_dataset
 
 # Plain steps along the gradient, so that the adapters differ where a gradient does.
 SETTINGS = TrainerSettings(
@@ -100,6 +100,19 @@ def test_whatever_the_settings_are(tmp_path: Path, dataset: Path, family: str, c
         job, host = Job(tmp_path / name, dataset, LoraSettings(r=4, lora_dropout=0.0), settings), RecordingHost()
         job.run(base, host)
         assert not [note for note in host.of("note") if "plain trainer" in note.text]
+        adapters[name] = job.adapter()
+    for name, tensor in adapters["plain"].items():
+        assert (adapters["fast"][name] - tensor).norm() <= 1e-4 * tensor.norm(), name
+
+
+def test_alibi_of_long_texts_is_rounded_as_the_model_rounds_it(tmp_path: Path) -> None:
+    dataset = write_columns(tmp_path / "set", text=["sun moon river " * 60, "stone bread " * 60])
+    base = read_base(tiny_model(tmp_path / "model", **FAMILIES["falcon_rw"]))
+    adapters, lora = {}, LoraSettings(r=4, lora_dropout=0.0)
+    for name in ("fast", "plain"):
+        settings = dataclasses.replace(SETTINGS, trainer=name, max_steps=1, gradient_accumulation_steps=1)
+        job = Job(tmp_path / name, dataset, lora, dataclasses.replace(settings, max_length=512))
+        job.run(base, RecordingHost())
         adapters[name] = job.adapter()
     for name, tensor in adapters["plain"].items():
         assert (adapters["fast"][name] - tensor).norm() <= 1e-4 * tensor.norm(), name

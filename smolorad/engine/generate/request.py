@@ -8,7 +8,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.domain import FinishReason, GenerateOutcome, GenerateSpec, Timings, TokenLogprob, Usage
+from smolorad.domain import Dtype, FinishReason, GenerateOutcome, GenerateSpec, Timings, TokenLogprob, Usage
 from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.generate.logprobs import Logprobs
 from smolorad.engine.generate.prefix_cache import AdapterPrefixes
@@ -52,7 +52,10 @@ class GenerationRequest:
             runner, native = adapter.runner, adapter.native
         else:
             runner, native = base.runner, NativeRunner(base.native) if base.native is not None else None
-        self._sequence = Sequence(runner, native, prompt, self._sampler, prefixes=prefixes, end_ids=base.end_ids)
+        not_finite = _not_finite(base.dtype, has_adapter=adapter is not None)
+        self._sequence = Sequence(
+            runner, native, prompt, self._sampler, prefixes=prefixes, end_ids=base.end_ids, not_finite=not_finite
+        )
         self._end_ids = base.end_ids
         self._text = Detokenizer(base.tokenizer) if grammar is None else ByteDetokenizer(base.vocabulary)
         self._stop = StopStrings(self._sampling.stop)
@@ -147,3 +150,13 @@ class GenerationRequest:
             **self._names,
         )
         return held
+
+
+def _not_finite(dtype: Dtype, *, has_adapter: bool) -> str:
+    """What to say where logits are not finite: a model in float32 has no wider format, and without an adapter none is to blame."""
+    advice = [] if dtype is Dtype.FLOAT32 else ["load the model in float32"]
+    if has_adapter:
+        advice.append("train the adapter again with a lower learning_rate")
+    elif not advice:
+        advice.append("get the model again, as its own weights may not be finite")
+    return f"The model's logits are not finite numbers in {dtype.value}; {', or '.join(advice)}."

@@ -44,8 +44,9 @@ class Sequence:
         *,
         prefixes: AdapterPrefixes,
         end_ids: frozenset[int],
+        not_finite: str,
     ) -> None:
-        """At least one of `runner` and `native` is given."""
+        """At least one of `runner` and `native` is given; `not_finite` is the message of NotFinite."""
         self._runner = runner
         self._native = native
         self._cache_support = runner.cache_support if runner is not None else CacheSupport.CHUNKS
@@ -54,6 +55,7 @@ class Sequence:
             native.model.decoder.short_context if native is not None else runner.short_context if runner else 0
         )
         self._end_ids = end_ids
+        self._not_finite = not_finite
         self._sampler = sampler
         self._lookup = PromptLookup()
         self._ids = np.empty(len(prompt) + sampler.sampling.max_tokens, dtype=np.int64)
@@ -159,7 +161,7 @@ class Sequence:
     def _recompute(self) -> None:
         # Seen on MPS with a cache that had grown for long (transformers#47396); a fresh one cured it.
         if self._recomputed:
-            raise NotFinite("The model's logits are not finite numbers; load it in float32, or train the adapter again.")
+            raise NotFinite(self._not_finite)
         self._recomputed = True
         self._start_over()
 

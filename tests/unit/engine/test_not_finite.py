@@ -113,6 +113,29 @@ def check_an_answer(folder: Path, out: Path, place: str, bad: float, dtype: Dtyp
             finish(begin(base, request))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "with_adapter", "advice"),
+    [
+        (Dtype.FLOAT16, False, "in float16; load the model in float32."),
+        (Dtype.FLOAT16, True, "in float16; load the model in float32, or train the adapter again with a lower learning_rate."),
+        (Dtype.FLOAT32, False, "in float32; get the model again, as its own weights may not be finite."),
+        (Dtype.FLOAT32, True, "in float32; train the adapter again with a lower learning_rate."),
+    ],
+    ids=str,
+)
+def test_the_advice_names_what_the_request_uses(
+    folders: dict[str, Path], tmp_path: Path, dtype: Dtype, with_adapter: bool, advice: str
+) -> None:
+    folder = broken(folders["llama"], tmp_path / "broken", PLACES["llama"]["gate"], math.inf)
+    base = load(folder, "tiny", device=Device.CPU, dtype=dtype)
+    adapter = None
+    if with_adapter:
+        adapter = AdapterRegistry(base).attach("a@1", make_adapter(folders["llama"], tmp_path / "adapter"))
+    with pytest.raises(NotFinite) as caught:
+        finish(begin(base, spec(PROMPT, max_tokens=8), adapter))
+    assert str(caught.value) == f"The model's logits are not finite numbers {advice}"
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set", train_rows=4, held_out_rows=0)

@@ -153,7 +153,7 @@ class GenerationRequest:
 
 
 def _not_finite(dtype: Dtype, *, has_adapter: bool) -> str:
-    """What to say where logits are not finite: a model in float32 has no wider format, and without an adapter none is to blame."""
+    """What to say where logits are not finite. Nothing is wider than float32, and not each request has an adapter."""
     advice = [] if dtype is Dtype.FLOAT32 else ["load the model in float32"]
     if has_adapter:
         advice.append("train the adapter again with a lower learning_rate")

@@ -140,18 +140,8 @@ static void compute_logits(Engine *e, int thread) {
 static void run(void *context, int thread) {
     Engine *e = context;
     Worker *w = &e->worker[thread];
-    int most = 0;
-    for (int r = 0; r < e->rows; r++) most = e->row[r].position >= most ? e->row[r].position + 1 : most;
-    if (most > w->max_scores) {
-        float *grown = realloc(w->scores, sizeof(float) * QUERY_BATCH * (size_t)(most + SPARE_SCORES));
-        if (grown)
-            w->scores = grown, w->max_scores = most + SPARE_SCORES;
-        else
-            atomic_store(&e->failed, 1);
-    }
     for (int r = thread; r < e->rows; r += e->pool->threads) embed(e, r, w->normed);
     barrier(e->pool);
-    if (atomic_load(&e->failed)) return;
     for (int l = 0; l < e->model->layers; l++)
         if (e->model->parallel)
             layer_in_parallel(e, thread, l);
@@ -181,13 +171,13 @@ void smolora_close(Engine *e) {
     if (!e) return;
     for (int i = 0; i < e->workers; i++) {
         Worker *w = &e->worker[i];
-        free(w->normed), free(w->part), free(w->scores), free(w->queries), free(w->weighted), free(w->rounded);
-        free(w->heads), free(w->gathered), free(w->chosen), free(w->share);
+        free(w->normed), free(w->part), free(w->scores), free(w->queries), free(w->weighted), free(w->summed);
+        free(w->rounded), free(w->heads), free(w->gathered), free(w->chosen), free(w->share);
         free(w->vectors.rounded), free(w->vectors.high), free(w->vectors.low);
         free(w->vectors.scale), free(w->vectors.sum), free(w->vectors.offset), free(w->panel);
     }
     free(e->x), free(e->angles), free(e->qkv), free(e->attended), free(e->inner);
-    free(e->branch), free(e->routed), free(e);
+    free(e->branch), free(e->routed), free(e->parts), free(e);
 }
 
 /* Zeros, aligned to a line of the cache. */
@@ -208,15 +198,17 @@ static int worker_open(Worker *w, const Model *m) {
     w->share = alloc_lines((size_t)MAX_ROWS * m->active_experts, sizeof(float));
     w->normed = alloc_lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
     w->part = alloc_lines((size_t)MAX_ROWS * m->hidden, sizeof(float));
+    w->scores = alloc_lines((size_t)QUERY_BATCH * KEY_BLOCK, sizeof(float));
     w->queries = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(float));
     w->weighted = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(float));
+    w->summed = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(float));
     w->rounded = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(uint16_t));
     w->vectors.high = alloc_lines(groups, GROUP);
     w->vectors.low = alloc_lines(groups, GROUP);
     w->vectors.scale = alloc_lines(groups, sizeof(float));
     w->vectors.sum = alloc_lines(groups, sizeof(float));
     w->vectors.offset = alloc_lines(groups, sizeof(int32_t));
-    w->panel = alloc_panel(widest);
+    w->panel = alloc_panel(widest > KEY_BLOCK ? widest : KEY_BLOCK);
     const Vectors *v = &w->vectors;
     int vectors = v->rounded && v->high && v->low && v->scale && v->sum && v->offset;
     return vectors && w->heads && w->gathered && w->chosen && w->share && w->normed && w->part && w->queries && w->weighted && w->rounded && w->panel;
@@ -244,6 +236,24 @@ Engine *smolora_open(const Model *m, Pool *pool) {
     return NULL;
 }
 
+/* Decides whether the threads share blocks of keys, and makes room for what they give. 1 if memory ran out. */
+static int share_blocks(Engine *e) {
+    const Model *m = e->model;
+    int blocks = 0;
+    for (int r = 0; r < e->rows; r++) {
+        int own = e->row[r].position / KEY_BLOCK + 1;
+        blocks = own > blocks ? own : blocks;
+    }
+    e->blocks = blocks > 1 && has_few_queries(e) ? blocks : 0;
+    size_t size = (size_t)e->rows * m->heads * e->blocks * (m->head_dim + 2);
+    if (size <= e->parts_size) return 0;
+    size += size / 4; /* a sequence grows */
+    float *grown = realloc(e->parts, sizeof(float) * size);
+    if (!grown) return 1;
+    e->parts = grown, e->parts_size = size;
+    return 0;
+}
+
 /* Computes the sequences' tokens, at most MAX_ROWS: writes their keys and values into the KV caches, and the logits that are
  * wanted one row of `vocab` after the other. 0, or 1 if there are too many tokens or memory ran out. */
 int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits) {
@@ -258,9 +268,9 @@ int smolora_step(Engine *e, const Sequence *sequences, int count, float *logits)
             e->row[e->rows].token = sequences[s].tokens[i], e->row[e->rows++].scored = scored;
             e->scored += scored;
         }
-    atomic_store(&e->failed, 0);
+    if (share_blocks(e)) return 1;
     pool_run(e->pool, run, e);
-    return atomic_load(&e->failed);
+    return 0;
 }
 
 /* From this number of tokens on, a step of one sequence alone multiplies panels, and each token costs much less; 0: never. */

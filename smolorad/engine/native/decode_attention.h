@@ -3,8 +3,8 @@
 #define SMOLORA_DECODE_ATTENTION_H
 
 #include "activations.h"
+#include "attention_product.h"
 #include "decode_linear.h"
-#include "weighted_sum.h"
 
 /* Rotates pairs of a head's numbers, in place; `angles`: the pairs' cosines, then their sines. */
 static void rope(const Rope *rope, const float *angles, float *x) {
@@ -72,14 +72,32 @@ static void write_cache(const Engine *e, const Layer *layer, int l, int r, int k
     store_cache(m->format, s->values[l], at, value_of(e, r, kv), d);
 }
 
-/* Softmax without its division: scores = e^(scores - the largest). Returns their sum. */
-static float softmax(float *scores, int n) {
-    float most = scores[0], total = 0;
+/* Softmax over block after block of scores (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018): the largest
+ * score, and the sum of e^(score - the largest). */
+typedef struct {
+    float most, sum;
+} Softmax;
+
+static const Softmax NO_SCORES = {-INFINITY, 0};
+
+/* Scores become e^(score - the largest). */
+static Softmax softmax(float *scores, int n) {
+    Softmax all = NO_SCORES;
+    float most = all.most, sum = 0;
 #pragma omp simd reduction(max : most)
     for (int t = 0; t < n; t++) most = scores[t] > most ? scores[t] : most;
-#pragma omp simd reduction(+ : total)
-    for (int t = 0; t < n; t++) total += scores[t] = exp_f32(scores[t] - most);
-    return total;
+#pragma omp simd reduction(+ : sum)
+    for (int t = 0; t < n; t++) sum += scores[t] = exp_f32(scores[t] - most);
+    return n ? (Softmax){most, sum} : all;
+}
+
+/* Adds a block's softmax, and the d sums of its values that the weights gave, to those of the blocks before it. */
+static void add_block(Softmax *all, float *sums, Softmax block, const float *values, int d) {
+    if (block.sum == 0) return;
+    float most = block.most > all->most ? block.most : all->most;
+    float before = exp_f32(all->most - most), now = exp_f32(block.most - most);
+    for (int k = 0; k < d; k++) sums[k] = sums[k] * before + values[k] * now;
+    *all = (Softmax){most, all->sum * before + block.sum * now};
 }
 
 /* A query as it is multiplied with keys. */
@@ -109,63 +127,150 @@ static void add_alibi(const Model *m, int head, int begin, int first, int seen, 
     }
 }
 
-/* Turns a row's scores of positions begin..begin+n-1 into softmax weights, not divided by their sum, which is returned. */
-static float weigh(const Engine *e, const Layer *layer, int r, int head, int begin, int n, float *scores) {
+/* Turns a row's scores of positions begin..begin+n-1 into softmax weights, not divided by their sum; 0 for what it does not see. */
+static Softmax weigh(const Engine *e, const Layer *layer, int r, int head, int begin, int n, float *scores) {
     const Model *m = e->model;
     int first = first_seen(e, layer, r) - begin, seen = e->row[r].position + 1 - begin;
+    first = first < 0 ? 0 : first > n ? n : first;
+    seen = seen < first ? first : seen > n ? n : seen;
     scale_and_cap(scores + first, seen - first, 1.0f, m->score_cap);
     if (m->slopes) add_alibi(m, head, begin, first, seen, scores);
-    float sum = softmax(scores + first, seen - first);
     memset(scores, 0, sizeof(float) * (size_t)first);
     memset(scores + seen, 0, sizeof(float) * (size_t)(n - seen));
-    return sum;
+    return softmax(scores + first, seen - first);
 }
 
-/* Attention of some queries of one sequence to one key-value head: query i is head `heads[i]` of row `rows[i]`, rows ascending. */
-static void attend(const Engine *e, const Layer *layer, int l, int kv, const int *rows, const int *heads, int count, Worker *w) {
+/* Queries of one sequence to one key-value head, of ascending rows. */
+typedef struct {
+    int kv, count, row[QUERY_BATCH], head[QUERY_BATCH];
+} Batch;
+
+/* Queries from..end-1 of the rows from `first` on. */
+static Batch batch_of(const Model *m, int first, int kv, int from, int end) {
+    int group = m->heads / m->kv_heads;
+    Batch batch = {.kv = kv, .count = end - from};
+    for (int i = 0; i < batch.count; i++)
+        batch.row[i] = first + (from + i) / group, batch.head[i] = kv * group + (from + i) % group;
+    return batch;
+}
+
+/* What a batch sees: the first row sees the first position of all, and the last row the last. */
+static int batch_begin(const Engine *e, const Layer *layer, const Batch *batch) { return first_seen(e, layer, batch->row[0]); }
+static int batch_end(const Engine *e, const Batch *batch) { return e->row[batch->row[batch->count - 1]].position + 1; }
+
+/* Blocks begin at fixed positions, so that a query's sums do not depend on the other queries of its batch. */
+static int block_end(int begin, int last) {
+    int end = begin / KEY_BLOCK * KEY_BLOCK + KEY_BLOCK;
+    return end < last ? end : last;
+}
+
+static Vectors batch_queries(const Engine *e, const Layer *layer, const Batch *batch, Worker *w) {
     const Model *m = e->model;
-    const Sequence *s = &e->sequences[e->row[rows[0]].sequence];
-    int d = m->head_dim, stride = w->max_scores;
-    /* The first row sees the first position of all, and the last row the last. */
-    int begin = first_seen(e, layer, rows[0]), n = e->row[rows[count - 1]].position + 1 - begin;
-    size_t base = ((size_t)kv * s->capacity + begin) * d;
-    float *scores = w->scores, *q = w->queries, *out = w->weighted;
-    for (int i = 0; i < count; i++) prepare_query(e, layer, rows[i], heads[i], q + (size_t)i * d);
-    Vectors queries = {.x = q, .stride = d, .count = count, .rounded = w->rounded};
-    if (m->format == BF16) {
-        round_bf16(&queries, d);
-        product_bf16((const uint16_t *)s->keys[l] + base, d, 0, n, &queries, scores, stride);
-    } else {
-        product_f32((const float *)s->keys[l] + base, d, 0, n, &queries, scores, stride);
+    int d = m->head_dim;
+    for (int i = 0; i < batch->count; i++)
+        prepare_query(e, layer, batch->row[i], batch->head[i], w->queries + (size_t)i * d);
+    Vectors queries = {.x = w->queries, .stride = d, .count = batch->count, .rounded = w->rounded, .panel = w->panel};
+    if (m->format == BF16) round_bf16(&queries, d);
+    return queries;
+}
+
+/* A block of positions: each query's softmax, and its weighted sum of the values in `w->weighted`. */
+static void attend_block(const Engine *e, int l, const Batch *batch, const Vectors *queries, int begin, int end, Softmax *found,
+                         Worker *w) {
+    const Model *m = e->model;
+    const Sequence *s = &e->sequences[e->row[batch->row[0]].sequence];
+    int d = m->head_dim, n = end - begin;
+    size_t at = ((size_t)batch->kv * s->capacity + begin) * d * (m->format == BF16 ? sizeof(uint16_t) : sizeof(float));
+    multiply_keys(m->format, (const char *)s->keys[l] + at, d, n, queries, w->scores, KEY_BLOCK);
+    for (int i = 0; i < batch->count; i++)
+        found[i] = weigh(e, &m->layer[l], batch->row[i], batch->head[i], begin, n, w->scores + (size_t)i * KEY_BLOCK);
+    sum_values(m->format, (const char *)s->values[l] + at, d, n, w->scores, KEY_BLOCK, batch->count, w->panel, w->weighted);
+}
+
+static void store_attended(const Engine *e, int r, int head, const float *sums, Softmax all) {
+    const Model *m = e->model;
+    float *to = e->attended + ((size_t)r * m->heads + (size_t)head) * m->head_dim;
+    for (int k = 0; k < m->head_dim; k++) to[k] = sums[k] / all.sum;
+}
+
+/* A batch's attention to all that it sees. */
+static void attend(const Engine *e, int l, const Batch *batch, Worker *w) {
+    const Layer *layer = &e->model->layer[l];
+    int d = e->model->head_dim, last = batch_end(e, batch);
+    Vectors queries = batch_queries(e, layer, batch, w);
+    Softmax all[QUERY_BATCH], found[QUERY_BATCH];
+    for (int i = 0; i < batch->count; i++) all[i] = NO_SCORES;
+    memset(w->summed, 0, sizeof(float) * (size_t)batch->count * d);
+    for (int begin = batch_begin(e, layer, batch), end; begin < last; begin = end) {
+        end = block_end(begin, last);
+        attend_block(e, l, batch, &queries, begin, end, found, w);
+        for (int i = 0; i < batch->count; i++)
+            add_block(&all[i], w->summed + (size_t)i * d, found[i], w->weighted + (size_t)i * d, d);
     }
-    float sums[QUERY_BATCH];
-    for (int i = 0; i < count; i++) sums[i] = weigh(e, layer, rows[i], heads[i], begin, n, scores + (size_t)i * stride);
-    if (m->format == BF16) weighted_sum_bf16((const uint16_t *)s->values[l] + base, d, scores, stride, n, count, out, d);
-    else weighted_sum_f32((const float *)s->values[l] + base, d, scores, stride, n, count, out, d);
-    for (int i = 0; i < count; i++) {
-        float *to = e->attended + ((size_t)rows[i] * m->heads + (size_t)heads[i]) * d;
-        for (int k = 0; k < d; k++) to[k] = out[(size_t)i * d + k] / sums[i];
+    for (int i = 0; i < batch->count; i++) store_attended(e, batch->row[i], batch->head[i], w->summed + (size_t)i * d, all[i]);
+}
+
+/* Where the softmax of a block and its sums wait for those of the other blocks. */
+static float *part_of(const Engine *e, int r, int head, int block) {
+    const Model *m = e->model;
+    return e->parts + (((size_t)r * m->heads + (size_t)head) * e->blocks + block) * (m->head_dim + 2);
+}
+
+/* A batch's attention, if the threads share its blocks: this thread's, which are added later. */
+static void attend_some_blocks(const Engine *e, int l, const Batch *batch, int thread, int *unit, Worker *w) {
+    const Layer *layer = &e->model->layer[l];
+    int d = e->model->head_dim, last = batch_end(e, batch), is_ready = 0;
+    Vectors queries = {0};
+    Softmax found[QUERY_BATCH];
+    for (int begin = batch_begin(e, layer, batch), end; begin < last; begin = end) {
+        end = block_end(begin, last);
+        if ((*unit)++ % e->pool->threads != thread) continue;
+        if (!is_ready) queries = batch_queries(e, layer, batch, w), is_ready = 1;
+        attend_block(e, l, batch, &queries, begin, end, found, w);
+        for (int i = 0; i < batch->count; i++) {
+            float *part = part_of(e, batch->row[i], batch->head[i], begin / KEY_BLOCK);
+            part[0] = found[i].most, part[1] = found[i].sum;
+            memcpy(part + 2, w->weighted + (size_t)i * d, sizeof(float) * (size_t)d);
+        }
     }
 }
 
-/* This thread's part of all queries: in batches, or one by one if they are few, so that the threads have equal parts. */
+/* Adds the blocks of this thread's queries. */
+static void add_blocks(const Engine *e, int thread, int l, Worker *w) {
+    const Model *m = e->model;
+    for (int unit = thread; unit < e->rows * m->heads; unit += e->pool->threads) {
+        int r = unit / m->heads, head = unit % m->heads, last = e->row[r].position / KEY_BLOCK;
+        Softmax all = NO_SCORES;
+        memset(w->summed, 0, sizeof(float) * (size_t)m->head_dim);
+        for (int block = first_seen(e, &m->layer[l], r) / KEY_BLOCK; block <= last; block++) {
+            const float *part = part_of(e, r, head, block);
+            add_block(&all, w->summed, (Softmax){part[0], part[1]}, part + 2, m->head_dim);
+        }
+        store_attended(e, r, head, w->summed, all);
+    }
+}
+
+/* This thread's part of all queries. Threads share batches of them; or blocks of keys, if there are few queries and many keys; or
+ * queries one by one, if there are few of both. The bits are the same. */
 static void attend_all(Engine *e, int thread, int l) {
     const Model *m = e->model;
-    int group = m->heads / m->kv_heads, unit = 0, rows[QUERY_BATCH], heads[QUERY_BATCH];
-    int few = e->rows * m->kv_heads < 4 * e->pool->threads;
+    Worker *w = &e->worker[thread];
+    int group = m->heads / m->kv_heads, unit = 0, most = has_few_queries(e) && !e->blocks ? 1 : QUERY_BATCH;
     for (int first = 0, end; first < e->rows; first = end) {
         int sequence = e->row[first].sequence;
         for (end = first; end < e->rows && e->row[end].sequence == sequence;) end++;
-        int most = few ? 1 : QUERY_BATCH, queries = (end - first) * group;
+        int queries = (end - first) * group, batches = (queries + most - 1) / most;
         for (int kv = 0; kv < m->kv_heads; kv++)
-            for (int from = 0; from < queries; from += most)
-                if (unit++ % e->pool->threads == thread) {
-                    int count = queries - from < most ? queries - from : most;
-                    for (int i = 0; i < count; i++)
-                        rows[i] = first + (from + i) / group, heads[i] = kv * group + (from + i) % group;
-                    attend(e, &m->layer[l], l, kv, rows, heads, count, &e->worker[thread]);
-                }
+            for (int i = 0; i < batches; i++) {
+                if (!e->blocks && unit++ % e->pool->threads != thread) continue;
+                Batch batch = batch_of(m, first, kv, queries * i / batches, queries * (i + 1) / batches);
+                if (e->blocks) attend_some_blocks(e, l, &batch, thread, &unit, w);
+                else attend(e, l, &batch, w);
+            }
     }
+    if (!e->blocks) return;
+    barrier(e->pool);
+    add_blocks(e, thread, l, w);
 }
 
 #endif

@@ -8,10 +8,14 @@
 enum { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };
 enum { RMS_NORM, LAYER_NORM }; /* as description.py numbers them */
 enum {
-    MAX_ROWS = 128,     /* tokens in a step */
-    QUERY_BATCH = 8,    /* queries that are multiplied with the same keys together */
-    LORA_TERMS = 64,    /* of a LoRA's rank at a time: a file decides the rank, and the stack has no room for any */
-    SPARE_SCORES = 1024 /* tokens that a sequence may grow by before its scores are allocated again */
+    MAX_ROWS = 128,  /* tokens in a step */
+    KEY_BLOCK = 256, /* keys and values that stay in the second cache while a batch of queries reads them */
+#if defined(ONLY_AVX2)
+    QUERY_BATCH = 192, /* queries that read the same keys together */
+#else
+    QUERY_BATCH = 8,
+#endif
+    LORA_TERMS = 64 /* of a LoRA's rank at a time: a file decides the rank, and the stack has no room for any */
 };
 
 /* --- what Python mirrors; `smolora_structs` gives their sizes --------------------------------------------------------------- */
@@ -90,9 +94,9 @@ typedef struct {
     Vectors vectors;           /* the input of this thread's next products */
     float *normed;             /* MAX_ROWS x hidden */
     float *part;               /* MAX_ROWS x hidden */
-    float *scores;             /* QUERY_BATCH x max_scores, grown when needed */
-    int max_scores;
-    float *queries, *weighted; /* QUERY_BATCH x head_dim: a batch of queries, and their weighted sums of values */
+    float *scores;             /* QUERY_BATCH x KEY_BLOCK */
+    float *queries, *weighted; /* QUERY_BATCH x head_dim: a batch of queries, and their weighted sums of a block's values */
+    float *summed;             /* likewise: those of all blocks */
     uint16_t *rounded;         /* as queries, in bf16 */
     float *heads;              /* a row's queries, for a norm over all of them */
     float *gathered;           /* MAX_ROWS x hidden: the rows that an expert gets */
@@ -109,6 +113,9 @@ typedef struct {
     float *x, *angles, *qkv, *attended, *inner; /* of all rows */
     float *branch;                              /* what attention or MLP gives, before its norm */
     float *routed;                              /* MAX_ROWS x experts */
+    int blocks;                                 /* of keys, if the threads share them; or 0 */
+    float *parts;                               /* rows x heads x blocks, each of which is a softmax and its sums; grown when needed */
+    size_t parts_size;
     const Sequence *sequences;
     int rows, scored; /* tokens of all sequences together, and those of them whose logits are wanted */
     int single;       /* whether there is one sequence. Only then may a prompt use panels: beside others, the sums of a token must
@@ -117,8 +124,10 @@ typedef struct {
         int sequence, position, token, scored;
     } row[MAX_ROWS];
     float *logits; /* scored x vocab */
-    atomic_int failed;
 } Engine;
+
+/* Whether there are too few queries for the threads to have equal parts of them. */
+static inline int has_few_queries(const Engine *e) { return e->rows * e->model->kv_heads < 4 * e->pool->threads; }
 
 /* The RoPE angles of a row: cosines of each pair, then sines. */
 static inline float *angles_of(const Engine *e, int r, int rope) {

@@ -8,8 +8,8 @@
  * infinity. Below -60 it is 0: a sum with 1 would not change, and products with numbers that small take the processor a
  * hundred times as long. NaN stays NaN. */
 static inline float exp_f32(float x) {
-    int none = x < -60.0f;
-    x = none ? -60.0f : x > 89.0f ? 89.0f : x;
+    int none = x < -60.0f; /* what is computed of such a number is not used */
+    x = x > 89.0f ? 89.0f : x;
     union {
         float number;
         uint32_t bits;

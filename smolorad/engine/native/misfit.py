@@ -43,6 +43,8 @@ def _sizes(decoder: Decoder) -> Iterator[str]:
     yield from (f"{name} is {getattr(decoder, name)}" for name in names if getattr(decoder, name) < 1)
     if not decoder.layers:
         yield "it has no layers"
+    if len({(experts.count, experts.active, experts.normalized) for experts in decoder.experts}) > 1:
+        yield "its layers do not choose as many of as many experts"
     if decoder.first_position < 0 or any(linear.first < 0 for linear in decoder.linears):
         yield "it reads what lies before a tensor"
     yield from (f"{linear.module} gives {linear.rows} numbers" for linear in decoder.linears if linear.rows < 1)

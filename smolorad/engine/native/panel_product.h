@@ -42,34 +42,68 @@ INLINE f32x8 load_two_rows(int format, const void *w, size_t first, size_t secon
 #endif
 }
 
+/* Four columns of eight rows, which begin at `at`. */
+INLINE void pack_four_columns(int format, const void *w, const size_t *at, int column, float *panel) {
+    f32x8 a[4], b[4];
+    for (int k = 0; k < 4; k++) a[k] = load_two_rows(format, w, at[k] + column, at[k + 4] + column);
+    for (int k = 0; k < 4; k += 2) {
+        b[k] = SHUFFLE(a[k], a[k + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        b[k + 1] = SHUFFLE(a[k], a[k + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int k = 0; k < 2; k++) {
+        f32x8 even = SHUFFLE(b[k], b[k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        f32x8 odd = SHUFFLE(b[k], b[k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        memcpy(panel + (column + 2 * k) * BLOCK, &even, sizeof even);
+        memcpy(panel + (column + 2 * k + 1) * BLOCK, &odd, sizeof odd);
+    }
+}
+
+#if defined(ONLY_AVX2)
+/* Eight columns of eight rows of bf16; what is transposed is half as wide as fp32. */
+INLINE void pack_eight_columns(const uint16_t *w, const size_t *at, int column, float *panel) {
+    __m256i row[4], pair[4], zero = _mm256_setzero_si256();
+    for (int k = 0; k < 4; k++)
+        row[k] = _mm256_loadu2_m128i((const __m128i *)(w + at[k + 4] + column), (const __m128i *)(w + at[k] + column));
+    for (int k = 0; k < 4; k += 2) {
+        pair[k] = _mm256_unpacklo_epi16(row[k], row[k + 1]);
+        pair[k + 1] = _mm256_unpackhi_epi16(row[k], row[k + 1]);
+    }
+    for (int k = 0; k < 2; k++) {
+        __m256i *to = (__m256i *)(panel + (column + 4 * k) * BLOCK);
+        __m256i low = _mm256_unpacklo_epi32(pair[k], pair[k + 2]), high = _mm256_unpackhi_epi32(pair[k], pair[k + 2]);
+        _mm256_storeu_si256(to, _mm256_unpacklo_epi16(zero, low));
+        _mm256_storeu_si256(to + 2, _mm256_unpackhi_epi16(zero, low));
+        _mm256_storeu_si256(to + 4, _mm256_unpacklo_epi16(zero, high));
+        _mm256_storeu_si256(to + 6, _mm256_unpackhi_epi16(zero, high));
+    }
+}
+#endif
+
 /* Packs columns of up to 16 rows, `n` numbers after one another, and repeats the first row where there are fewer. */
 INLINE void pack_prompt_panel(int format, const void *w, int n, int rows, int columns, float *panel) {
-    size_t at[BLOCK];
-    for (int r = 0; r < BLOCK; r++) at[r] = r < rows ? (size_t)r * n : 0;
-    int i = 0;
-    for (; i + 4 <= columns; i += 4)
-        for (int r = 0; r < BLOCK; r += 8) {
-            f32x8 a[4], b[4];
-            for (int k = 0; k < 4; k++) a[k] = load_two_rows(format, w, at[r + k] + i, at[r + k + 4] + i);
-            for (int k = 0; k < 4; k += 2) {
-                b[k] = SHUFFLE(a[k], a[k + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-                b[k + 1] = SHUFFLE(a[k], a[k + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-            }
-            for (int k = 0; k < 2; k++) {
-                f32x8 even = SHUFFLE(b[k], b[k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-                f32x8 odd = SHUFFLE(b[k], b[k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-                memcpy(panel + (i + 2 * k) * BLOCK + r, &even, sizeof even);
-                memcpy(panel + (i + 2 * k + 1) * BLOCK + r, &odd, sizeof odd);
-            }
-        }
-    for (; i < columns; i++)
-        for (int r = 0; r < BLOCK; r++)
-            panel[i * BLOCK + r] =
-                format == FP32 ? ((const float *)w)[at[r] + i] : bf16_to_f32(((const uint16_t *)w)[at[r] + i]);
+    for (int half = 0; half < BLOCK; half += 8, panel += 8) {
+        size_t at[8];
+        for (int r = 0; r < 8; r++) at[r] = half + r < rows ? (size_t)(half + r) * n : 0;
+        int i = 0;
+#if defined(ONLY_AVX2)
+        for (; format == BF16 && i + 8 <= columns; i += 8) pack_eight_columns(w, at, i, panel);
+#endif
+        for (; i + 4 <= columns; i += 4) pack_four_columns(format, w, at, i, panel);
+        for (; i < columns; i++)
+            for (int r = 0; r < 8; r++)
+                panel[i * BLOCK + r] =
+                    format == FP32 ? ((const float *)w)[at[r] + i] : bf16_to_f32(((const uint16_t *)w)[at[r] + i]);
+    }
+}
+
+/* The sums of a panel's rows, of which the first `rows` are wanted. */
+INLINE void store_panel_sums(const float *sums, int rows, float *to) {
+    if (rows >= BLOCK) memcpy(to, sums, sizeof(float) * BLOCK); /* most often, so the size is a constant here */
+    else memcpy(to, sums, sizeof(float) * (size_t)rows);
 }
 
 /* `count` vectors, a constant, times a panel; the sums are added to those in `out` unless they are the first. */
-INLINE void prompt_tile(const float *panel, int columns, const float *x, int stride, int count, int rows, int begins, float *out,
+INLINE void panel_tile_of(const float *panel, int columns, const float *x, int stride, int count, int rows, int begins, float *out,
                         int out_stride) {
     lanes sums[PROMPT_TILE][PARTS];
     for (int s = 0; s < count; s++)
@@ -85,15 +119,33 @@ INLINE void prompt_tile(const float *panel, int columns, const float *x, int str
     for (int s = 0; s < count; s++) {
         float *to = out + (size_t)s * out_stride, sum[BLOCK];
         memcpy(sum, sums[s], sizeof sum);
-        for (int r = 0; r < rows; r++) to[r] = begins ? sum[r] : to[r] + sum[r];
+        if (!begins)
+            for (int r = 0; r < rows; r++) sum[r] += to[r];
+        store_panel_sums(sum, rows, to);
     }
 }
+
+/* The same of any number of vectors up to PROMPT_TILE. Not inlined: the loops around a tile would take registers from its sums. */
+static __attribute__((noinline)) void prompt_tile(const float *panel, int columns, const float *x, int stride, int count, int rows,
+                                                  int begins, float *out, int out_stride) {
+    switch (count) {
+    case 1: panel_tile_of(panel, columns, x, stride, 1, rows, begins, out, out_stride); break;
+    case 2: panel_tile_of(panel, columns, x, stride, 2, rows, begins, out, out_stride); break;
+    case 3: panel_tile_of(panel, columns, x, stride, 3, rows, begins, out, out_stride); break;
+    case 4: panel_tile_of(panel, columns, x, stride, 4, rows, begins, out, out_stride); break;
+    case 5: panel_tile_of(panel, columns, x, stride, 5, rows, begins, out, out_stride); break;
+    case 6: panel_tile_of(panel, columns, x, stride, 6, rows, begins, out, out_stride); break;
+    }
+}
+
+/* The number of tiles for `count` vectors; the first vector of tile i is count * i / that number. */
+INLINE int prompt_tiles(int count) { return (count + PROMPT_TILE - 1) / PROMPT_TILE; }
 
 /* Rows first..last-1 with many vectors; slice by slice, so that the vectors' slice stays in the second cache. */
 INLINE void prompt_product(int format, const void *w, int n, int first, int last, const Vectors *v, float *out, int out_stride) {
     float *panel = (float *)v->panel;
     size_t wide = format == FP32 ? sizeof(float) : sizeof(uint16_t);
-    int tiles = (v->count + PROMPT_TILE - 1) / PROMPT_TILE; /* of 6 or 5 vectors, as there are 20 or more */
+    int tiles = prompt_tiles(v->count);
     for (int at = 0; at < n; at += PROMPT_SLICE) {
         int columns = n - at < PROMPT_SLICE ? n - at : PROMPT_SLICE;
         for (int row = first; row < last; row += BLOCK) {
@@ -107,10 +159,7 @@ INLINE void prompt_product(int format, const void *w, int n, int first, int last
                 float *to = out + (size_t)s * out_stride + row;
                 for (int r = BLOCK * i / tiles; row + BLOCK < last && r < BLOCK * (i + 1) / tiles; r++)
                     for (size_t byte = 0; byte < columns * wide; byte += 64) __builtin_prefetch(next + r * n * wide + byte, 0, 2);
-                if (count == PROMPT_TILE)
-                    prompt_tile(panel, columns, x, v->stride, PROMPT_TILE, rows, at == 0, to, out_stride);
-                else
-                    prompt_tile(panel, columns, x, v->stride, PROMPT_TILE - 1, rows, at == 0, to, out_stride);
+                prompt_tile(panel, columns, x, v->stride, count, rows, at == 0, to, out_stride);
             }
         }
     }

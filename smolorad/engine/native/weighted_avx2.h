@@ -22,31 +22,40 @@ INLINE void weighted_tile(int format, const void *values, int d, int i, int wide
         for (int k = 0; k < wide; k++) _mm256_storeu_ps(out + (size_t)s * out_stride + i + 8 * k, sums[s][k]);
 }
 
+/* Columns from `i` on, `wide` registers at a time, as long as there are so many: returns where it ends. */
+INLINE int weighted_tiles(int format, const void *values, int d, int i, int wide, const float *weights, int stride, int n, int count,
+                          float *out, int out_stride) {
+    for (; i + 8 * wide <= d; i += 8 * wide) weighted_tile(format, values, d, i, wide, weights, stride, n, count, out, out_stride);
+    return i;
+}
+
+/* The same of all columns for `count` queries, a constant; `wide` is one, too. */
+INLINE void weighted_columns(int format, const void *values, int d, int wide, const float *weights, int stride, int n, int count,
+                             float *out, int out_stride) {
+    int i = weighted_tiles(format, values, d, 0, wide, weights, stride, n, count, out, out_stride);
+    i = weighted_tiles(format, values, d, i, 1, weights, stride, n, count, out, out_stride);
+    for (; i < d; i++)
+        for (int s = 0; s < count; s++) {
+            float sum = 0;
+            for (int t = 0; t < n; t++) {
+                size_t at = (size_t)t * d + i;
+                float value = format == FP32 ? ((const float *)values)[at] : bf16_to_f32(((const uint16_t *)values)[at]);
+                sum = fmaf(value, weights[(size_t)s * stride + t], sum);
+            }
+            out[(size_t)s * out_stride + i] = sum;
+        }
+}
+
 /* out[s] (d numbers) = the sum of values[t] * weights[s][t] over t < n. */
 INLINE void weighted_sum(int format, const void *values, int d, const float *weights, int stride, int n, int count, float *out,
                          int out_stride) {
-    for (int s = 0, left; (left = count - s) > 0; s += left >= 4 ? 4 : 1) {
+    for (int s = 0, left; (left = count - s) > 0; s += 4) {
         const float *w = weights + (size_t)s * stride;
         float *to = out + (size_t)s * out_stride;
-        int i = 0;
-        if (left >= 4)
-            for (; i + 16 <= d; i += 16) weighted_tile(format, values, d, i, 2, w, stride, n, 4, to, out_stride);
-        else
-            for (; i + 64 <= d; i += 64) weighted_tile(format, values, d, i, 8, w, stride, n, 1, to, out_stride);
-        int queries = left >= 4 ? 4 : 1;
-        for (int one = 0, begin = i; one < queries; one++) {
-            const float *weight = w + (size_t)one * stride;
-            float *sum = to + (size_t)one * out_stride;
-            for (i = begin; i + 8 <= d; i += 8) weighted_tile(format, values, d, i, 1, weight, stride, n, 1, sum, out_stride);
-            for (; i < d; i++) {
-                sum[i] = 0;
-                for (int t = 0; t < n; t++) {
-                    size_t at = (size_t)t * d + i;
-                    float value = format == FP32 ? ((const float *)values)[at] : bf16_to_f32(((const uint16_t *)values)[at]);
-                    sum[i] = fmaf(value, weight[t], sum[i]);
-                }
-            }
-        }
+        if (left >= 4) weighted_columns(format, values, d, 2, w, stride, n, 4, to, out_stride);
+        else if (left == 3) weighted_columns(format, values, d, 2, w, stride, n, 3, to, out_stride);
+        else if (left == 2) weighted_columns(format, values, d, 4, w, stride, n, 2, to, out_stride);
+        else weighted_columns(format, values, d, 8, w, stride, n, 1, to, out_stride);
     }
 }
 

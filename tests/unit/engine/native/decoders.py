@@ -29,7 +29,9 @@ def decoders(draw: st.DrawFn, *, packed: bool, sure_experts: bool) -> Decoder:
     joint = not grouped and draw(st.booleans())
     ropes = tuple(draw(_rope(head_dim)) for _ in range(draw(st.integers(0, 2))))
     parallel = draw(st.booleans())
-    build = _Layers(hidden, heads, kv_heads, head_dim, grouped, joint, parallel, len(ropes), sure_experts)
+    active = draw(st.integers(1, 3))
+    routing = (active if sure_experts else active + draw(st.integers(0, 3)), active, draw(st.booleans()))
+    build = _Layers(hidden, heads, kv_heads, head_dim, grouped, joint, parallel, len(ropes), routing)
     vocabulary, tied = draw(st.integers(1, 70)), draw(st.booleans())
     cap = st.sampled_from([0.0, 0.0, 2.0])
     scale = st.sampled_from([1.0, 1.0, 0.7, 3.0])
@@ -101,10 +103,10 @@ class _Layers:
         joint: bool,
         parallel: bool,
         ropes: int,
-        sure_experts: bool,
+        routing: tuple[int, int, bool],  # experts of a layer, those that a token takes, and whether their shares are normalized
     ) -> None:
         self.hidden, self.heads, self.kv_heads, self.head_dim = hidden, heads, kv_heads, head_dim
-        self.grouped, self.joint, self.parallel, self.ropes, self.sure_experts = grouped, joint, parallel, ropes, sure_experts
+        self.grouped, self.joint, self.parallel, self.ropes, self.routing = grouped, joint, parallel, ropes, routing
 
     def layer(self, number: int, inner_width: st.SearchStrategy[int]) -> st.SearchStrategy[Layer]:
         return self._layer(number, inner_width)
@@ -135,10 +137,9 @@ class _Layers:
                 gate, up = linear("gate_up", inner, hidden), linear("gate_up", inner, hidden, inner)
         experts = None
         if draw(st.integers(0, 3)) == 0:
-            active = draw(st.integers(1, 3))
-            count = active if self.sure_experts else active + draw(st.integers(0, 3))
             names = (f"{name}.router.weight", f"{name}.experts.gate_up", f"{name}.experts.down")
-            experts = Experts(*names, count, active, inner, draw(st.booleans()))
+            count, active, normalized = self.routing
+            experts = Experts(*names, count, active, inner, normalized)
         q_width, k_width = (queries, keys) if self.joint else (self.head_dim, self.head_dim)
         q_heads, k_heads = (1, 1) if self.joint else (self.heads, self.kv_heads)
         return Layer(

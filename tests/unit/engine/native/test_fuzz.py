@@ -46,6 +46,8 @@ _NEAR_BF16 = 6e-2
 # `make sanitize` has a profile of its own, with more.
 few = settings(max_examples=max(25, settings.default.max_examples // 4))
 _THREADS = st.sampled_from([1, 2])
+# Steps after others, now and then, up to keys of another block.
+_MORE_BLOCKS = st.sampled_from([[], [], [], [MAX_ROWS // 3] * 6 + [1, 2]])
 
 
 @functools.cache
@@ -78,7 +80,7 @@ def cases(draw: st.DrawFn) -> Case:
         precision,
         in_bf16,
         tuple(draw(st.lists(st.integers(1, 130), max_size=3))),
-        tuple(draw(st.lists(st.integers(1, MAX_ROWS // 3), min_size=1, max_size=4))),
+        tuple(draw(st.lists(st.integers(1, MAX_ROWS // 3), min_size=1, max_size=4)) + draw(_MORE_BLOCKS)),
         draw(st.integers(0, 2)),
         draw(_THREADS),
         draw(st.integers(0, 2**16)),

@@ -31,3 +31,15 @@ def test_a_description_of_what_lies_before_a_tensor(change: dict[str, Any]) -> N
             decoder = dataclasses.replace(decoder, **{name: value})
         decoder = dataclasses.replace(decoder, layers=(layer, *decoder.layers[1:]))
     assert misfit(decoder, {name: tensor.shape for name, tensor in model.named_parameters()})
+
+
+def test_layers_that_choose_among_other_numbers_of_experts() -> None:
+    model = family_model("olmoe")
+    decoder, shapes = decoder_of(model), {name: tensor.shape for name, tensor in model.named_parameters()}
+    assert decoder is not None and not misfit(decoder, shapes)
+    first, *others = decoder.layers
+    assert first.experts is not None and others
+    for change in ({"active": 1}, {"normalized": not first.experts.normalized}):
+        layer = dataclasses.replace(first, experts=dataclasses.replace(first.experts, **change))
+        found = misfit(dataclasses.replace(decoder, layers=(layer, *others)), shapes)
+        assert found is not None and "experts" in found

@@ -1,0 +1,81 @@
+"""Attention to more keys than a block has: however a text is divided into steps, and however threads share the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from smolora.common.paths import cache_path
+from smolorad.domain import Precision
+from smolorad.engine.model.native_support import decoder_of, weights_of
+from smolorad.engine.native.build import library
+from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
+from tests.tiny import tiny_model
+from tests.unit.engine.kit import plain_model
+
+TOKENS = torch.randint(0, 300, (500,), generator=torch.Generator().manual_seed(6)).tolist()  # a block has 256 keys
+# Windows that end within a block, at its end, and beyond it; ALiBi; a soft cap; heads of their own keys; one key head for all.
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama-one-key-head": {"num_key_value_heads": 1},
+    "mistral-100": {"sliding_window": 100},
+    "mistral-256": {"sliding_window": 256},
+    "mistral-300": {"sliding_window": 300},
+    "gemma2": {"sliding_window": 90},
+    "gpt_neox": {},
+}
+
+
+def model_of(folder: Path, name: str, **changes: Any) -> Any:
+    return plain_model(tiny_model(folder, name.partition("-")[0], **(MODELS[name] | changes)))
+
+
+def native_of(model: Any, threads: int, precision: Precision) -> NativeModel:
+    built = library(cache_path(), threads)
+    decoder = decoder_of(model, precision)
+    assert built is not None and decoder is not None
+    return NativeModel(built, decoder, weights_of(model), precision)
+
+
+def in_parts(native: NativeModel, most: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The logits after every token of TOKENS, some tokens a step."""
+    cache = native.cache(len(TOKENS))
+    return np.concatenate(
+        [native.step([Part(TOKENS[at : at + most], cache, every=True)]) for at in range(0, len(TOKENS), most)]
+    )
+
+
+@pytest.mark.parametrize("most", [1, 9, MAX_ROWS])
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_those_of_transformers(name: str, most: int, tmp_path: Path) -> None:
+    model = model_of(tmp_path, name)
+    with torch.inference_mode():
+        expected = model(input_ids=torch.tensor([TOKENS])).logits[0]
+    found = torch.from_numpy(in_parts(native_of(model, 2, Precision.EXACT), most))
+    torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("in_bf16", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_neither_parts_nor_threads_change_a_bit(name: str, in_bf16: bool, tmp_path: Path) -> None:
+    """Of a packed model, whose products are the same for one token and for many."""
+    model = model_of(tmp_path, name, hidden_size=64, intermediate_size=96, head_dim=16)
+    model = model.bfloat16() if in_bf16 else model
+    whole = in_parts(native_of(model, 1, Precision.INT8), MAX_ROWS)
+    for threads, most in ((1, 1), (2, 5), (3, 2), (3, 40), (16, 1)):
+        assert np.array_equal(in_parts(native_of(model, threads, Precision.INT8), most), whole), (threads, most)
+
+
+def test_company_changes_no_bit(tmp_path: Path) -> None:
+    native = native_of(model_of(tmp_path, "llama", hidden_size=64), 2, Precision.INT8)
+    caches = [native.cache(len(TOKENS)) for _ in range(3)]
+    for cache in caches:
+        for at in range(0, 480, MAX_ROWS):
+            native.step([Part(TOKENS[at : min(at + MAX_ROWS, 480)], cache)])
+    alone = native.step([Part(TOKENS[480:481], caches[0])])
+    both = native.step([Part(TOKENS[480:481], caches[1]), Part(TOKENS[480:500], caches[2])])
+    assert np.array_equal(alone[0], both[0])

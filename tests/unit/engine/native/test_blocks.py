@@ -37,7 +37,8 @@ def model_of(folder: Path, name: str, **changes: Any) -> Any:
 def native_of(model: Any, threads: int, precision: Precision) -> NativeModel:
     built = library(cache_path(), threads)
     decoder = decoder_of(model, precision)
-    assert built is not None and decoder is not None
+    assert built is not None
+    assert decoder is not None
     return NativeModel(built, decoder, weights_of(model), precision)
 
 
@@ -66,7 +67,7 @@ def test_neither_parts_nor_threads_change_a_bit(name: str, in_bf16: bool, tmp_pa
     model = model_of(tmp_path, name, hidden_size=64, intermediate_size=96, head_dim=16)
     model = model.bfloat16() if in_bf16 else model
     whole = in_parts(native_of(model, 1, Precision.INT8), MAX_ROWS)
-    for threads, most in ((1, 1), (2, 5), (3, 2), (3, 40), (16, 1)):
+    for threads, most in ((1, 1), (2, 5), (2, 40), (3, 20)):
         assert np.array_equal(in_parts(native_of(model, threads, Precision.INT8), most), whole), (threads, most)
 
 

@@ -36,10 +36,13 @@ def test_a_description_of_what_lies_before_a_tensor(change: dict[str, Any]) -> N
 def test_layers_that_choose_among_other_numbers_of_experts() -> None:
     model = family_model("olmoe")
     decoder, shapes = decoder_of(model), {name: tensor.shape for name, tensor in model.named_parameters()}
-    assert decoder is not None and not misfit(decoder, shapes)
+    assert decoder is not None
+    assert not misfit(decoder, shapes)
     first, *others = decoder.layers
-    assert first.experts is not None and others
+    assert first.experts is not None
+    assert others
     for change in ({"active": 1}, {"normalized": not first.experts.normalized}):
         layer = dataclasses.replace(first, experts=dataclasses.replace(first.experts, **change))
         found = misfit(dataclasses.replace(decoder, layers=(layer, *others)), shapes)
-        assert found is not None and "experts" in found
+        assert found is not None
+        assert "experts" in found

@@ -4,14 +4,19 @@
 
 #include "dots_avx2.h"
 
+enum { VALUES_AHEAD = 16 }; /* values that the first numbers of a value prefetch: a tile reads a part of each, and follows no line */
+
 /* 8 * `wide` numbers of the values, from number i on, for `count` queries; both are constant. */
 INLINE void weighted_tile(int format, const void *values, int d, int i, int wide, const float *weights, int stride, int n,
                           int count, float *out, int out_stride) {
     __m256 sums[4][8];
+    size_t bytes = d * (format == FP32 ? sizeof(float) : sizeof(uint16_t));
     for (int s = 0; s < count; s++)
         for (int k = 0; k < wide; k++) sums[s][k] = _mm256_setzero_ps();
     for (int t = 0; t < n; t++) {
         __m256 value[8];
+        for (size_t byte = 0; i == 0 && byte < bytes; byte += 64)
+            __builtin_prefetch((const char *)values + (size_t)(t + VALUES_AHEAD) * bytes + byte, 0, 3);
         for (int k = 0; k < wide; k++) value[k] = load8(format, values, (size_t)t * d + i + 8 * k);
         for (int s = 0; s < count; s++) {
             __m256 weight = _mm256_set1_ps(weights[(size_t)s * stride + t]);
@@ -22,7 +27,7 @@ INLINE void weighted_tile(int format, const void *values, int d, int i, int wide
         for (int k = 0; k < wide; k++) _mm256_storeu_ps(out + (size_t)s * out_stride + i + 8 * k, sums[s][k]);
 }
 
-/* Columns from `i` on, `wide` registers at a time, as long as there are so many: returns where it ends. */
+/* Columns from `i` on, `wide` registers at a time; returns the first column that is left. */
 INLINE int weighted_tiles(int format, const void *values, int d, int i, int wide, const float *weights, int stride, int n, int count,
                           float *out, int out_stride) {
     for (; i + 8 * wide <= d; i += 8 * wide) weighted_tile(format, values, d, i, wide, weights, stride, n, count, out, out_stride);

@@ -25,7 +25,7 @@ INLINE void key_tile(const float *panel, int d, const float *x, int stride, int 
             for (int k = 0; k < PARTS; k++) memcpy(&key[k], panel + i * BLOCK + k * LANES, sizeof key[k]);
             for (int s = 0; s < count; s++) {
                 lanes both = x[(size_t)s * stride + i] - (lanes){0};
-                for (int k = 0; k < PARTS; k++) sums[s][k] = MULTIPLY_ADD(sums[s][k], key[k], both);
+                for (int k = 0; k < PARTS; k++) sums[s][k] = add_product(sums[s][k], key[k], both);
             }
         }
         memcpy(lane[first], sums, sizeof sums);

@@ -24,6 +24,15 @@ typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint16_t u16x8 __attribute__((vector_size(16)));
 typedef uint32_t u32x8 __attribute__((vector_size(32)));
 
+/* sum + w * x, rounded once where the processor can: the code for a few vectors rounds so, whatever a compiler fuses. */
+INLINE lanes add_product(lanes sum, lanes w, lanes x) {
+#if defined(ONLY_AVX2)
+    return (lanes)_mm256_fmadd_ps((__m256)w, (__m256)x, (__m256)sum);
+#else
+    return MULTIPLY_ADD(sum, w, x);
+#endif
+}
+
 /* Four columns of two rows. */
 INLINE f32x8 load_two_rows(int format, const void *w, size_t first, size_t second) {
     if (format == FP32) {
@@ -113,7 +122,7 @@ INLINE void panel_tile_of(const float *panel, int columns, const float *x, int s
         for (int k = 0; k < PARTS; k++) memcpy(&w[k], panel + i * BLOCK + k * LANES, sizeof w[k]);
         for (int s = 0; s < count; s++) {
             lanes both = x[(size_t)s * stride + i] - (lanes){0};
-            for (int k = 0; k < PARTS; k++) sums[s][k] = MULTIPLY_ADD(sums[s][k], w[k], both);
+            for (int k = 0; k < PARTS; k++) sums[s][k] = add_product(sums[s][k], w[k], both);
         }
     }
     for (int s = 0; s < count; s++) {

@@ -1,6 +1,7 @@
-"""Tiny random models of every family that the native step describes, in variants that cross what a config may ask for.
+"""Tiny random models of every family that the native step describes, and of some others.
 
-Every parameter is random, norms and biases too, so that nothing is left out without a change in the logits.
+There are variants that cross what a config may ask for. Every parameter is random, norms and biases too, so that nothing is
+left out without a change in the logits.
 """
 
 from __future__ import annotations
@@ -140,13 +141,47 @@ VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "vaultgemma": ("vaultgemma", {"head_dim": 16, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 0.7, **WINDOW}),
 }
 
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.1, 1.2, 1.5, 1.6],
+    "long_factor": [2.0, 3.0, 4.0, 5.0, 6.0],
+    "original_max_position_embeddings": 256,
+}
+# What the native step does not describe; and as Phi-4-mini has it, with angles of its own for long texts.
+OTHERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "codegen": ("codegen", {"n_head": 4, "rotary_dim": 8}),
+    "gpt neo": ("gpt_neo", {"num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 7}),
+    "gpt oss": ("gpt_oss", {"head_dim": 14, "num_local_experts": 3, "num_experts_per_tok": 2, **WINDOW}),
+    "gpt-j": ("gptj", {"rotary_dim": 8}),
+    "mamba": ("mamba", {"state_size": 8, "num_hidden_layers": 2}),
+    "mpt": ("mpt", {"n_layers": 2, "max_seq_len": CONTEXT}),
+    "phi 3, longrope": (
+        "phi3",
+        {"num_attention_heads": 3, "num_key_value_heads": 1, "original_max_position_embeddings": 256}
+        | {"rope_parameters": _LONG | {"partial_rotary_factor": 0.5}, "max_position_embeddings": 256},
+    ),
+}
+_DROPOUTS = (
+    *("activation_dropout", "attention_dropout", "attn_pdrop", "dropout", "embd_pdrop", "embed_dropout", "embedding_dropout"),
+    *("hidden_dropout", "layerdrop", "resid_dropout", "resid_pdrop", "residual_dropout"),
+)
+# With these a training is repeatable, and its loss that of the tokens alone.
+REPEATABLE: Mapping[str, float] = dict.fromkeys((*_DROPOUTS, "router_aux_loss_coef"), 0.0)
+
 
 def config_of(variant: str, sizes: Sizes = ODD, **changes: Any) -> Any:
     """The config of a tiny model."""
-    kind, own = VARIANTS[variant]
+    kind, own = VARIANTS[variant] if variant in VARIANTS else OTHERS[variant]
     match kind:
-        case "gpt2":
+        case "gpt2" | "gptj" | "codegen":
             base = sizes.gpt_2
+        case "gpt_neo":
+            base = {"hidden_size": sizes.hidden, "num_layers": 2, "max_position_embeddings": CONTEXT}
+        case "mamba":
+            base = {"hidden_size": sizes.hidden}
+        case "mpt":
+            base = {"d_model": sizes.hidden, "n_heads": sizes.heads}
         case "falcon":
             base = sizes.falcon
         case "bloom":

@@ -12,8 +12,8 @@ import torch
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.train.fast import attention, kernels
 from smolorad.engine.train.fast.loss import Head
+from tests.families import ODD, REPEATABLE, family_folder
 from tests.tiny import tiny_model
-from tests.unit.engine.train.fast.families import FAMILIES
 from tests.unit.engine.train.train_kit import Job, RecordingHost, equal, read_base, weights_of, write_dataset
 
 SETTINGS = TrainerSettings(trainer="fast", max_steps=2, gradient_accumulation_steps=2, learning_rate=1e-2, max_length=512)
@@ -25,22 +25,28 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("model", "lora", "settings", "reason"),
+    ("variant", "changes", "lora", "settings", "reason"),
     [
-        ({}, {}, {"neftune_noise_alpha": 5.0}, "NEFTune's noise depends on padding"),
-        ({}, {"modules_to_save": ("lm_head",)}, {}, "its output head is "),
-        (FAMILIES["gpt_oss"], {}, {}, "its attention is given s_aux"),
-        (FAMILIES["mamba"], {"target_modules": ("in_proj",)}, {}, "texts in one row come out"),
-        (FAMILIES["phi3_longrope"] | {"max_position_embeddings": 512}, {}, {}, "depend on the longest row of a batch"),
-        (FAMILIES["qwen3_moe"] | {"router_aux_loss_coef": 0.001}, {}, {}, "its experts have a loss of their own"),
+        ("llama", {}, {}, {"neftune_noise_alpha": 5.0}, "NEFTune's noise depends on padding"),
+        ("llama, tied", {}, {"modules_to_save": ("lm_head",)}, {}, "its output head is "),
+        ("gpt oss", {}, {}, {}, "its attention is given s_aux"),
+        ("mamba", {}, {"target_modules": ("in_proj",)}, {}, "texts in one row come out"),
+        ("phi 3, longrope", {"max_position_embeddings": 512}, {}, {}, "depend on the longest row of a batch"),
+        ("qwen 3 moe", {"router_aux_loss_coef": 0.001}, {}, {}, "its experts have a loss of their own"),
     ],
     ids=["neftune", "head", "sinks", "state", "longrope", "experts"],
 )
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:.*tied.*:UserWarning")
 def test_falls_back(
-    tmp_path: Path, dataset: Path, model: dict[str, Any], lora: dict[str, Any], settings: dict[str, Any], reason: str
+    tmp_path: Path,
+    dataset: Path,
+    variant: str,
+    changes: dict[str, Any],
+    lora: dict[str, Any],
+    settings: dict[str, Any],
+    reason: str,
 ) -> None:
-    base = read_base(tiny_model(tmp_path / "model", **model))
+    base = read_base(family_folder(tmp_path / "model", variant, ODD, **(REPEATABLE | changes)))
     host = RecordingHost()
     job = Job(tmp_path / "job", dataset, LoraSettings(r=4, **lora), dataclasses.replace(SETTINGS, **settings))
     job.run(base, host)
@@ -56,7 +62,7 @@ def test_falls_back(
 def test_logits_that_are_changed_otherwise_are_found_out(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, float | None]
 ) -> None:
-    base = read_base(tiny_model(tmp_path / "model", **FAMILIES["gemma2"]))
+    base = read_base(family_folder(tmp_path / "model", "gemma 2", ODD))
     known = Head.of
     monkeypatch.setattr(Head, "of", lambda model: dataclasses.replace(known(model), **change))
     host = RecordingHost()
@@ -65,7 +71,7 @@ def test_logits_that_are_changed_otherwise_are_found_out(
 
 
 def test_windows_that_are_not_handed_on_are_found_out(tmp_path: Path, dataset: Path) -> None:
-    base = read_base(tiny_model(tmp_path / "model", **FAMILIES["qwen2"] | {"sliding_window": 100}))
+    base = read_base(family_folder(tmp_path / "model", "qwen 2, windows", ODD, sliding_window=100))
     host = RecordingHost()
     for layer in base.model.model.layers:
         layer.self_attn.sliding_window = None

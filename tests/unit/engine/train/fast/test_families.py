@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.train.lora import lora_config
-from tests.tiny import tiny_model
-from tests.unit.engine.train.fast.families import FAMILIES, PLAIN
+from tests.families import ODD, REPEATABLE, family_folder
 from tests.unit.engine.train.train_kit import Job, RecordingHost, read_base, write_columns, write_dataset
 
 # Plain steps along the gradient, so that the adapters differ where a gradient does.
@@ -28,15 +27,31 @@ SETTINGS = TrainerSettings(
     logging_steps=1,
     max_length=256,
 )
+# One of each class that people train, and those whose attention differs within a class.
+TRAINED = (
+    *("bloom", "codegen", "cohere, q and k normed", "cohere 2", "exaone 4", "falcon, new", "falcon, one key", "falcon, alibi"),
+    *("gemma", "gemma 2", "gemma 3, capped", "glm", "glm 4", "gpt 2", "gpt neo", "gpt neox", "gpt oss", "gpt-j", "granite"),
+    *("mamba", "ministral", "mistral", "mixtral", "mpt", "nemotron", "olmo", "olmo 2", "olmo 3", "olmoe", "opt", "phi"),
+    *("phi 3, longrope", "phi 3, windows", "qwen 2, windows", "qwen 3, windows", "qwen 3 moe", "smollm 3", "stablelm"),
+    "starcoder 2",
+)
+# What has attention, or something beside it, of its own.
+PLAIN = {
+    "gpt oss": "its attention is given s_aux",
+    "mpt": "it cannot take several texts in one row",
+    "mamba": "texts in one row come out",
+}
 _FUSED = {
-    "phi3": "qkv_proj",
-    "phi3_longrope": "qkv_proj",
-    "gpt2": "c_attn",
-    "codegen": "qkv_proj",
+    **dict.fromkeys(("phi 3, longrope", "phi 3, windows", "codegen"), "qkv_proj"),
+    **dict.fromkeys(("gpt neox", "falcon, new", "falcon, one key", "falcon, alibi", "bloom"), "query_key_value"),
+    "gpt 2": "c_attn",
     "mpt": "Wqkv",
     "mamba": "in_proj",
 }
-_KEYED = dict.fromkeys(("gpt_neox", "falcon", "falcon_7b", "falcon_rw", "bloom"), "query_key_value")
+
+
+def family(folder: Path, variant: str) -> Path:
+    return family_folder(folder, variant, ODD, **REPEATABLE)
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +59,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set", train_rows=11, held_out_rows=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("variant", TRAINED)
 @pytest.mark.filterwarnings("ignore:.*_kernel:UserWarning")
-def test_as_the_plain_trainer(tmp_path: Path, dataset: Path, family: str) -> None:
-    base = read_base(tiny_model(tmp_path / "model", **FAMILIES[family]))
-    by_default = {_FUSED[family]} if family in _FUSED else {_KEYED[family]} if family in _KEYED else {"q_proj", "v_proj"}
+def test_as_the_plain_trainer(tmp_path: Path, dataset: Path, variant: str) -> None:
+    base = read_base(family(tmp_path / "model", variant))
+    by_default = {_FUSED[variant]} if variant in _FUSED else {"q_proj", "v_proj"}
     assert lora_config(LoraSettings(), base.model).target_modules == by_default
     lora = LoraSettings(r=4, lora_dropout=0.0, target_modules=("all-linear",))
     runs = {}
@@ -57,7 +72,7 @@ def test_as_the_plain_trainer(tmp_path: Path, dataset: Path, family: str) -> Non
         job.run(base, host)
         runs[name] = job.adapter(), [report.loss for report in host.of("train")], host
     notes = [note.text for note in runs["fast"][2].of("note") if "plain trainer" in note.text]
-    assert [PLAIN[family] in note for note in notes] == [True] if family in PLAIN else notes == []
+    assert [PLAIN[variant] in note for note in notes] == [True] if variant in PLAIN else notes == []
     (fast, losses, _), (plain, expected, _) = runs["fast"], runs["plain"]
     assert losses == pytest.approx(expected, rel=1e-5)
     for name, tensor in plain.items():
@@ -70,7 +85,7 @@ def test_as_the_plain_trainer(tmp_path: Path, dataset: Path, family: str) -> Non
 
 
 def test_in_bf16_the_losses_are_close(tmp_path: Path, dataset: Path) -> None:
-    base = read_base(tiny_model(tmp_path / "model", **FAMILIES["gemma3_text"]), torch.bfloat16)
+    base = read_base(family(tmp_path / "model", "gemma 3"), torch.bfloat16)
     losses = {}
     for name in ("fast", "plain"):
         host = RecordingHost()
@@ -80,20 +95,20 @@ def test_in_bf16_the_losses_are_close(tmp_path: Path, dataset: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"),
+    ("variant", "changes"),
     [
-        ("gemma2", {"gradient_checkpointing": True}),
-        ("falcon_rw", {"gradient_checkpointing": True}),
-        ("gptj", {"gradient_checkpointing": True}),
+        ("gemma 2", {"gradient_checkpointing": True}),
+        ("falcon, alibi", {"gradient_checkpointing": True}),
+        ("gpt-j", {"gradient_checkpointing": True}),
         # transformers lets the packed texts of a Falcon or a BLOOM see each other, so that there is nothing to compare with.
-        ("gemma2", {"packing": True, "max_length": 64}),
-        ("phi3", {"packing": True, "max_length": 64}),
-        ("cohere2", {"packing": True, "max_length": 64}),
+        ("gemma 2", {"packing": True, "max_length": 64}),
+        ("phi 3, windows", {"packing": True, "max_length": 64}),
+        ("cohere 2", {"packing": True, "max_length": 64}),
     ],
     ids=str,
 )
-def test_whatever_the_settings_are(tmp_path: Path, dataset: Path, family: str, changes: dict[str, float]) -> None:
-    base = read_base(tiny_model(tmp_path / "model", **FAMILIES[family]))
+def test_whatever_the_settings_are(tmp_path: Path, dataset: Path, variant: str, changes: dict[str, float]) -> None:
+    base = read_base(family(tmp_path / "model", variant))
     adapters = {}
     for name in ("fast", "plain"):
         settings = dataclasses.replace(SETTINGS, trainer=name, **changes)
@@ -107,7 +122,7 @@ def test_whatever_the_settings_are(tmp_path: Path, dataset: Path, family: str, c
 
 def test_alibi_of_long_texts_is_rounded_as_the_model_rounds_it(tmp_path: Path) -> None:
     dataset = write_columns(tmp_path / "set", text=["sun moon river " * 60, "stone bread " * 60])
-    base = read_base(tiny_model(tmp_path / "model", **FAMILIES["falcon_rw"]))
+    base = read_base(family(tmp_path / "model", "falcon, alibi"))
     adapters, lora = {}, LoraSettings(r=4, lora_dropout=0.0)
     for name in ("fast", "plain"):
         settings = dataclasses.replace(SETTINGS, trainer=name, max_steps=1, gradient_accumulation_steps=1)

@@ -9,7 +9,8 @@
 
 enum {
     DOT_SUMS = 12,        /* of a tile: with its rows' numbers and a vector's they fill the registers */
-    DOT_VECTORS = 4,      /* of a tile, if there are that many */
+    DOT_VECTORS = 4,      /* of a tile of 3 rows, if there are that many */
+    WIDE_DOT_VECTORS = 6, /* of a tile of 2 rows, if there are many: fewer rows are converted from bf16 */
     DOT_SLICE = 1024,     /* columns of a tile's vectors that stay in the first cache */
     DOT_CACHED_ROWS = 48, /* rows of which a slice stays in the second cache while all vectors are multiplied */
     /* A processor follows long rows by itself. In a tile of fewer bytes its rows end too soon (measured on Zen 3). */
@@ -73,6 +74,12 @@ INLINE void dot_rows(int format, const void *w, int n, int rows, int tile, int f
         dot_tile(format, (const char *)w + r * row, n, 1, first, last, x, stride, count, out + r, out_stride);
 }
 
+/* How many of `left` vectors the next tile takes. */
+INLINE int next_vectors(int left) {
+    if (left >= 2 * WIDE_DOT_VECTORS || left == WIDE_DOT_VECTORS || left == 9 || left == 10) return WIDE_DOT_VECTORS;
+    return left < DOT_VECTORS ? left : DOT_VECTORS;
+}
+
 /* Rows first..last-1. With up to DOT_VECTORS vectors a tile is read to its end, so that memory is read from front to back. */
 INLINE void dot_product(int format, const void *w, int n, int first, int last, const Vectors *v, float *out, int out_stride) {
     int block = v->count > DOT_VECTORS ? DOT_CACHED_ROWS : v->count > 1 ? DOT_SUMS / v->count : DOT_SUMS / 2, stride = v->stride;
@@ -81,17 +88,16 @@ INLINE void dot_product(int format, const void *w, int n, int first, int last, c
         const char *at = (const char *)w + (size_t)row * n * (format == FP32 ? 4 : 2);
         for (int begin = 0; begin < n; begin += DOT_SLICE) {
             int end = begin + DOT_SLICE < n ? begin + DOT_SLICE : n;
-            for (int s = 0, left; (left = v->count - s) > 0;) {
+            for (int s = 0, count; s < v->count; s += count) {
                 const float *x = v->x + (size_t)s * stride;
                 float *to = out + (size_t)s * out_stride + row;
-                if (left >= DOT_VECTORS)
-                    dot_rows(format, at, n, rows, 3, begin, end, x, stride, DOT_VECTORS, to, out_stride), s += DOT_VECTORS;
-                else if (left == 3)
-                    dot_rows(format, at, n, rows, 4, begin, end, x, stride, 3, to, out_stride), s += 3;
-                else if (left == 2)
-                    dot_rows(format, at, n, rows, 6, begin, end, x, stride, 2, to, out_stride), s += 2;
-                else
-                    dot_rows(format, at, n, rows, 6, begin, end, x, stride, 1, to, out_stride), s++;
+                switch (count = next_vectors(v->count - s)) {
+                case 6: dot_rows(format, at, n, rows, 2, begin, end, x, stride, 6, to, out_stride); break;
+                case 4: dot_rows(format, at, n, rows, 3, begin, end, x, stride, 4, to, out_stride); break;
+                case 3: dot_rows(format, at, n, rows, 4, begin, end, x, stride, 3, to, out_stride); break;
+                case 2: dot_rows(format, at, n, rows, 6, begin, end, x, stride, 2, to, out_stride); break;
+                case 1: dot_rows(format, at, n, rows, 6, begin, end, x, stride, 1, to, out_stride); break;
+                }
             }
         }
     }

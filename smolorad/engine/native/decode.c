@@ -244,9 +244,9 @@ static int share_blocks(Engine *e) {
         int own = e->row[r].position / KEY_BLOCK + 1;
         blocks = own > blocks ? own : blocks;
     }
-    e->blocks = blocks > 1 && has_few_queries(e) ? blocks : 0;
-    size_t size = (size_t)e->rows * m->heads * e->blocks * (m->head_dim + 2);
-    if (size <= e->parts_size) return 0;
+    size_t size = (size_t)e->rows * m->heads * blocks * (m->head_dim + 2);
+    e->blocks = blocks > 1 && has_few_queries(e) && size <= MOST_PARTS ? blocks : 0;
+    if (!e->blocks || size <= e->parts_size) return 0;
     size += size / 4; /* a sequence grows */
     float *grown = realloc(e->parts, sizeof(float) * size);
     if (!grown) return 1;

@@ -15,6 +15,7 @@ enum {
 #else
     QUERY_BATCH = 8,
 #endif
+    MOST_PARTS = 1 << 22, /* numbers that the shared blocks of a step may give: 16 MB */
     LORA_TERMS = 64 /* of a LoRA's rank at a time: a file decides the rank, and the stack has no room for any */
 };
 

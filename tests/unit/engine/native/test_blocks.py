@@ -67,7 +67,7 @@ def test_neither_parts_nor_threads_change_a_bit(name: str, in_bf16: bool, tmp_pa
     model = model_of(tmp_path, name, hidden_size=64, intermediate_size=96, head_dim=16)
     model = model.bfloat16() if in_bf16 else model
     whole = in_parts(native_of(model, 1, Precision.INT8), MAX_ROWS)
-    for threads, most in ((1, 1), (2, 5), (2, 40), (3, 20)):
+    for threads, most in ((1, 1), (2, 5), (3, 40)):
         assert np.array_equal(in_parts(native_of(model, threads, Precision.INT8), most), whole), (threads, most)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smolora.common.paths import cache_path
 from smolorad.domain import Precision
 from smolorad.engine.model.native_support import decoder_of, weights_of
 from smolorad.engine.native import build
@@ -49,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Library, ctypes.CDL
 
 @pytest.fixture
 def model(tmp_path: Path) -> Any:
-    return plain_model(tiny_model(tmp_path, "mixtral", hidden_size=64, num_key_value_heads=1))
+    return plain_model(tiny_model(tmp_path, "llama", num_key_value_heads=1))
 
 
 def test_no_allocation_of_an_engine_may_fail(built: tuple[Library, ctypes.CDLL], model: Any) -> None:

@@ -211,7 +211,8 @@ static int worker_open(Worker *w, const Model *m) {
     w->panel = alloc_panel(widest > KEY_BLOCK ? widest : KEY_BLOCK);
     const Vectors *v = &w->vectors;
     int vectors = v->rounded && v->high && v->low && v->scale && v->sum && v->offset;
-    return vectors && w->heads && w->gathered && w->chosen && w->share && w->normed && w->part && w->queries && w->weighted && w->rounded && w->panel;
+    int attention = w->scores && w->queries && w->weighted && w->summed && w->rounded && w->heads;
+    return vectors && attention && w->gathered && w->chosen && w->share && w->normed && w->part && w->panel;
 }
 
 /* `model` and `pool` must outlive the engine; NULL if memory ran out. */

@@ -127,17 +127,31 @@ static void add_alibi(const Model *m, int head, int begin, int first, int seen, 
     }
 }
 
-/* Turns a row's scores of positions begin..begin+n-1 into softmax weights, not divided by their sum; 0 for what it does not see. */
-static Softmax weigh(const Engine *e, const Layer *layer, int r, int head, int begin, int n, float *scores) {
-    const Model *m = e->model;
-    int first = first_seen(e, layer, r) - begin, seen = e->row[r].position + 1 - begin;
+/* Which of a block's n positions, from `begin` on, a row sees: first..end-1 of them. */
+typedef struct {
+    int first, end;
+} Seen;
+
+static Seen seen_of(const Engine *e, const Layer *layer, int r, int begin, int n) {
+    int first = first_seen(e, layer, r) - begin, end = e->row[r].position + 1 - begin;
     first = first < 0 ? 0 : first > n ? n : first;
-    seen = seen < first ? first : seen > n ? n : seen;
-    scale_and_cap(scores + first, seen - first, 1.0f, m->score_cap);
-    if (m->slopes) add_alibi(m, head, begin, first, seen, scores);
-    memset(scores, 0, sizeof(float) * (size_t)first);
-    memset(scores + seen, 0, sizeof(float) * (size_t)(n - seen));
-    return softmax(scores + first, seen - first);
+    return (Seen){first, end < first ? first : end > n ? n : end};
+}
+
+/* Turns a row's scores of a block into softmax weights, not divided by their sum; 0 for what it does not see. */
+static Softmax weigh(const Model *m, Seen seen, int head, int begin, int n, float *scores) {
+    int count = seen.end - seen.first;
+    scale_and_cap(scores + seen.first, count, 1.0f, m->score_cap);
+    if (m->slopes) add_alibi(m, head, begin, seen.first, seen.end, scores);
+    memset(scores, 0, sizeof(float) * (size_t)seen.first);
+    memset(scores + seen.end, 0, sizeof(float) * (size_t)(n - seen.end));
+    return softmax(scores + seen.first, count);
+}
+
+static int all_finite(const float *x, int n) {
+    float zeros = 0;
+    for (int i = 0; i < n; i++) zeros += x[i] * 0;
+    return zeros == 0;
 }
 
 /* Queries of one sequence to one key-value head, of ascending rows. */
@@ -174,6 +188,17 @@ static Vectors batch_queries(const Engine *e, const Layer *layer, const Batch *b
     return queries;
 }
 
+/* 0 times a value that is not finite is NaN: if a query does not see such a value, its sums are made anew, without what it does
+ * not see. */
+static void leave_out_unseen(const Model *m, Seen seen, int n, const char *values, int query, Worker *w) {
+    int d = m->head_dim, count = seen.end - seen.first;
+    float *sums = w->weighted + (size_t)query * d;
+    if (count == n || !count || all_finite(sums, d)) return;
+    const char *from = values + (size_t)seen.first * d * (m->format == BF16 ? sizeof(uint16_t) : sizeof(float));
+    const float *weights = w->scores + (size_t)query * KEY_BLOCK + seen.first;
+    sum_values(m->format, from, d, count, weights, KEY_BLOCK, 1, w->panel, sums);
+}
+
 /* A block of positions: each query's softmax, and its weighted sum of the values in `w->weighted`. */
 static void attend_block(const Engine *e, int l, const Batch *batch, const Vectors *queries, int begin, int end, Softmax *found,
                          Worker *w) {
@@ -181,10 +206,15 @@ static void attend_block(const Engine *e, int l, const Batch *batch, const Vecto
     const Sequence *s = &e->sequences[e->row[batch->row[0]].sequence];
     int d = m->head_dim, n = end - begin;
     size_t at = ((size_t)batch->kv * s->capacity + begin) * d * (m->format == BF16 ? sizeof(uint16_t) : sizeof(float));
+    const char *values = (const char *)s->values[l] + at;
+    Seen seen[QUERY_BATCH];
     multiply_keys(m->format, (const char *)s->keys[l] + at, d, n, queries, w->scores, KEY_BLOCK);
-    for (int i = 0; i < batch->count; i++)
-        found[i] = weigh(e, &m->layer[l], batch->row[i], batch->head[i], begin, n, w->scores + (size_t)i * KEY_BLOCK);
-    sum_values(m->format, (const char *)s->values[l] + at, d, n, w->scores, KEY_BLOCK, batch->count, w->panel, w->weighted);
+    for (int i = 0; i < batch->count; i++) {
+        seen[i] = seen_of(e, &m->layer[l], batch->row[i], begin, n);
+        found[i] = weigh(m, seen[i], batch->head[i], begin, n, w->scores + (size_t)i * KEY_BLOCK);
+    }
+    sum_values(m->format, values, d, n, w->scores, KEY_BLOCK, batch->count, w->panel, w->weighted);
+    for (int i = 0; i < batch->count; i++) leave_out_unseen(m, seen[i], n, values, i, w);
 }
 
 static void store_attended(const Engine *e, int r, int head, const float *sums, Softmax all) {

@@ -80,3 +80,31 @@ def test_company_changes_no_bit(tmp_path: Path) -> None:
     alone = native.step([Part(TOKENS[480:481], caches[0])])
     both = native.step([Part(TOKENS[480:481], caches[1]), Part(TOKENS[480:500], caches[2])])
     assert np.array_equal(alone[0], both[0])
+
+
+@pytest.mark.parametrize("in_bf16", [False, True])
+@pytest.mark.parametrize("name", ["llama", "llama-one-key-head", "mistral-100"])
+def test_what_is_not_finite_reaches_only_what_sees_it(name: str, in_bf16: bool, tmp_path: Path) -> None:
+    """Tokens before it in the same step have their bits, and so has a sequence beside it."""
+    model = model_of(tmp_path, name, hidden_size=64, intermediate_size=96, head_dim=16, tie_word_embeddings=False)
+    bad, text = 299, [min(token, 298) for token in TOKENS]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[bad, 3] = float("inf")
+    native = native_of(model.bfloat16() if in_bf16 else model, 2, Precision.INT8)
+    cache, other, whole = (native.cache(len(TOKENS)) for _ in range(3))
+    for at in range(0, 420, 42):
+        native.step([Part(text[at : at + 42], whole)])
+    cache.begin_with(whole, 400)
+    other.begin_with(whole, 300)
+    expected = native.step([Part(text[420:440], whole, every=True)])
+    native.step([Part(text[400:420], cache)])
+    beside = native.step([Part(text[300:304], other, every=True)])
+    other.crop(300)
+    found = native.step([Part([*text[420:440], bad, bad], cache, every=True), Part(text[300:304], other, every=True)])
+    assert np.array_equal(found[:20], expected)
+    assert not np.isfinite(found[20:22]).any()
+    assert np.array_equal(found[22:], beside)
+    cache.crop(440)  # a wrong guess
+    again = [native.step([Part(text[440:450], one, every=True)]) for one in (whole, cache)]
+    assert np.isfinite(again[0]).all()
+    assert np.array_equal(*again)

@@ -44,11 +44,11 @@ INLINE void key_tile(const float *panel, int d, const float *x, int stride, int 
     }
 }
 
-/* scores[s][t] = keys[t] . queries[s], n keys of d numbers. */
+/* `multiply_keys` of many queries. */
 INLINE void key_product(int format, const void *keys, int d, int n, const Vectors *queries, float *scores, int stride) {
     float *panel = (float *)queries->panel;
     int tiles = prompt_tiles(queries->count); /* of 6 or 5 queries */
-    size_t key_bytes = d * (format == FP32 ? sizeof(float) : sizeof(uint16_t));
+    size_t key_bytes = (size_t)d * number_bytes(format);
     for (int key = 0; key < n; key += BLOCK) {
         pack_prompt_panel(format, (const char *)keys + key * key_bytes, d, n - key, d, panel);
         for (int i = 0; i < tiles; i++) {
@@ -61,51 +61,48 @@ INLINE void key_product(int format, const void *keys, int d, int n, const Vector
     }
 }
 
-static void multiply_keys(int format, const void *keys, int d, int n, const Vectors *queries, float *scores, int stride) {
-    int many = queries->count >= MANY_QUERIES;
-    if (many && format == BF16) key_product(BF16, keys, d, n, queries, scores, stride);
-    else if (many) key_product(FP32, keys, d, n, queries, scores, stride);
-    else if (format == BF16) product_bf16(keys, d, 0, n, queries, scores, stride);
-    else product_f32(keys, d, 0, n, queries, scores, stride);
-}
-
-/* out[s] (d numbers) = the sum of values[t] * weights[s][t] over t < n. */
-static void sum_values(int format, const void *values, int d, int n, const float *weights, int stride, int queries,
-                       uint32_t *scratch, float *out) {
-    if (queries < MANY_QUERIES) {
-        if (format == BF16) weighted_sum_bf16(values, d, weights, stride, n, queries, out, d);
-        else weighted_sum_f32(values, d, weights, stride, n, queries, out, d);
-        return;
-    }
-    float *panel = (float *)scratch;
+/* `sum_values` of many queries; `panel` has room for 16 numbers of each value. */
+static void value_product(int format, const void *values, int d, int n, const float *weights, int stride, int queries, float *panel,
+                          float *out) {
     int tiles = prompt_tiles(queries);
     for (int at = 0; at < d; at += BLOCK) {
         int wide = d - at < BLOCK ? d - at : BLOCK;
         for (int t = 0; t < n; t++)
-            for (int k = 0; k < BLOCK; k++) {
-                size_t from = (size_t)t * d + at + (k < wide ? k : 0);
-                panel[t * BLOCK + k] = format == FP32 ? ((const float *)values)[from] : bf16_to_f32(((const uint16_t *)values)[from]);
-            }
+            for (int k = 0; k < BLOCK; k++) panel[t * BLOCK + k] = load1(format, values, (size_t)t * d + at + (k < wide ? k : 0));
         for (int i = 0; i < tiles; i++) {
             int s = queries * i / tiles, count = queries * (i + 1) / tiles - s;
             prompt_tile(panel, n, weights + (size_t)s * stride, stride, count, wide, 1, out + (size_t)s * d + at, d);
         }
     }
 }
+#endif
 
-#else
-
+/* scores[s][t] = keys[t] . queries[s], n keys of d numbers. */
 static void multiply_keys(int format, const void *keys, int d, int n, const Vectors *queries, float *scores, int stride) {
+#if defined(ONLY_AVX2)
+    if (queries->count >= MANY_QUERIES) {
+        if (format == BF16) key_product(BF16, keys, d, n, queries, scores, stride);
+        else key_product(FP32, keys, d, n, queries, scores, stride);
+        return;
+    }
+#endif
     if (format == BF16) product_bf16(keys, d, 0, n, queries, scores, stride);
     else product_f32(keys, d, 0, n, queries, scores, stride);
 }
 
+/* out[s] (d numbers) = the sum of values[t] * weights[s][t] over t < n. `panel` is of `alloc_panel`, for KEY_BLOCK columns or more. */
 static void sum_values(int format, const void *values, int d, int n, const float *weights, int stride, int queries,
-                       uint32_t *scratch, float *out) {
-    (void)scratch;
+                       uint32_t *panel, float *out) {
+#if defined(ONLY_AVX2)
+    if (queries >= MANY_QUERIES) {
+        value_product(format, values, d, n, weights, stride, queries, (float *)panel, out);
+        return;
+    }
+#else
+    (void)panel;
+#endif
     if (format == BF16) weighted_sum_bf16(values, d, weights, stride, n, queries, out, d);
     else weighted_sum_f32(values, d, weights, stride, n, queries, out, d);
 }
-#endif
 
 #endif

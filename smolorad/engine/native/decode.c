@@ -88,19 +88,15 @@ static void layer_in_parallel(Engine *e, int thread, int l) {
     barrier(e->pool);
 }
 
-static float embedded(const Model *m, const void *table, size_t at) {
-    return m->format == BF16 ? bf16_to_f32(((const uint16_t *)table)[at]) : ((const float *)table)[at];
-}
-
 /* A row's embedding, and the RoPE angles of its position; `scratch` has room for it. */
 static void embed(Engine *e, int r, float *scratch) {
     const Model *m = e->model;
     int n = m->hidden, position = e->row[r].position;
     float *x = e->x + (size_t)r * n;
     size_t at = (size_t)e->row[r].token * n, place = (size_t)(m->first_position + position) * n;
-    for (int i = 0; i < n; i++) x[i] = m->embedding_scale * embedded(m, m->embedding, at + i);
+    for (int i = 0; i < n; i++) x[i] = m->embedding_scale * load1(m->format, m->embedding, at + i);
     if (m->positions)
-        for (int i = 0; i < n; i++) x[i] += embedded(m, m->positions, place + i);
+        for (int i = 0; i < n; i++) x[i] += load1(m->format, m->positions, place + i);
     if (m->embedding_norm.weight) apply_norm_in_place(&m->embedding_norm, x, 0, scratch);
     for (int k = 0; k < m->ropes; k++) {
         const Rope *rope = &m->rope[e->sequences[e->row[r].sequence].first_rope + k];

@@ -80,15 +80,14 @@ typedef struct {
 
 static const Softmax NO_SCORES = {-INFINITY, 0};
 
-/* Scores become e^(score - the largest). */
+/* Scores become e^(score - the largest); there may be none. */
 static Softmax softmax(float *scores, int n) {
-    Softmax all = NO_SCORES;
-    float most = all.most, sum = 0;
+    float most = NO_SCORES.most, sum = NO_SCORES.sum;
 #pragma omp simd reduction(max : most)
     for (int t = 0; t < n; t++) most = scores[t] > most ? scores[t] : most;
 #pragma omp simd reduction(+ : sum)
     for (int t = 0; t < n; t++) sum += scores[t] = exp_f32(scores[t] - most);
-    return n ? (Softmax){most, sum} : all;
+    return (Softmax){most, sum};
 }
 
 /* Adds a block's softmax, and the d sums of its values that the weights gave, to those of the blocks before it. */
@@ -194,7 +193,7 @@ static void leave_out_unseen(const Model *m, Seen seen, int n, const char *value
     int d = m->head_dim, count = seen.end - seen.first;
     float *sums = w->weighted + (size_t)query * d;
     if (count == n || !count || all_finite(sums, d)) return;
-    const char *from = values + (size_t)seen.first * d * (m->format == BF16 ? sizeof(uint16_t) : sizeof(float));
+    const char *from = values + (size_t)seen.first * d * number_bytes(m->format);
     const float *weights = w->scores + (size_t)query * KEY_BLOCK + seen.first;
     sum_values(m->format, from, d, count, weights, KEY_BLOCK, 1, w->panel, sums);
 }
@@ -205,7 +204,7 @@ static void attend_block(const Engine *e, int l, const Batch *batch, const Vecto
     const Model *m = e->model;
     const Sequence *s = &e->sequences[e->row[batch->row[0]].sequence];
     int d = m->head_dim, n = end - begin;
-    size_t at = ((size_t)batch->kv * s->capacity + begin) * d * (m->format == BF16 ? sizeof(uint16_t) : sizeof(float));
+    size_t at = ((size_t)batch->kv * s->capacity + begin) * d * number_bytes(m->format);
     const char *values = (const char *)s->values[l] + at;
     Seen seen[QUERY_BATCH];
     multiply_keys(m->format, (const char *)s->keys[l] + at, d, n, queries, w->scores, KEY_BLOCK);

@@ -34,7 +34,7 @@ INLINE void dot_tile(int format, const void *w, int n, int rows, int first, int 
                      float *out, int out_stride) {
     __m256 sums[DOT_SUMS];
     float sum[DOT_SUMS];
-    const int wide = format == FP32 ? 4 : 2;
+    const int wide = number_bytes(format);
     int is_short = rows * n * wide <= (format == BF16 && count > 1 ? SHORT_TILE_BF16 : SHORT_TILE);
     int ahead = is_short ? rows * 8 * wide : 0, i = first;
     for (int at = 0; at < DOT_SUMS; at++) sums[at] = _mm256_setzero_ps();
@@ -54,11 +54,8 @@ INLINE void dot_tile(int format, const void *w, int n, int rows, int first, int 
     for (int r = 0; r < rows; r++)
         for (int s = 0; s < count; s++) {
             float *to = out + (size_t)s * out_stride + r, whole = sum[r * count + s];
-            for (int at = i; at < last; at++) {
-                size_t place = (size_t)r * n + at;
-                float one = format == FP32 ? ((const float *)w)[place] : bf16_to_f32(((const uint16_t *)w)[place]);
-                whole = fmaf(one, x[(size_t)s * stride + at], whole);
-            }
+            for (int at = i; at < last; at++)
+                whole = fmaf(load1(format, w, (size_t)r * n + at), x[(size_t)s * stride + at], whole);
             *to = first ? *to + whole : whole;
         }
 }
@@ -66,7 +63,7 @@ INLINE void dot_tile(int format, const void *w, int n, int rows, int first, int 
 /* The same of any number of rows, `tile` at a time. */
 INLINE void dot_rows(int format, const void *w, int n, int rows, int tile, int first, int last, const float *x, int stride,
                      int count, float *out, int out_stride) {
-    size_t row = (size_t)n * (format == FP32 ? 4 : 2);
+    size_t row = (size_t)n * number_bytes(format);
     int r = 0;
     for (; r + tile <= rows; r += tile)
         dot_tile(format, (const char *)w + r * row, n, tile, first, last, x, stride, count, out + r, out_stride);
@@ -85,7 +82,7 @@ INLINE void dot_product(int format, const void *w, int n, int first, int last, c
     int block = v->count > DOT_VECTORS ? DOT_CACHED_ROWS : v->count > 1 ? DOT_SUMS / v->count : DOT_SUMS / 2, stride = v->stride;
     for (int row = first; row < last; row += block) {
         int rows = last - row < block ? last - row : block;
-        const char *at = (const char *)w + (size_t)row * n * (format == FP32 ? 4 : 2);
+        const char *at = (const char *)w + (size_t)row * n * number_bytes(format);
         for (int begin = 0; begin < n; begin += DOT_SLICE) {
             int end = begin + DOT_SLICE < n ? begin + DOT_SLICE : n;
             for (int s = 0, count; s < v->count; s += count) {

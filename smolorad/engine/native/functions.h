@@ -48,12 +48,9 @@ DEFINE_LANES(exp_f32)
 DEFINE_LANES(silu_f32)
 DEFINE_LANES(sigmoid_f32)
 
-/* Numbers `at` to `at + 15` of an array, or one of them; the format is a constant, FP32 or BF16. */
+/* Numbers `at` to `at + 15` of an array; the format is a constant, FP32 or BF16. */
 INLINE f32x16 load16(int format, const void *from, int at) {
     return format == FP32 ? load_f32x16((const float *)from + at) : load_bf16x16((const uint16_t *)from + at);
-}
-INLINE float load1(int format, const void *from, int at) {
-    return format == FP32 ? ((const float *)from)[at] : bf16_to_f32(((const uint16_t *)from)[at]);
 }
 INLINE void store16(int format, void *to, int at, f32x16 value) {
     if (format == FP32) store_f32x16((float *)to + at, value);

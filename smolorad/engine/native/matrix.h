@@ -22,6 +22,12 @@ typedef struct {
     int32_t format, rows, cols; /* INT8 and INT4: cols is a multiple of GROUP */
 } Matrix;
 
+/* One number of an array in FP32 or BF16, and how many bytes it has. */
+INLINE float load1(int format, const void *from, size_t at) {
+    return format == FP32 ? ((const float *)from)[at] : bf16_to_f32(((const uint16_t *)from)[at]);
+}
+INLINE int number_bytes(int format) { return format == FP32 ? sizeof(float) : sizeof(uint16_t); }
+
 /* Some vectors, each `stride` numbers after the last, and what `quantize_vectors` makes of them for a matrix's format. */
 typedef struct {
     const float *x;

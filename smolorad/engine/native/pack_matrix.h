@@ -109,8 +109,7 @@ static inline void pack(const Matrix *from, int format, int first, int last, uin
                 int row = block * BLOCK + r;
                 size_t at = (size_t)row * from->cols + (size_t)g * GROUP;
                 for (int i = 0; row < from->rows && i < GROUP; i++)
-                    x[i] = from->format == BF16 ? bf16_to_f32(((const uint16_t *)from->values)[at + i])
-                                                : ((const float *)from->values)[at + i];
+                    x[i] = load1(from->format, from->values, at + i);
                 pack_group(format, x, r, to + block * size + (size_t)g * (format == INT8 ? INT8_GROUP : INT4_GROUP));
             }
 }

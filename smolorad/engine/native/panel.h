@@ -57,7 +57,7 @@ INLINE __m512i load_steps(int format, const void *row, ptrdiff_t at) {
 INLINE uint32_t load_step(int format, const void *row, ptrdiff_t at) {
     if (format == BF16 && BF16_STEP == 1) return (uint32_t)((const uint16_t *)row)[at] << 16;
     uint32_t step;
-    memcpy(&step, (const char *)row + at * (format == FP32 ? 4 : 2), sizeof step);
+    memcpy(&step, (const char *)row + at * number_bytes(format), sizeof step);
     return step;
 }
 
@@ -66,7 +66,7 @@ INLINE uint32_t load_step(int format, const void *row, ptrdiff_t at) {
 INLINE void pack_panel(int format, const void *w, ptrdiff_t stride, int depth, int rows, int halves, uint32_t *panel) {
     const int step = step_of(format);
     for (int half = 0; half < halves; half++, rows -= BLOCK, panel += BLOCK) {
-        const char *first = (const char *)w + half * BLOCK * stride * (format == FP32 ? 4 : 2);
+        const char *first = (const char *)w + half * BLOCK * stride * number_bytes(format);
         int at = 0;
         for (; at + BLOCK * step <= depth; at += BLOCK * step) {
             __m512i a[BLOCK];

@@ -100,8 +100,7 @@ INLINE void pack_prompt_panel(int format, const void *w, int n, int rows, int co
         for (; i + 4 <= columns; i += 4) pack_four_columns(format, w, at, i, panel);
         for (; i < columns; i++)
             for (int r = 0; r < 8; r++)
-                panel[i * BLOCK + r] =
-                    format == FP32 ? ((const float *)w)[at[r] + i] : bf16_to_f32(((const uint16_t *)w)[at[r] + i]);
+                panel[i * BLOCK + r] = load1(format, w, at[r] + i);
     }
 }
 
@@ -134,26 +133,20 @@ INLINE void panel_tile_of(const float *panel, int columns, const float *x, int s
     }
 }
 
-/* The same of any number of vectors up to PROMPT_TILE. Not inlined: the loops around a tile would take registers from its sums. */
+/* The same of 6 or 5 vectors. Not inlined: the loops around a tile would take registers from its sums. */
 static __attribute__((noinline)) void prompt_tile(const float *panel, int columns, const float *x, int stride, int count, int rows,
                                                   int begins, float *out, int out_stride) {
-    switch (count) {
-    case 1: panel_tile_of(panel, columns, x, stride, 1, rows, begins, out, out_stride); break;
-    case 2: panel_tile_of(panel, columns, x, stride, 2, rows, begins, out, out_stride); break;
-    case 3: panel_tile_of(panel, columns, x, stride, 3, rows, begins, out, out_stride); break;
-    case 4: panel_tile_of(panel, columns, x, stride, 4, rows, begins, out, out_stride); break;
-    case 5: panel_tile_of(panel, columns, x, stride, 5, rows, begins, out, out_stride); break;
-    case 6: panel_tile_of(panel, columns, x, stride, 6, rows, begins, out, out_stride); break;
-    }
+    if (count == PROMPT_TILE) panel_tile_of(panel, columns, x, stride, PROMPT_TILE, rows, begins, out, out_stride);
+    else panel_tile_of(panel, columns, x, stride, PROMPT_TILE - 1, rows, begins, out, out_stride);
 }
 
-/* The number of tiles for `count` vectors; the first vector of tile i is count * i / that number. */
+/* The number of tiles, of 6 or 5 vectors, for `count` vectors, at least 20; tile i begins with vector count * i / that number. */
 INLINE int prompt_tiles(int count) { return (count + PROMPT_TILE - 1) / PROMPT_TILE; }
 
 /* Rows first..last-1 with many vectors; slice by slice, so that the vectors' slice stays in the second cache. */
 INLINE void prompt_product(int format, const void *w, int n, int first, int last, const Vectors *v, float *out, int out_stride) {
     float *panel = (float *)v->panel;
-    size_t wide = format == FP32 ? sizeof(float) : sizeof(uint16_t);
+    size_t wide = number_bytes(format);
     int tiles = prompt_tiles(v->count);
     for (int at = 0; at < n; at += PROMPT_SLICE) {
         int columns = n - at < PROMPT_SLICE ? n - at : PROMPT_SLICE;

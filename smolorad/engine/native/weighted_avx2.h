@@ -10,7 +10,7 @@ enum { VALUES_AHEAD = 16 }; /* values that the first numbers of a value prefetch
 INLINE void weighted_tile(int format, const void *values, int d, int i, int wide, const float *weights, int stride, int n,
                           int count, float *out, int out_stride) {
     __m256 sums[4][8];
-    size_t bytes = d * (format == FP32 ? sizeof(float) : sizeof(uint16_t));
+    size_t bytes = (size_t)d * number_bytes(format);
     for (int s = 0; s < count; s++)
         for (int k = 0; k < wide; k++) sums[s][k] = _mm256_setzero_ps();
     for (int t = 0; t < n; t++) {
@@ -42,11 +42,8 @@ INLINE void weighted_columns(int format, const void *values, int d, int wide, co
     for (; i < d; i++)
         for (int s = 0; s < count; s++) {
             float sum = 0;
-            for (int t = 0; t < n; t++) {
-                size_t at = (size_t)t * d + i;
-                float value = format == FP32 ? ((const float *)values)[at] : bf16_to_f32(((const uint16_t *)values)[at]);
-                sum = fmaf(value, weights[(size_t)s * stride + t], sum);
-            }
+            for (int t = 0; t < n; t++)
+                sum = fmaf(load1(format, values, (size_t)t * d + i), weights[(size_t)s * stride + t], sum);
             out[(size_t)s * out_stride + i] = sum;
         }
 }

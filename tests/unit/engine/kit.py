@@ -11,7 +11,8 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Sampling
+from smolora.common.paths import cache_path
+from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Precision, Sampling
 from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
@@ -20,6 +21,9 @@ from smolorad.engine.model.base_model import BaseModel, LoadReport
 from smolorad.engine.model.load import load as load_model
 from smolorad.engine.model.load import no_report
 from smolorad.engine.model.load_options import LoadOptions
+from smolorad.engine.model.native_support import described, lay_rows_out, weights_of
+from smolorad.engine.native.build import library
+from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.runtime.device import Hardware
 from tests.tiny import CORPUS
 
@@ -45,6 +49,17 @@ def fp32_base(folder: Path, name: str = "tiny") -> BaseModel:
 def plain_model(folder: Path) -> Any:
     """The same model as plain transformers loads it."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def native_of(model: Any, precision: Precision = Precision.EXACT, *, threads: int = 2) -> NativeModel:
+    """The native step of a model of transformers, which must be described."""
+    built = library(cache_path(), threads)
+    assert built is not None, "these tests need a C compiler"
+    decoder = described(model, precision)
+    assert not isinstance(decoder, str), decoder
+    if precision is Precision.EXACT:
+        lay_rows_out(model, decoder)
+    return NativeModel(built, decoder, weights_of(model), precision)
 
 
 def make_adapter(folder: Path, out: Path, *, seed: int = 1, **lora: Any) -> Path:

@@ -17,28 +17,17 @@ import torch
 from torch import Tensor
 from transformers import masking_utils
 
-from smolora.common.paths import cache_path
 from smolorad.domain import Precision
 from smolorad.engine.model.families import FAMILIES, MODEL_TYPES
-from smolorad.engine.model.native_support import described, lay_rows_out, weights_of
+from smolorad.engine.model.native_support import described
 from smolorad.engine.model.torch_kv_cache import as_transformers
-from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, Part
 from tests.families import EVEN, ODD, VARIANTS, config_of, family_model
+from tests.unit.engine.kit import native_of
 
 # Of the largest logit: sums in another order, in fp32.
 NEAR = 1e-5
 TOKENS = ((torch.arange(70) * 31 + 7) % 97).tolist()
-
-
-def native_of(model: Any, precision: Precision = Precision.EXACT, threads: int = 2) -> NativeModel:
-    built = library(cache_path(), threads)
-    assert built is not None, "these tests need a C compiler"
-    decoder = described(model, precision)
-    assert not isinstance(decoder, str), decoder
-    if precision is Precision.EXACT:
-        lay_rows_out(model, decoder)
-    return NativeModel(built, decoder, weights_of(model), precision)
 
 
 def by_native(native: NativeModel, tokens: Sequence[int], ends: Sequence[int]) -> Tensor:

@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from smolora.common.paths import cache_path
 from smolorad.domain import Precision
-from smolorad.engine.model.native_support import decoder_of, weights_of
-from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import plain_model
+from tests.unit.engine.kit import native_of, plain_model
 
 TOKENS = torch.randint(0, 300, (500,), generator=torch.Generator().manual_seed(6)).tolist()  # a block has 256 keys
 # Windows that end within a block, at its end, and beyond it; ALiBi; a soft cap; heads of their own keys; one key head for all.
@@ -34,14 +31,6 @@ def model_of(folder: Path, name: str, **changes: Any) -> Any:
     return plain_model(tiny_model(folder, name.partition("-")[0], **(MODELS[name] | changes)))
 
 
-def native_of(model: Any, threads: int, precision: Precision) -> NativeModel:
-    built = library(cache_path(), threads)
-    decoder = decoder_of(model, precision)
-    assert built is not None
-    assert decoder is not None
-    return NativeModel(built, decoder, weights_of(model), precision)
-
-
 def in_parts(native: NativeModel, most: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The logits after every token of TOKENS, some tokens a step."""
     cache = native.cache(len(TOKENS))
@@ -56,7 +45,7 @@ def test_logits_are_those_of_transformers(name: str, most: int, tmp_path: Path) 
     model = model_of(tmp_path, name)
     with torch.inference_mode():
         expected = model(input_ids=torch.tensor([TOKENS])).logits[0]
-    found = torch.from_numpy(in_parts(native_of(model, 2, Precision.EXACT), most))
+    found = torch.from_numpy(in_parts(native_of(model), most))
     torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-4)
 
 
@@ -66,13 +55,13 @@ def test_neither_parts_nor_threads_change_a_bit(name: str, in_bf16: bool, tmp_pa
     """Of a packed model, whose products are the same for one token and for many."""
     model = model_of(tmp_path, name, hidden_size=64, intermediate_size=96, head_dim=16)
     model = model.bfloat16() if in_bf16 else model
-    whole = in_parts(native_of(model, 1, Precision.INT8), MAX_ROWS)
+    whole = in_parts(native_of(model, Precision.INT8, threads=1), MAX_ROWS)
     for threads, most in ((1, 1), (2, 5), (3, 40)):
-        assert np.array_equal(in_parts(native_of(model, threads, Precision.INT8), most), whole), (threads, most)
+        assert np.array_equal(in_parts(native_of(model, Precision.INT8, threads=threads), most), whole), (threads, most)
 
 
 def test_company_changes_no_bit(tmp_path: Path) -> None:
-    native = native_of(model_of(tmp_path, "llama", hidden_size=64), 2, Precision.INT8)
+    native = native_of(model_of(tmp_path, "llama", hidden_size=64), Precision.INT8)
     caches = [native.cache(len(TOKENS)) for _ in range(3)]
     for cache in caches:
         for at in range(0, 480, MAX_ROWS):
@@ -90,7 +79,7 @@ def test_what_is_not_finite_reaches_only_what_sees_it(name: str, in_bf16: bool, 
     bad, text = 299, [min(token, 298) for token in TOKENS]
     with torch.no_grad():
         model.model.embed_tokens.weight[bad, 3] = float("inf")
-    native = native_of(model.bfloat16() if in_bf16 else model, 2, Precision.INT8)
+    native = native_of(model.bfloat16() if in_bf16 else model, Precision.INT8)
     cache, other, whole = (native.cache(len(TOKENS)) for _ in range(3))
     for at in range(0, 420, 42):
         native.step([Part(text[at : at + 42], whole)])

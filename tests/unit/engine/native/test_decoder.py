@@ -28,7 +28,7 @@ from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.library import Format
 from smolorad.engine.native.torch_arrays import array_of
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import load, make_adapter, plain_model
+from tests.unit.engine.kit import load, make_adapter, native_of, plain_model
 
 KNOWN = {
     "llama": {},
@@ -50,14 +50,6 @@ KNOWN = {
     "qwen3": {},
 }
 TOKENS = torch.randint(0, 300, (40,), generator=torch.Generator().manual_seed(5)).tolist()
-
-
-def native_of(model: Any, threads: int = 2, precision: Precision = Precision.EXACT) -> NativeModel:
-    built = library(cache_path(), threads)
-    assert built is not None, "these tests need a C compiler"
-    decoder = decoder_of(model, precision)
-    assert decoder is not None
-    return NativeModel(built, decoder, weights_of(model), precision)
 
 
 def step(native: NativeModel, parts: Sequence[Part]) -> Tensor:
@@ -196,7 +188,7 @@ def test_it_goes_on_where_the_forward_pass_left_off_and_back(tmp_path: Path) -> 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_and_company_change_no_bit(threads: int, tmp_path: Path) -> None:
     model = plain_model(tiny_model(tmp_path))
-    one, other = native_of(model), native_of(model, threads)
+    one, other = native_of(model), native_of(model, threads=threads)
     prompts = [TOKENS[i % 30 : i % 30 + 10] for i in range(MAX_ROWS)]
     alone = torch.stack([by_steps(one, prompt) for prompt in prompts], 1)
     caches = [other.cache(10) for _ in prompts]

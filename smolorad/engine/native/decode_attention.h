@@ -86,8 +86,10 @@ static Softmax softmax(float *scores, int n) {
     float most = all.most, sum = 0;
 #pragma omp simd reduction(max : most)
     for (int t = 0; t < n; t++) most = scores[t] > most ? scores[t] : most;
+    /* If all of a block are -infinity, they weigh 0, as they do beside larger ones: -infinity minus itself is NaN. */
+    float base = most == -INFINITY ? 0 : most;
 #pragma omp simd reduction(+ : sum)
-    for (int t = 0; t < n; t++) sum += scores[t] = exp_f32(scores[t] - most);
+    for (int t = 0; t < n; t++) sum += scores[t] = exp_f32(scores[t] - base);
     return n ? (Softmax){most, sum} : all;
 }
 

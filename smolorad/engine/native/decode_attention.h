@@ -85,8 +85,10 @@ static Softmax softmax(float *scores, int n) {
     float most = NO_SCORES.most, sum = NO_SCORES.sum;
 #pragma omp simd reduction(max : most)
     for (int t = 0; t < n; t++) most = scores[t] > most ? scores[t] : most;
+    /* If all of a block are -infinity, they weigh 0, as they do beside larger ones: -infinity minus itself is NaN. */
+    float base = most == -INFINITY ? 0 : most;
 #pragma omp simd reduction(+ : sum)
-    for (int t = 0; t < n; t++) sum += scores[t] = exp_f32(scores[t] - most);
+    for (int t = 0; t < n; t++) sum += scores[t] = exp_f32(scores[t] - base);
     return (Softmax){most, sum};
 }
 
@@ -280,11 +282,15 @@ static void add_blocks(const Engine *e, int thread, int l, Worker *w) {
 }
 
 /* This thread's part of all queries. Threads share batches of them; or blocks of keys, if there are few queries and many keys; or
- * queries one by one, if there are few of both. The bits are the same. */
+ * smaller batches, if there are few of both. The bits are the same. */
 static void attend_all(Engine *e, int thread, int l) {
     const Model *m = e->model;
     Worker *w = &e->worker[thread];
-    int group = m->heads / m->kv_heads, unit = 0, most = has_few_queries(e) && !e->blocks ? 1 : QUERY_BATCH;
+    int group = m->heads / m->kv_heads, unit = 0, most = QUERY_BATCH;
+    if (has_few_queries(e) && !e->blocks) { /* as large as leaves each thread four batches: queries of a batch share what is read */
+        int share = e->rows * m->heads / (4 * e->pool->threads);
+        most = share < 1 ? 1 : share < QUERY_BATCH ? share : QUERY_BATCH;
+    }
     for (int first = 0, end; first < e->rows; first = end) {
         int sequence = e->row[first].sequence;
         for (end = first; end < e->rows && e->row[end].sequence == sequence;) end++;

@@ -97,3 +97,23 @@ def test_what_is_not_finite_reaches_only_what_sees_it(name: str, in_bf16: bool, 
     again = [native.step([Part(text[440:450], one, every=True)]) for one in (whole, cache)]
     assert np.isfinite(again[0]).all()
     assert np.array_equal(*again)
+
+
+@pytest.mark.parametrize(("most", "threads"), [(1, 2), (MAX_ROWS, 1)])
+def test_a_block_whose_scores_are_all_minus_infinity_weighs_nothing(most: int, threads: int, tmp_path: Path) -> None:
+    """The token at 256 begins a block, and is all that it sees of it."""
+    model = model_of(tmp_path, "llama", hidden_size=64, head_dim=16, tie_word_embeddings=False)
+    low, text = 299, [min(token, 298) for token in TOKENS[:270]]
+    text[256] = low
+    attention, embedding = model.model.layers[0].self_attn, model.model.embed_tokens.weight
+    queries, keys = (linear.weight.view(-1, 16, 64) for linear in (attention.q_proj, attention.k_proj))
+    with torch.inference_mode():
+        embedding[:, 0], embedding[:, 1], embedding[low, 0] = 0, 1, 1
+        queries[:, [7, 15]], keys[:, [7, 15]] = 0, 0  # the pair that turns least
+        queries[:, 7, 1], keys[:, 7, 0] = 1e20, -1e20
+        expected = model(input_ids=torch.tensor([text])).logits[0]
+    assert torch.isfinite(expected).all()
+    native = native_of(model, threads=threads)
+    cache = native.cache(len(text))
+    steps = [native.step([Part(text[at : at + most], cache, every=True)]) for at in range(0, len(text), most)]
+    torch.testing.assert_close(torch.from_numpy(np.concatenate(steps)), expected, rtol=2e-4, atol=2e-4)

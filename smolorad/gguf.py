@@ -1,15 +1,53 @@
-"""GGUF files, which users name where a model folder is wanted."""
+"""Which GGUF files a path means: a file, the first of a model's several files, or a folder that has just one model."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from smolorad.errors import Damaged, UnsupportedModel
 
-def gguf_instead(path: Path) -> str | None:
-    """The advice for a GGUF file, or a folder with such files; None for anything else."""
-    if path.suffix != ".gguf" and not (path.is_dir() and next(path.glob("*.gguf"), None) is not None):
-        return None
-    return (
-        f"{path} is a model as GGUF, and smolora does not read such weights; load the model that it was made from, with "
-        "`--precision int4` or `int8` where memory is short."
-    )
+SUFFIX = ".gguf"
+_MAGIC = b"GGUF"
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_PROJECTOR = re.compile(r"(^|[-_.])mmproj([-_.]|$)", re.IGNORECASE)  # of images into a text model; no model by itself
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is a GGUF file, by its name or its first bytes."""
+    if not path.is_file():
+        return False
+    if path.suffix == SUFFIX:
+        return True
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def gguf_files(path: Path) -> tuple[Path, ...]:
+    """The files of the GGUF model that a path means, in order; none where it means no such model, or a folder has others.
+
+    Raises UnsupportedModel for a folder with several models, Damaged where one of a model's files is missing.
+    """
+    if is_gguf(path):
+        return _shards(path)
+    if not path.is_dir() or next(path.glob("*.safetensors"), None) is not None:
+        return ()
+    found = sorted(file for file in path.glob(f"*{SUFFIX}") if not _PROJECTOR.search(file.name))
+    firsts = [file for file in found if (shard := _SHARD.fullmatch(file.name)) is None or int(shard["number"]) == 1]
+    if len(firsts) > 1:
+        names = ", ".join(file.name for file in firsts[:5])
+        raise UnsupportedModel(
+            f"{path} has several GGUF models ({names}{', ...' if len(firsts) > 5 else ''}); name one of them."
+        )
+    return _shards((firsts or found)[0]) if found else ()
+
+
+def _shards(path: Path) -> tuple[Path, ...]:
+    if (shard := _SHARD.fullmatch(path.name)) is None:
+        return (path,)
+    count = int(shard["count"])
+    files = tuple(path.with_name(f"{shard['stem']}-{number:05}-of-{count:05}{SUFFIX}") for number in range(1, count + 1))
+    if absent := [file.name for file in files if not file.is_file()]:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise Damaged(f"{path} is one of {count} files, and {absent[0]}{more} is missing beside it; download all of them.")
+    return files

@@ -224,15 +224,20 @@ def check_readable(folder: Path, suffixes: Collection[str]) -> None:
     """
     with system_errors(), os.scandir(folder) as entries:
         for entry in entries:
-            if os.path.splitext(entry.name)[1] not in suffixes or entry.is_dir():
-                continue
-            # Without O_NONBLOCK a pipe would be waited for.
-            fd = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise InvalidRequest(f"{entry.path} is no regular file; replace it by one.")
-            finally:
-                os.close(fd)
+            if os.path.splitext(entry.name)[1] in suffixes and not entry.is_dir():
+                check_readable_file(Path(entry.path))
+
+
+def check_readable_file(path: Path) -> None:
+    """Raises where a file cannot be read: NoAccess, NotFound, and InvalidRequest for a pipe or the like."""
+    with system_errors():
+        # Without O_NONBLOCK a pipe would be waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise InvalidRequest(f"{path} is no regular file; replace it by one.")
+        finally:
+            os.close(fd)
 
 
 def check_utf8(path: Path, variable: str) -> None:

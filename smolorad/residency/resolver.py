@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ from smolora.common.adapter_config import adapter_instead, is_adapter
 from smolorad import publish
 from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
-from smolorad.errors import HubUnreachable, NotFound, UnsupportedModel
-from smolorad.gguf import gguf_instead
+from smolorad.errors import Damaged, HubUnreachable, NotFound, UnsupportedModel
+from smolorad.gguf import gguf_files
 from smolorad.log import Log
-from smolorad.paths import check_readable, user_path
+from smolorad.paths import check_readable, check_readable_file, user_path
 from smolorad.portable import STARTER, STARTER_ID
 from smolorad.store.library import Library
 
@@ -40,7 +41,8 @@ def no_progress(progress: LoadProgress) -> None:
 class Base:
     """A base model that was found. `fingerprint` is empty where only loading shows it.
 
-    `stamp` changes with the files of a user's own folder, which may change at any time; empty for published models.
+    `stamp` changes with the user's own files that `name` is the path of, which may change at any time; empty for published
+    models.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Resolver:
         if reference == STARTER or _HUB_ID.fullmatch(reference):
             return
         if reference.startswith("/"):
-            await asyncio.to_thread(_check_folder, user_path(reference, "model"))
+            await asyncio.to_thread(_check_path, user_path(reference, "model"))
         else:
             await self._registered(reference)
 
@@ -89,8 +91,10 @@ class Resolver:
             return await self._fetched(reference, reference, on_progress)
         if reference.startswith("/"):
             path = user_path(reference, "model")
-            await asyncio.to_thread(_check_folder, path)
+            is_gguf = await asyncio.to_thread(_check_path, path)
             stamp = await asyncio.to_thread(_stamp, path)
+            if is_gguf:
+                return dataclasses.replace(await self._fetched(reference, reference, on_progress), stamp=stamp)
             return Base(reference, path, trust_remote_code=self.trusts(reference), stamp=stamp)
         if not _HUB_ID.fullmatch(reference):
             model = await self._registered(reference)
@@ -110,7 +114,7 @@ class Resolver:
 
     async def has_changed(self, base: Base) -> bool:
         """Whether a user's own folder has other files than when it was found."""
-        return bool(base.stamp) and await asyncio.to_thread(_stamp, base.path) != base.stamp
+        return bool(base.stamp) and await asyncio.to_thread(_stamp, Path(base.name)) != base.stamp
 
     async def _registered(self, name: str) -> Model:
         check_name(name, "model")
@@ -133,26 +137,35 @@ class Resolver:
         raise AssertionError("a fetch ends with its result or raises")
 
 
-def _check_folder(path: Path) -> None:
+def _check_path(path: Path) -> bool:
+    """Whether a path is a model as GGUF; raises NotFound or UnsupportedModel where it is no model at all."""
+    if files := gguf_files(path):
+        for file in files:
+            check_readable_file(file)
+        return True
     if os.path.isfile(path):
-        raise NotFound(f"{path} is a file, not a model folder; name the folder that has it.")
+        raise NotFound(f"{path} is a file, not a model folder and not a GGUF file; name the folder that has it.")
     check_readable(path, _MODEL_FILES)
     if (path / "config.json").is_file():
-        return
+        return False
     if is_adapter(path):
         raise UnsupportedModel(adapter_instead(str(path)))
-    if instead := gguf_instead(path):
-        raise UnsupportedModel(instead)
     raise NotFound(
         f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."
     )
 
 
 def _stamp(path: Path) -> tuple[tuple[str | int, ...], ...]:
-    """Names, inodes, sizes and times of a folder's files; empty if the folder is gone."""
+    """Names, inodes, sizes and times of a folder's files, or of a file; empty if it is gone."""
     try:
+        if path.is_file():
+            return tuple((file.name, *_times(file.stat())) for file in gguf_files(path))
         with os.scandir(path) as entries:
             files = sorted((entry.name, entry.stat()) for entry in entries)
-    except OSError:
+    except (OSError, Damaged):
         return ()
-    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+    return tuple((name, *_times(stat)) for name, stat in files)
+
+
+def _times(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -15,10 +15,13 @@ from smolora.common.adapter_config import adapter_instead, is_adapter
 from smolora.common.json_file import NotAnObject, read_object
 from smolorad import publish
 from smolorad.domain import ModelFacts
+from smolorad.engine.gguf.layout import LAYOUT
+from smolorad.engine.gguf.weights import GgufWeights
+from smolorad.engine.model.decoded_weights import DecodedWeights
 from smolorad.engine.model.quantized import refuse_packed, refuse_quantized
 from smolorad.engine.model.size_check import Stored, check_layers
 from smolorad.errors import Damaged, NotFound, UnsupportedModel
-from smolorad.gguf import gguf_instead
+from smolorad.gguf import gguf_files
 from smolorad.safetensors_file import SafetensorsFile, StoredTensor
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -50,6 +53,9 @@ _OUTPUTS = ("lm_head.weight", "embed_out.weight")
 _ADVICE = "download the model again"
 
 
+WeightFile = SafetensorsFile | DecodedWeights
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
     """A folder with a model that smolora loads. Its config and the headers of its weights are read once, when it is opened."""
@@ -57,7 +63,7 @@ class ModelFolder:
     path: Path
     name: str  # in messages, and in the owner's config file
     config: Mapping[str, Any]  # the content of config.json
-    weights: tuple[SafetensorsFile, ...]  # sorted by name; every tensor of an index is in them
+    weights: tuple[WeightFile, ...]  # sorted by name; every tensor of an index is in them
     trust_remote_code: bool  # whether the model may bring code of its own
 
     @classmethod
@@ -111,11 +117,14 @@ class ModelFolder:
     def fingerprint(self, sums: Mapping[str, str] = MappingProxyType({})) -> str:
         """SHA-256 over the names and sums of the weight files, in hexadecimal.
 
-        Reads every byte of the files whose SHA-256 `sums` does not have, by name. Raises Damaged if a file is not what the
-        manifest of its published folder says, or the hub's cache.
+        Reads every byte of the files whose SHA-256 `sums` does not have, by name, and is not known. Raises Damaged if a file is
+        not what the manifest of its published folder says, or the hub's cache.
         """
-        paths = [file.path for file in self.weights]
+        paths = [file.path for file in self.weights if isinstance(file, SafetensorsFile)]
         found = {path.name: {"sha256": sums.get(path.name) or publish.sha256_file(path)} for path in paths}
+        for file in self.weights:
+            if not isinstance(file, SafetensorsFile):
+                found |= {name: {"sha256": digest} for name, digest in file.sums().items()}
         published = _manifest_of(self.path)
         for path in paths:
             entry = published.get(path.name)
@@ -170,13 +179,15 @@ def _check_kind(folder: Path, name: str) -> None:
         return
     if is_adapter(folder):
         raise UnsupportedModel(adapter_instead(name))
-    if instead := gguf_instead(folder):
-        raise UnsupportedModel(instead)
+    if gguf_files(folder):
+        raise UnsupportedModel(f"{name} is a model as GGUF; load it by its path, or import it.")
     raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
 
 
-def _open_weights(folder: Path, name: str) -> tuple[SafetensorsFile, ...]:
+def _open_weights(folder: Path, name: str) -> tuple[WeightFile, ...]:
     """Raises UnsupportedModel where there are no safetensors, Damaged for what is cut short or missing."""
+    if (folder / LAYOUT).is_file():
+        return (GgufWeights.open(folder),)
     if (folder / WEIGHTS).is_file():
         return (SafetensorsFile.open(folder / WEIGHTS, _ADVICE),)
     if (folder / INDEX).is_file():
@@ -186,12 +197,12 @@ def _open_weights(folder: Path, name: str) -> tuple[SafetensorsFile, ...]:
             f"{name} has its weights as pickles, which can run any code when read; convert it where you trust it, with "
             "`AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`, and load the new folder."
         )
-    if instead := gguf_instead(folder):
-        raise UnsupportedModel(instead)
+    if files := gguf_files(folder):
+        raise UnsupportedModel(f"{name} has its weights as GGUF alone; load {files[0].name} instead of its folder.")
     raise UnsupportedModel(f"{name} has no {WEIGHTS}; choose a model with safetensors weights.")
 
 
-def _open_shards(folder: Path) -> tuple[SafetensorsFile, ...]:
+def _open_shards(folder: Path) -> tuple[WeightFile, ...]:
     placed = read_json(folder / INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise Damaged(f"{folder / INDEX} lists no weights; {_ADVICE}.")

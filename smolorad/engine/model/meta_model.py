@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers.initialization import no_init_weights
 
 from smolorad.domain import Dtype
 from smolorad.engine.model.folder import CONFIG, ModelFolder
-from smolorad.engine.model.size_check import Counted, check_fit
+from smolorad.engine.model.size_check import Counted, Stored, check_fit
 from smolorad.engine.runtime.errors import reading
 
 
@@ -23,10 +24,15 @@ def meta_model(folder: ModelFolder, config: Any, *, dtype: Dtype | None = None) 
 
     Raises Damaged, and UnsupportedModel for code that needs missing packages. Owners answer for the code that they allow.
     """
-    path, stored = folder.path / CONFIG, folder.stored
     options = {} if dtype is None else {"dtype": getattr(torch, dtype)}
+    trust = folder.trust_remote_code
+    return build_on_meta(config, folder.stored, folder.path / CONFIG, trust_remote_code=trust, **options)
+
+
+def build_on_meta(config: Any, stored: Stored, path: Path, **options: Any) -> Any:
+    """The model of a config in the file `path`, whose weights have the sizes of `stored`. Raises as `meta_model`."""
     with reading(path, "get the model again"), _registering(Counted(stored, path)), torch.device("meta"), no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=folder.trust_remote_code, **options)
+        model = AutoModelForCausalLM.from_config(config, **options)
         model.tie_weights()  # `no_init_weights` skips it
     check_fit(model, stored, path)
     return model

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolorad.domain import Dtype
+from smolorad.engine.model.decoded_weights import DecodedWeights
 from smolorad.engine.model.mapped_weights import ALIGNMENT, MappedWeights, write_to_file, write_to_memory
 from smolorad.engine.runtime.dtypes import STORED, to_bf16, to_fp32
 from smolorad.errors import Damaged
@@ -32,7 +33,7 @@ class Weights:
 
 
 def read_weights(
-    files: Sequence[SafetensorsFile],
+    files: Sequence[SafetensorsFile | DecodedWeights],
     parameters: Mapping[str, Sequence[int]],
     dtype: Dtype,
     *,
@@ -66,8 +67,16 @@ def read_weights(
     return Weights(arrays, None if mapped is None else MappedWeights(memory))
 
 
-def _pieces(file: SafetensorsFile, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
-    convert, stored_as = to_bf16 if dtype is Dtype.BFLOAT16 else to_fp32, STORED[tensor.format]
+def _pieces(file: SafetensorsFile | DecodedWeights, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
+    convert = to_bf16 if dtype is Dtype.BFLOAT16 else to_fp32
+    found = _stored(file, tensor) if isinstance(file, SafetensorsFile) else file.read(tensor.name)
+    for piece in found:
+        yield np.ascontiguousarray(convert(piece)).reshape(-1).data.cast("B")
+
+
+def _stored(file: SafetensorsFile, tensor: StoredTensor) -> Iterator[NDArray[Any]]:
+    """The numbers of a tensor as they are stored, in pieces; each piece is overwritten by the next."""
+    stored_as = STORED[tensor.format]
     with file.path.open("rb", buffering=0) as opened:
         if not file.is_open_as(opened):
             raise _changed(file)
@@ -78,11 +87,11 @@ def _pieces(file: SafetensorsFile, tensor: StoredTensor, dtype: Dtype) -> Iterat
             piece = buffer[:left]
             if opened.readinto(piece.data.cast("B")) != piece.nbytes:
                 raise _changed(file)
-            yield np.ascontiguousarray(convert(piece)).data.cast("B")
+            yield piece
             left -= len(piece)
 
 
-def _columns(file: SafetensorsFile, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
+def _columns(file: SafetensorsFile | DecodedWeights, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
     """The same of a matrix, column after column."""
     whole = np.frombuffer(b"".join(_pieces(file, tensor, dtype)), ARRAY_DTYPES[dtype]).reshape(tensor.shape)
     yield np.ascontiguousarray(whole.T).data.cast("B")

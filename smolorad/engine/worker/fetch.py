@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
-from smolorad.engine.model.folder import ModelFolder
+from smolorad.engine.model.folder import WEIGHTS, ModelFolder
+from smolorad.engine.model.to_safetensors import nbytes_of, write_safetensors
 from smolorad.engine.worker.progress import Report
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, NoSpace
+from smolorad.gguf import gguf_files
 from smolorad.portable import STARTER, remove_paths
+from smolorad.safetensors_file import SafetensorsFile
 
 _CHUNK_BYTES = 16 * 2**20
 
@@ -19,12 +23,13 @@ _CHUNK_BYTES = 16 * 2**20
 def fetch(
     source: str, *, revision: str = "", output: Path | None, cache: Path, report: Report, trust_remote_code: bool = False
 ) -> Fetched:
-    """Fetches the model `source`, a hub id, the absolute path of a folder or `starter`, and checks it.
+    """Fetches the model `source`, a hub id, the absolute path of a folder or GGUF file, or `starter`, and checks it.
 
-    With `output` its files are copied there, without links; otherwise the result names the folder that has them: in the hub's
-    cache, below `cache` for the starter, or the folder itself. `report` gets the phases `download`, `convert`, `copy` and
-    `read`; an error that it raises stops the work. On failure nothing is left in `output`.
-    Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest.
+    With `output` its files are copied there, without links, and weights of GGUF as safetensors; otherwise the result names the
+    folder that has them: in the hub's cache, below `cache` for the starter and GGUF, or the folder itself. `report` gets the
+    phases `download`, `convert`, `copy` and `read`; an error that it raises stops the work. On failure nothing is left in
+    `output`.
+    Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest, NoSpace.
     """
     found, resolved = _locate(source, revision, cache, report, code=trust_remote_code)
     try:
@@ -43,6 +48,10 @@ def _locate(source: str, revision: str, cache: Path, report: Report, *, code: bo
 
         return ensure_starter(cache, report), SOURCE
     if not _is_of_hub(source):
+        if files := gguf_files(Path(source)):
+            from smolorad.engine.worker.gguf import ensure_folder
+
+            return ensure_folder(files, cache, report), source
         return Path(source), source
     from smolorad.engine.worker.hub import download_model
 
@@ -81,6 +90,8 @@ def _inspected(folder: ModelFolder, resolved: str, report: Report, sums: Mapping
 def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
     files = folder.files()
     total, done = sum(p.stat().st_size for p in files), 0
+    decoded = [file for file in folder.weights if not isinstance(file, SafetensorsFile)]
+    _check_room(folder.name, output, total + sum(nbytes_of(file) for file in decoded))
     for path in files:
         with path.open("rb") as source, (output / path.name).open("wb") as target:
             while chunk := source.read(_CHUNK_BYTES):
@@ -89,3 +100,14 @@ def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
                 done += len(chunk)
     remove_paths(output)
     report(PhaseProgress("copy", done, total, "bytes"))
+    for file in decoded:
+        write_safetensors(file, output / WEIGHTS, report)
+
+
+def _check_room(name: str, output: Path, needed: int) -> None:
+    free = shutil.disk_usage(output).free
+    if needed > free:
+        raise NoSpace(
+            f"{name} takes {needed / 1e9:,.2f} GB in {output.parent}, and {free / 1e9:,.2f} GB are free there; "
+            "make room and try again."
+        )

@@ -1,0 +1,44 @@
+"""The config of a GGUF model, as transformers has it for the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from smolorad.engine.gguf.architectures import ARCHITECTURES, Architecture, architecture_of
+from smolorad.engine.gguf.metadata import Metadata
+from smolorad.engine.gguf.rope import Factors, rope_fields
+from smolorad.errors import UnsupportedModel
+
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+_WITHOUT_ROPE = frozenset({"bloom", "gpt2"})
+_SPECIAL = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
+
+
+def known_architecture(m: Metadata) -> Architecture:
+    """The architecture of a file; raises UnsupportedModel, by its name, for one that is not in the table."""
+    if (architecture := architecture_of(m)) is None:
+        raise UnsupportedModel(
+            f"{m.path} is a {m.architecture[:60]!r}, which smolora does not read from GGUF (it reads "
+            f"{', '.join(sorted(ARCHITECTURES))}); load the model that it was made from."
+        )
+    return architecture
+
+
+def config_fields(m: Metadata, architecture: Architecture, factors: Factors) -> Mapping[str, Any]:
+    """The fields of the config; `factors` reads RoPE's tensors.
+
+    Raises Damaged for values that are missing or cannot be, UnsupportedModel for what the class does not compute.
+    """
+    if m.whole("block_count") > len(m.tensors):
+        raise m.damaged("block_count")
+    vocabulary = m.length(_EMBEDDING)
+    fields: dict[str, Any] = {"vocab_size": vocabulary, "tie_word_embeddings": not m.has(_HEAD)}
+    for maker in architecture.fields:
+        fields |= maker(m)
+    if architecture.model_type not in _WITHOUT_ROPE:
+        fields |= rope_fields(m, architecture, factors)
+    for theirs, ours in _SPECIAL.items():
+        found = m.values.get(f"tokenizer.ggml.{theirs}")
+        fields[ours] = found if isinstance(found, int) and 0 <= found < vocabulary else None
+    return fields | {"architectures": [architecture.class_name]}

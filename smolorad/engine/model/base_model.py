@@ -9,7 +9,7 @@ from typing import Any
 
 from smolorad.chat.model import ModelText
 from smolorad.domain import Device, Dtype, LoadProgress, Precision, ResidentModel
-from smolorad.engine.model.mapped_weights import MappedWeights
+from smolorad.engine.model.mapped_weights import ExactWeights
 from smolorad.engine.model.runner import CacheSupport, ModelRunner
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.runtime.device import trim_memory
@@ -55,7 +55,7 @@ class BaseModel:
     precision: Precision = Precision.EXACT
     native: NativeModel | None = None  # where this machine and this model allow it
     packed: Any | None = None  # a `packed_linear.Packed`, where there is no native model
-    mapped_weights: MappedWeights | None = None  # the exact weights, if generation reads packed ones
+    exact_weights: ExactWeights | None = None  # if generation reads packed ones, and these are in files
     long_product_guard: Any | None = None  # splits long matrix products while the base lives, where its layers need it
 
     @property
@@ -88,15 +88,16 @@ class BaseModel:
         if self.native is not None:
             self.native.release_idle_memory()
         trim_memory(self.device)
-        if self.mapped_weights is not None:
-            self.mapped_weights.release_idle_memory()
+        if self.exact_weights is not None:
+            self.exact_weights.release_idle_memory()
 
     def describe(self, load_s: float) -> ResidentModel:
         """What the daemon reports about it; `load_s` is how long loading took."""
         decoder = "native" if self.native is not None else "packed" if self.packed is not None else "torch"
         read_bytes = self.native.nbytes if self.native else self.packed.nbytes if self.packed else self.weight_bytes
         copy_bytes = read_bytes if self.precision is not Precision.EXACT else 0
-        exact_bytes = self.weight_bytes if self.mapped_weights is None else self.packed.exact_nbytes if self.packed else 0
+        exact_bytes = self.weight_bytes if self.exact_weights is None else self.exact_weights.memory_nbytes
+        exact_bytes += self.packed.exact_nbytes if self.packed and self.exact_weights else 0
         return ResidentModel(
             name=self.name,
             fingerprint=self.fingerprint,

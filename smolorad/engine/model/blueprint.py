@@ -28,4 +28,4 @@ class Blueprint:
 
     def tokenizer(self, folder: Path) -> ServingTokenizer:
         """Its tokenizer; `folder` is where the blueprint is kept."""
-        return ServingTokenizer((folder / TOKENIZER).read_text(encoding="utf-8"), self.chat_template, self.special)
+        return ServingTokenizer((folder / TOKENIZER).read_bytes(), self.chat_template, self.special)

@@ -87,7 +87,7 @@ def blueprint_of(folder: ModelFolder, dtype: Dtype) -> tuple[Blueprint, str] | N
     backend.no_padding()
     backend.no_truncation()
     description = backend.to_str()
-    ours = ServingTokenizer(description, theirs.chat_template, special)
+    ours = ServingTokenizer(description.encode(), theirs.chat_template, special)
     return (blueprint, description) if _agree(ours, theirs) else None
 
 

@@ -16,11 +16,12 @@ from smolorad.engine.model.blueprint import Blueprint
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.model_text import make_model_text
-from smolorad.engine.model.weights import ARRAY_DTYPES, Weights, read_weights
+from smolorad.engine.model.native_weights import NativeWeights
+from smolorad.engine.model.weights import ARRAY_DTYPES
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
 from smolorad.engine.native.misfit import misfit
-from smolorad.engine.runtime.device import Hardware, default_threads, place
+from smolorad.engine.runtime.device import Hardware, default_threads, place, trim_memory
 from smolorad.engine.runtime.dtypes import STORED
 from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.text.grammar.grammar import GrammarCache
@@ -56,13 +57,16 @@ def load_native(
     decoder = blueprint.decoder
     if misfit(decoder, blueprint.parameters) or not _is_of(blueprint, folder):  # the cached file was changed
         return None
-    with ThreadPoolExecutor(2) as beside:  # both release Python's lock while they work
-        summing, reading = beside.submit(folder.fingerprint), beside.submit(blueprint.tokenizer, blueprint_folder)
-        weights = _read_weights(folder, blueprint, placement.dtype, precision)
-        fingerprint, tokenizer = summing.result(), reading.result()
+    with ThreadPoolExecutor(1) as beside:  # it releases Python's lock while it works
+        summing = beside.submit(folder.fingerprint)
+        # Before the weights: while a large tokenizer is read, it takes four times the memory that it takes afterwards.
+        tokenizer = blueprint.tokenizer(blueprint_folder)
+        trim_memory(Device.CPU)
+        weights = NativeWeights(folder.weights, blueprint, placement.dtype, precision)
+        native = NativeModel(compiled, decoder, weights.arrays, precision, weights.sources())
+        fingerprint = summing.result()
     report(LoadProgress(LoadStage.READ, folder.size, folder.size))
     report(LoadProgress(LoadStage.MOVE, detail=f"{placement.dtype} on {placement.device}"))
-    native = NativeModel(compiled, decoder, weights.arrays, precision)
     report(LoadProgress(LoadStage.WARM_UP))
     vocabulary = Vocabulary(tokenizer, blueprint.end_ids)
     return BaseModel(
@@ -75,7 +79,7 @@ def load_native(
         fingerprint=fingerprint,
         architecture=blueprint.architecture,
         parameters=sum(map(math.prod, blueprint.parameters.values())),
-        weight_bytes=sum(array.nbytes for array in weights.arrays.values()),
+        weight_bytes=weights.nbytes,
         device=placement.device,
         dtype=placement.dtype,
         context_length=blueprint.context_length,
@@ -87,7 +91,7 @@ def load_native(
         grammars=GrammarCache(vocabulary),
         precision=precision,
         native=native,
-        mapped_weights=weights.mapped_weights,
+        exact_weights=None if precision is Precision.EXACT else weights,
     )
 
 
@@ -99,18 +103,7 @@ def _is_of(blueprint: Blueprint, folder: ModelFolder) -> bool:
     return fit and all(0 <= id < _MAX_TOKENS for id in blueprint.end_ids)
 
 
-def _read_weights(folder: ModelFolder, blueprint: Blueprint, dtype: Dtype, precision: Precision) -> Weights:
-    return read_weights(
-        folder.weights,
-        blueprint.parameters,
-        dtype,
-        sources=blueprint.sources,
-        transposed=frozenset(linear.weight for linear in blueprint.decoder.linears if linear.transposed),
-        mapped_below=cache_path() / "weights" if precision is not Precision.EXACT else None,
-    )
-
-
-def _transformers_model(blueprint: Path, folder: Path, weights: Weights, dtype: Dtype) -> TransformersModel:
+def _transformers_model(blueprint: Path, folder: Path, weights: NativeWeights, dtype: Dtype) -> TransformersModel:
     """Reads config and tokenizer from the blueprint's copy or from the model folder: either may be gone or changed by now."""
     found = blueprint if publish.is_whole(blueprint) else folder if _is_same(folder, dtype, blueprint.name) else None
     if found is None:
@@ -118,7 +111,7 @@ def _transformers_model(blueprint: Path, folder: Path, weights: Weights, dtype: 
     with gc_paused():
         from smolorad.engine.model.to_transformers import to_transformers
 
-    return to_transformers(found, weights.arrays, dtype)
+    return to_transformers(found, weights.all(), dtype)
 
 
 def _is_same(folder: Path, dtype: Dtype, key: str) -> bool:

@@ -103,7 +103,7 @@ def load_transformers(
         precision=options.precision,
         native=native,
         packed=packed,
-        mapped_weights=mapped_weights,
+        exact_weights=mapped_weights,
         long_product_guard=split_long_products(placement.device) if has_long_products(model) else None,
     )
 

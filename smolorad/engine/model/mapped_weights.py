@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from smolorad.engine.runtime.buffers import allocate
 
@@ -24,8 +24,21 @@ ALIGNMENT = 64  # bytes: a vector of this length then lies in one cache line
 Tensor = Iterable[Any]  # its bytes, in pieces
 
 
+class ExactWeights(Protocol):
+    """Exact weights that generation does not read."""
+
+    @property
+    def memory_nbytes(self) -> int:
+        """Bytes of them that stay in memory."""
+
+    def release_idle_memory(self) -> None:
+        """Gives back the memory of those that lie in files; the next read brings the pages in again."""
+
+
 class MappedWeights:
     """A file without a name, mapped into memory."""
+
+    memory_nbytes = 0
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self._mapped = mapped

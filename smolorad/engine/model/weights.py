@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from smolorad.domain import Dtype
 from smolorad.engine.model.decoded_weights import DecodedWeights
 from smolorad.engine.model.mapped_weights import ALIGNMENT, MappedWeights, write_to_file, write_to_memory
+from smolorad.engine.native.row_source import RowSource
 from smolorad.engine.runtime.dtypes import STORED, to_bf16, to_fp32
 from smolorad.errors import Damaged
 from smolorad.safetensors_file import SafetensorsFile, StoredTensor
@@ -22,6 +24,8 @@ from smolorad.safetensors_file import SafetensorsFile, StoredTensor
 # The array type of each number format that can be read without torch.
 ARRAY_DTYPES: Mapping[Dtype, np.dtype[Any]] = {Dtype.BFLOAT16: np.dtype(np.uint16), Dtype.FLOAT32: np.dtype(np.float32)}
 _CHUNK = 2**20  # numbers read at once
+_File = SafetensorsFile | DecodedWeights
+_Place = tuple[_File, StoredTensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Weights:
 
 
 def read_weights(
-    files: Sequence[SafetensorsFile | DecodedWeights],
+    files: Sequence[_File],
     parameters: Mapping[str, Sequence[int]],
     dtype: Dtype,
     *,
@@ -49,7 +53,7 @@ def read_weights(
     Raises Damaged where a file was changed since its header was read.
     """
     array_dtype = ARRAY_DTYPES[dtype]
-    stored = {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
+    stored = _stored_tensors(files)
 
     def tensors() -> Iterator[Iterator[memoryview]]:
         for name in parameters:
@@ -67,7 +71,44 @@ def read_weights(
     return Weights(arrays, None if mapped is None else MappedWeights(memory))
 
 
-def _pieces(file: SafetensorsFile | DecodedWeights, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
+def row_sources(
+    files: Sequence[_File],
+    parameters: Mapping[str, Sequence[int]],
+    dtype: Dtype,
+    *,
+    sources: Mapping[str, Sequence[str]],
+    transposed: Collection[str] = (),
+) -> dict[str, RowSource]:
+    """The matrices of these names and shapes, to be read when they are packed. Parameters as in `read_weights`."""
+    stored = _stored_tensors(files)
+
+    def source(name: str, shape: tuple[int, ...]) -> RowSource:
+        places = [stored[one] for one in sources.get(name, (name,))]
+        columns = shape[0] if name in transposed else shape[-1]
+        read = functools.partial(_rows_of, places, columns, dtype, name in transposed)
+        return RowSource(shape, ARRAY_DTYPES[dtype], columns, read)
+
+    return {name: source(name, tuple(shape)) for name, shape in parameters.items()}
+
+
+def _rows_of(places: Sequence[_Place], columns: int, dtype: Dtype, transposed: bool) -> Iterator[NDArray[Any]]:
+    """Whole rows of the tensors in these places, one after the other."""
+    read, left = _columns if transposed else _pieces, np.empty(0, ARRAY_DTYPES[dtype])
+    for file, tensor in places:
+        for piece in read(file, tensor, dtype):
+            numbers = np.frombuffer(piece, ARRAY_DTYPES[dtype])
+            joined = np.concatenate([left, numbers]) if len(left) else numbers
+            whole = len(joined) - len(joined) % columns
+            if whole:
+                yield joined[:whole].reshape(-1, columns)
+            left = joined[whole:].copy()
+
+
+def _stored_tensors(files: Sequence[_File]) -> dict[str, _Place]:
+    return {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
+
+
+def _pieces(file: _File, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
     convert = to_bf16 if dtype is Dtype.BFLOAT16 else to_fp32
     found = _stored(file, tensor) if isinstance(file, SafetensorsFile) else file.read(tensor.name)
     for piece in found:
@@ -91,7 +132,7 @@ def _stored(file: SafetensorsFile, tensor: StoredTensor) -> Iterator[NDArray[Any
             left -= len(piece)
 
 
-def _columns(file: SafetensorsFile | DecodedWeights, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
+def _columns(file: _File, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
     """The same of a matrix, column after column."""
     whole = np.frombuffer(b"".join(_pieces(file, tensor, dtype)), ARRAY_DTYPES[dtype]).reshape(tensor.shape)
     yield np.ascontiguousarray(whole.T).data.cast("B")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolorad.domain import Precision
-from smolorad.engine.native.described_model import DescribedModel, Weights
+from smolorad.engine.native.described_model import NO_SOURCES, DescribedModel, Sources, Weights
 from smolorad.engine.native.description import Decoder
 from smolorad.engine.native.kv_cache import KvCache
 from smolorad.engine.native.library import FORMAT_OF, GROUP, Format, Library, aligned_fp32
 from smolorad.engine.native.lora import Lora
 from smolorad.engine.native.misfit import misfit
+from smolorad.engine.native.row_source import RowSource
 from smolorad.engine.native.structs import SequenceStruct
 from smolorad.engine.runtime.buffers import BufferPool
 
@@ -40,12 +41,20 @@ class Part:
 class NativeModel:
     """A model's weights as the step reads them: where they are if they are exact, packed copies otherwise."""
 
-    def __init__(self, library: Library, decoder: Decoder, weights: Weights, precision: Precision = Precision.EXACT) -> None:
+    def __init__(
+        self,
+        library: Library,
+        decoder: Decoder,
+        weights: Weights,
+        precision: Precision = Precision.EXACT,
+        sources: Sources = NO_SOURCES,
+    ) -> None:
         """`weights` by name, all matrices in one format of FORMAT_OF, as `misfit` wants them.
 
+        `sources` are parameters that are only packed, and need not be among the weights.
         Raises MemoryError, and ValueError for weights that the step would read beyond their end.
         """
-        _check(decoder, weights, precision)
+        _check(decoder, {**sources, **weights}, precision)
         self._library = library
         self._pool = BufferPool()
         self.decoder = decoder
@@ -55,7 +64,7 @@ class NativeModel:
         # A token beyond the last learned position has none.
         self._positions = len(weights[decoder.positions]) - decoder.first_position if decoder.positions else sys.maxsize
         self.precision = precision
-        self._described = DescribedModel(library, decoder, weights, precision)
+        self._described = DescribedModel(library, decoder, weights, precision, sources)
         self._engine = library.open(ctypes.byref(self._described.struct), library.pool)
         if not self._engine:
             raise MemoryError("no memory for the native step")
@@ -144,15 +153,16 @@ class NativeRunner:
     lora: Lora | None = None
 
 
-def _check(decoder: Decoder, weights: Weights, precision: Precision) -> None:
+def _check(decoder: Decoder, weights: Mapping[str, NDArray[Any] | RowSource], precision: Precision) -> None:
     if reason := misfit(decoder, {name: array.shape for name, array in weights.items()}):
         raise ValueError(f"the native step does not know such a model: {reason}")
-    transposed = {linear.weight for linear in decoder.linears if linear.transposed}
-    matrices = {name: array.T if name in transposed else array for name, array in weights.items() if array.ndim > 1}
+    matrices = {name: one for name, one in weights.items() if len(one.shape) > 1}
     dtype = weights[decoder.embedding].dtype
     if dtype not in FORMAT_OF or not all(one.dtype == dtype for one in matrices.values()):
         raise ValueError("the native step reads matrices of one format")
-    if precision is Precision.EXACT and not all(one.flags.c_contiguous for one in matrices.values()):
+    transposed = {linear.weight for linear in decoder.linears if linear.transposed}
+    arrays = [one.T if name in transposed else one for name, one in matrices.items() if isinstance(one, np.ndarray)]
+    if precision is Precision.EXACT and not (len(arrays) == len(matrices) and all(one.flags.c_contiguous for one in arrays)):
         raise ValueError("the native step reads matrices row after row")
     if precision is not Precision.EXACT and not packable(decoder):
         raise ValueError(f"the native step packs matrices whose columns are a multiple of {GROUP}")

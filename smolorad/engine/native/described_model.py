@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from smolorad.domain import Precision
 from smolorad.engine.native.description import NORMS, Decoder, Experts, Layer, Linear, Norm, Rope
 from smolorad.engine.native.library import FORMAT_OF, Format, Library, Matrix, aligned_copy
+from smolorad.engine.native.row_source import RowSource
 from smolorad.engine.native.structs import (
     ExpertStruct,
     LayerStruct,
@@ -23,20 +25,27 @@ from smolorad.engine.runtime.dtypes import to_fp32
 
 _FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
 Weights = Mapping[str, NDArray[Any]]
+Sources = Mapping[str, RowSource]
+NO_SOURCES: Sources = MappingProxyType({})
 
 
 class DescribedModel:
     """Structures for C, and all memory that they point at. Exact matrices are read where they are, others are packed copies."""
 
-    def __init__(self, library: Library, decoder: Decoder, weights: Weights, precision: Precision) -> None:
+    def __init__(
+        self, library: Library, decoder: Decoder, weights: Weights, precision: Precision, sources: Sources = NO_SOURCES
+    ) -> None:
+        """`sources` are parameters that are only packed, and need not be among the weights."""
         self._library = library
         self._decoder = decoder
         self._weights = weights
         self._precision = precision
+        self._sources = sources
         self._kept: list[Any] = []
         self._matrices: list[Matrix] = []
         self._unread_nbytes = 0  # of experts that a token does not take
         self.struct = self._model()
+        self._sources = NO_SOURCES  # their buffers are no longer needed
 
     @property
     def nbytes(self) -> int:
@@ -109,23 +118,40 @@ class DescribedModel:
         return struct
 
     def _linear(self, linear: Linear) -> MatrixStruct:
+        if linear.weight in self._sources:
+            return self._packed(linear.weight, linear.first, linear.rows, self._precision)
         weight = self._weights[linear.weight]
         return self._matrix((weight.T if linear.transposed else weight)[linear.span], self._precision)
 
     def _experts(self, experts: Experts) -> Any:
-        table, before = (ExpertStruct * experts.count)(), self.nbytes
-        gate_up, down = self._weights[experts.gate_up], self._weights[experts.down]
-        for struct, both, last in zip(table, gate_up, down, strict=True):
-            struct.gate = self._matrix(both[: experts.inner], self._precision)
-            struct.up = self._matrix(both[experts.inner :], self._precision)
-            struct.down = self._matrix(last, self._precision)
+        table, before, inner, hidden = (ExpertStruct * experts.count)(), self.nbytes, experts.inner, self._decoder.hidden
+        for at, struct in enumerate(table):
+            struct.gate = self._expert(experts.gate_up, at, slice(0, inner), 2 * inner)
+            struct.up = self._expert(experts.gate_up, at, slice(inner, 2 * inner), 2 * inner)
+            struct.down = self._expert(experts.down, at, slice(0, hidden), hidden)
         self._unread_nbytes += (self.nbytes - before) // experts.count * (experts.count - experts.active)
         return self._keep(table)
 
+    def _expert(self, name: str, at: int, span: slice, rows: int) -> MatrixStruct:
+        """Rows of one expert, of `rows` that each has."""
+        if name in self._sources:
+            return self._packed(name, at * rows + span.start, span.stop - span.start, self._precision)
+        return self._matrix(self._weights[name][at][span], self._precision)
+
     def _head(self) -> MatrixStruct:
         # Four bits are too few for the head: every logit is one of its products.
-        exact = self._precision is Precision.EXACT
-        return self._matrix(self._weights[self._decoder.head], Precision.EXACT if exact else Precision.INT8)
+        precision = Precision.EXACT if self._precision is Precision.EXACT else Precision.INT8
+        head = self._decoder.head
+        if head in self._sources:
+            return self._packed(head, 0, self._sources[head].shape[0], precision)
+        return self._matrix(self._weights[head], precision)
+
+    def _packed(self, name: str, first: int, rows: int, precision: Precision) -> MatrixStruct:
+        source = self._sources[name]
+        pieces = source.rows(first, first + rows)
+        matrix = self._library.pack_rows(pieces, rows, source.columns, _FORMATS[precision])
+        self._matrices.append(matrix)
+        return matrix.struct()
 
     def _matrix(self, weight: NDArray[Any], precision: Precision) -> MatrixStruct:
         if precision is Precision.EXACT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolorad.engine.native.structs import DECODE_STRUCTS, MatrixStruct, Pointer, check_structs
+from smolorad.engine.runtime.buffers import allocate
 
 GROUP = 32  # columns that share a scale in a packed matrix
+BLOCK = 16  # rows that lie together in a packed matrix
 
 
 class Format(IntEnum):
@@ -88,11 +91,25 @@ class Library:
         Raises ValueError for another.
         """
         source = Matrix.of(weight)
-        if format not in (Format.INT8, Format.INT4) or source.cols % GROUP:
-            raise ValueError(f"{source.cols} columns cannot be packed as {format.name}")
-        values = aligned(self._packed_bytes(format, source.rows, source.cols))
-        self._pack(self.pool, ctypes.byref(source.struct()), format, values.ctypes.data)
-        return Matrix(format, source.rows, source.cols, values)
+        return self.pack_rows([weight], source.rows, source.cols, format)
+
+    def pack_rows(self, pieces: Iterable[NDArray[Any]], rows: int, cols: int, format: Format) -> Matrix:
+        """As `pack`, of a matrix that comes in pieces of its rows; raises ValueError where these are not `rows` together."""
+        if format not in (Format.INT8, Format.INT4) or cols % GROUP:
+            raise ValueError(f"{cols} columns cannot be packed as {format.name}")
+        nbytes, block = self._packed_bytes(format, rows, cols), self._packed_bytes(format, 1, cols)
+        # Straight from the system: beside what is read meanwhile, the allocator would leave gaps of half their size.
+        values = np.frombuffer(allocate(nbytes, huge_pages=True), np.uint8, nbytes)
+        done = 0
+        for piece in _in_blocks(pieces):
+            if piece.shape[1:] != (cols,) or done + len(piece) > rows:
+                raise ValueError(f"rows of {piece.shape} are not those of a matrix of {(rows, cols)}")
+            source = Matrix.of(piece).struct()
+            self._pack(self.pool, ctypes.byref(source), format, values.ctypes.data + done // BLOCK * block)
+            done += len(piece)
+        if done != rows:
+            raise ValueError(f"a matrix of {rows} rows has {done}")
+        return Matrix(format, rows, cols, values)
 
     def multiply(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
         """x (..., cols), contiguous, times the matrix's transpose: (..., rows); raises ValueError for another x."""
@@ -104,6 +121,19 @@ class Library:
         count = math.prod(x.shape[:-1])
         self._multiply(self.pool, ctypes.byref(struct), x.ctypes.data, count, out.ctypes.data, room.ctypes.data)
         return out
+
+
+def _in_blocks(pieces: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The same rows, in pieces of whole blocks but for the last."""
+    left: NDArray[Any] | None = None
+    for piece in pieces:
+        joined = piece if left is None else np.concatenate([left, piece])
+        whole = len(joined) - len(joined) % BLOCK
+        if whole:
+            yield joined[:whole]
+        left = joined[whole:].copy() if whole < len(joined) else None
+    if left is not None:
+        yield left
 
 
 def aligned(nbytes: int) -> NDArray[np.uint8]:

@@ -27,9 +27,9 @@ class Encoded:
 class ServingTokenizer:
     """A tokenizer that encodes, decodes and renders conversations."""
 
-    def __init__(self, description: str, chat_template: str | None, special: Mapping[str, str]) -> None:
+    def __init__(self, description: bytes, chat_template: str | None, special: Mapping[str, str]) -> None:
         """`description`: the content of a tokenizer.json. `special`: `bos_token` and the like, for the chat template."""
-        self.backend_tokenizer = Tokenizer.from_str(description)
+        self.backend_tokenizer = Tokenizer.from_buffer(description)
         self.backend_tokenizer.no_padding()
         self.backend_tokenizer.no_truncation()
         self.chat_template = chat_template

@@ -95,7 +95,7 @@ def test_whatever_the_files_hold(stored: torch.dtype, dtype: Dtype, precision: P
     assert (folder / "model.safetensors.index.json").is_file()
     ours, theirs = (make(folder, dtype=dtype, precision=precision) for make in (light, heavy))
     assert np.array_equal(logits(ours), logits(theirs))
-    assert (ours.mapped_weights is None) is (precision is Precision.EXACT)
+    assert (ours.exact_weights is None) is (precision is Precision.EXACT)
     assert ours.describe(1.0) == theirs.describe(1.0)
 
 

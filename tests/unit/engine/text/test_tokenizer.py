@@ -19,7 +19,7 @@ MAKERS: tuple[Callable[[], Any], ...] = (tiny_tokenizer, llama_like_tokenizer, u
 
 def serving(theirs: Any) -> ServingTokenizer:
     special = {name: str(token) for name, token in theirs.special_tokens_map.items()}
-    return ServingTokenizer(theirs.backend_tokenizer.to_str(), theirs.chat_template, special)
+    return ServingTokenizer(theirs.backend_tokenizer.to_str().encode(), theirs.chat_template, special)
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)

@@ -32,6 +32,13 @@ class Precision(enum.StrEnum):
     INT4 = "int4"
 
 
+class KvDtype(enum.StrEnum):
+    """The number format of KV caches, where it is not that of the weights."""
+
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+
+
 @dataclass(frozen=True, slots=True)
 class Placing:
     """How a model is to be loaded. None chooses."""

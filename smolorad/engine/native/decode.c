@@ -168,7 +168,7 @@ void smolora_close(Engine *e) {
     for (int i = 0; i < e->workers; i++) {
         Worker *w = &e->worker[i];
         free(w->normed), free(w->part), free(w->scores), free(w->queries), free(w->weighted), free(w->summed);
-        free(w->rounded), free(w->heads), free(w->gathered), free(w->chosen), free(w->share);
+        free(w->rounded), free(w->keys), free(w->values), free(w->heads), free(w->gathered), free(w->chosen), free(w->share);
         free(w->vectors.rounded), free(w->vectors.high), free(w->vectors.low);
         free(w->vectors.scale), free(w->vectors.sum), free(w->vectors.offset), free(w->panel);
     }
@@ -198,6 +198,9 @@ static int worker_open(Worker *w, const Model *m) {
     w->queries = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(float));
     w->weighted = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(float));
     w->summed = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(float));
+    size_t unpacked = m->cache_format == INT8 ? (size_t)KEY_BLOCK * (size_t)m->head_dim : 0;
+    w->keys = alloc_lines(unpacked, sizeof(float));
+    w->values = alloc_lines(unpacked, sizeof(float));
     w->rounded = alloc_lines((size_t)QUERY_BATCH * m->head_dim, sizeof(uint16_t));
     w->vectors.high = alloc_lines(groups, GROUP);
     w->vectors.low = alloc_lines(groups, GROUP);
@@ -207,7 +210,7 @@ static int worker_open(Worker *w, const Model *m) {
     w->panel = alloc_panel(widest > KEY_BLOCK ? widest : KEY_BLOCK);
     const Vectors *v = &w->vectors;
     int vectors = v->rounded && v->high && v->low && v->scale && v->sum && v->offset;
-    int attention = w->scores && w->queries && w->weighted && w->summed && w->rounded && w->heads;
+    int attention = w->scores && w->queries && w->weighted && w->summed && w->rounded && w->keys && w->values && w->heads;
     return vectors && attention && w->gathered && w->chosen && w->share && w->normed && w->part && w->panel;
 }
 

@@ -4,6 +4,7 @@
 
 #include "activations.h"
 #include "attention_product.h"
+#include "cache_row.h"
 #include "decode_linear.h"
 
 /* Rotates pairs of a head's numbers, in place; `angles`: the pairs' cosines, then their sines. */
@@ -32,13 +33,6 @@ static void rope_of_row(const Engine *e, const Layer *layer, int r, float *x) {
     rope(&m->rope[first + layer->rope], angles_of(e, r, layer->rope), x);
 }
 
-static void store_cache(int format, void *cache, size_t at, const float *x, int n) {
-    if (format == BF16)
-        for (int i = 0; i < n; i++) ((uint16_t *)cache)[at + i] = f32_to_bf16(x[i]);
-    else
-        memcpy((float *)cache + at, x, sizeof(float) * n);
-}
-
 /* Where a key head's queries, its key, or its value lie in a row. */
 static inline float *queries_of(const Engine *e, int r, int kv) {
     return e->qkv + (size_t)r * e->model->qkv_width + (size_t)kv * e->model->group_step;
@@ -65,11 +59,11 @@ static void write_cache(const Engine *e, const Layer *layer, int l, int r, int k
     const Sequence *s = &e->sequences[e->row[r].sequence];
     int d = m->head_dim;
     float *k = key_of(e, r, kv);
-    size_t at = ((size_t)kv * s->capacity + e->row[r].position) * d;
+    size_t at = ((size_t)kv * s->capacity + e->row[r].position) * cache_row_bytes(m->cache_format, d);
     if (layer->key_norm.weight && !m->joint_norms) apply_norm_in_place(&layer->key_norm, k, kv, scratch);
     rope_of_row(e, layer, r, k);
-    store_cache(m->format, s->keys[l], at, k, d);
-    store_cache(m->format, s->values[l], at, value_of(e, r, kv), d);
+    store_cache_row(m->cache_format, (char *)s->keys[l] + at, k, d);
+    store_cache_row(m->cache_format, (char *)s->values[l] + at, value_of(e, r, kv), d);
 }
 
 /* Softmax over block after block of scores (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018): the largest
@@ -185,19 +179,19 @@ static Vectors batch_queries(const Engine *e, const Layer *layer, const Batch *b
     for (int i = 0; i < batch->count; i++)
         prepare_query(e, layer, batch->row[i], batch->head[i], w->queries + (size_t)i * d);
     Vectors queries = {.x = w->queries, .stride = d, .count = batch->count, .rounded = w->rounded, .panel = w->panel};
-    if (m->format == BF16) round_bf16(&queries, d);
+    if (m->cache_format == BF16) round_bf16(&queries, d);
     return queries;
 }
 
 /* 0 times a value that is not finite is NaN: if a query does not see such a value, its sums are made anew, without what it does
  * not see. */
-static void leave_out_unseen(const Model *m, Seen seen, int n, const char *values, int query, Worker *w) {
-    int d = m->head_dim, count = seen.end - seen.first;
+static void leave_out_unseen(int format, int d, Seen seen, int n, const char *values, int query, Worker *w) {
+    int count = seen.end - seen.first;
     float *sums = w->weighted + (size_t)query * d;
     if (count == n || !count || all_finite(sums, d)) return;
-    const char *from = values + (size_t)seen.first * d * number_bytes(m->format);
+    const char *from = values + (size_t)seen.first * d * number_bytes(format);
     const float *weights = w->scores + (size_t)query * KEY_BLOCK + seen.first;
-    sum_values(m->format, from, d, count, weights, KEY_BLOCK, 1, w->panel, sums);
+    sum_values(format, from, d, count, weights, KEY_BLOCK, 1, w->panel, sums);
 }
 
 /* A block of positions: each query's softmax, and its weighted sum of the values in `w->weighted`. */
@@ -205,17 +199,21 @@ static void attend_block(const Engine *e, int l, const Batch *batch, const Vecto
                          Worker *w) {
     const Model *m = e->model;
     const Sequence *s = &e->sequences[e->row[batch->row[0]].sequence];
-    int d = m->head_dim, n = end - begin;
-    size_t at = ((size_t)batch->kv * s->capacity + begin) * d * number_bytes(m->format);
-    const char *values = (const char *)s->values[l] + at;
+    int d = m->head_dim, n = end - begin, format = m->cache_format;
+    size_t at = ((size_t)batch->kv * s->capacity + begin) * cache_row_bytes(format, d);
+    const char *keys = (const char *)s->keys[l] + at, *values = (const char *)s->values[l] + at;
+    if (format == INT8) {
+        read_cache_rows(keys, d, n, w->keys), read_cache_rows(values, d, n, w->values);
+        keys = (const char *)w->keys, values = (const char *)w->values, format = FP32;
+    }
     Seen seen[QUERY_BATCH];
-    multiply_keys(m->format, (const char *)s->keys[l] + at, d, n, queries, w->scores, KEY_BLOCK);
+    multiply_keys(format, keys, d, n, queries, w->scores, KEY_BLOCK);
     for (int i = 0; i < batch->count; i++) {
         seen[i] = seen_of(e, &m->layer[l], batch->row[i], begin, n);
         found[i] = weigh(m, seen[i], batch->head[i], begin, n, w->scores + (size_t)i * KEY_BLOCK);
     }
-    sum_values(m->format, values, d, n, w->scores, KEY_BLOCK, batch->count, w->panel, w->weighted);
-    for (int i = 0; i < batch->count; i++) leave_out_unseen(m, seen[i], n, values, i, w);
+    sum_values(format, values, d, n, w->scores, KEY_BLOCK, batch->count, w->panel, w->weighted);
+    for (int i = 0; i < batch->count; i++) leave_out_unseen(format, d, seen[i], n, values, i, w);
 }
 
 static void store_attended(const Engine *e, int r, int head, const float *sums, Softmax all) {

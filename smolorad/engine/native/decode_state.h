@@ -52,7 +52,8 @@ typedef struct {
 
 typedef struct {
     int32_t layers, hidden, heads, kv_heads, head_dim, inner, vocab;
-    int32_t format; /* of embeddings and KV caches: FP32 or BF16 */
+    int32_t format;       /* of embeddings: FP32 or BF16 */
+    int32_t cache_format; /* of KV caches: FP32, BF16 or INT8 */
     /* Where heads lie in a row of queries, keys and values: the row's width, and the steps between key heads. */
     int32_t qkv_width, group_step, key, key_step, value, value_step;
     int32_t activation;
@@ -82,7 +83,7 @@ typedef struct {
 typedef struct {
     const int32_t *tokens;
     int32_t count, position, capacity; /* tokens of this step, tokens in the KV cache before it, and room in the cache */
-    void *const *keys;                 /* of each layer: kv_heads x capacity x head_dim */
+    void *const *keys;                 /* of each layer: kv_heads x capacity rows, as cache_row.h has them */
     void *const *values;               /* likewise */
     const Lora *lora;                  /* layers x PROJECTIONS, or NULL */
     int32_t every;                     /* logits after every token, not only after the last */
@@ -99,6 +100,7 @@ typedef struct {
     float *queries, *weighted; /* QUERY_BATCH x head_dim: a batch of queries, and their weighted sums of a block's values */
     float *summed;             /* likewise: those of all blocks */
     uint16_t *rounded;         /* as queries, in bf16 */
+    float *keys, *values;      /* KEY_BLOCK x head_dim: a block of an INT8 cache */
     float *heads;              /* a row's queries, for a norm over all of them */
     float *gathered;           /* MAX_ROWS x hidden: the rows that an expert gets */
     int *chosen;               /* MAX_ROWS x active_experts, ascending */

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.domain import Precision
+from smolorad.domain import KvDtype, Precision
 from smolorad.engine.native.described_model import NO_SOURCES, DescribedModel, Sources, Weights
 from smolorad.engine.native.description import Decoder
 from smolorad.engine.native.kv_cache import KvCache
@@ -26,6 +26,10 @@ from smolorad.engine.runtime.buffers import BufferPool
 MAX_ROWS = 128  # tokens of all sequences together in one step
 # Apple's products in fp32 run on a unit of their own; elsewhere ours take two thirds of torch's time.
 ACCELERATE = sys.platform == "darwin"
+
+
+_CACHE_FORMATS = {KvDtype.BFLOAT16: Format.BF16, KvDtype.INT8: Format.INT8}
+_CACHE_TYPES = {format: dtype for dtype, format in FORMAT_OF.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,12 @@ class NativeModel:
         weights: Weights,
         precision: Precision = Precision.EXACT,
         sources: Sources = NO_SOURCES,
+        kv_dtype: KvDtype | None = None,
     ) -> None:
         """`weights` by name, all matrices in one format of FORMAT_OF, as `misfit` wants them.
 
-        `sources` are parameters that are only packed, and need not be among the weights.
-        Raises MemoryError, and ValueError for weights that the step would read beyond their end.
+        `sources` are parameters that are only packed, and need not be among the weights. `kv_dtype` is by default that of the
+        weights. Raises MemoryError, and ValueError for weights that the step would read beyond their end.
         """
         _check(decoder, {**sources, **weights}, precision)
         self._library = library
@@ -64,7 +69,8 @@ class NativeModel:
         # A token beyond the last learned position has none.
         self._positions = len(weights[decoder.positions]) - decoder.first_position if decoder.positions else sys.maxsize
         self.precision = precision
-        self._described = DescribedModel(library, decoder, weights, precision, sources)
+        self._cache_format = _CACHE_FORMATS[kv_dtype] if kv_dtype is not None else FORMAT_OF[self.dtype]
+        self._described = DescribedModel(library, decoder, weights, precision, sources, self._cache_format)
         self._engine = library.open(ctypes.byref(self._described.struct), library.pool)
         if not self._engine:
             raise MemoryError("no memory for the native step")
@@ -72,7 +78,8 @@ class NativeModel:
         # Prompts of at least this many tokens are prefilled in a step of their own; 0 means never.
         self.min_prefill_tokens = library.min_prefill_tokens(FORMAT_OF[self.dtype]) if precision is Precision.EXACT else 0
         # Whether torch's forward pass fills the same KV cache: Falcon's code stores a key for each query.
-        self.shares_cache = decoder.heads_side_by_side or decoder.heads == decoder.kv_heads
+        is_torchs = self._cache_format is FORMAT_OF[self.dtype]
+        self.shares_cache = is_torchs and (decoder.heads_side_by_side or decoder.heads == decoder.kv_heads)
         self.takes_prompts = takes_prompts(library, self.dtype, precision) or not self.shares_cache
 
     @property
@@ -90,9 +97,22 @@ class NativeModel:
 
         A sequence of more than the decoder's `short_context` tokens needs one that is long.
         """
-        decoder = self.decoder
-        layers, heads, head_dim = len(decoder.layers), decoder.kv_heads, decoder.head_dim
-        return KvCache(layers, heads, capacity, head_dim, self.dtype, expected_tokens, self._pool, is_long=is_long)
+        layers, heads, (dtype, width) = len(self.decoder.layers), self.decoder.kv_heads, self._cache_row
+        return KvCache(layers, heads, capacity, width, dtype, expected_tokens, self._pool, is_long=is_long)
+
+    @property
+    def cache_token_nbytes(self) -> int:
+        """Bytes of a token's keys and values."""
+        dtype, width = self._cache_row
+        return 2 * len(self.decoder.layers) * self.decoder.kv_heads * width * dtype.itemsize
+
+    @property
+    def _cache_row(self) -> tuple[np.dtype[Any], int]:
+        """The type of a cache's array and the length of its rows, as cache_row.h lays them out."""
+        head_dim = self.decoder.head_dim
+        if self._cache_format is Format.INT8:
+            return np.dtype(np.uint8), head_dim + 2 * -(-head_dim // GROUP)
+        return _CACHE_TYPES[self._cache_format], head_dim
 
     def release_idle_memory(self) -> None:
         """Returns the memory of released caches to the system."""
@@ -133,8 +153,9 @@ class NativeModel:
         decoder, cache = self.decoder, part.cache
         if not part.tokens or min(part.tokens) < 0 or max(part.tokens) >= self._readable:
             raise ValueError(f"the tokens are none, or not all from 0 to below {self._readable}")
-        known = (len(decoder.layers), 2, decoder.kv_heads, cache.capacity, decoder.head_dim)
-        if cache.array.shape != known or cache.array.dtype != self.dtype:
+        dtype, width = self._cache_row
+        known = (len(decoder.layers), 2, decoder.kv_heads, cache.capacity, width)
+        if cache.array.shape != known or cache.array.dtype != dtype:
             raise ValueError(f"a cache of {cache.array.shape} is another model's")
         if not 0 <= cache.length <= cache.capacity - len(part.tokens):
             raise ValueError(f"a cache of {cache.length} tokens has no room for {len(part.tokens)} more")

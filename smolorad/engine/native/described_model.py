@@ -33,7 +33,13 @@ class DescribedModel:
     """Structures for C, and all memory that they point at. Exact matrices are read where they are, others are packed copies."""
 
     def __init__(
-        self, library: Library, decoder: Decoder, weights: Weights, precision: Precision, sources: Sources = NO_SOURCES
+        self,
+        library: Library,
+        decoder: Decoder,
+        weights: Weights,
+        precision: Precision,
+        sources: Sources,
+        cache_format: Format,
     ) -> None:
         """`sources` are parameters that are only packed, and need not be among the weights."""
         self._library = library
@@ -41,6 +47,7 @@ class DescribedModel:
         self._weights = weights
         self._precision = precision
         self._sources = sources
+        self._cache_format = cache_format
         self._kept: list[Any] = []
         self._matrices: list[Matrix] = []
         self._unread_nbytes = 0  # of experts that a token does not take
@@ -70,6 +77,7 @@ class DescribedModel:
             inner=decoder.inner,
             vocab=decoder.vocabulary,
             format=FORMAT_OF[self._weights[decoder.embedding].dtype],
+            cache_format=self._cache_format,
             qkv_width=layout.width,
             group_step=layout.group_step,
             key=layout.key,

@@ -17,9 +17,9 @@ _SLACK_BYTES = 2**18  # not worth a copy
 
 
 class KvCache:
-    """Room for `capacity` tokens; `array` is (layers, 2, key-value heads, capacity, head_dim), keys before values.
+    """Room for `capacity` tokens; `array` is (layers, 2, key-value heads, capacity, width), keys before values.
 
-    Its numbers are of `native.library.FORMAT_OF`. `length` tokens have keys and values.
+    A row has head_dim numbers of `native.library.FORMAT_OF`, or a row's bytes in INT8. `length` tokens have keys and values.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class KvCache:
         layers: int,
         heads: int,
         capacity: int,
-        head_dim: int,
+        width: int,
         dtype: np.dtype[Any],
         expected_tokens: int = 0,
         pool: BufferPool | None = None,
@@ -38,7 +38,7 @@ class KvCache:
 
         `is_long`: its keys are rotated as the decoder rotates those of long sequences.
         """
-        shape = (layers, 2, heads, capacity, head_dim)
+        shape = (layers, 2, heads, capacity, width)
         self._pool = BufferPool() if pool is None else pool
         # Pages that are never written cost nothing, so the whole capacity is allocated at once. Not so with huge pages, which
         # numpy uses: one page may have the first tokens of every head.
@@ -81,11 +81,11 @@ class KvCache:
 
         Unwritten pages take no memory, but the part of each head takes whole pages.
         """
-        layers, _, heads, _, head_dim = self.array.shape
+        layers, _, heads, _, width = self.array.shape
         wanted = self.nbytes_of(tokens)
         if self.array.nbytes <= wanted + max(wanted // 8, _SLACK_BYTES):
             return self
-        copy = KvCache(layers, heads, tokens, head_dim, self.array.dtype, tokens, self._pool, is_long=self.is_long)
+        copy = KvCache(layers, heads, tokens, width, self.array.dtype, tokens, self._pool, is_long=self.is_long)
         copy.begin_with(self, tokens)
         return copy
 

@@ -58,7 +58,8 @@ class LayerStruct(ctypes.Structure):
 
 class ModelStruct(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_int32, "layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab", "format"),
+        *_fields(ctypes.c_int32, "layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab"),
+        *_fields(ctypes.c_int32, "format", "cache_format"),
         *_fields(ctypes.c_int32, "qkv_width", "group_step", "key", "key_step", "value", "value_step"),
         *_fields(ctypes.c_int32, "activation", "parallel", "joint_norms", "ropes", "first_position", "rounded_slopes"),
         *_fields(ctypes.c_int32, "experts", "active_experts", "normalized_experts"),

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from smolora.common.paths import cache_path
-from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, Precision, Sampling
+from smolorad.domain import ChatMessage, Device, Dtype, GenerateOutcome, GenerateSpec, KvDtype, Precision, Sampling
 from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
@@ -51,7 +51,9 @@ def plain_model(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def native_of(model: Any, precision: Precision = Precision.EXACT, *, threads: int = 2) -> NativeModel:
+def native_of(
+    model: Any, precision: Precision = Precision.EXACT, *, threads: int = 2, kv_dtype: KvDtype | None = None
+) -> NativeModel:
     """The native step of a model of transformers, which must be described."""
     built = library(cache_path(), threads)
     assert built is not None, "these tests need a C compiler"
@@ -59,7 +61,7 @@ def native_of(model: Any, precision: Precision = Precision.EXACT, *, threads: in
     assert not isinstance(decoder, str), decoder
     if precision is Precision.EXACT:
         lay_rows_out(model, decoder)
-    return NativeModel(built, decoder, weights_of(model), precision)
+    return NativeModel(built, decoder, weights_of(model), precision, kv_dtype=kv_dtype)
 
 
 def make_adapter(folder: Path, out: Path, *, seed: int = 1, **lora: Any) -> Path:

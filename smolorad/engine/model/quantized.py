@@ -1,10 +1,12 @@
-"""Recognizes models whose weights are quantised, and says what to load instead."""
+"""Recognizes models whose weights are quantised: MLX's are read, and of the others it says what to load instead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from smolorad.engine.mlx.settings import MlxSettings, is_mlx, read_settings
+from smolorad.engine.model.families import MODEL_TYPES
 from smolorad.errors import UnsupportedModel
 
 # The common name of each `quant_method` in a config.
@@ -32,6 +34,7 @@ _METHODS = {
     "vptq": "VPTQ",
 }
 _MLX = "MLX"
+_INSTEAD = "load the model that it was made from, with `--precision int4` or `int8` where memory is short"
 # How to recognize a packed weight: by its name and number format in a safetensors file.
 _PACKED: Mapping[str, Callable[[str, str], bool]] = {
     _MLX: lambda tensor, dtype: dtype == "U32" and tensor.endswith(".weight"),
@@ -42,8 +45,27 @@ _PACKED: Mapping[str, Callable[[str, str], bool]] = {
 }
 
 
+def mlx_settings(config: Mapping[str, Any], name: str) -> MlxSettings | None:
+    """How MLX has quantised the model called `name`; None where it has not.
+
+    Raises Damaged for a config that MLX does not write, UnsupportedModel for models whose weights it changes in other ways.
+    """
+    settings = read_settings(config, name)
+    if settings is not None and config["model_type"] not in MODEL_TYPES:
+        raise UnsupportedModel(
+            f"{name} is quantised by MLX, and smolora does not know how MLX changes the weights of a "
+            f"{str(config['model_type'])[:60]!r}; {_INSTEAD}."
+        )
+    return settings
+
+
 def refuse_quantized(config: Mapping[str, Any], name: str) -> None:
-    """Raises UnsupportedModel, which says how, where the config of the model called `name` says that it is quantised."""
+    """Raises UnsupportedModel, which says how, where the config of the model called `name` says that it is quantised.
+
+    Not for what `mlx_settings` finds.
+    """
+    if is_mlx(config.get("quantization")) or is_mlx(config.get("quantization_config")):
+        return
     inner = config.get("text_config")
     for one in (config, inner if isinstance(inner, dict) else {}):
         settings, by_mlx = one.get("quantization_config"), one.get("quantization")
@@ -56,10 +78,10 @@ def refuse_quantized(config: Mapping[str, Any], name: str) -> None:
             raise _refusal(name, "a method that its config does not name")
 
 
-def refuse_packed(tensor: str, dtype: str, name: str) -> None:
+def refuse_packed(tensor: str, dtype: str, name: str, *, packed_by_mlx: bool = False) -> None:
     """Raises UnsupportedModel for a weight that only quantised models have, where the config does not say so."""
     for method, is_packed in _PACKED.items():
-        if is_packed(tensor, dtype):
+        if is_packed(tensor, dtype) and not (packed_by_mlx and method == _MLX):
             raise _refusal(name, method)
 
 
@@ -77,7 +99,4 @@ def _bits(settings: Mapping[str, Any]) -> str:
 
 
 def _refusal(name: str, method: str, bits: str = "") -> UnsupportedModel:
-    return UnsupportedModel(
-        f"{name} is quantised by {method}{bits}, and smolora does not read such weights; load the model that it was made from, "
-        "with `--precision int4` or `int8` where memory is short."
-    )
+    return UnsupportedModel(f"{name} is quantised by {method}{bits}, and smolora does not read such weights; {_INSTEAD}.")

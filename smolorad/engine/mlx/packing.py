@@ -61,8 +61,10 @@ def _unpacked(words: NDArray[np.uint32], bits: int) -> NDArray[np.uint8]:
     if bits == 8:
         return octets
     if bits in (1, 2, 4):
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        return ((octets[..., np.newaxis] >> shifts) & np.uint8(2**bits - 1)).reshape(len(words), -1)
+        parts = np.empty((*octets.shape, 8 // bits), dtype=np.uint8)
+        for at in range(8 // bits):
+            parts[..., at] = (octets >> np.uint8(bits * at)) & np.uint8(2**bits - 1)
+        return parts.reshape(len(words), -1)
     runs = octets.reshape(len(words), -1, bits)
     joined = np.zeros(runs.shape[:2], dtype=np.uint64)
     for at in range(bits):

@@ -61,15 +61,18 @@ def is_mlx(quantization: object) -> bool:
 
 
 def without_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A config without what MLX added to it; itself where that is nothing."""
+    """A config without what MLX added to it; itself where that is nothing.
+
+    Nor does it name code of its own (`auto_map`): that would read the weights as they are stored.
+    """
     if not any(is_mlx(config.get(key)) for key in _KEYS):
         return config
-    return {key: value for key, value in config.items() if key not in _KEYS}
+    return {key: value for key, value in config.items() if key not in (*_KEYS, "auto_map")}
 
 
 def _packing(given: Mapping[str, Any], model: str, of: str = "") -> Packing:
     mode = given.get("mode", AFFINE)
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise _unread(model, f"in the mode {_shown(mode)}{of}")
     bits, groups = MODES[mode]
     packing = (

@@ -19,10 +19,11 @@ from smolorad.engine.mlx.modules import Module, changed, find_modules
 from smolorad.engine.mlx.names import names_of
 from smolorad.engine.mlx.packing import dequantized
 from smolorad.engine.mlx.settings import MlxSettings
-from smolorad.errors import NotFound
+from smolorad.errors import Damaged, NotFound
 from smolorad.safetensors_file import SafetensorsFile, StoredTensor
 
-_CHUNK = 2**20  # numbers read at once, about
+_CHUNK = 2**17  # numbers read at once, about: with more, those between two steps leave the cache
+_MOST_EXPERTS = 2**16  # a name is made for each before the config is compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class MlxWeights:
         parameters: dict[str, Parameter] = {}
         tensors = []
         for name, module in find_modules(files, settings).items():
+            if module.shape and len(module.shape) > 2 and module.shape[0] > _MOST_EXPERTS:
+                raise Damaged(f"{name} of {settings.model} has {module.shape[0]:,} experts; get the model again.")
             names = names_of(name, model_type, module.shape[0] if module.shape else 0)
             for one in names:
                 shape = module.shape if one.expert is None else module.shape[1:]

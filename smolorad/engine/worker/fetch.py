@@ -27,9 +27,9 @@ def fetch(
     """Fetches the model `source`, a hub id, the absolute path of a folder or GGUF file, or `starter`, and checks it.
 
     With `output` its files are copied there, without links, and weights of GGUF and MLX as plain safetensors; otherwise the
-    result names the folder that has them: in the hub's cache, below `cache` for the starter and GGUF, or the folder itself. `report` gets the
-    phases `download`, `convert`, `copy` and `read`; an error that it raises stops the work. On failure nothing is left in
-    `output`.
+    result names the folder that has them: in the hub's cache, below `cache` for the starter and GGUF, or the folder itself.
+    `report` gets the phases `download`, `convert`, `copy` and `read`; an error that it raises stops the work. On failure
+    nothing is left in `output`.
     Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest, NoSpace.
     """
     found, resolved = _locate(source, revision, cache, report, code=trust_remote_code)

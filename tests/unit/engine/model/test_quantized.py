@@ -55,9 +55,9 @@ def as_fp8(tensors: dict[str, torch.Tensor], layer: str) -> None:
 
 
 QUANTISED: list[tuple[Callable[[Path], None], str]] = [
-    (as_mlx_says, "MLX (4 bits)"),
-    (lambda folder: change_config(folder, quantization=MLX), "MLX (4 bits)"),
     (lambda folder: pack(folder, as_mlx), "MLX"),
+    (lambda folder: (pack(folder, as_gptq), change_config(folder, quantization=MLX)), "GPTQ or AWQ"),
+    (lambda folder: (as_mlx_says(folder), change_config(folder, model_type="qwen3_next")), "MLX"),
     (lambda folder: pack(folder, as_gptq), "GPTQ or AWQ"),
     (lambda folder: pack(folder, as_fp8), "fp8"),
     (lambda folder: change_config(folder, quantization_config={"quant_method": "awq", "w_bit": 4}), "AWQ (4 bits)"),
@@ -100,6 +100,13 @@ def test_a_folder_of_gguf(gone: str, tmp_path: Path) -> None:
     (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
     with pytest.raises(UnsupportedModel, match=r"as GGUF.*load the model that it was made from"):
         load(folder, "mine")
+
+
+def test_plain_weights_whose_config_says_that_mlx_packed_them(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    expected = load(folder, "mine").parameters
+    change_config(folder, quantization=MLX, quantization_config=MLX)
+    assert load(folder, "mine").parameters == expected
 
 
 def test_a_config_that_says_nothing_of_it(tmp_path: Path) -> None:

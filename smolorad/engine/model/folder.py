@@ -87,8 +87,7 @@ class ModelFolder:
             raise UnsupportedModel(f"{name} has no tokenizer; copy tokenizer.json and tokenizer_config.json into {path}.")
         weights = _open_weights(path, name)
         tensors = [tensor for file in weights for tensor in file.tensors]
-        for tensor in tensors:
-            refuse_packed(tensor.name, tensor.format, name, packed_by_mlx=by_mlx is not None)
+        refuse_packed(tensors, name, packed_by_mlx=by_mlx is not None)
         if not tensors:
             raise Damaged(f"The weights in {path} hold no tensors; get the model again.")
         if by_mlx is not None:
@@ -200,6 +199,8 @@ def _open_weights(folder: Path, name: str) -> tuple[WeightFile, ...]:
         return (SafetensorsFile.open(folder / WEIGHTS, _ADVICE),)
     if (folder / INDEX).is_file():
         return _open_shards(folder)
+    if is_adapter(folder):
+        raise UnsupportedModel(adapter_instead(name))
     if any(next(folder.glob(pattern), None) for pattern in PICKLES):
         raise UnsupportedModel(
             f"{name} has its weights as pickles, which can run any code when read; convert it where you trust it, with "

@@ -117,7 +117,7 @@ def test_an_adapter_with_a_copy_of_its_bases_config(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")
     make_adapter(folder, folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UnsupportedModel, match="holds an adapter, not a model; .*adapters import"):
+    with pytest.raises(UnsupportedModel, match=r"holds an adapter, not a model; .*adapters import"):
         load(folder, "mine")
 
 

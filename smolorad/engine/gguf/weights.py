@@ -44,7 +44,7 @@ class GgufWeights:
         """Bytes of the files."""
         return sum(file.size for file in self.layout.files)
 
-    def sums(self) -> dict[str, str]:
+    def sums(self, known: Mapping[str, str]) -> dict[str, str]:
         """The files' SHA-256, by names that stay when a file is moved: every byte was read when the layout was made.
 
         Raises NotFound where a file is gone, Damaged where one was changed since then.

@@ -1,4 +1,4 @@
-"""Weights that are decoded while they are read, as those of GGUF: every other reader takes numbers as the files have them."""
+"""Weights that are decoded while they are read, as those of GGUF and MLX: all others are as the files have them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ class DecodedWeights(Protocol):
     def size(self) -> int:
         """Bytes of the files."""
 
-    def sums(self) -> Mapping[str, str]:
-        """The files' SHA-256, by names that stay when a file is moved. Raises NotFound, and Damaged for files that changed."""
+    def sums(self, known: Mapping[str, str]) -> Mapping[str, str]:
+        """The files' SHA-256, by names that stay when a file is moved; `known` may have some of them.
+
+        Raises NotFound, and Damaged for files that changed.
+        """
 
     def read(self, name: str) -> Iterator[NDArray[Any]]:
         """The numbers of a tensor in order, in pieces, each FP32, FP16, or BF16 as uint16. Raises as `sums`."""

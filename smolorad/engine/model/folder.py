@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,8 +17,10 @@ from smolorad import publish
 from smolorad.domain import ModelFacts
 from smolorad.engine.gguf.layout import LAYOUT
 from smolorad.engine.gguf.weights import GgufWeights
+from smolorad.engine.mlx.settings import MlxSettings, without_settings
+from smolorad.engine.mlx.weights import MlxWeights
 from smolorad.engine.model.decoded_weights import DecodedWeights
-from smolorad.engine.model.quantized import refuse_packed, refuse_quantized
+from smolorad.engine.model.quantized import mlx_settings, refuse_packed, refuse_quantized
 from smolorad.engine.model.size_check import Stored, check_layers
 from smolorad.errors import Damaged, NotFound, UnsupportedModel
 from smolorad.gguf import gguf_files
@@ -62,7 +64,7 @@ class ModelFolder:
 
     path: Path
     name: str  # in messages, and in the owner's config file
-    config: Mapping[str, Any]  # the content of config.json
+    config: Mapping[str, Any]  # the content of config.json, without what MLX adds to it
     weights: tuple[WeightFile, ...]  # sorted by name; every tensor of an index is in them
     trust_remote_code: bool  # whether the model may bring code of its own
 
@@ -77,16 +79,20 @@ class ModelFolder:
         name = name or str(path)
         _check_kind(path, name)
         config = read_config(path)
+        by_mlx = mlx_settings(config, name)
         refuse_quantized(config, name)
         if not trust_remote_code:
             _refuse_code(path, name)
         if not any((path / file).is_file() for file in TOKENIZERS):
             raise UnsupportedModel(f"{name} has no tokenizer; copy tokenizer.json and tokenizer_config.json into {path}.")
-        folder = cls(path, name, config, _open_weights(path, name), trust_remote_code)
-        for tensor in folder.tensors:
-            refuse_packed(tensor.name, tensor.format, name)
-        if not folder.tensors:
+        weights = _open_weights(path, name)
+        tensors = [tensor for file in weights for tensor in file.tensors]
+        refuse_packed(tensors, name, packed_by_mlx=by_mlx is not None)
+        if not tensors:
             raise Damaged(f"The weights in {path} hold no tensors; get the model again.")
+        if by_mlx is not None:
+            config, weights = without_settings(config), (_of_mlx(weights, by_mlx, config),)
+        folder = cls(path, name, config, weights, trust_remote_code)
         check_layers(config, folder.stored, path / CONFIG)
         return folder
 
@@ -120,18 +126,19 @@ class ModelFolder:
         Reads every byte of the files whose SHA-256 `sums` does not have, by name, and is not known. Raises Damaged if a file is
         not what the manifest of its published folder says, or the hub's cache.
         """
-        paths = [file.path for file in self.weights if isinstance(file, SafetensorsFile)]
-        found = {path.name: {"sha256": sums.get(path.name) or publish.sha256_file(path)} for path in paths}
+        found: dict[str, str] = {}
         for file in self.weights:
-            if not isinstance(file, SafetensorsFile):
-                found |= {name: {"sha256": digest} for name, digest in file.sums().items()}
+            if isinstance(file, SafetensorsFile):
+                found[file.path.name] = sums.get(file.path.name) or publish.sha256_file(file.path)
+            else:
+                found |= file.sums(sums)
         published = _manifest_of(self.path)
-        for path in paths:
-            entry = published.get(path.name)
-            expected = entry["sha256"] if entry is not None else hub_sum(path)
-            if expected is not None and expected != found[path.name]["sha256"]:
-                raise Damaged(f"{path} is not as it was published; delete the model and make it again.")
-        return publish.fingerprint({"files": found})
+        for name, digest in found.items():
+            entry = published.get(name)
+            expected = entry["sha256"] if entry is not None else hub_sum(self.path / name)
+            if expected is not None and expected != digest:
+                raise Damaged(f"{self.path / name} is not as it was published; delete the model and make it again.")
+        return publish.fingerprint({"files": {name: {"sha256": digest} for name, digest in found.items()}})
 
     def files(self) -> list[Path]:
         """The files that make up the model, sorted by name; its own Python files only where it may run them."""
@@ -192,6 +199,8 @@ def _open_weights(folder: Path, name: str) -> tuple[WeightFile, ...]:
         return (SafetensorsFile.open(folder / WEIGHTS, _ADVICE),)
     if (folder / INDEX).is_file():
         return _open_shards(folder)
+    if is_adapter(folder):
+        raise UnsupportedModel(adapter_instead(name))
     if any(next(folder.glob(pattern), None) for pattern in PICKLES):
         raise UnsupportedModel(
             f"{name} has its weights as pickles, which can run any code when read; convert it where you trust it, with "
@@ -200,6 +209,10 @@ def _open_weights(folder: Path, name: str) -> tuple[WeightFile, ...]:
     if files := gguf_files(folder):
         raise UnsupportedModel(f"{name} has its weights as GGUF alone; load {files[0].name} instead of its folder.")
     raise UnsupportedModel(f"{name} has no {WEIGHTS}; choose a model with safetensors weights.")
+
+
+def _of_mlx(files: Sequence[WeightFile], settings: MlxSettings, config: Mapping[str, Any]) -> MlxWeights:
+    return MlxWeights.of([file for file in files if isinstance(file, SafetensorsFile)], settings, config["model_type"])
 
 
 def _open_shards(folder: Path) -> tuple[WeightFile, ...]:

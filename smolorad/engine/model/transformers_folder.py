@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationCo
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from smolorad.chat.encode import TRIAL
+from smolorad.engine.mlx.settings import without_settings
 from smolorad.engine.model.folder import CONFIG, GENERATION, read_json
 from smolorad.engine.model.quantized import refuse_quantized
 from smolorad.engine.runtime.errors import reading
@@ -30,6 +31,7 @@ def read_model_config(folder: Path, raw: Mapping[str, Any], name: str, trust_rem
     Raises UnsupportedModel, Damaged.
     """
     refuse_quantized(raw, name)
+    raw = without_settings(raw)
     with reading(folder / CONFIG, "get the model again"):
         if trust_remote_code and "auto_map" in raw:
             return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)

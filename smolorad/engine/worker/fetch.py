@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import MappingProxyType
 
 from smolorad import publish
 from smolorad.domain import Fetched, PhaseProgress
-from smolorad.engine.model.folder import WEIGHTS, ModelFolder
+from smolorad.engine.model.folder import CONFIG, WEIGHTS, ModelFolder
 from smolorad.engine.model.to_safetensors import nbytes_of, write_safetensors
 from smolorad.engine.worker.progress import Report
 from smolorad.errors import Damaged, NoSpace
@@ -25,10 +26,10 @@ def fetch(
 ) -> Fetched:
     """Fetches the model `source`, a hub id, the absolute path of a folder or GGUF file, or `starter`, and checks it.
 
-    With `output` its files are copied there, without links, and weights of GGUF as safetensors; otherwise the result names the
-    folder that has them: in the hub's cache, below `cache` for the starter and GGUF, or the folder itself. `report` gets the
-    phases `download`, `convert`, `copy` and `read`; an error that it raises stops the work. On failure nothing is left in
-    `output`.
+    With `output` its files are copied there, without links, and weights of GGUF and MLX as plain safetensors; otherwise the
+    result names the folder that has them: in the hub's cache, below `cache` for the starter and GGUF, or the folder itself.
+    `report` gets the phases `download`, `convert`, `copy` and `read`; an error that it raises stops the work. On failure
+    nothing is left in `output`.
     Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest, NoSpace.
     """
     found, resolved = _locate(source, revision, cache, report, code=trust_remote_code)
@@ -88,9 +89,9 @@ def _inspected(folder: ModelFolder, resolved: str, report: Report, sums: Mapping
 
 
 def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
-    files = folder.files()
-    total, done = sum(p.stat().st_size for p in files), 0
     decoded = [file for file in folder.weights if not isinstance(file, SafetensorsFile)]
+    files = [path for path in folder.small_files() if path.name != CONFIG] if decoded else folder.files()
+    total, done = sum(p.stat().st_size for p in files), 0
     _check_room(folder.name, output, total + sum(nbytes_of(file) for file in decoded))
     for path in files:
         with path.open("rb") as source, (output / path.name).open("wb") as target:
@@ -100,6 +101,8 @@ def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
                 done += len(chunk)
     remove_paths(output)
     report(PhaseProgress("copy", done, total, "bytes"))
+    if decoded:  # a config may have said how they were quantised
+        (output / CONFIG).write_text(json.dumps(folder.config, indent=2) + "\n", encoding="utf-8")
     for file in decoded:
         write_safetensors(file, output / WEIGHTS, report)
 

@@ -54,12 +54,32 @@ def as_fp8(tensors: dict[str, torch.Tensor], layer: str) -> None:
     tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].to(torch.float8_e4m3fn)
 
 
+def as_int8(tensors: dict[str, torch.Tensor], layer: str) -> None:
+    tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].to(torch.int8)
+    tensors[f"{layer}.weight_scale"] = torch.ones(len(tensors[f"{layer}.weight"]), 1)
+
+
+def as_bitsandbytes(tensors: dict[str, torch.Tensor], layer: str) -> None:
+    tensors[f"{layer}.weight"] = torch.zeros(tensors[f"{layer}.weight"].numel() // 2, 1, dtype=torch.uint8)
+    tensors[f"{layer}.weight.absmax"] = torch.ones(36)
+
+
+def as_mxfp4(tensors: dict[str, torch.Tensor], layer: str) -> None:
+    tensors[f"{layer}_blocks"] = tensors.pop(f"{layer}.weight").to(torch.uint8)
+
+
 QUANTISED: list[tuple[Callable[[Path], None], str]] = [
-    (as_mlx_says, "MLX (4 bits)"),
-    (lambda folder: change_config(folder, quantization=MLX), "MLX (4 bits)"),
     (lambda folder: pack(folder, as_mlx), "MLX"),
+    (lambda folder: (pack(folder, as_gptq), change_config(folder, quantization=MLX)), "GPTQ or AWQ"),
+    (lambda folder: (as_mlx_says(folder), change_config(folder, model_type="qwen3_next")), "MLX"),
     (lambda folder: pack(folder, as_gptq), "GPTQ or AWQ"),
     (lambda folder: pack(folder, as_fp8), "fp8"),
+    (lambda folder: pack(folder, as_int8), "does not name"),
+    (lambda folder: pack(folder, as_bitsandbytes), "quantised by bitsandbytes"),
+    (lambda folder: pack(folder, as_mxfp4), "MXFP4"),
+    (lambda folder: change_config(folder, quantization_config={"load_in_8bit": True}), "bitsandbytes (8 bits)"),
+    (lambda folder: change_config(folder, quantization_config={"quant_algo": "NVFP4"}), "ModelOpt"),
+    (lambda folder: change_config(folder, quantization_config={"quant_method": ["gptq"]}), "does not name"),
     (lambda folder: change_config(folder, quantization_config={"quant_method": "awq", "w_bit": 4}), "AWQ (4 bits)"),
     (lambda folder: change_config(folder, quantization_config={"quant_method": "gptq", "bits": 3}), "GPTQ (3 bits)"),
     (lambda folder: change_config(folder, quantization_config={"quant_method": "fp8"}), "fp8"),
@@ -93,6 +113,14 @@ def test_what_it_is_and_what_to_load_instead(change: Callable[[Path], None], wor
     assert not (tmp_path / "merged").exists()
 
 
+def test_an_adapter_with_a_copy_of_its_bases_config(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    make_adapter(folder, folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UnsupportedModel, match=r"holds an adapter, not a model; .*adapters import"):
+        load(folder, "mine")
+
+
 @pytest.mark.parametrize("gone", ["config.json", "model.safetensors"])
 def test_a_folder_of_gguf(gone: str, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")
@@ -100,6 +128,13 @@ def test_a_folder_of_gguf(gone: str, tmp_path: Path) -> None:
     (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
     with pytest.raises(UnsupportedModel, match=r"as GGUF.*load the model that it was made from"):
         load(folder, "mine")
+
+
+def test_plain_weights_whose_config_says_that_mlx_packed_them(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    expected = load(folder, "mine").parameters
+    change_config(folder, quantization=MLX, quantization_config=MLX)
+    assert load(folder, "mine").parameters == expected
 
 
 def test_a_config_that_says_nothing_of_it(tmp_path: Path) -> None:

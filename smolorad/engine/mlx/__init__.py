@@ -1,0 +1,1 @@
+"""Model folders that MLX has quantised: each tensor is dequantised while it is read."""

@@ -1,0 +1,126 @@
+"""SentencePiece's BPE as the tokenizers library has it: merges from scores, and each family's way with spaces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from smolorad.engine.gguf.vocabulary import TokenType, Vocabulary, is_padding
+from smolorad.errors import Damaged
+
+_SPACE = "▁"  # how SentencePiece writes a space
+_LONGEST = 512  # characters of a token that merges make; SentencePiece makes none of more than 16, and runs of spaces
+_MOST_MERGES = 32  # for each token; models have about 2
+_ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED)
+# Tokens that the converter marks as control by their names, and the model's own tokenizer has as text.
+_GEMMA_TEXT = re.compile(r"<unused\d+>|<2mass>|\[@BOS@\]")
+_TAB = "<0x09>"
+# The first tokens with spaces of Mistral's vocabulary of 32,000; Llama's differs.
+_MISTRAL = {259: _SPACE * 2, 260: _SPACE * 4}
+
+_DECODE = ({"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"})
+_STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+
+
+def spelled(vocabulary: Vocabulary) -> list[str]:
+    """The tokens as the model's own tokenizer spells them.
+
+    The converter writes the spaces of Gemma's added tokens as they are in a text, but Gemma finds such tokens behind its
+    normalizer, by merges. Versions 1 and 2 have a tab in place of its byte.
+    """
+    if not is_gemma(vocabulary):
+        return vocabulary.tokens
+    tokens = [token.replace(" ", _SPACE) if kind in _ADDED else token for token, kind in zip_types(vocabulary)]
+    if "\t" not in tokens and _TAB in tokens:
+        tokens[tokens.index(_TAB)] = "\t"
+    return tokens
+
+
+def zip_types(vocabulary: Vocabulary) -> Iterator[tuple[str, int]]:
+    """Each token with its type."""
+    return zip(vocabulary.tokens, vocabulary.types, strict=True)
+
+
+def is_gemma(vocabulary: Vocabulary) -> bool:
+    """Whether it is one of Gemma's tokenizers."""
+    return vocabulary.architecture.startswith("gemma") or is_gemma_4(vocabulary)
+
+
+def is_gemma_4(vocabulary: Vocabulary) -> bool:
+    """Whether it is that of Gemma 4, whose files have merges."""
+    return "gemma4" in (vocabulary.model, vocabulary.pre)
+
+
+def is_text(vocabulary: Vocabulary, token: str) -> bool:
+    """Whether a token that the file marks as control is text for the model's own tokenizer."""
+    return is_gemma(vocabulary) and _GEMMA_TEXT.fullmatch(token) is not None
+
+
+def strips_right(vocabulary: Vocabulary, token: str) -> bool:
+    """Whether a special token swallows the spaces behind it, which no field of the format says: those of Phi-3 do."""
+    return vocabulary.architecture == "phi3" and token not in ("<unk>", "<s>", "<|endoftext|>")
+
+
+def shape(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The normalizer, the pre-tokenizer and the decoder."""
+    if is_gemma(vocabulary):
+        split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+        return _shape(normalizer=_REPLACE, pre_tokenizer=split)
+    if vocabulary.add_space_prefix and _puts_space_everywhere(vocabulary):
+        # In front of a text, and of each part of it between two special tokens.
+        both = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": _SPACE}, _REPLACE]}
+        return _shape(normalizer=both, strip=True)
+    scheme = "first" if vocabulary.add_space_prefix else "never"
+    metaspace = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": scheme, "split": False}
+    return _shape(pre_tokenizer=metaspace, strip=vocabulary.add_space_prefix)
+
+
+def merges(vocabulary: Vocabulary, tokens: list[str], file: str) -> list[tuple[str, str]]:
+    """The merges that SentencePiece's scores mean, in the order that transformers gives them. Raises Damaged."""
+    if vocabulary.merges:
+        return vocabulary.merges
+    scores = _scores(vocabulary)
+    ids = {token: index for index, token in enumerate(tokens)}
+    made: list[tuple[float, int, int, str, str]] = []
+    for index, token in enumerate(tokens):
+        if not 2 <= len(token) <= _LONGEST:
+            continue
+        pairs = [(token[:at], token[at:]) for at in range(1, len(token)) if token[:at] in ids and token[at:] in ids]
+        pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        made += [(scores[index], len(left), len(right), left, right) for left, right in pairs]
+        if len(made) > _MOST_MERGES * len(tokens):
+            raise Damaged(f"{file} has tokens that no tokenizer makes; take another file of the same model.")
+    # A stable order, highest score first: tokens of one score stay as they are in the file.
+    made.sort(key=lambda merge: merge[:3], reverse=True)
+    return [(left, right) for *_, left, right in made]
+
+
+def _scores(vocabulary: Vocabulary) -> list[float]:
+    """The scores of the model's own tokenizer: the converter overwrites those of Gemma's added tokens, which are all 0."""
+    if not is_gemma(vocabulary):
+        return vocabulary.scores
+    both = zip(vocabulary.scores, vocabulary.types, strict=True)
+    return [score if kind in (TokenType.NORMAL, TokenType.BYTE) else 0.0 for score, kind in both]
+
+
+def _puts_space_everywhere(vocabulary: Vocabulary) -> bool:
+    """Phi-3, and Mistral's first vocabulary; for the others, transformers puts a space in front of a text only."""
+    tokens = vocabulary.tokens
+    return vocabulary.architecture == "phi3" or (
+        len(tokens) > max(_MISTRAL) and all(tokens[index] == token for index, token in _MISTRAL.items())
+    )
+
+
+def _shape(*, normalizer: Any = None, pre_tokenizer: Any = None, strip: bool = False) -> dict[str, Any]:
+    decoders = [*_DECODE, _STRIP] if strip else list(_DECODE)
+    decoder = {"type": "Sequence", "decoders": decoders}
+    return {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "decoder": decoder}
+
+
+def model(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a model of this kind says besides its vocabulary and its merges."""
+    unk = vocabulary.named.get("unk_token")
+    known = unk is not None and not is_padding(vocabulary.tokens[unk])
+    return {"unk_token": vocabulary.tokens[unk] if known and unk is not None else None, "fuse_unk": True, "byte_fallback": True}

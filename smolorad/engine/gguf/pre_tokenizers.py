@@ -73,7 +73,8 @@ _LLAMA_3 = replace(_by(_gpt_4(r"\p{N}{1,3}")), whole_tokens=True, adds_bos=True)
 _GPT_4 = _by(_gpt_4(r"\p{N}{1,3}"))
 _QWEN_2 = replace(_by(_gpt_4(r"\p{N}")), nfc=True)
 _QWEN_35 = replace(
-    _by(rf"{_SUFFIXES}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"), nfc=True
+    _by(rf"{_SUFFIXES}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"),
+    nfc=True,
 )
 _BLOOM = _by(" ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+")
 _DEEPSEEK_3 = _by(
@@ -89,9 +90,7 @@ _DEEPSEEK_CODER = Cut(
         _bytes(use_regex=False),
     )
 )
-_BAILING = _by(
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
+_BAILING = _by(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
 
 CUTS: Mapping[str, Cut] = {
     **dict.fromkeys(("gpt-2", "phi-2", "gigachat", "mellum", "a.x-4.0", "jais", "trillion", "granite-docling"), _GPT_2),
@@ -109,14 +108,10 @@ CUTS: Mapping[str, Cut] = {
     **dict.fromkeys(("deepseek-r1-qwen", "megrez", "kormo", "f2llmv2", "stablelm2"), _QWEN_2),
     **dict.fromkeys(("hunyuan", "solar-open", "grok-2"), replace(_QWEN_2, nfc=False)),
     "qwen35": replace(_QWEN_35, has_bos=False),
-    "seed-coder": _by(
-        rf"{_SUFFIXES}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"
-    ),
+    "seed-coder": _by(rf"{_SUFFIXES}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"),
     "tekken": replace(_by(_gpt_4o(r"\p{N}", "")), whole_tokens=True, adds_bos=True),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "minimax-m2"), _by(_gpt_4o(r"\p{N}{1,3}", f"{_SUFFIXES}?"))),
-    **dict.fromkeys(
-        ("tiny_aya", "cohere2moe"), _by(r"\d{1,3}(?=(?:\d{3})*\b)", _gpt_4o(r"\p{N}{1,3}", f"{_SUFFIXES}?"))
-    ),
+    **dict.fromkeys(("tiny_aya", "cohere2moe"), _by(r"\d{1,3}(?=(?:\d{3})*\b)", _gpt_4o(r"\p{N}{1,3}", f"{_SUFFIXES}?"))),
     "minicpm5": replace(_by(r"\p{N}{1,3}", _gpt_4(r"\p{N}+")), whole_tokens=True),
     **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), _BLOOM),
     "viking": replace(_BLOOM, steps=(_BLOOM.steps[0], _digits(individual=True), _BLOOM.steps[-1])),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from smolorad.engine.gguf.vocabulary import TokenType, Vocabulary, is_padding
@@ -11,7 +12,7 @@ from smolorad.errors import Damaged
 
 _SPACE = "▁"  # how SentencePiece writes a space
 _LONGEST = 512  # characters of a token that merges make; SentencePiece makes none of more than 16, and runs of spaces
-_MOST_MERGES = 32  # for each token; models have about 2
+_MOST_MERGES = 8  # for each token; models have 2
 _ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED)
 # Tokens that the converter marks as control by their names, and the model's own tokenizer has as text.
 _GEMMA_TEXT = re.compile(r"<unused\d+>|<2mass>|\[@BOS@\]")
@@ -32,7 +33,11 @@ def spelled(vocabulary: Vocabulary) -> list[str]:
     """
     if not is_gemma(vocabulary):
         return vocabulary.tokens
-    tokens = [token.replace(" ", _SPACE) if kind in _ADDED else token for token, kind in zip_types(vocabulary)]
+    known = set(vocabulary.tokens)
+    tokens = [
+        respelled if kind in _ADDED and (respelled := token.replace(" ", _SPACE)) not in known else token
+        for token, kind in zip_types(vocabulary)
+    ]
     if "\t" not in tokens and _TAB in tokens:
         tokens[tokens.index(_TAB)] = "\t"
     return tokens
@@ -82,19 +87,29 @@ def merges(vocabulary: Vocabulary, tokens: list[str], file: str) -> list[tuple[s
     if vocabulary.merges:
         return vocabulary.merges
     scores = _scores(vocabulary)
-    ids = {token: index for index, token in enumerate(tokens)}
-    made: list[tuple[float, int, int, str, str]] = []
-    for index, token in enumerate(tokens):
-        if not 2 <= len(token) <= _LONGEST:
-            continue
-        pairs = [(token[:at], token[at:]) for at in range(1, len(token)) if token[:at] in ids and token[at:] in ids]
-        pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
-        made += [(scores[index], len(left), len(right), left, right) for left, right in pairs]
-        if len(made) > _MOST_MERGES * len(tokens):
-            raise Damaged(f"{file} has tokens that no tokenizer makes; take another file of the same model.")
-    # A stable order, highest score first: tokens of one score stay as they are in the file.
-    made.sort(key=lambda merge: merge[:3], reverse=True)
-    return [(left, right) for *_, left, right in made]
+    known = frozenset(tokens)
+    # Both orders are stable: what ties stays as it is in the file.
+    best_first = sorted(range(len(tokens)), key=scores.__getitem__, reverse=True)
+    made: list[tuple[str, str]] = []
+    for _, alike in groupby(best_first, key=scores.__getitem__):
+        begin = len(made)
+        for index in alike:
+            made += _pairs(tokens[index], known)
+            if len(made) > _MOST_MERGES * len(tokens):
+                raise Damaged(f"{file} has tokens that no model has: too many of them make others; load another file.")
+        made[begin:] = sorted(made[begin:], key=_lengths, reverse=True)
+    return made
+
+
+def _pairs(token: str, known: frozenset[str]) -> list[tuple[str, str]]:
+    """The pairs of tokens that make this one."""
+    if len(token) > _LONGEST:
+        return []
+    return [(token[:at], token[at:]) for at in range(1, len(token)) if token[:at] in known and token[at:] in known]
+
+
+def _lengths(pair: tuple[str, str]) -> tuple[int, int]:
+    return len(pair[0]), len(pair[1])
 
 
 def _scores(vocabulary: Vocabulary) -> list[float]:

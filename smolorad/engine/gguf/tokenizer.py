@@ -19,7 +19,6 @@ from smolorad.engine.gguf.vocabulary import Fields, TokenType, Vocabulary, is_pa
 from smolorad.errors import UnsupportedModel, first_line
 
 _TEMPLATE = "tokenizer.chat_template"
-_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # it becomes a file's name
 # Texts of tokens that end an answer, wherever they are no ordinary ones. `</s>` is none of them: Gemma has it for HTML.
 _ENDS = frozenset(
     (
@@ -42,7 +41,7 @@ def write_tokenizer(metadata: Mapping[str, Any], folder: Path, *, name: str, con
     tokenizer of another kind.
     """
     vocabulary = read_vocabulary(metadata, name)
-    templates = _templates(metadata, name)
+    template = _template(metadata, name)
     backend = _backend(vocabulary, name)
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
@@ -53,10 +52,8 @@ def write_tokenizer(metadata: Mapping[str, Any], folder: Path, *, name: str, con
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     _write(folder / "tokenizer_config.json", json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-    for key, template in templates.items():
-        target = folder / ("chat_template.jinja" if key == "default" else f"additional_chat_templates/{key}.jinja")
-        target.parent.mkdir(exist_ok=True)
-        _write(target, template)
+    if template is not None:
+        _write(folder / "chat_template.jinja", template)
 
 
 def end_ids(metadata: Mapping[str, Any], *, name: str = "The GGUF file") -> list[int]:
@@ -68,20 +65,11 @@ def end_ids(metadata: Mapping[str, Any], *, name: str = "The GGUF file") -> list
     return list(dict.fromkeys((*first, *sorted({*vocabulary.ends, *by_text}))))
 
 
-def _templates(metadata: Mapping[str, Any], file: str) -> dict[str, str]:
-    """The chat templates by name; that of conversations is `default`."""
+def _template(metadata: Mapping[str, Any], file: str) -> str | None:
+    """The template of conversations. Those for tools and documents, which some files have besides, are for other callers."""
     fields = Fields(metadata, file)
-    found = {}
-    for key in metadata:
-        if key == _TEMPLATE or key.startswith(f"{_TEMPLATE}."):
-            name = key.removeprefix(_TEMPLATE).removeprefix(".") or "default"
-            template = fields.one(key, str)
-            if _TEMPLATE_NAME.fullmatch(name) is None:
-                raise fields.damaged(f"has a chat template of the name {ascii(name[:40])}")
-            # The one without a name wins, which is what llama.cpp renders.
-            if template is not None and (name != "default" or key == _TEMPLATE or _TEMPLATE not in metadata):
-                found[name] = template
-    return found
+    found = fields.one(_TEMPLATE, str)
+    return fields.one(f"{_TEMPLATE}.default", str) if found is None else found
 
 
 def _backend(vocabulary: Vocabulary, file: str) -> Tokenizer:
@@ -97,7 +85,7 @@ def _backend(vocabulary: Vocabulary, file: str) -> Tokenizer:
         )
     try:
         return Tokenizer.from_str(json.dumps(described, ensure_ascii=False))
-    except Exception as error:  # noqa: BLE001 - it raises nothing more specific
+    except Exception as error:  # noqa: BLE001  # it raises nothing more specific
         raise Fields({}, file).damaged(f"has a vocabulary that makes no tokenizer ({first_line(error)})") from error
 
 

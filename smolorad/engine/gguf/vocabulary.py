@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, UnsupportedModel
 
 T = TypeVar("T")
 
@@ -124,7 +124,10 @@ def read_vocabulary(metadata: Mapping[str, Any], file: str) -> Vocabulary:
     whole = _without_padding(tokens, types, max((*named.values(), *ends), default=-1) + 1)
     prefix = fields.one(f"{_PREFIX}add_space_prefix", bool)
     if fields.one(f"{_PREFIX}remove_extra_whitespaces", bool) and model == "llama":
-        raise fields.damaged(f"sets `{_PREFIX}remove_extra_whitespaces`, which no model of this kind has")
+        raise UnsupportedModel(
+            f"{file} has a tokenizer that removes spaces (`{_PREFIX}remove_extra_whitespaces`), which smolora does not read from "
+            "GGUF; load the model that it was made from."
+        )
     return Vocabulary(
         model=model,
         pre=fields.one(f"{_PREFIX}pre", str) or "",

@@ -148,7 +148,7 @@ def cut_of(vocabulary: Vocabulary, file: str) -> Cut:
             )
     if pre not in CUTS:
         raise UnsupportedModel(
-            f"{file} cuts a text as {ascii(pre[:40])} does (`tokenizer.ggml.pre`), which smolora does not know; load the model "
+            f"{file} cuts a text as {pre[:40]!a} does (`tokenizer.ggml.pre`), which smolora does not know; load the model "
             "that it was made from."
         )
     return CUTS[pre]

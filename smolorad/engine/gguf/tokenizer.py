@@ -30,8 +30,15 @@ _ENDS = frozenset(
 _QWEN_TEXT = re.compile(r"<\|(fim_prefix|fim_middle|fim_suffix|fim_pad|repo_name|file_sep)\|>")
 _GLM_START = ("[gMASK]", "<sop>")
 _ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
-_NO_PIECES: Mapping[str, Any] = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None}
-_NO_BYTES: Mapping[str, Any] = {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
+_DEFAULTS: Mapping[str, Any] = {
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+    "ignore_merges": False,
+}
 
 
 def write_tokenizer(metadata: Mapping[str, Any], folder: Path, *, name: str, context_length: int) -> None:
@@ -80,12 +87,12 @@ def _backend(vocabulary: Vocabulary, file: str) -> Tokenizer:
         described = _sentencepiece(vocabulary, file) if vocabulary.pre == "gemma4" else _byte_level(vocabulary, file)
     else:
         raise UnsupportedModel(
-            f"{file} has a tokenizer of the kind {ascii(vocabulary.model[:40])} (`tokenizer.ggml.model`), which smolora does not "
+            f"{file} has a tokenizer of the kind {vocabulary.model[:40]!a} (`tokenizer.ggml.model`), which smolora does not "
             "read from GGUF; load the model that it was made from."
         )
     try:
         return Tokenizer.from_str(json.dumps(described, ensure_ascii=False))
-    except Exception as error:  # noqa: BLE001  # it raises nothing more specific
+    except Exception as error:  # the library raises nothing more specific
         raise Fields({}, file).damaged(f"has a vocabulary that makes no tokenizer ({first_line(error)})") from error
 
 
@@ -112,7 +119,8 @@ def _described(
 ) -> dict[str, Any]:
     """A tokenizer.json."""
     model = {
-        **{"type": "BPE", **_NO_PIECES, **_NO_BYTES},
+        "type": "BPE",
+        **_DEFAULTS,
         **parts.pop("model"),
         "vocab": {token: index for index, token in enumerate(tokens)},
         "merges": merges,

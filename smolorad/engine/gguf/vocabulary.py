@@ -16,6 +16,7 @@ T = TypeVar("T")
 _PREFIX = "tokenizer.ggml."
 _PADDING = re.compile(r"\[PAD\d+\]")  # what the converter calls the ids that the model has and the tokenizer has not
 _MOST_TOKENS = 2**22
+_LONGEST = 4096  # characters of a token; those of models have at most a few hundred
 # The tokens that transformers names, by the key of their id; `seperator` is the format's own spelling.
 _NAMED = {
     "bos_token": "bos_token_id",
@@ -125,8 +126,8 @@ def read_vocabulary(metadata: Mapping[str, Any], file: str) -> Vocabulary:
     prefix = fields.one(f"{_PREFIX}add_space_prefix", bool)
     if fields.one(f"{_PREFIX}remove_extra_whitespaces", bool) and model == "llama":
         raise UnsupportedModel(
-            f"{file} has a tokenizer that removes spaces (`{_PREFIX}remove_extra_whitespaces`), which smolora does not read from "
-            "GGUF; load the model that it was made from."
+            f"{file} has a tokenizer that removes spaces (`{_PREFIX}remove_extra_whitespaces`), which smolora does not read "
+            "from GGUF; load the model that it was made from."
         )
     return Vocabulary(
         model=model,
@@ -150,6 +151,8 @@ def _tokens(fields: Fields) -> list[str]:
         raise fields.damaged(f"has no tokens (`{_PREFIX}tokens`)")
     if len(tokens) > _MOST_TOKENS:
         raise fields.damaged(f"has {len(tokens):,} tokens; no model has more than {_MOST_TOKENS:,}")
+    if (longest := max(map(len, tokens))) > _LONGEST:
+        raise fields.damaged(f"has a token of {longest:,} characters; no model has one of more than {_LONGEST:,}")
     # An empty token would be found everywhere; llama.cpp gives it the same name.
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
     ids: dict[str, int] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -14,8 +13,6 @@ _SPACE = "▁"  # how SentencePiece writes a space
 _LONGEST = 512  # characters of a token that merges make; SentencePiece makes none of more than 16, and runs of spaces
 _MOST_MERGES = 8  # for each token; models have 2
 _ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED)
-# Tokens that the converter marks as control by their names, and the model's own tokenizer has as text.
-_GEMMA_TEXT = re.compile(r"<unused\d+>|<2mass>|\[@BOS@\]")
 _TAB = "<0x09>"
 # The first tokens with spaces of Mistral's vocabulary of 32,000; Llama's differs.
 _MISTRAL = {259: _SPACE * 2, 260: _SPACE * 4}
@@ -56,16 +53,6 @@ def is_gemma(vocabulary: Vocabulary) -> bool:
 def is_gemma_4(vocabulary: Vocabulary) -> bool:
     """Whether it is that of Gemma 4, whose files have merges."""
     return "gemma4" in (vocabulary.model, vocabulary.pre)
-
-
-def is_text(vocabulary: Vocabulary, token: str) -> bool:
-    """Whether a token that the file marks as control is text for the model's own tokenizer."""
-    return is_gemma(vocabulary) and _GEMMA_TEXT.fullmatch(token) is not None
-
-
-def strips_right(vocabulary: Vocabulary, token: str) -> bool:
-    """Whether a special token swallows the spaces behind it, which no field of the format says: those of Phi-3 do."""
-    return vocabulary.architecture == "phi3" and token not in ("<unk>", "<s>", "<|endoftext|>")
 
 
 def shape(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -7,7 +7,6 @@ their added tokens. Nothing is taken from its reader.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from smolorad.engine.gguf import pre_tokenizers, sentencepiece
-from smolorad.engine.gguf.vocabulary import Fields, TokenType, Vocabulary, is_padding, read_vocabulary
+from smolorad.engine.gguf.added_tokens import added_tokens, is_added
+from smolorad.engine.gguf.vocabulary import Fields, Vocabulary, read_vocabulary
 from smolorad.errors import UnsupportedModel, first_line
 
 _TEMPLATE = "tokenizer.chat_template"
@@ -26,10 +26,7 @@ _ENDS = frozenset(
         *("<EOT>", "<|END_OF_TURN_TOKEN|>", "[|endofturn|]", "<end_of_utterance>", "<turn|>"),
     )
 )
-# Qwen's tokenizer has these as text, and the converter marks all of this form as control.
-_QWEN_TEXT = re.compile(r"<\|(fim_prefix|fim_middle|fim_suffix|fim_pad|repo_name|file_sep)\|>")
 _GLM_START = ("[gMASK]", "<sop>")
-_ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
 _DEFAULTS: Mapping[str, Any] = {
     "dropout": None,
     "unk_token": None,
@@ -68,7 +65,7 @@ def end_ids(metadata: Mapping[str, Any], *, name: str = "The GGUF file") -> list
     vocabulary = read_vocabulary(metadata, name)
     first = [vocabulary.named["eos_token"]] if "eos_token" in vocabulary.named else []
     both = enumerate(sentencepiece.zip_types(vocabulary))
-    by_text = [index for index, (token, kind) in both if token in _ENDS and kind in _ADDED]
+    by_text = [index for index, (token, kind) in both if token in _ENDS and is_added(token, kind)]
     return list(dict.fromkeys((*first, *sorted({*vocabulary.ends, *by_text}))))
 
 
@@ -129,31 +126,11 @@ def _described(
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(vocabulary, tokens),
+        "added_tokens": added_tokens(vocabulary, tokens, _named(vocabulary).values()),
         **parts,
         "post_processor": _post_processor(vocabulary, adds_bos),
         "model": model,
     }
-
-
-def _added_tokens(vocabulary: Vocabulary, tokens: list[str]) -> list[dict[str, Any]]:
-    """The tokens that are found in a text before anything else; those that are special are no text."""
-    named = set(_named(vocabulary).values())
-    added = []
-    for index, (token, kind) in enumerate(zip(tokens, vocabulary.types, strict=True)):
-        if index not in named and (kind not in _ADDED or (kind != TokenType.CONTROL and is_padding(token))):
-            continue
-        special = index in named or (kind != TokenType.USER_DEFINED and not _is_text(vocabulary, token))
-        flags = {"single_word": False, "lstrip": False, "rstrip": sentencepiece.strips_right(vocabulary, token)}
-        added.append({"id": index, "content": token, **flags, "normalized": False, "special": special})
-    return added
-
-
-def _is_text(vocabulary: Vocabulary, token: str) -> bool:
-    """Whether a token that the file marks as control is text for the model's own tokenizer."""
-    if vocabulary.model == "gpt2" and vocabulary.pre == "qwen2":
-        return _QWEN_TEXT.fullmatch(token) is not None
-    return sentencepiece.is_text(vocabulary, token)
 
 
 def _named(vocabulary: Vocabulary) -> dict[str, int]:

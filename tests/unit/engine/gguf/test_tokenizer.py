@@ -241,3 +241,44 @@ def test_a_templates_text_is_kept_for_the_gate_that_all_templates_pass(tmp_path:
     assert kept == source
     with pytest.raises((TemplateRefuses, UnsupportedModel)):
         ChatTemplate(kept, {}).render((Turn("user", "a"),), open_for_answer=True)
+
+
+@pytest.mark.parametrize(
+    ("pre", "token", "stripped"),
+    [
+        ("dbrx", "<|im_sep|>", "a|a"),
+        ("gpt-4o", "<|user|>", "a |a"),
+        ("gpt-4o", "<|endoftext|>", "a | a"),
+        ("dbrx", "<|x|>", "a | a"),
+    ],
+)
+def test_tokens_of_phi_4_swallow_spaces(tmp_path: Path, pre: str, token: str, stripped: str) -> None:
+    found = {**SMALL, "pre": pre, "tokens": ["a", "b", "ab", "Ġ", token], "token_type": [1, 1, 1, 1, 3]}
+    write_tokenizer(prefixed(found, architecture="phi3"), tmp_path, name="x", context_length=1)
+    ours = read_back(tmp_path)
+    assert ours.decode(ours(f"a {token} a").input_ids) == stripped.replace("|", token)
+
+
+def test_gemmas_tokens_that_are_text(tmp_path: Path) -> None:
+    _, metadata = sentencepiece("gemma")
+    write_tokenizer(metadata, tmp_path, name="x", context_length=1)
+    added = {str(token): token.special for token in read_back(tmp_path).added_tokens_decoder.values()}
+    assert added == {**added, "<unused0>": False, "<turn>": True, "<bos>": True, "▁▁": False}
+
+
+def test_a_tab_takes_the_place_of_its_byte_where_gemma_has_none(tmp_path: Path) -> None:
+    _, metadata = sentencepiece("gemma")
+    tokens = ["other" if token == "\t" else token for token in metadata["tokenizer.ggml.tokens"]]
+    write_tokenizer({**metadata, "tokenizer.ggml.tokens": tokens}, tmp_path, name="x", context_length=1)
+    vocab = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
+    assert vocab["\t"] == tokens.index("<0x09>")
+    assert "<0x09>" not in vocab
+
+
+def test_padding_in_the_midst_is_no_added_token(tmp_path: Path) -> None:
+    found = {**SMALL, "tokens": ["a", "b", "ab", "[PAD3]", "<e>", "[PAD5]"], "token_type": [1, 1, 1, 4, 3, 4]}
+    write_tokenizer(prefixed(found), tmp_path, name="x", context_length=1)
+    ours = read_back(tmp_path)
+    assert [*ours.added_tokens_decoder] == [4]
+    assert len(ours) == 5
+    assert ours("a<e>[PAD3]").input_ids == [0, 4]

@@ -1,1 +1,1 @@
-"""GGUF files as models of transformers: header, config, tokenizer and weights. Nothing here needs torch."""
+"""GGUF model files, read as the files that transformers has for the same model."""

@@ -362,6 +362,9 @@ def write_file(
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = GGUFWriter(path, architecture)
     for name, value in keys.items():
+        if name == "general.alignment":
+            writer.add_custom_alignment(value)
+            continue
         full = name if name.startswith(("tokenizer.", "general.", "split.")) else f"{architecture}.{name}"
         match value:
             case bool():

@@ -60,14 +60,15 @@ def _layer_norm(name: str) -> Maker:
     return lambda m: {name: m.real("attention.layer_norm_epsilon")}
 
 
-def _if_there(name: str, tensor: str) -> Maker:
-    return lambda m: {name: m.has(tensor)}
+def _if_there(name: str, *tensors: str) -> Maker:
+    return lambda m: {name: any(m.has(tensor) for tensor in tensors)}
 
 
-_ATTENTION_BIAS = _if_there("attention_bias", "blk.0.attn_q.bias")
+_QUERIES = ("blk.0.attn_q.bias", "blk.0.attn_qkv.bias")  # alone, or in one tensor with keys and values
+_ATTENTION_BIAS = _if_there("attention_bias", *_QUERIES)
 _MLP_BIAS = _if_there("mlp_bias", "blk.0.ffn_up.bias")
-_BIAS = _if_there("use_bias", "blk.0.attn_q.bias")
-_QKV_BIAS = _if_there("use_qkv_bias", "blk.0.attn_q.bias")
+_BIAS = _if_there("use_bias", *_QUERIES)
+_QKV_BIAS = _if_there("use_qkv_bias", *_QUERIES)
 
 
 def _normed_heads(m: Metadata) -> Fields:
@@ -211,7 +212,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gptneox": Architecture(
         "gpt_neox",
         "GPTNeoXForCausalLM",
-        (_sizes, _layer_norm("layer_norm_eps"), _parallel, _if_there("attention_bias", "blk.0.attn_qkv.bias")),
+        (_sizes, _layer_norm("layer_norm_eps"), _parallel, _ATTENTION_BIAS),
     ),
     "granite": Architecture(
         "granite", "GraniteForCausalLM", (_sizes, _grouped, _rms(), _ATTENTION_BIAS, _MLP_BIAS, _granite), halves=True

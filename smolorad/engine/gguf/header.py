@@ -108,7 +108,7 @@ class _Reader:
             metadata[key] = self._value(self._number("I"))
         described = [self._tensor() for _ in range(tensor_count)]
         alignment = metadata.get(_ALIGNMENT, _DEFAULT_ALIGNMENT)
-        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 2**16:
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment > 2**16:
             raise ValueError(f"its alignment is {_shown(str(alignment))}")
         return metadata, self._placed(described, alignment)
 
@@ -227,7 +227,7 @@ def open_shards(paths: tuple[Path, ...]) -> tuple[GgufHeader, ...]:
     names = [tensor.name for header in headers for tensor in header.tensors]
     expected = first.metadata.get("split.tensors.count", len(names))
     if len(set(names)) < len(names) or expected != len(names):
-        raise _not_together(f"{first.path} and the files beside it have {len(set(names)):,} tensors, not {expected}")
+        raise _not_together(f"{first.path} and the files beside it have {len(set(names)):,} tensors, not {_as_number(expected)}")
     return headers
 
 

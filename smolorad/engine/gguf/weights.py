@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.engine.gguf.layout import LAYOUT, Layout, Parameter, Part, Source, version_of
+from smolorad.engine.gguf.layout import LAYOUT, File, Layout, Parameter, Part, Source, version_of
+from smolorad.engine.runtime.dtypes import to_fp32
 from smolorad.errors import Damaged, NotFound
 from smolorad.safetensors_file import StoredTensor
 
@@ -77,8 +78,8 @@ class GgufWeights:
             source = self.layout.sources[part.tensor]
             if source.file not in opened:
                 opened[source.file] = stack.enter_context(self._open(source.file))
-            for piece in _rows(opened[source.file], source, part, self.layout.files[source.file].path):
-                yield piece - np.float32(parameter.offset) if parameter.offset else piece
+            for piece in _rows(opened[source.file], source, part, self.layout.files[source.file]):
+                yield to_fp32(piece) - np.float32(parameter.offset) if parameter.offset else piece
 
     def _open(self, at: int) -> BinaryIO:
         file = self.layout.files[at]
@@ -92,7 +93,7 @@ class GgufWeights:
         return opened
 
 
-def _rows(file: BinaryIO, source: Source, part: Part, path: str) -> Iterator[NDArray[Any]]:
+def _rows(file: BinaryIO, source: Source, part: Part, whole: File) -> Iterator[NDArray[Any]]:
     """The rows of a part, in transformers' order."""
     unit = 2 * part.pairs or 1
     step = max(_CHUNK // max(source.columns, 1) // unit, 1) * unit
@@ -100,8 +101,9 @@ def _rows(file: BinaryIO, source: Source, part: Part, path: str) -> Iterator[NDA
         count = min(step, part.first + part.count - first)
         raw = np.empty((count, source.row_nbytes), dtype=np.uint8)
         file.seek(source.begin + first * source.row_nbytes)
-        if file.readinto(raw.data.cast("B")) != raw.nbytes:  # type: ignore[attr-defined]
-            raise _changed(path)
+        read = file.readinto(raw.data.cast("B"))  # type: ignore[attr-defined]
+        if read != raw.nbytes or version_of(os.fstat(file.fileno())) != whole.version:  # it may change at any time
+            raise _changed(whole.path)
         if part.pairs:
             raw = raw.reshape(-1, part.pairs, 2, source.row_nbytes).swapaxes(1, 2).reshape(raw.shape)
         yield _decoded(raw, source.type)

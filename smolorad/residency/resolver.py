@@ -126,10 +126,11 @@ class Resolver:
             async for event in events:
                 match event:
                     case PhaseProgress(phase=phase, done=done, total=total, unit="bytes"):
-                        stage = LoadStage.READ if phase == "read" else LoadStage.DOWNLOAD
+                        stage = LoadStage.READ if phase in ("read", "convert") else LoadStage.DOWNLOAD
                         on_progress(LoadProgress(stage, done, total, "" if phase == stage else phase))
                     case PhaseProgress(phase=phase):
-                        on_progress(LoadProgress(LoadStage.DOWNLOAD, detail=phase))
+                        stage = LoadStage.READ if phase == "convert" else LoadStage.DOWNLOAD
+                        on_progress(LoadProgress(stage, detail=phase))
                     case Note(text=text):
                         on_progress(LoadProgress(LoadStage.DOWNLOAD, detail=text))
                     case Fetched():

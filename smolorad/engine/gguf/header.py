@@ -227,7 +227,8 @@ def open_shards(paths: tuple[Path, ...]) -> tuple[GgufHeader, ...]:
     names = [tensor.name for header in headers for tensor in header.tensors]
     expected = first.metadata.get("split.tensors.count", len(names))
     if len(set(names)) < len(names) or expected != len(names):
-        raise _not_together(f"{first.path} and the files beside it have {len(set(names)):,} tensors, not {_as_number(expected)}")
+        have = f"have {len(set(names)):,} tensors, not {_as_number(expected)}"
+        raise _not_together(f"{first.path} and the files beside it {have}")
     return headers
 
 

@@ -84,7 +84,8 @@ def _checked(found: Path, name: str, resolved: str, output: Path | None, report:
 
 
 def _inspected(folder: ModelFolder, resolved: str, report: Report, sums: Mapping[str, str] = MappingProxyType({})) -> Fetched:
-    report(PhaseProgress("read", 0, publish.size_of(folder.path), "bytes"))
+    if all(isinstance(file, SafetensorsFile) for file in folder.weights):  # others know the sums of their files
+        report(PhaseProgress("read", 0, publish.size_of(folder.path), "bytes"))
     return Fetched(str(folder.path), resolved, folder.inspect(sums))
 
 

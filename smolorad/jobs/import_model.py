@@ -30,8 +30,8 @@ class ImportModel:
         if spec.source != STARTER and "/" not in spec.source:
             raise InvalidRequest.field(
                 "source",
-                f"{spec.source!r} is not a model to import; give a folder (./folder or its absolute path), "
-                "a hub id owner/name, or starter",
+                f"{spec.source!r} is not a model to import; give a folder or a GGUF file (./folder or its "
+                "absolute path), a hub id owner/name, or starter",
             )
         await self._resolver.check(spec.source)
         await self._artifacts.check_free(spec.name)

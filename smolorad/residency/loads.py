@@ -85,6 +85,8 @@ class Loads:
 
     async def _load(self, request: LoadRequest, on_progress: OnProgress, replace: bool) -> ResidentModel:
         began = time.monotonic()
+        if request.model:
+            await self._resolver.check(request.model)  # what cannot be a model need not wait for another load
         async with self.one_at_a_time:
             if not replace and self._loader.resident is not None:
                 return self._loader.resident.model

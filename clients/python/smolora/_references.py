@@ -17,9 +17,12 @@ def new_request_id() -> str:
 
 
 def model_reference(source: AnyPath) -> str:
-    """A model's name or hub id as it is; a path made absolute, because the daemon has a folder of its own."""
+    """A model's name or hub id as it is; a path made absolute, because the daemon has a folder of its own.
+
+    The name of a GGUF file that is in the current folder is a path, too.
+    """
     if isinstance(source, str) and not source.startswith(("/", "./", "../", "~")) and source not in (".", ".."):
-        return source
+        return absolute_path(source) if source.endswith(".gguf") and os.path.isfile(source) else source
     return absolute_path(source)
 
 

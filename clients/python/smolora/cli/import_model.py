@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where it comes from, and its name."""
-    parser.add_argument("source", metavar="SOURCE", help="a model folder (./folder), a hub id `owner/name`, or `starter`")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a model folder (./folder), a GGUF file, a hub id `owner/name`, or `starter`"
+    )
     parser.add_argument("--name", required=True, help="the name it gets; it must be free")
     parser.add_argument("--revision", default="", metavar="REV", help="a branch, tag or commit of the hub")
 

@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="",
         metavar="MODEL",
-        help="a name of `models`, `starter`, a hub id `owner/name`, or a folder; by default the daemon's default",
+        help="a name of `models`, `starter`, a hub id `owner/name`, a folder, or a GGUF file; by default the daemon's default",
     )
     parser.add_argument("--device", choices=[device.value for device in Device], help="the device; chosen by default")
     parser.add_argument(

@@ -135,6 +135,12 @@ class OutOfMemory(SmoloraError):
     reason = "OUT_OF_MEMORY"
 
 
+class NoRoom(SmoloraError):
+    """The disk has less space than what is about to be written needs; nothing was begun."""
+
+    reason = "NO_ROOM"
+
+
 class NoSpace(SmoloraError):
     """The disk is full."""
 

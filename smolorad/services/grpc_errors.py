@@ -45,6 +45,7 @@ CODE: Mapping[str, grpc.StatusCode] = {
     "BAD_STATE": grpc.StatusCode.FAILED_PRECONDITION,
     "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "OUT_OF_MEMORY": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "NO_ROOM": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "NO_SPACE": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "NO_ACCESS": grpc.StatusCode.PERMISSION_DENIED,
     "ENGINE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,

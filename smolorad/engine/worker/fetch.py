@@ -13,7 +13,7 @@ from smolorad.domain import Fetched, PhaseProgress
 from smolorad.engine.model.folder import CONFIG, WEIGHTS, ModelFolder
 from smolorad.engine.model.to_safetensors import nbytes_of, write_safetensors
 from smolorad.engine.worker.progress import Report
-from smolorad.errors import Damaged, NoSpace
+from smolorad.errors import Damaged, NoRoom
 from smolorad.gguf import gguf_files
 from smolorad.portable import STARTER, remove_paths
 from smolorad.safetensors_file import SafetensorsFile
@@ -30,7 +30,7 @@ def fetch(
     result names the folder that has them: in the hub's cache, below `cache` for the starter and GGUF, or the folder itself.
     `report` gets the phases `download`, `convert`, `copy` and `read`; an error that it raises stops the work. On failure
     nothing is left in `output`.
-    Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest, NoSpace.
+    Raises NotFound, UnsupportedModel, Damaged, HubUnreachable, InvalidRequest, NoRoom.
     """
     found, resolved = _locate(source, revision, cache, report, code=trust_remote_code)
     try:
@@ -111,7 +111,7 @@ def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
 def _check_room(name: str, output: Path, needed: int) -> None:
     free = shutil.disk_usage(output).free
     if needed > free:
-        raise NoSpace(
+        raise NoRoom(
             f"{name} takes {needed / 1e9:,.2f} GB in {output.parent}, and {free / 1e9:,.2f} GB are free there; "
             "make room and try again."
         )

@@ -5,7 +5,9 @@ The one thing taken from outside is the starter model in the user's cache: it is
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -38,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--write-durations") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Measured())
     gc.disable()  # until everything is imported, as the engine does
+    # accelerate parses it some twenty times in a training to learn whether a package is there.
+    importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
     for name in [name for name in os.environ if name.startswith("SMOLORA_") and name != "SMOLORA_PROTO_ENV"]:
         del os.environ[name]
     os.environ |= {

@@ -40,8 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--write-durations") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Measured())
     gc.disable()  # until everything is imported, as the engine does
-    # accelerate parses it some twenty times in a training to learn whether a package is there.
-    importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
+    # A training asks some thirty times which packages are there, and each time a file of theirs is parsed.
+    for name in ("metadata", "version"):
+        setattr(importlib.metadata, name, functools.cache(getattr(importlib.metadata, name)))
     for name in [name for name in os.environ if name.startswith("SMOLORA_") and name != "SMOLORA_PROTO_ENV"]:
         del os.environ[name]
     os.environ |= {

@@ -118,7 +118,7 @@ def kill_at(runner: subprocess.Popen[str], job: Job, model: Path, *, point: str,
     assert lines[-1] == f"ended {-signal.SIGKILL}", lines
 
 
-# Both trainers are killed at each point; by default the plain one at one of them, as what it writes is written by the same code.
+# Both trainers are killed at each point; by default the plain one at one of them, as the same code writes its checkpoints.
 @pytest.mark.parametrize(
     ("job", "point", "line", "goes_on_from"),
     [

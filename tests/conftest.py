@@ -5,9 +5,12 @@ The one thing taken from outside is the starter model in the user's cache: it is
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--write-durations") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Measured())
     gc.disable()  # until everything is imported, as the engine does
+    # A training asks some thirty times which packages are there, and each time a file of theirs is parsed.
+    for name in ("metadata", "version"):
+        setattr(importlib.metadata, name, functools.cache(getattr(importlib.metadata, name)))
     for name in [name for name in os.environ if name.startswith("SMOLORA_") and name != "SMOLORA_PROTO_ENV"]:
         del os.environ[name]
     os.environ |= {
@@ -51,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "GRPC_ENABLE_FORK_SUPPORT": "0",
     }
+    # Hundreds of processes and three workers would compile our sources anew: 40% of the time that a small process takes.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     for name in ("XDG_RUNTIME_DIR", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.pop(name, None)
 

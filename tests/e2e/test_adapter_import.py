@@ -150,6 +150,10 @@ def test_another_base_is_found_out_whether_it_is_loaded_or_not(
             client.import_adapter(folder, "other", base_model=base)
     assert client.adapters("other") == []
     assert client.import_adapter(of_wide, "of-wide", base_model="wide").base_model == "wide"
+    with pytest.raises(smolora.WrongBase) as refused:
+        client.generate(PROMPT, adapter="of-wide").text()
+    assert "wide" in refused.value.message
+    assert str(model) in refused.value.message
     with pytest.raises(smolora.NotFound):
         client.import_adapter(of_model, "other", base_model="nowhere")
     with pytest.raises(smolora.InvalidRequest):

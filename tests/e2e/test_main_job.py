@@ -137,6 +137,7 @@ def test_the_adapter_is_a_plain_peft_folder(job: Job) -> None:
     assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+@pytest.mark.long  # test_adapter_import.py has it on tiny models
 def test_an_adapter_does_not_fit_another_base(job: Job) -> None:
     job.client.load("keeper-merged", dtype="float32").result()
     try:

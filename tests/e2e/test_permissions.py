@@ -90,6 +90,7 @@ def test_a_model_in_a_folder_that_may_not_be_entered(client: smolora.Client, mod
     for mode in (0o000, 0o600):
         with closed(parent, mode):
             refused(lambda: client.load(folder).result(), str(folder))
+    assert client.load(folder).result().name == str(folder)
 
 
 @pytest.mark.parametrize(

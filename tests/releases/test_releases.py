@@ -108,7 +108,7 @@ def test_the_training_that_was_killed_resumes_and_succeeds(opened: Opened) -> No
     assert (opened.job("queued").state, opened.job("queued").attempts) == ("succeeded", 1)
 
 
-@pytest.mark.parametrize("role", ["paused", "cancelled"])
+@pytest.mark.parametrize("role", ["paused", pytest.param("cancelled", marks=pytest.mark.long)])  # of the same checkpoints
 def test_a_training_that_was_stopped_can_be_resumed(opened: Opened, role: str) -> None:
     before = opened.job(role)
     assert before.state == role

@@ -104,6 +104,7 @@ async def test_what_cannot_be_known_ahead_hinders_nothing(
     assert child.pid in pids
 
 
+@pytest.mark.long  # it goes the way of any failure, once the ready one has the command
 async def test_a_failure_of_the_ready_one_is_told_as_ever(
     workers: WorkerProcesses, base: Path, adapter: Path, tmp_path: Path
 ) -> None:

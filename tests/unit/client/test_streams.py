@@ -225,9 +225,11 @@ async def test_a_stream_that_is_dropped_unread_cancels(daemon: FakeDaemon, aio: 
     daemon.script["Generate"] = generate
     stream: Any = aio.generate("x")
     await began.wait()
+    assert not daemon.left.is_set()
     del stream
     gc.collect()
-    await daemon.left.wait()
+    assert await daemon.left.wait()
+    assert len(daemon.asked("Generate")) == 1
 
     began.clear()
     daemon.left.clear()

@@ -20,6 +20,7 @@ from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker import starter
 from smolorad.engine.worker.starter import ensure_starter
+from tests.examples import examples
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.powerless import powerless
 from tests.tiny import tiny_model
@@ -222,17 +223,17 @@ def read(whole):
     return "".join((whole / name).read_text() for name in "abcde")
 
 sys.stdin.read(1)
-for number in range(200):
+for number in range(int(sys.argv[2])):
     assert read_or_make(Path(sys.argv[1], str(number), "thing"), make, read) == "abcde"
 """
 
 
 def test_several_processes_that_make_the_same_folder_again(tmp_path: Path) -> None:
-    places = tmp_path / "places"
-    for number in range(200):
+    places, count = tmp_path / "places", examples(200)
+    for number in range(count):
         (places / str(number) / "thing").mkdir(parents=True)
         (places / str(number) / "thing" / publish.MANIFEST).write_text("{}")
-    command = [sys.executable, "-c", RACES, str(places)]
+    command = [sys.executable, "-c", RACES, str(places), str(count)]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         assert process.stdin is not None

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from smolorad import publish
 from smolorad.domain import LoraSettings, TrainerSettings
 from smolorad.engine.train.checkpoint import Checkpoints, Identity, RunState
+from smolorad.errors import Damaged
 from smolorad.jobs.peft_folder import name_base
 from smolorad.paths import Home
 from smolorad.portable import Source, remove_paths, source_of
@@ -100,11 +101,16 @@ def test_any_file_of_a_checkpoint(tmp_path: Path, where: Path) -> None:
 
 
 def test_a_parent_or_a_dataset_that_is_damaged(home: Path, where: Path) -> None:
+    """A run that continues from other files than were published would be another run."""
+    whole = home / "adapters/a/1"
+
     @damage(40)
-    @given(mutations(home / "adapters/a/1"))
+    @given(mutations(whole))
     def run(mutation: Mutation) -> None:
-        with copied(home / "adapters/a/1", where) as copy:
+        with copied(whole, where) as copy:
             mutation.apply(copy)
-            contained(lambda: Identity.of(LoraSettings(), TrainerSettings(), copy, "", copy))
+            refused = contained(lambda: Identity.of(LoraSettings(), TrainerSettings(), copy, "", copy))
+        if mutation.file != publish.MANIFEST and mutation.content != (whole / mutation.file).read_bytes():
+            assert isinstance(refused, Damaged)
 
     run()

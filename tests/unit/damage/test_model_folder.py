@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from smolorad.engine.runtime.device import Hardware
 from smolorad.engine.worker.adapter_check import check_adapter
 from smolorad.engine.worker.merge import merge
 from smolorad.engine.worker.merge_prefetch import prefetch
-from smolorad.errors import Damaged, UnsupportedModel
+from smolorad.errors import Damaged, SmoloraError, UnsupportedModel
 from tests.mutations import Mutation, contained, copied, damage, mutations
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import begin, finish, load, make_adapter, plain_model, spec
@@ -30,11 +31,13 @@ from tests.unit.engine.kit import begin, finish, load, make_adapter, plain_model
 CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 
 
-def loaded(folder: Path, *, light: bool) -> object:
-    """Loads it as the engine does, and asks it for two tokens."""
+def loaded(folder: Path, *, light: bool) -> None:
+    """Loads it as the engine does, and asks it for two tokens, which are tokens of the model."""
     hardware = Hardware(cpu_bfloat16=True) if light else None
     base = load(folder, "tiny", dtype=Dtype.FLOAT32, hardware=hardware)
-    return finish(begin(base, spec("The quick brown fox", max_tokens=2)))
+    said = finish(begin(base, spec("The quick brown fox", max_tokens=2)))[1].token_ids
+    assert 1 <= len(said) <= 2
+    assert set(said) <= set(range(base.embeddings))
 
 
 # Libraries warn of what they find strange, each in its own words.
@@ -79,10 +82,10 @@ def adapter(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_adapter(single, tmp_path_factory.mktemp("adapter") / "a")
 
 
-def hit(folder: Path, where: Path, mutation: Mutation, work: Callable[[Path], object]) -> None:
+def hit(folder: Path, where: Path, mutation: Mutation, work: Callable[[Path], object]) -> SmoloraError | None:
     with copied(folder, where) as copy:
         mutation.apply(copy)
-        contained(lambda: work(copy))
+        return contained(lambda: work(copy))
 
 
 def test_any_file_read_without_torch(single: Path, where: Path) -> None:
@@ -115,9 +118,12 @@ def test_a_tokenizer_of_several_files(slow_tokenizer: Path, where: Path) -> None
 
 
 def test_its_tokenizer_read_to_prepare(single: Path, where: Path) -> None:
-    def work(copy: Path) -> object:
+    def work(copy: Path) -> None:
         text = ModelText(copy / "tokenizer.json")
-        return text.context, text.frame, text.control, text.prompt("The quick brown fox")
+        assert text.context is None or text.context > 0
+        assert text.frame is not None
+        assert text.control is not None
+        assert text.prompt("The quick brown fox") is not None
 
     @damage(80)
     @given(mutations(single, ["tokenizer.json", "chat_template.jinja", *CONFIGS]))
@@ -128,15 +134,19 @@ def test_its_tokenizer_read_to_prepare(single: Path, where: Path) -> None:
 
 
 def test_a_base_to_merge_into_and_to_check_an_adapter_on(single: Path, adapter: Path, where: Path, tmp_path: Path) -> None:
+    output = tmp_path / "merged"
+
     def work(copy: Path) -> None:
         prefetch(copy)
         contained(lambda: check_adapter(copy, "tiny", adapter))
-        merge(copy, adapter, tmp_path / "merged", prompts=["The quick"])
+        merge(copy, adapter, output, prompts=["The quick"])
 
     @damage(40)
     @given(mutations(single, ["config.json", "model.safetensors", *CONFIGS]))
     def run(mutation: Mutation) -> None:
-        hit(single, where, mutation, work)
+        refused = hit(single, where, mutation, work)
+        assert output.exists() == (refused is None)
+        shutil.rmtree(output, ignore_errors=True)
 
     run()
 

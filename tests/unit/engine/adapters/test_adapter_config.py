@@ -32,6 +32,18 @@ from tests.unit.engine.kit import begin, finish, fp32_base, generated_by_transfo
 PROMPT = "The quick brown fox"
 
 
+@pytest.fixture(scope="module")
+def sound(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter for the tiny llama, which tests copy."""
+    return make_adapter(llama_folder, tmp_path_factory.mktemp("sound") / "adapter")
+
+
+@pytest.fixture
+def adapter(sound: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(sound, tmp_path / "adapter")
+
+
 def changed(folder: Path, **changes: Any) -> Path:
     path = folder / CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -66,16 +78,15 @@ def by_us(base: BaseModel, adapter: Path) -> list[int]:
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:The following rank_pattern keys")
-def test_what_peft_takes_answers_as_peft_does(changes: dict[str, Any], tmp_path: Path) -> None:
-    model = tiny_model(tmp_path / "model")
-    base = fp32_base(model)
-    adapter = make_adapter(model, tmp_path / "adapter")
-    ours = by_us(base, changed(adapter, **changes))
+def test_what_peft_takes_answers_as_peft_does(
+    changes: dict[str, Any], llama: BaseModel, llama_folder: Path, adapter: Path
+) -> None:
+    ours = by_us(llama, changed(adapter, **changes))
     # PEFT stumbles over null where we take its default.
     kept = {name: value for name, value in json.loads((adapter / CONFIG).read_text()).items() if value is not None}
     (adapter / CONFIG).write_text(json.dumps(kept))
-    assert ours == by_peft(model, adapter, base)
-    assert read_lora(adapter)[1] == check_adapter(model, "tiny", adapter)
+    assert ours == by_peft(llama_folder, adapter, llama)
+    assert read_lora(adapter)[1] == check_adapter(llama_folder, "tiny", adapter)
 
 
 def nested(depth: int) -> Any:
@@ -142,9 +153,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "reason"), REFUSED, ids=lambda value: str(value)[:60])
 def test_a_value_that_is_no_setting_is_refused_at_import_and_at_attach(
-    changes: dict[str, Any], reason: str, llama: BaseModel, llama_folder: Path, tmp_path: Path
+    changes: dict[str, Any], reason: str, llama: BaseModel, adapter: Path
 ) -> None:
-    adapter = changed(make_adapter(llama_folder, tmp_path / "adapter"), **changes)
+    changed(adapter, **changes)
     for use in (lambda: read_lora(adapter), lambda: AdapterRegistry(llama).attach("a@1", adapter)):
         with pytest.raises(SmoloraError) as refused:
             use()
@@ -154,8 +165,7 @@ def test_a_value_that_is_no_setting_is_refused_at_import_and_at_attach(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"r": ' * 100_000, "[]", "7", '{"r": 1' + "0" * 5000 + "}", "\x00"])
-def test_a_config_that_is_no_config(text: str, llama: BaseModel, llama_folder: Path, tmp_path: Path) -> None:
-    adapter = make_adapter(llama_folder, tmp_path / "adapter")
+def test_a_config_that_is_no_config(text: str, llama: BaseModel, adapter: Path) -> None:
     (adapter / CONFIG).write_text(text)
     for use in (lambda: read_lora(adapter), lambda: AdapterRegistry(llama).attach("a@1", adapter)):
         with pytest.raises(SmoloraError) as refused:
@@ -164,10 +174,8 @@ def test_a_config_that_is_no_config(text: str, llama: BaseModel, llama_folder: P
 
 
 @pytest.mark.parametrize("changes", [{"r": 8}, {"r": 50_000}, {"rank_pattern": {"q_proj": 50_000}}, {"r": 2}], ids=str)
-def test_a_rank_that_the_weights_have_not(
-    changes: dict[str, Any], llama: BaseModel, llama_folder: Path, tmp_path: Path
-) -> None:
-    adapter = changed(make_adapter(llama_folder, tmp_path / "adapter"), **changes)
+def test_a_rank_that_the_weights_have_not(changes: dict[str, Any], llama: BaseModel, llama_folder: Path, adapter: Path) -> None:
+    changed(adapter, **changes)
     for use in (lambda: check_adapter(llama_folder, "tiny", adapter), lambda: AdapterRegistry(llama).attach("a@1", adapter)):
         with pytest.raises(SmoloraError, match="lora_A") as refused:
             use()
@@ -193,13 +201,11 @@ NAMES = sorted(set(LoraConfig().to_dict()) | {"of_a_later_version"})
 @settings(max_examples=examples(300))
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1, max_size=2))
 def test_no_value_is_a_bug(
-    llama: BaseModel, llama_folder: Path, tmp_path_factory: pytest.TempPathFactory, changes: Any
+    llama: BaseModel, llama_folder: Path, sound: Path, tmp_path_factory: pytest.TempPathFactory, changes: Any
 ) -> None:
     root = tmp_path_factory.getbasetemp()
-    if not (root / "sound").exists():
-        make_adapter(llama_folder, root / "sound")
     shutil.rmtree(root / "mutated", ignore_errors=True)
-    adapter = changed(Path(shutil.copytree(root / "sound", root / "mutated")), **changes)
+    adapter = changed(Path(shutil.copytree(sound, root / "mutated")), **changes)
 
     def verdict(use: Any) -> str:
         try:
@@ -269,14 +275,15 @@ def test_what_peft_cannot_merge_is_told_in_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "raised", [NotImplementedError("no merge"), TypeError("no merge"), KeyError("no merge"), RuntimeError("no merge")]
 )
-def test_whatever_peft_raises_while_it_merges(raised: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_peft_raises_while_it_merges(
+    raised: Exception, llama_folder: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: Any, **more: Any) -> None:
         raise raised
 
-    model = tiny_model(tmp_path / "model")
     monkeypatch.setattr("peft.tuners.lora.layer.Linear.merge", fail)
     with pytest.raises(UnsupportedModel, match="no merge"):
-        merge(model, make_adapter(model, tmp_path / "adapter"), tmp_path / "merged")
+        merge(llama_folder, adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
@@ -359,10 +366,10 @@ def test_a_base_that_is_not_in_memory_takes_what_the_loaded_one_takes(
     ids=str,
 )
 def test_a_pattern_that_takes_for_ever_is_refused(
-    changes: dict[str, Any], llama: BaseModel, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], llama: BaseModel, llama_folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pattern_time, "_LIMIT_S", 0.1)
-    adapter = changed(make_adapter(llama_folder, tmp_path / "a"), **changes)
+    changed(adapter, **changes)
     with pytest.raises(UnsupportedModel, match="takes too long to match"):
         AdapterRegistry(llama).attach("a@1", adapter)
     with pytest.raises(UnsupportedModel, match="takes too long to match"):

@@ -47,6 +47,14 @@ def engine(llama_folder: Path) -> Iterator[EngineProcess]:
 
 
 @pytest.fixture(scope="module")
+def training_engine(llama_folder: Path) -> Iterator[EngineProcess]:
+    """Another one, for the tests that train: to import TRL takes seconds."""
+    with engine_process(OMP_NUM_THREADS="1") as engine:
+        assert engine.load(llama_folder, **FP32).WhichOneof("body") == "resident"
+        yield engine
+
+
+@pytest.fixture(scope="module")
 def endless_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that can speak for longer than any test waits."""
     return tiny_model(tmp_path_factory.mktemp("endless"), max_position_embeddings=_ENDLESS)
@@ -273,42 +281,43 @@ def endless_training(root: Path, **settings: Any) -> pb.Train:
     )
 
 
-def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, llama: BaseModel, tmp_path: Path) -> None:
+def test_while_a_training_runs_everything_short_is_served(
+    training_engine: EngineProcess, llama_folder: Path, llama: BaseModel, tmp_path: Path
+) -> None:
     expected = finish(begin(llama, spec("The quick", max_tokens=30)))[1].token_ids
     adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
     train = endless_training(tmp_path)
-    with engine_process(OMP_NUM_THREADS="1") as engine:
-        engine.load(llama_folder, **FP32)
-        training = engine.send(train=train)
-        while engine.receive().WhichOneof("body") != "train":
-            pass
-        assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
-        assert answer(engine, generate("The quick", adapter, max_tokens=30))[1].adapter == "a@1"
-        now = answer(engine, generate("The quick", live("b"), max_tokens=3))[1].adapter
-        assert re.fullmatch(r"b@step-[1-9][0-9]*", now)
-        past = engine.call(generate=generate("The quick", live("b", step=0), max_tokens=3))
-        assert past.failure.reason == "NOT_FOUND"
-        another = engine.call(generate=generate("The quick", live("b", job_id="before"), max_tokens=3))
-        assert another.failure.reason == "NOT_FOUND"
-        assert another.failure.message.startswith("Job before does not train any more; ")
-        assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
-        assert engine.load(llama_folder).failure.reason == "BAD_STATE"
-        assert engine.call(train=train).failure.reason == "BAD_STATE"
-        engine.cancel(training)
-        *_, last = engine.events(training)
-        assert last.failure.reason == "CANCELLED"
-        assert not (tmp_path / "checkpoints").exists()
-        gone = generate("The quick", live("b"), max_tokens=3)
-        assert engine.call(generate=gone).failure.reason == "NOT_FOUND"
-        assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
-        training = engine.send(train=train)
-        while engine.receive().WhichOneof("body") != "train":
-            pass
-        engine.pause(training)
-        *_, told, last = engine.events(training)
-        assert (last.failure.reason, told.WhichOneof("body")) == ("SHUTTING_DOWN", "checkpoint")
-        assert (tmp_path / "checkpoints" / str(told.checkpoint.step)).is_dir()
-        assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
+    engine = training_engine
+    training = engine.send(train=train)
+    while engine.receive().WhichOneof("body") != "train":
+        pass
+    assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
+    assert answer(engine, generate("The quick", adapter, max_tokens=30))[1].adapter == "a@1"
+    now = answer(engine, generate("The quick", live("b"), max_tokens=3))[1].adapter
+    assert re.fullmatch(r"b@step-[1-9][0-9]*", now)
+    past = engine.call(generate=generate("The quick", live("b", step=0), max_tokens=3))
+    assert past.failure.reason == "NOT_FOUND"
+    another = engine.call(generate=generate("The quick", live("b", job_id="before"), max_tokens=3))
+    assert another.failure.reason == "NOT_FOUND"
+    assert another.failure.message.startswith("Job before does not train any more; ")
+    assert engine.call(count_tokens=generation_pb2.CountTokensRequest(prompt="A")).counted.tokens == 1
+    assert engine.load(llama_folder).failure.reason == "BAD_STATE"
+    assert engine.call(train=train).failure.reason == "BAD_STATE"
+    engine.cancel(training)
+    *_, last = engine.events(training)
+    assert last.failure.reason == "CANCELLED"
+    assert not (tmp_path / "checkpoints").exists()
+    gone = generate("The quick", live("b"), max_tokens=3)
+    assert engine.call(generate=gone).failure.reason == "NOT_FOUND"
+    assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
+    training = engine.send(train=train)
+    while engine.receive().WhichOneof("body") != "train":
+        pass
+    engine.pause(training)
+    *_, told, last = engine.events(training)
+    assert (last.failure.reason, told.WhichOneof("body")) == ("SHUTTING_DOWN", "checkpoint")
+    assert (tmp_path / "checkpoints" / str(told.checkpoint.step)).is_dir()
+    assert tuple(answer(engine, generate("The quick", max_tokens=30))[1].token_ids) == expected
 
 
 @pytest.mark.parametrize(
@@ -316,10 +325,10 @@ def test_while_a_training_runs_everything_short_is_served(llama_folder: Path, ll
     [("fast", 10), pytest.param("fast", 50, marks=pytest.mark.long), pytest.param("plain", 50, marks=pytest.mark.long)],
 )
 def test_many_answers_meanwhile_change_no_bit_of_the_adapter(
-    llama_folder: Path, tmp_path: Path, trainer: str, most: int
+    training_engine: EngineProcess, llama_folder: Path, tmp_path: Path, trainer: str, most: int
 ) -> None:
     """Four answers at each of `most` steps."""
-    adapter = pb.AdapterFolder(key="a@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
+    adapter = pb.AdapterFolder(key="other@1", path=str(make_adapter(llama_folder, tmp_path / "adapter")))
     asked = (
         generate("The quick", max_tokens=8),
         generate("The quick", adapter, max_tokens=8),
@@ -327,22 +336,21 @@ def test_many_answers_meanwhile_change_no_bit_of_the_adapter(
         generate("A", live("b"), max_tokens=8, temperature=1.0),
     )
     made = []
-    with engine_process(OMP_NUM_THREADS="1") as engine:
-        engine.load(llama_folder, **FP32)
-        for name, rounds in (("alone", 0), ("with answers", most)):
-            train = endless_training(
-                tmp_path / name, max_steps=most + most // 2 + 5, gradient_accumulation_steps=2, trainer=trainer
-            )
-            training, answered, notes = engine.send(train=train), 0, []
-            while (event := engine.receive()).WhichOneof("body") != "trained":
-                assert event.WhichOneof("body") != "failure"
-                answered += event.WhichOneof("body") == "outcome"
-                notes += [event.note.text] if event.WhichOneof("body") == "note" else []
-                if event.call == training and event.WhichOneof("body") == "train" and rounds:
-                    rounds -= 1
-                    for command in asked:
-                        engine.send(generate=command)
-            made.append((tmp_path / name / "output" / "adapter_model.safetensors").read_bytes())
+    engine = training_engine
+    for name, rounds in (("alone", 0), ("with answers", most)):
+        train = endless_training(
+            tmp_path / name, max_steps=most + most // 2 + 5, gradient_accumulation_steps=2, trainer=trainer
+        )
+        training, answered, notes = engine.send(train=train), 0, []
+        while (event := engine.receive()).WhichOneof("body") != "trained":
+            assert event.WhichOneof("body") != "failure"
+            answered += event.WhichOneof("body") == "outcome"
+            notes += [event.note.text] if event.WhichOneof("body") == "note" else []
+            if event.call == training and event.WhichOneof("body") == "train" and rounds:
+                rounds -= 1
+                for command in asked:
+                    engine.send(generate=command)
+        made.append((tmp_path / name / "output" / "adapter_model.safetensors").read_bytes())
     assert answered == 4 * most
     assert notes[-1:] == [f"Generations are answered between {'layers' if trainer == 'fast' else 'micro-steps'}."]
     assert made[0] == made[1]

@@ -65,4 +65,7 @@ def test_nothing_is_built_before_somebody_asks() -> None:
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(name)
 
-    Vocabulary(Untouchable(), [0])
+    vocabulary = Vocabulary(Untouchable(), [0])
+    assert vocabulary.end_ids == [0]
+    with pytest.raises(AssertionError, match="backend_tokenizer"):
+        _ = vocabulary.ll_tokenizer

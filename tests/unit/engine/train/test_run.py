@@ -144,6 +144,7 @@ class TestPlainTrl:
         )
         assert equal(trained.adapter(), plain)
 
+    @pytest.mark.long  # the trainer is the same; e2e/test_main_job.py trains on the starter model
     @pytest.mark.model
     def test_on_the_starter_model(self, starter_model: Path, tmp_path: Path) -> None:
         # The second step is the first one in which both of a LoRA's matrices have gradients.
@@ -175,6 +176,7 @@ def test_generation_between_micro_steps_changes_nothing(job: Job, base: BaseMode
     assert equal(job.adapter(), disturbed.adapter())
 
 
+@pytest.mark.long  # fast/test_trainer.py looks at a base that several jobs of both trainers share
 def test_twenty_jobs_leave_the_base_as_it_was(job: Job, base: BaseModel, tmp_path: Path) -> None:
     before = weights_of(base)
     shapes = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,22 @@ def job(tmp_path: Path, dataset: Path, request: pytest.FixtureRequest) -> Job:
     return dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, trainer=request.param))
 
 
+@pytest.fixture(scope="module")
+def runs(model: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Job, pb.Trained]]:
+    """A whole run of a trainer, made once."""
+
+    @functools.cache
+    def made(trainer: str) -> tuple[Job, pb.Trained]:
+        job = Job(tmp_path_factory.mktemp("whole"), dataset)
+        job = dataclasses.replace(job, trainer=dataclasses.replace(job.trainer, trainer=trainer))
+        return job, job.run(read_base(model))
+
+    return made
+
+
 @pytest.fixture
-def undisturbed(base: BaseModel, job: Job, tmp_path: Path) -> tuple[Job, pb.Trained]:
-    whole = dataclasses.replace(job, root=tmp_path / "whole")
-    return whole, whole.run(base)
+def undisturbed(job: Job, runs: Callable[[str], tuple[Job, pb.Trained]]) -> tuple[Job, pb.Trained]:
+    return runs(job.trainer.trainer)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +83,23 @@ def runner() -> Iterator[subprocess.Popen[str]]:
         yield process
         assert process.stdin is not None
         process.stdin.close()
+
+
+KILLS = (
+    ("never", "train 1", None),
+    ("in step 4", "failpoint", 2),
+    ("never", "checkpoint 4", 4),
+    ("optimiser of checkpoint 4 not written", "failpoint", 2),
+    ("checkpoint 4 not flushed", "failpoint", 2),
+    ("checkpoint 4 not renamed", "failpoint", 2),
+    ("adapter not written", "failpoint", 6),
+)
+USUAL_KILLS = {
+    ("fast", "in step 4"),
+    ("fast", "checkpoint 4 not flushed"),
+    ("fast", "adapter not written"),
+    ("plain", "checkpoint 4 not flushed"),
+}
 
 
 def kill_at(runner: subprocess.Popen[str], job: Job, model: Path, *, point: str, line: str) -> None:
@@ -88,18 +118,15 @@ def kill_at(runner: subprocess.Popen[str], job: Job, model: Path, *, point: str,
     assert lines[-1] == f"ended {-signal.SIGKILL}", lines
 
 
-@pytest.mark.parametrize("job", ["fast", "plain"], indirect=True)
+# Both trainers are killed at each point; by default the plain one at one of them, as the same code writes its checkpoints.
 @pytest.mark.parametrize(
-    ("point", "line", "goes_on_from"),
+    ("job", "point", "line", "goes_on_from"),
     [
-        pytest.param("never", "train 1", None, marks=pytest.mark.long),
-        ("in step 4", "failpoint", 2),
-        pytest.param("never", "checkpoint 4", 4, marks=pytest.mark.long),
-        pytest.param("optimiser of checkpoint 4 not written", "failpoint", 2, marks=pytest.mark.long),
-        ("checkpoint 4 not flushed", "failpoint", 2),
-        pytest.param("checkpoint 4 not renamed", "failpoint", 2, marks=pytest.mark.long),
-        ("adapter not written", "failpoint", 6),
+        pytest.param(trainer, *point, marks=() if (trainer, point[0]) in USUAL_KILLS else pytest.mark.long)
+        for point in KILLS
+        for trainer in ("fast", "plain")
     ],
+    indirect=["job"],
 )
 def test_killed(
     runner: subprocess.Popen[str],
@@ -149,7 +176,7 @@ def test_resumes_whatever_the_adapter_is(job: Job, base: BaseModel, tmp_path: Pa
     assert equal(job.adapter(), whole.adapter())
 
 
-@pytest.mark.parametrize("steps_of_an_epoch", [1, 2, 3])
+@pytest.mark.parametrize("steps_of_an_epoch", [1, pytest.param(2, marks=pytest.mark.long), 3])
 def test_resumes_at_the_border_of_an_epoch(job: Job, base: BaseModel, tmp_path: Path, steps_of_an_epoch: int) -> None:
     data = write_dataset(tmp_path / "small", train_rows=2 * steps_of_an_epoch - 1)  # the last step is short of a row
     job = dataclasses.replace(job, dataset=data)
@@ -170,7 +197,7 @@ class TestTorn:
         ("file", "damage"),
         [
             ("optimizer.pt", "missing"),
-            ("rng_state.pth", "missing"),
+            pytest.param("rng_state.pth", "missing", marks=pytest.mark.long),
             ("trainer_state.json", "short"),
             ("adapter_model.safetensors", "flipped"),
         ],

@@ -47,6 +47,13 @@ def worker(hub: Hub, tmp_path: Path) -> Iterator[Worker]:
         yield worker
 
 
+@pytest.fixture(scope="module")
+def refusing(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One for the tests that bring nothing."""
+    with running_worker({"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path_factory.mktemp("huggingface"))}) as worker:
+        yield worker
+
+
 def failure(events: list[pb.Event]) -> tuple[str, str]:
     return events[-1].failure.reason, events[-1].failure.message
 
@@ -112,8 +119,8 @@ def test_what_is_damaged_in_the_hubs_cache_is_brought_again(worker: Worker, hub:
     assert blob.read_bytes() == content
 
 
-def test_a_missing_model_is_named(worker: Worker, hub: Hub) -> None:
-    reason, message = failure(worker.call(fetch=pb.Fetch(source="tests/tiny-lama")))
+def test_a_missing_model_is_named(refusing: Worker, hub: Hub) -> None:
+    reason, message = failure(refusing.call(fetch=pb.Fetch(source="tests/tiny-lama")))
     assert reason == "NOT_FOUND"
     assert "tests/tiny-lama" in message
     assert hub.endpoint in message
@@ -121,9 +128,9 @@ def test_a_missing_model_is_named(worker: Worker, hub: Hub) -> None:
     assert "HF_TOKEN" in message
 
 
-def test_a_gated_model_says_what_to_do(worker: Worker, hub: Hub, model: Path) -> None:
+def test_a_gated_model_says_what_to_do(refusing: Worker, hub: Hub, model: Path) -> None:
     hub.add("tests/gated", model, gated=True)
-    reason, message = failure(worker.call(fetch=pb.Fetch(source="tests/gated")))
+    reason, message = failure(refusing.call(fetch=pb.Fetch(source="tests/gated")))
     assert reason == "NOT_FOUND"
     assert f"accept its terms at {hub.endpoint}/tests/gated" in message
 
@@ -141,8 +148,8 @@ def test_a_revision_is_what_it_was(worker: Worker, hub: Hub, tmp_path: Path) -> 
     assert "'v2'" in message
 
 
-def test_what_is_no_hub_id_is_refused(worker: Worker) -> None:
-    reason, message = failure(worker.call(fetch=pb.Fetch(source="../etc/passwd")))
+def test_what_is_no_hub_id_is_refused(refusing: Worker) -> None:
+    reason, message = failure(refusing.call(fetch=pb.Fetch(source="../etc/passwd")))
     assert reason == "INVALID_REQUEST"
     assert "owner/name" in message
 
@@ -179,12 +186,13 @@ def test_a_download_is_cancelled(worker: Worker, hub: Hub, tmp_path: Path) -> No
     assert worker.call(fetch=pb.Fetch(source=REPO))[-1].WhichOneof("body") == "fetched"
 
 
-def test_a_hub_model_with_pickles_alone_is_refused(worker: Worker, hub: Hub, model: Path, tmp_path: Path) -> None:
+def test_a_hub_model_with_pickles_alone_is_refused(refusing: Worker, hub: Hub, model: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(model, old)
     (old / "model.safetensors").unlink()
     hub.add("tests/pickles", old)
-    reason, message = failure(worker.call(fetch=pb.Fetch(source="tests/pickles")))
+    hub.asked.clear()
+    reason, message = failure(refusing.call(fetch=pb.Fetch(source="tests/pickles")))
     assert reason == "UNSUPPORTED_MODEL"
     assert "safetensors" in message
     assert hub.downloads("pytorch_model.bin") == []

@@ -106,7 +106,9 @@ def test_it_is_saved_in_the_format_that_is_asked_for_or_the_bases_own(
     assert merge_check.MIN_AGREEMENT < done.proof.greedy_agreement <= 1.0
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gpt_neox", "mistral"])
+@pytest.mark.parametrize(
+    "architecture", ["gpt2", "gpt_neox", *(pytest.param(name, marks=pytest.mark.long) for name in ("qwen2", "mistral"))]
+)
 def test_architectures(architecture: str, tmp_path: Path) -> None:
     base = tiny_model(tmp_path / "base", architecture)
     targets = {"gpt2": ["c_attn"], "gpt_neox": ["query_key_value"]}.get(architecture, ["q_proj", "v_proj"])
@@ -139,6 +141,7 @@ def test_a_lora_on_a_tied_head_cannot_be_merged_and_says_so(base: Path, tmp_path
         merge(base, adapter, tmp_path / "output")
 
 
+@pytest.mark.long  # e2e/test_main_job.py merges into the starter, and the tests above know formats
 @pytest.mark.model
 def test_the_starter_in_its_own_format(starter_model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(starter_model, tmp_path / "adapter", strength=0.03)

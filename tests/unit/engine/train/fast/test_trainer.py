@@ -80,8 +80,18 @@ def check_same(fast: tuple[Job, RecordingHost], plain: tuple[Job, RecordingHost]
         assert (tensor - theirs[name]).norm() <= 100 * near * theirs[name].norm(), name
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("targets", [(), ("all-linear",)], ids=["default", "all-linear"])
+# On the others, with all-linear, test_families.py has the two trainers beside each other.
+_USUAL = {("llama", ()), ("llama", ("all-linear",)), ("gpt2", ()), ("gpt_neox", ("all-linear",))}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [
+        pytest.param(name, targets, id=f"{name}-{id}", marks=() if (name, targets) in _USUAL else pytest.mark.long)
+        for id, targets in {"default": (), "all-linear": ("all-linear",)}.items()
+        for name in ARCHITECTURES
+    ],
+)
 def test_every_architecture(
     bases: dict[str, BaseModel], dataset: Path, tmp_path: Path, architecture: str, targets: tuple[str, ...]
 ) -> None:
@@ -93,9 +103,9 @@ def test_every_architecture(
     "lora",
     [
         LoraSettings(use_dora=True),
-        LoraSettings(use_rslora=True),
+        pytest.param(LoraSettings(use_rslora=True), marks=pytest.mark.long),
         LoraSettings(bias="all"),
-        LoraSettings(bias="lora_only"),
+        pytest.param(LoraSettings(bias="lora_only"), marks=pytest.mark.long),
         LoraSettings(modules_to_save=("norm", "input_layernorm")),
         LoraSettings(modules_to_save=("up_proj",)),
         LoraSettings(init_lora_weights="olora"),
@@ -157,8 +167,15 @@ def test_dropout_is_drawn_anew_but_as_the_seed_says(bases: dict[str, BaseModel],
     assert not equal(runs["one"].adapter(), runs["none"].adapter())
 
 
-@pytest.mark.parametrize("work", [0.0, yield_points.WORK_FLOP], ids=["at every layer", "between micro-steps"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("work", "checkpointing"),
+    [
+        pytest.param(0.0, False, id="at every layer"),
+        pytest.param(0.0, True, id="at every layer, checkpointing"),
+        pytest.param(yield_points.WORK_FLOP, False, id="between micro-steps"),
+        pytest.param(yield_points.WORK_FLOP, True, id="between micro-steps, checkpointing", marks=pytest.mark.long),
+    ],
+)
 def test_generation_meanwhile_changes_nothing(
     bases: dict[str, BaseModel],
     dataset: Path,
@@ -238,10 +255,14 @@ COUNTED: dict[str, tuple[str, dict[str, Any]]] = {
     "minicpm3": ("o_proj", {}),
     "llama": ("q_proj", {}),
 }
+# Alike to gpt2, to bert, and to deepseek_v3.
+_SELDOM_COUNTED = {"openai-gpt", "ctrl", "bert-generation", "minicpm3"}
 
 
 @pytest.mark.parametrize("trainer", ["fast", "plain"])
-@pytest.mark.parametrize("architecture", COUNTED)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=pytest.mark.long if name in _SELDOM_COUNTED else ()) for name in COUNTED]
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_first_step_has_the_held_out_loss_of_its_rows(tmp_path: Path, architecture: str, trainer: str) -> None:
     target, changes = COUNTED[architecture]

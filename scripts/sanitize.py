@@ -54,8 +54,8 @@ class Planted:
 PLANTED = (
     Planted(
         "decode_attention.h",
-        "store_cache(m->format, s->values[l], at, value_of(e, r, kv), d);",
-        "store_cache(m->format, s->values[l], at, value_of(e, r, kv), d + 1);",
+        "store_cache_row(m->cache_format, (char *)s->values[l] + at, value_of(e, r, kv), d);",
+        "store_cache_row(m->cache_format, (char *)s->values[l] + at, value_of(e, r, kv), d + 1);",
         "tests/unit/engine/native/test_decoder.py::test_every_known_architecture[llama]",
         "heap-buffer-overflow",
     ),

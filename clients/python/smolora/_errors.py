@@ -12,6 +12,7 @@ SmoloraError                 carries reason, message, violations, retry_after
 ├── BadState                 the job's or the resource's state does not allow it now
 ├── QueueFull                try again after `retry_after` seconds
 ├── OutOfMemory
+├── NoRoom                   the disk has less space than what was to be written
 ├── NoSpace                  the disk is full
 ├── NoAccess                 the system does not let the daemon's user read or write a file
 ├── EngineUnavailable        the engine died or restarts; try again after `retry_after` seconds
@@ -123,6 +124,12 @@ class OutOfMemory(SmoloraError):
     """Memory does not suffice."""
 
     reason = "OUT_OF_MEMORY"
+
+
+class NoRoom(SmoloraError):
+    """The disk has less space than what was to be written; nothing was begun."""
+
+    reason = "NO_ROOM"
 
 
 class NoSpace(SmoloraError):

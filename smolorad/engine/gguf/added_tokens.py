@@ -1,6 +1,6 @@
 """The tokens that a tokenizer finds in a text before anything else.
 
-The format has a token's type only. What else the models' own tokenizers say of these tokens is told from the vocabulary.
+The format has a token's type only. What else the models' own tokenizers say of these tokens is read off the vocabulary.
 """
 
 from __future__ import annotations

@@ -48,15 +48,10 @@ def load_native(
     compiled = library(cache_path(), threads or default_threads())
     if compiled is None or not takes_prompts(compiled, ARRAY_DTYPES[placement.dtype], precision):
         return None
-    report(LoadProgress(LoadStage.READ, 0, folder.size))
-    describing = LoadProgress(LoadStage.READ, 0, folder.size, "describing the model, once")
-    found = blueprint_cache.find(folder, placement.dtype, cache_path(), lambda: report(describing))
-    if found is None or (precision is not Precision.EXACT and not packable(found[0].decoder)):
+    if (found := _blueprint_of(folder, placement.dtype, precision, report)) is None:
         return None
     blueprint, blueprint_folder = found
     decoder = blueprint.decoder
-    if misfit(decoder, blueprint.parameters) or not _is_of(blueprint, folder):  # the cached file was changed
-        return None
     with ThreadPoolExecutor(1) as beside:  # it releases Python's lock while it works
         summing = beside.submit(folder.fingerprint)
         # Before the weights: while a large tokenizer is read, it takes four times the memory that it takes afterwards.
@@ -93,6 +88,18 @@ def load_native(
         native=native,
         exact_weights=None if precision is Precision.EXACT else weights,
     )
+
+
+def _blueprint_of(folder: ModelFolder, dtype: Dtype, precision: Precision, report: LoadReport) -> tuple[Blueprint, Path] | None:
+    """The blueprint of a folder and where it is kept; None where there is none, or none for this precision."""
+    report(LoadProgress(LoadStage.READ, 0, folder.size))
+    describing = LoadProgress(LoadStage.READ, 0, folder.size, "describing the model, once")
+    found = blueprint_cache.find(folder, dtype, cache_path(), lambda: report(describing))
+    if found is None or (precision is not Precision.EXACT and not packable(found[0].decoder)):
+        return None
+    if misfit(found[0].decoder, found[0].parameters) or not _is_of(found[0], folder):  # the cached file was changed
+        return None
+    return found
 
 
 def _is_of(blueprint: Blueprint, folder: ModelFolder) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +12,8 @@ from smolorad.domain import Fetched, PhaseProgress
 from smolorad.engine.model.folder import CONFIG, WEIGHTS, ModelFolder
 from smolorad.engine.model.to_safetensors import nbytes_of, write_safetensors
 from smolorad.engine.worker.progress import Report
-from smolorad.errors import Damaged, NoRoom
+from smolorad.engine.worker.room import check_room
+from smolorad.errors import Damaged
 from smolorad.gguf import gguf_files
 from smolorad.portable import STARTER, remove_paths
 from smolorad.safetensors_file import SafetensorsFile
@@ -93,7 +93,7 @@ def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
     decoded = [file for file in folder.weights if not isinstance(file, SafetensorsFile)]
     files = [path for path in folder.small_files() if path.name != CONFIG] if decoded else folder.files()
     total, done = sum(p.stat().st_size for p in files), 0
-    _check_room(folder.name, output, total + sum(nbytes_of(file) for file in decoded))
+    check_room(folder.name, output, total + sum(nbytes_of(file) for file in decoded))
     for path in files:
         with path.open("rb") as source, (output / path.name).open("wb") as target:
             while chunk := source.read(_CHUNK_BYTES):
@@ -106,12 +106,3 @@ def _copy(folder: ModelFolder, output: Path, report: Report) -> None:
         (output / CONFIG).write_text(json.dumps(folder.config, indent=2) + "\n", encoding="utf-8")
     for file in decoded:
         write_safetensors(file, output / WEIGHTS, report)
-
-
-def _check_room(name: str, output: Path, needed: int) -> None:
-    free = shutil.disk_usage(output).free
-    if needed > free:
-        raise NoRoom(
-            f"{name} takes {needed / 1e9:,.2f} GB in {output.parent}, and {free / 1e9:,.2f} GB are free there; "
-            "make room and try again."
-        )

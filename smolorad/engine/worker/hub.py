@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from smolorad.domain import PhaseProgress
 from smolorad.engine.model.folder import CODE_FILES, MODEL_FILES
-from smolorad.engine.worker.progress import Report
+from smolorad.engine.worker.progress import Report, no_progress
+from smolorad.engine.worker.room import check_room
 from smolorad.errors import HubUnreachable, InvalidRequest, NotFound, SmoloraError
 from smolorad.publish import sha256_file
 
@@ -35,13 +36,15 @@ def download_model(repo: str, revision: str, report: Report, *, code: bool = Fal
     """The snapshot folder of a hub model in the hub's cache (HF_HOME), named after its commit; downloads what is not there.
 
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured, as they were when this process began. `code` brings the model's own
-    Python files too. `report` gets bytes, and may raise to stop the download. Raises NotFound, HubUnreachable, InvalidRequest.
+    Python files too. `report` gets bytes, and may raise to stop the download. Raises NotFound, HubUnreachable, InvalidRequest,
+    NoRoom.
     """
     patterns = [*MODEL_FILES, *(CODE_FILES if code else ())]
     with _translating_errors(repo, revision):
         attempt = 1
         while True:
             try:
+                _check_room(repo, revision, patterns)
                 found = snapshot_download(
                     repo, revision=revision or None, allow_patterns=patterns, tqdm_class=_reporting(report), max_workers=4
                 )
@@ -50,6 +53,20 @@ def download_model(repo: str, revision: str, report: Report, *, code: bool = Fal
                 if attempt == _ATTEMPTS:
                     raise
                 attempt += 1
+
+
+def _check_room(repo: str, revision: str, patterns: Sequence[str]) -> None:
+    """Asks the hub for the sizes of the files that are not here yet."""
+    cache = Path(constants.HF_HUB_CACHE)
+    if constants.HF_HUB_OFFLINE or not cache.is_dir():
+        return
+    try:
+        files = snapshot_download(
+            repo, revision=revision or None, allow_patterns=list(patterns), dry_run=True, tqdm_class=_reporting(no_progress)
+        )
+    except (OSError, httpx.HTTPError):  # the download says why, or finds all files in the cache
+        return
+    check_room(repo, cache, sum(file.file_size or 0 for file in files if file.will_download))
 
 
 def remove_damaged(snapshot: Path) -> bool:

@@ -28,6 +28,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_MERGE_MISMATCH: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_NO_ACCESS: _ClassVar[ErrorReason]
+    ERROR_REASON_NO_ROOM: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_REQUEST: ErrorReason
 ERROR_REASON_BAD_DATA: ErrorReason
@@ -50,3 +51,4 @@ ERROR_REASON_CANCELLED: ErrorReason
 ERROR_REASON_MERGE_MISMATCH: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_NO_ACCESS: ErrorReason
+ERROR_REASON_NO_ROOM: ErrorReason

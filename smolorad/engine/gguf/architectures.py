@@ -30,11 +30,11 @@ class Architecture:
 
 def _sizes(m: Metadata) -> Fields:
     return {
-        "hidden_size": m.whole("embedding_length"),
-        "num_hidden_layers": m.whole("block_count"),
-        "num_attention_heads": m.whole("attention.head_count"),
-        "intermediate_size": m.whole("feed_forward_length"),
-        "max_position_embeddings": m.whole("context_length"),
+        "hidden_size": m.count("embedding_length"),
+        "num_hidden_layers": m.count("block_count"),
+        "num_attention_heads": m.count("attention.head_count"),
+        "intermediate_size": m.count("feed_forward_length"),
+        "max_position_embeddings": m.count("context_length"),
     }
 
 
@@ -48,8 +48,10 @@ def _head_dim(m: Metadata) -> Fields:
 
 def head_dim(m: Metadata) -> int:
     """The width of a head."""
-    heads = m.whole("attention.head_count")
-    return m.whole("attention.key_length", m.whole("embedding_length") // max(heads, 1))
+    width = m.whole("attention.key_length", m.whole("embedding_length") // m.count("attention.head_count"))
+    if not width:
+        raise m.damaged("attention.key_length" if m.optional("attention.key_length") is not None else "embedding_length")
+    return width
 
 
 def _rms(name: str = "rms_norm_eps") -> Maker:
@@ -103,7 +105,7 @@ def _gemma_scale(blocks: int) -> Maker:
 
     def fields(m: Metadata) -> Fields:
         largest = m.whole("block_count") == blocks
-        wide = m.whole("embedding_length") // max(m.whole("attention.head_count"), 1)
+        wide = m.whole("embedding_length") // m.count("attention.head_count")
         return {"query_pre_attn_scalar": wide if largest else head_dim(m)}
 
     return fields
@@ -141,20 +143,20 @@ def _granite(m: Metadata) -> Fields:
 
 def _gpt_2(m: Metadata) -> Fields:
     return {
-        "n_embd": m.whole("embedding_length"),
-        "n_layer": m.whole("block_count"),
-        "n_head": m.whole("attention.head_count"),
+        "n_embd": m.count("embedding_length"),
+        "n_layer": m.count("block_count"),
+        "n_head": m.count("attention.head_count"),
         "n_inner": m.length("blk.0.ffn_up.weight"),
-        "n_positions": m.whole("context_length"),
+        "n_positions": m.count("context_length"),
     }
 
 
 def _bloom(m: Metadata) -> Fields:
     return {
-        "hidden_size": m.whole("embedding_length"),
-        "n_layer": m.whole("block_count"),
-        "n_head": m.whole("attention.head_count"),
-        "seq_length": m.whole("context_length"),
+        "hidden_size": m.count("embedding_length"),
+        "n_layer": m.count("block_count"),
+        "n_head": m.count("attention.head_count"),
+        "seq_length": m.count("context_length"),
     }
 
 

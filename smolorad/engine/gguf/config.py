@@ -11,12 +11,15 @@ from smolorad.engine.gguf.rope import Factors, rope_fields
 from smolorad.errors import UnsupportedModel
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+_KIND, _MODEL = "general.type", "model"  # others are adapters, projectors of images and statistics
 _WITHOUT_ROPE = frozenset({"bloom", "gpt2"})
 _SPECIAL = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
 
 
 def known_architecture(m: Metadata) -> Architecture:
-    """The architecture of a file; raises UnsupportedModel, by its name, for one that is not in the table."""
+    """The architecture of a file; raises UnsupportedModel for one that is not in the table, and for what is no model."""
+    if (kind := m.values.get(_KIND, _MODEL)) != _MODEL:
+        raise UnsupportedModel(f"{m.path} is of the kind {str(kind)[:60]!r}, and no model; choose the model's own file.")
     if (architecture := architecture_of(m)) is None:
         raise UnsupportedModel(
             f"{m.path} is a {m.architecture[:60]!r}, which smolora does not read from GGUF (it reads "

@@ -87,6 +87,22 @@ def _window(m: Metadata) -> Fields:
     return {"sliding_window": m.whole("attention.sliding_window", 0) or None}
 
 
+def _gemma_2_window(m: Metadata) -> Fields:
+    """The first files did not say it."""
+    return {"sliding_window": m.whole("attention.sliding_window", 4096)}
+
+
+def _gemma_3_window(m: Metadata) -> Fields:
+    """Without one all layers see everything; the class wants a number all the same."""
+    if window := m.whole("attention.sliding_window", 0):
+        return {"sliding_window": window}
+    return _all_full(m) | {"sliding_window": m.count("context_length")}
+
+
+def _needed_window(m: Metadata) -> Fields:
+    return {"sliding_window": m.count("attention.sliding_window")}
+
+
 def _window_layers(m: Metadata) -> Fields:
     """Which layers see a window, where the file says so."""
     flags = m.flags("attention.sliding_window_pattern", m.whole("block_count"))
@@ -120,10 +136,13 @@ def _logit_scale(m: Metadata) -> Fields:
 
 
 def _experts(m: Metadata) -> Fields:
+    count, used = m.count("expert_count"), m.count("expert_used_count")
+    if used > count:
+        raise m.damaged("expert_used_count")
     return {
-        "num_experts": m.whole("expert_count"),
-        "num_local_experts": m.whole("expert_count"),
-        "num_experts_per_tok": m.whole("expert_used_count"),
+        "num_experts": count,
+        "num_local_experts": count,
+        "num_experts_per_tok": used,
         "moe_intermediate_size": m.whole("expert_feed_forward_length", m.whole("feed_forward_length")),
     }
 
@@ -191,7 +210,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "cohere2": Architecture(
         "cohere2",
         "Cohere2ForCausalLM",
-        (_sizes, _grouped, _head_dim, _layer_norm("layer_norm_eps"), _window, _window_layers, _logit_scale),
+        (_sizes, _grouped, _head_dim, _layer_norm("layer_norm_eps"), _needed_window, _window_layers, _logit_scale),
     ),
     "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", (*_LLAMA, _BIAS)),
     "exaone4": Architecture("exaone4", "Exaone4ForCausalLM", (*_LLAMA, _window, _window_layers, _all_full)),
@@ -200,13 +219,20 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma2": Architecture(
         "gemma2",
         "Gemma2ForCausalLM",
-        (*_GEMMA, _window, _window_layers, _gemma_scale(46), _cap("attn_logit_softcapping"), _cap("final_logit_softcapping")),
+        (
+            *_GEMMA,
+            _gemma_2_window,
+            _window_layers,
+            _gemma_scale(46),
+            _cap("attn_logit_softcapping"),
+            _cap("final_logit_softcapping"),
+        ),
         norm_offset=1.0,
     ),
     "gemma3": Architecture(
         "gemma3_text",
         "Gemma3ForCausalLM",
-        (*_GEMMA, _window, _window_layers, _gemma_scale(62), _cap("final_logit_softcapping")),
+        (*_GEMMA, _gemma_3_window, _window_layers, _gemma_scale(62), _cap("final_logit_softcapping")),
         norm_offset=1.0,
     ),
     "glm4": Architecture("glm4", "Glm4ForCausalLM", _NEW_GLM),

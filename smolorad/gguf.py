@@ -32,8 +32,8 @@ def gguf_files(path: Path) -> tuple[Path, ...]:
         return _shards(path)
     if not path.is_dir() or next(path.glob("*.safetensors"), None) is not None:
         return ()
-    found = sorted(file for file in path.glob(f"*{SUFFIX}") if not _PROJECTOR.search(file.name))
-    firsts = [file for file in found if (shard := _SHARD.fullmatch(file.name)) is None or int(shard["number"]) == 1]
+    found = sorted(file for file in path.glob(f"*{SUFFIX}") if not _PROJECTOR.search(file.name) and file.is_file())
+    firsts = [file for file in found if (shard := _shard(file)) is None or int(shard["number"]) == 1]
     if len(firsts) > 1:
         names = ", ".join(file.name for file in firsts[:5])
         raise UnsupportedModel(
@@ -42,8 +42,14 @@ def gguf_files(path: Path) -> tuple[Path, ...]:
     return _shards((firsts or found)[0]) if found else ()
 
 
+def _shard(path: Path) -> re.Match[str] | None:
+    """What a file's name says about the others; None where it is alone, or its name cannot be one of several."""
+    shard = _SHARD.fullmatch(path.name)
+    return shard if shard is not None and 1 <= int(shard["number"]) <= int(shard["count"]) else None
+
+
 def _shards(path: Path) -> tuple[Path, ...]:
-    if (shard := _SHARD.fullmatch(path.name)) is None:
+    if (shard := _shard(path)) is None:
         return (path,)
     count = int(shard["count"])
     files = tuple(path.with_name(f"{shard['stem']}-{number:05}-of-{count:05}{SUFFIX}") for number in range(1, count + 1))

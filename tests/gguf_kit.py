@@ -5,6 +5,7 @@ Nothing here is shared with the code that reads such files.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -74,6 +75,9 @@ _NOT_WRITTEN = {
 _HALVES = ("arcee", "granite", "llama", "olmo", "smollm3")
 
 
+_tokenizer = functools.cache(tiny_tokenizer)
+
+
 @dataclass(frozen=True)
 class Case:
     """A variant of tests/families.py, changed to what a GGUF file can say, and how it is written."""
@@ -86,7 +90,7 @@ class Case:
 
     def model(self, **changes: Any) -> Any:
         """The model in fp32."""
-        ends = {"eos_token_id": 0, "bos_token_id": None, "pad_token_id": 0, "vocab_size": len(tiny_tokenizer())}
+        ends = {"eos_token_id": 0, "bos_token_id": None, "pad_token_id": 0, "vocab_size": len(_tokenizer())}
         return family_model(self.variant, EVEN, **{**ends, **self.changes, **changes})
 
 
@@ -330,9 +334,10 @@ def _factors(config: Any) -> dict[str, Tensor]:
     return {}
 
 
+@functools.cache
 def tokenizer_keys() -> Keys:
     """The tiny tokenizer, as a byte-level BPE is written."""
-    tokenizer = tiny_tokenizer()
+    tokenizer = _tokenizer()
     vocabulary = sorted(tokenizer.get_vocab(), key=lambda token: tokenizer.get_vocab()[token])
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     return {

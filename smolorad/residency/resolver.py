@@ -15,7 +15,7 @@ from smolora.common.adapter_config import adapter_instead, is_adapter
 from smolorad import publish
 from smolorad.children.worker import Workers
 from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
-from smolorad.errors import Damaged, HubUnreachable, NotFound, UnsupportedModel
+from smolorad.errors import Damaged, HubUnreachable, NotFound, UnsupportedModel, system_errors
 from smolorad.gguf import gguf_files
 from smolorad.log import Log
 from smolorad.paths import check_readable, check_readable_file, user_path
@@ -140,7 +140,9 @@ class Resolver:
 
 def _check_path(path: Path) -> bool:
     """Whether a path is a model as GGUF; raises NotFound or UnsupportedModel where it is no model at all."""
-    if files := gguf_files(path):
+    with system_errors():
+        files = gguf_files(path)
+    if files:
         for file in files:
             check_readable_file(file)
         return True

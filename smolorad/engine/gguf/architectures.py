@@ -30,11 +30,11 @@ class Architecture:
 
 def _sizes(m: Metadata) -> Fields:
     return {
-        "hidden_size": m.whole("embedding_length"),
-        "num_hidden_layers": m.whole("block_count"),
-        "num_attention_heads": m.whole("attention.head_count"),
-        "intermediate_size": m.whole("feed_forward_length"),
-        "max_position_embeddings": m.whole("context_length"),
+        "hidden_size": m.count("embedding_length"),
+        "num_hidden_layers": m.count("block_count"),
+        "num_attention_heads": m.count("attention.head_count"),
+        "intermediate_size": m.count("feed_forward_length"),
+        "max_position_embeddings": m.count("context_length"),
     }
 
 
@@ -48,8 +48,10 @@ def _head_dim(m: Metadata) -> Fields:
 
 def head_dim(m: Metadata) -> int:
     """The width of a head."""
-    heads = m.whole("attention.head_count")
-    return m.whole("attention.key_length", m.whole("embedding_length") // max(heads, 1))
+    width = m.whole("attention.key_length", m.whole("embedding_length") // m.count("attention.head_count"))
+    if not width:
+        raise m.damaged("attention.key_length" if m.optional("attention.key_length") is not None else "embedding_length")
+    return width
 
 
 def _rms(name: str = "rms_norm_eps") -> Maker:
@@ -85,6 +87,22 @@ def _window(m: Metadata) -> Fields:
     return {"sliding_window": m.whole("attention.sliding_window", 0) or None}
 
 
+def _gemma_2_window(m: Metadata) -> Fields:
+    """The first files did not say it."""
+    return {"sliding_window": m.whole("attention.sliding_window", 4096)}
+
+
+def _gemma_3_window(m: Metadata) -> Fields:
+    """Without one all layers see everything; the class wants a number all the same."""
+    if window := m.whole("attention.sliding_window", 0):
+        return {"sliding_window": window}
+    return _all_full(m) | {"sliding_window": m.count("context_length")}
+
+
+def _needed_window(m: Metadata) -> Fields:
+    return {"sliding_window": m.count("attention.sliding_window")}
+
+
 def _window_layers(m: Metadata) -> Fields:
     """Which layers see a window, where the file says so."""
     flags = m.flags("attention.sliding_window_pattern", m.whole("block_count"))
@@ -103,7 +121,7 @@ def _gemma_scale(blocks: int) -> Maker:
 
     def fields(m: Metadata) -> Fields:
         largest = m.whole("block_count") == blocks
-        wide = m.whole("embedding_length") // max(m.whole("attention.head_count"), 1)
+        wide = m.whole("embedding_length") // m.count("attention.head_count")
         return {"query_pre_attn_scalar": wide if largest else head_dim(m)}
 
     return fields
@@ -118,10 +136,13 @@ def _logit_scale(m: Metadata) -> Fields:
 
 
 def _experts(m: Metadata) -> Fields:
+    count, used = m.count("expert_count"), m.count("expert_used_count")
+    if used > count:
+        raise m.damaged("expert_used_count")
     return {
-        "num_experts": m.whole("expert_count"),
-        "num_local_experts": m.whole("expert_count"),
-        "num_experts_per_tok": m.whole("expert_used_count"),
+        "num_experts": count,
+        "num_local_experts": count,
+        "num_experts_per_tok": used,
         "moe_intermediate_size": m.whole("expert_feed_forward_length", m.whole("feed_forward_length")),
     }
 
@@ -141,20 +162,20 @@ def _granite(m: Metadata) -> Fields:
 
 def _gpt_2(m: Metadata) -> Fields:
     return {
-        "n_embd": m.whole("embedding_length"),
-        "n_layer": m.whole("block_count"),
-        "n_head": m.whole("attention.head_count"),
+        "n_embd": m.count("embedding_length"),
+        "n_layer": m.count("block_count"),
+        "n_head": m.count("attention.head_count"),
         "n_inner": m.length("blk.0.ffn_up.weight"),
-        "n_positions": m.whole("context_length"),
+        "n_positions": m.count("context_length"),
     }
 
 
 def _bloom(m: Metadata) -> Fields:
     return {
-        "hidden_size": m.whole("embedding_length"),
-        "n_layer": m.whole("block_count"),
-        "n_head": m.whole("attention.head_count"),
-        "seq_length": m.whole("context_length"),
+        "hidden_size": m.count("embedding_length"),
+        "n_layer": m.count("block_count"),
+        "n_head": m.count("attention.head_count"),
+        "seq_length": m.count("context_length"),
     }
 
 
@@ -189,7 +210,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "cohere2": Architecture(
         "cohere2",
         "Cohere2ForCausalLM",
-        (_sizes, _grouped, _head_dim, _layer_norm("layer_norm_eps"), _window, _window_layers, _logit_scale),
+        (_sizes, _grouped, _head_dim, _layer_norm("layer_norm_eps"), _needed_window, _window_layers, _logit_scale),
     ),
     "ernie4_5": Architecture("ernie4_5", "Ernie4_5ForCausalLM", (*_LLAMA, _BIAS)),
     "exaone4": Architecture("exaone4", "Exaone4ForCausalLM", (*_LLAMA, _window, _window_layers, _all_full)),
@@ -198,13 +219,20 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma2": Architecture(
         "gemma2",
         "Gemma2ForCausalLM",
-        (*_GEMMA, _window, _window_layers, _gemma_scale(46), _cap("attn_logit_softcapping"), _cap("final_logit_softcapping")),
+        (
+            *_GEMMA,
+            _gemma_2_window,
+            _window_layers,
+            _gemma_scale(46),
+            _cap("attn_logit_softcapping"),
+            _cap("final_logit_softcapping"),
+        ),
         norm_offset=1.0,
     ),
     "gemma3": Architecture(
         "gemma3_text",
         "Gemma3ForCausalLM",
-        (*_GEMMA, _window, _window_layers, _gemma_scale(62), _cap("final_logit_softcapping")),
+        (*_GEMMA, _gemma_3_window, _window_layers, _gemma_scale(62), _cap("final_logit_softcapping")),
         norm_offset=1.0,
     ),
     "glm4": Architecture("glm4", "Glm4ForCausalLM", _NEW_GLM),

@@ -8,15 +8,19 @@ from typing import Any
 from smolorad.engine.gguf.architectures import ARCHITECTURES, Architecture, architecture_of
 from smolorad.engine.gguf.metadata import Metadata
 from smolorad.engine.gguf.rope import Factors, rope_fields
-from smolorad.errors import UnsupportedModel
+from smolorad.errors import Damaged, UnsupportedModel
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+_TOKENS = "tokenizer.ggml.tokens"
+_KIND, _MODEL = "general.type", "model"  # others are adapters, projectors of images and statistics
 _WITHOUT_ROPE = frozenset({"bloom", "gpt2"})
 _SPECIAL = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
 
 
 def known_architecture(m: Metadata) -> Architecture:
-    """The architecture of a file; raises UnsupportedModel, by its name, for one that is not in the table."""
+    """The architecture of a file; raises UnsupportedModel for one that is not in the table, and for what is no model."""
+    if (kind := m.values.get(_KIND, _MODEL)) != _MODEL:
+        raise UnsupportedModel(f"{m.path} is of the kind {str(kind)[:60]!r}, and no model; choose the model's own file.")
     if (architecture := architecture_of(m)) is None:
         raise UnsupportedModel(
             f"{m.path} is a {m.architecture[:60]!r}, which smolora does not read from GGUF (it reads "
@@ -33,6 +37,8 @@ def config_fields(m: Metadata, architecture: Architecture, factors: Factors) -> 
     if m.whole("block_count") > len(m.tensors):
         raise m.damaged("block_count")
     vocabulary = m.length(_EMBEDDING)
+    if isinstance(tokens := m.values.get(_TOKENS), list) and len(tokens) > vocabulary:
+        raise Damaged(f"{m.path} has {len(tokens):,} tokens, and embeddings of {vocabulary:,}; download it again.")
     fields: dict[str, Any] = {"vocab_size": vocabulary, "tie_word_embeddings": not m.has(_HEAD)}
     for maker in architecture.fields:
         fields |= maker(m)

@@ -13,6 +13,7 @@ from smolorad.errors import Damaged
 
 ARCHITECTURE = "general.architecture"
 _MAX_INT = 2**31 - 1
+_MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,24 @@ class Metadata:
             raise self.damaged(key)
         return value
 
+    def count(self, key: str) -> int:
+        """A whole number from 1, read as `whole`."""
+        if not (value := self.whole(key)):
+            raise self.damaged(key)
+        return value
+
     def real(self, key: str, default: float | None = None) -> float:
         """A number. Files have them in 32 bits: the shortest decimal that gives these bits is what was meant."""
         value = self._single(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_FLOAT:
             raise self.damaged(key)
         return float(np.format_float_positional(np.float32(value), unique=True))
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A number above 0, read as `real`."""
+        if (value := self.real(key, default)) <= 0:
+            raise self.damaged(key)
+        return value
 
     def optional(self, key: str) -> Any:
         """A value, as it is, or None."""

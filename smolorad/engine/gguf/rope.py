@@ -10,7 +10,7 @@ import numpy as np
 
 from smolorad.engine.gguf.architectures import Architecture, head_dim
 from smolorad.engine.gguf.metadata import Metadata
-from smolorad.errors import UnsupportedModel
+from smolorad.errors import Damaged, UnsupportedModel
 
 Factors = Callable[[str], Sequence[float] | None]  # the numbers of a tensor by its name, None where there is none
 RopeParameters = dict[str, Any]
@@ -33,9 +33,16 @@ def rope_fields(m: Metadata, architecture: Architecture, factors: Factors) -> di
 
     Raises UnsupportedModel for a kind of scaling that is not known, Damaged for values that cannot be.
     """
-    rope = _scaled(m, factors)
     width = head_dim(m)
     rotated = m.whole("rope.dimension_count", width)
+
+    def fitting(name: str) -> Sequence[float] | None:
+        found = factors(name)
+        if found is not None and len(found) != rotated // 2:
+            raise Damaged(f"{m.path} has {len(found)} numbers in {name}, not {rotated // 2}; download it again.")
+        return found
+
+    rope = _scaled(m, fitting)
     if architecture.model_type in _PARTIAL:
         if not 0 < rotated <= width:
             raise m.damaged("rope.dimension_count")
@@ -48,7 +55,7 @@ def rope_fields(m: Metadata, architecture: Architecture, factors: Factors) -> di
     original = {"original_max_position_embeddings": rope["original_max_position_embeddings"]} if rope.get("long_factor") else {}
     if architecture.model_type not in _BY_LAYER:
         return {"rope_parameters": rope, **original}
-    windows = {"rope_type": "default", "rope_theta": m.real("rope.freq_base_swa", _window_base(architecture, rope))}
+    windows = {"rope_type": "default", "rope_theta": m.positive("rope.freq_base_swa", _window_base(architecture, rope))}
     return {"rope_parameters": {"full_attention": rope, "sliding_attention": windows}}
 
 
@@ -57,7 +64,7 @@ def _window_base(architecture: Architecture, rope: RopeParameters) -> float:
 
 
 def _scaled(m: Metadata, factors: Factors) -> RopeParameters:
-    rope: RopeParameters = {"rope_type": "default", "rope_theta": m.real("rope.freq_base", _base(m))}
+    rope: RopeParameters = {"rope_type": "default", "rope_theta": m.positive("rope.freq_base", _base(m))}
     context = m.whole("context_length")
     if (divisors := factors(FREQUENCIES)) is not None:
         return rope | _divided(divisors, rope["rope_theta"], context)
@@ -70,12 +77,12 @@ def _scaled(m: Metadata, factors: Factors) -> RopeParameters:
     kind = m.optional("rope.scaling.type")
     match kind:
         case None | "none":
-            linear = m.real("rope.scale_linear", 1.0)
+            linear = m.positive("rope.scale_linear", 1.0)
             return rope if linear == 1.0 else rope | {"rope_type": "linear", "factor": linear}
         case "linear":
-            return rope | {"rope_type": "linear", "factor": m.real("rope.scaling.factor")}
+            return rope | {"rope_type": "linear", "factor": m.positive("rope.scaling.factor")}
         case "yarn":
-            found = {"rope_type": "yarn", "factor": m.real("rope.scaling.factor")}
+            found = {"rope_type": "yarn", "factor": m.positive("rope.scaling.factor")}
             found["original_max_position_embeddings"] = m.whole("rope.scaling.original_context_length")
             given = {ours: m.real(theirs) for theirs, ours in _YARN.items() if m.optional(theirs) is not None}
             return rope | found | given

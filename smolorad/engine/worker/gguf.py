@@ -16,7 +16,7 @@ from gguf.constants import GGMLQuantizationType
 
 import smolorad.engine.gguf
 from smolorad.domain import PhaseProgress
-from smolorad.engine.gguf.header import GgufHeader, open_shards
+from smolorad.engine.gguf.header import GgufHeader, GgufTensor, open_shards
 from smolorad.engine.gguf.layout import LAYOUT, Layout, version_of
 from smolorad.engine.gguf.metadata import Metadata
 from smolorad.engine.gguf.weights import GgufWeights
@@ -26,6 +26,7 @@ from smolorad.engine.worker.progress import Report
 from smolorad.errors import Damaged
 
 _CHUNK_BYTES = 16 * 2**20
+_MAX_FACTORS = 2**14  # of RoPE, one for each two numbers of a head
 _DTYPES = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float16"}
 
 
@@ -107,12 +108,22 @@ def _numbers(headers: Sequence[GgufHeader], name: str) -> Sequence[float] | None
     """The numbers of a small tensor that is kept exactly; None where there is none."""
     for header in headers:
         for tensor in header.tensors:
-            if tensor.name == name and tensor.type == GGMLQuantizationType.F32 and len(tensor.shape) == 1:
-                with header.path.open("rb") as file:
-                    file.seek(tensor.begin)
-                    read = np.frombuffer(file.read(tensor.nbytes), np.float32)
-                return [float(np.format_float_positional(number, unique=True)) for number in read]
+            if tensor.name == name:
+                return _exact(header, tensor)
     return None
+
+
+def _exact(header: GgufHeader, tensor: GgufTensor) -> Sequence[float]:
+    """Numbers above 0, each as the shortest decimal that gives its bits."""
+    if tensor.type != GGMLQuantizationType.F32 or tensor.shape[0] > _MAX_FACTORS or len(tensor.shape) != 1:
+        raise Damaged(f"{header.path} has {tensor.name} as no short list of numbers; download it again.")
+    with header.path.open("rb") as file:
+        file.seek(tensor.begin)
+        raw = file.read(tensor.nbytes)
+    read = np.frombuffer(raw, np.float32) if len(raw) == tensor.nbytes else np.empty(0, np.float32)
+    if not (len(read) and np.isfinite(read).all() and read.min() > 0):
+        raise Damaged(f"{header.path} has a number in {tensor.name} that divides nothing; download it again.")
+    return [float(np.format_float_positional(number, unique=True)) for number in read]
 
 
 def _dtype(headers: Sequence[GgufHeader]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-U32, F32, BOOL, STRING, ARRAY, U64 = 4, 6, 7, 8, 9, 10
+U32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = 4, 6, 7, 8, 9, 10, 11, 12
 
 
 def text(value: str | bytes, length: int | None = None) -> bytes:
@@ -42,9 +43,9 @@ def typed(content: Any) -> bytes:
         case bool():
             return value(BOOL, content)
         case int():
-            return value(U32, content) if 0 <= content < 2**32 else value(11, content)
+            return value(U32 if 0 <= content < 2**32 else U64 if content > 0 else I64, content)
         case float():
-            return value(F32, content)
+            return value(F64 if 1e38 < content < math.inf else F32, content)
         case str():
             return value(STRING, content)
     kind = STRING if isinstance(content[0], str) else BOOL if isinstance(content[0], bool) else 5

@@ -104,12 +104,12 @@ class _Reader:
         for _ in range(key_count):
             key = self._name()
             if key in metadata:
-                raise ValueError(f"it has {_shown(key)} twice")
+                raise ValueError(f"it has {shown(key)} twice")
             metadata[key] = self._value(self._number("I"))
         described = [self._tensor() for _ in range(tensor_count)]
         alignment = metadata.get(_ALIGNMENT, _DEFAULT_ALIGNMENT)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment > 2**16:
-            raise ValueError(f"its alignment is {_shown(str(alignment))}")
+            raise ValueError(f"its alignment is {shown(str(alignment))}")
         return metadata, self._placed(described, alignment)
 
     def _take(self, count: int) -> bytes:
@@ -157,7 +157,7 @@ class _Reader:
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name, dimensions = self._name(), self._number("I")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
-            raise ValueError(f"{_shown(name)} has {dimensions:,} dimensions")
+            raise ValueError(f"{shown(name)} has {dimensions:,} dimensions")
         lengths = array("Q", struct.unpack(f"<{dimensions}Q", self._take(8 * dimensions)))
         return name, tuple(reversed(lengths)), self._number("I"), self._number("Q")
 
@@ -171,10 +171,10 @@ class _Reader:
         end = begin
         for tensor in tensors:
             if tensor.begin < end:
-                raise ValueError(f"{_shown(tensor.name)} overlaps the tensor before it")
+                raise ValueError(f"{shown(tensor.name)} overlaps the tensor before it")
             end = tensor.begin + tensor.nbytes
             if end > self._size:
-                raise ValueError(f"it has {self._size:,} bytes, and {_shown(tensor.name)} ends at {end:,}")
+                raise ValueError(f"it has {self._size:,} bytes, and {shown(tensor.name)} ends at {end:,}")
         return tuple(tensors)
 
 
@@ -184,11 +184,11 @@ def _placed(name: str, shape: tuple[int, ...], kind: int, offset: int, begin: in
         block, block_bytes = GGML_QUANT_SIZES[type]
     except (ValueError, KeyError) as error:
         raise _NotRead(
-            f"has numbers in a format that this release does not know (number {kind} of ggml, in {_shown(name)}); "
+            f"has numbers in a format that this release does not know (number {kind} of ggml, in {shown(name)}); "
             "choose a file in another quantisation, such as Q8_0 or Q4_K_M"
         ) from error
     if min(shape) < 1 or math.prod(shape) >= 2**62 or shape[-1] % block or offset % alignment:
-        raise ValueError(f"{_shown(name)} has a shape or a place that no {type.name} tensor has")
+        raise ValueError(f"{shown(name)} has a shape or a place that no {type.name} tensor has")
     return GgufTensor(name, type, shape, begin + offset, math.prod(shape) // block * block_bytes)
 
 
@@ -209,7 +209,7 @@ def _version_error(version: int) -> Exception:
     return ValueError(f"its version of GGUF is {version:,}, and versions 2 and 3 are known")
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A text from the file as a part of a sentence, in one line."""
     return text[:80] if text[:80].isprintable() else repr(text[:80])
 
@@ -227,8 +227,9 @@ def open_shards(paths: tuple[Path, ...]) -> tuple[GgufHeader, ...]:
     names = [tensor.name for header in headers for tensor in header.tensors]
     expected = first.metadata.get("split.tensors.count", len(names))
     if len(set(names)) < len(names) or expected != len(names):
-        have = f"have {len(set(names)):,} tensors, not {_as_number(expected)}"
-        raise _not_together(f"{first.path} and the files beside it {have}")
+        raise _not_together(
+            f"{first.path} and the files beside it have {len(set(names)):,} tensors, not {_as_number(expected)}"
+        )
     return headers
 
 
@@ -237,4 +238,4 @@ def _not_together(what: str) -> SmoloraError:
 
 
 def _as_number(value: Any, more: int = 0) -> str:
-    return str(value + more) if isinstance(value, int) else _shown(str(value))
+    return str(value + more) if isinstance(value, int) else shown(str(value))

@@ -161,6 +161,8 @@ class _Finder:
             raise self._lacks(tensor)
         width = head_dim(self._m)
         queries, keys = self._widths()
+        if queries + 2 * keys != _rows(self._tensors[tensor])[0]:  # before as many parts are made as the file claims
+            raise self._misfit(match[0], (queries + 2 * keys,), self._tensors[tensor])
         step = queries // max(keys // width, 1)
         for group in range(keys // width):
             yield Part(tensor, group * step, step)

@@ -348,6 +348,14 @@ def test_heads_without_width(variant: str, tmp_path: Path) -> None:
         assert_refused(path, tmp_path / "cache", Damaged)
 
 
+@pytest.mark.timeout(30)
+def test_groups_without_end(tmp_path: Path) -> None:
+    keys, arrays = written(case_of("falcon, one key"))
+    path = tmp_path / "model.gguf"
+    path.write_bytes(model_file(keys | {"falcon.attention.head_count_kv": 2**31 - 1}, arrays))
+    assert "attn_qkv.weight in the shape [96, 64], which cannot be" in assert_refused(path, tmp_path / "cache", Damaged)
+
+
 @pytest.mark.parametrize("used", [0, 7])
 def test_experts_that_cannot_be_used(used: int, tmp_path: Path) -> None:
     keys, arrays = written(case_of("qwen 3 moe, normed"), **SMALL)

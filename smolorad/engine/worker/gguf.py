@@ -15,6 +15,7 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 
 import smolorad.engine.gguf
+from smolorad import publish
 from smolorad.domain import PhaseProgress
 from smolorad.engine.gguf.header import GgufHeader, GgufTensor, open_shards
 from smolorad.engine.gguf.layout import LAYOUT, Layout, version_of
@@ -23,7 +24,7 @@ from smolorad.engine.gguf.weights import GgufWeights
 from smolorad.engine.model.folder import CONFIG, GENERATION
 from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.worker.progress import Report
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, NotFound
 
 _CHUNK_BYTES = 16 * 2**20
 _MAX_FACTORS = 2**14  # of RoPE, one for each two numbers of a head
@@ -33,14 +34,29 @@ _DTYPES = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float
 def ensure_folder(files: Sequence[Path], cache: Path, report: Report) -> Path:
     """The model folder of the GGUF `files` below `cache`, made if it is not there or they have changed.
 
-    `report` gets the phases `read` and `convert`; an error that it raises stops the work. Raises UnsupportedModel, Damaged.
+    When it is made, folders of files that are gone or changed are removed. `report` gets the phases `read` and `convert`; an error that it raises stops the work. Raises UnsupportedModel, Damaged.
     """
 
     def read(folder: Path) -> Path:
         GgufWeights.open(folder)
         return folder
 
-    return read_or_make(cache / "gguf" / _key(files), lambda stage: _make(files, stage, report), read)
+    def make(stage: Path) -> None:
+        _make(files, stage, report)
+        _remove_stale(cache / "gguf")
+
+    return read_or_make(cache / "gguf" / _key(files), make, read)
+
+
+def _remove_stale(cache: Path) -> None:
+    """A large tokenizer takes 30 MB, and a file may be downloaded anew each week."""
+    for folder in cache.iterdir():
+        if folder.name.startswith("."):
+            continue
+        try:
+            GgufWeights.open(folder).sums({})
+        except (NotFound, Damaged):
+            publish.remove(folder)
 
 
 def _key(files: Sequence[Path]) -> str:

@@ -170,6 +170,18 @@ def test_two_at_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ModelFolder.open(found[0]).inspect()
 
 
+def test_folders_of_files_that_are_gone_are_removed(model: Path, tmp_path: Path) -> None:
+    """When another is made; those of files that are still there stay."""
+    cache, copies = tmp_path / "cache", [tmp_path / name for name in ("a.gguf", "b.gguf", "c.gguf")]
+    folders = []
+    for copy in copies:
+        shutil.copyfile(model, copy)
+        folders.append(ensure_folder((copy,), cache, no_progress))
+        if copy is copies[1]:
+            copies[0].unlink()
+    assert made(cache) == sorted(folders[1:])
+
+
 @pytest.mark.long
 def test_two_processes_at_once(model: Path, tmp_path: Path) -> None:
     code = (
@@ -198,7 +210,7 @@ def test_a_model_of_three_files(tmp_path: Path) -> None:
         paths.append(write_file(path, "llama", own, {name: arrays[name] for name in names[at::3]}))
     expected = GgufWeights.open(ensure_folder((whole,), tmp_path / "cache", no_progress))
     found = GgufWeights.open(ensure_folder(gguf_files(paths[2]), tmp_path / "cache", no_progress))
-    assert len(found.sums()) == 3
+    assert len(found.sums({})) == 3
     assert found.tensors == expected.tensors
     for tensor in found.tensors:
         np.testing.assert_array_equal(*(np.concatenate(list(one.read(tensor.name))) for one in (found, expected)))

@@ -34,8 +34,8 @@ _DTYPES = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float
 def ensure_folder(files: Sequence[Path], cache: Path, report: Report) -> Path:
     """The model folder of the GGUF `files` below `cache`, made if it is not there or they have changed.
 
-    When it is made, folders of files that are gone or changed are removed. `report` gets the phases `read` and `convert`; an error
-    that it raises stops the work. Raises UnsupportedModel, Damaged.
+    When it is made, folders of files that are gone or changed are removed. `report` gets the phases `read` and `convert`; an
+    error that it raises stops the work. Raises UnsupportedModel, Damaged.
     """
 
     def read(folder: Path) -> Path:

@@ -27,6 +27,7 @@ from smolorad.domain.datasets import (
     Splits,
     TextUnit,
 )
+from smolorad.domain.estimates import LoadChoice, LoadEstimate
 from smolorad.domain.generation import (
     ChatMessage,
     FinishReason,
@@ -113,6 +114,8 @@ __all__ = [
     "JobSpec",
     "JobState",
     "LengthBin",
+    "LoadChoice",
+    "LoadEstimate",
     "LoadProgress",
     "LoadStage",
     "LoraSettings",

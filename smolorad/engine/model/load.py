@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from smolorad.domain import LoadEstimate, LoadProgress, LoadStage
+from smolorad.domain import LoadProgress, LoadStage
 from smolorad.engine.model.base_model import BaseModel, LoadReport
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.load_native import NativePlan, load_native, plan_native
@@ -47,7 +47,7 @@ def load(
     """
     folder = ModelFolder.open(path, name=name, trust_remote_code=options.trust_remote_code)
     describing = LoadProgress(LoadStage.READ, 0, folder.size, "describing the model, once")
-    plan = _native_plan(folder, options, hardware, threads, lambda: report(describing))
+    plan = native_plan(folder, options, hardware, threads, lambda: report(describing))
     if plan is not None:
         if memory_check is not None:
             memory_check(name, plan.placement, options.precision, plan.sizes())
@@ -58,34 +58,14 @@ def load(
     return load_transformers(folder, options, device_check, hardware=hardware, report=report, memory_check=memory_check)
 
 
-def estimate_load(
-    path: Path,
-    name: str,
-    options: LoadOptions,
-    memory_check: MemoryCheck,
-    *,
-    hardware: Hardware | None = None,
-    threads: int | None = None,
-) -> LoadEstimate:
-    """What the model in the folder `path` would take, whether that fits or not. Parameters and errors as in `load`."""
-    folder = ModelFolder.open(path, name=name, trust_remote_code=options.trust_remote_code)
-    plan = _native_plan(folder, options, hardware, threads, lambda: None)
-    if plan is not None:
-        return memory_check.estimate(name, plan.placement, options.precision, plan.sizes())
-    with gc_paused():
-        from smolorad.engine.model.transformers_sizes import plan_transformers
-
-    placement, sizes = plan_transformers(folder, options, hardware or Hardware.here())
-    return memory_check.estimate(name, placement, options.precision, sizes)
-
-
-def _native_plan(
+def native_plan(
     folder: ModelFolder,
     options: LoadOptions,
     hardware: Hardware | None,
     threads: int | None,
     on_describe: Callable[[], None],
 ) -> NativePlan | None:
+    """How the native step serves a model; None where transformers is to read it. Parameters as in `load`."""
     # Once torch is imported, there is nothing to save.
     known = hardware or (None if "torch" in sys.modules else Hardware.without_torch())
     if known is None or options.trust_remote_code:

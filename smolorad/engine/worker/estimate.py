@@ -7,10 +7,10 @@ from pathlib import Path
 
 from smolorad.domain import Device, LoadEstimate
 from smolorad.engine.model.estimate import Loaded
-from smolorad.engine.model.load import estimate_load
+from smolorad.engine.model.estimate_load import estimate_load
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.memory_check import MemoryCheck
-from smolorad.engine.runtime.device import default_threads
+from smolorad.engine.runtime.device import Hardware, default_threads
 from smolorad.engine.runtime.free_memory import Memory, host_memory, measure_memory
 from smolorad.engine.worker.fetch import locate_here
 from smolorad.engine.worker.progress import Report
@@ -28,4 +28,6 @@ def estimate_not_loaded(command: pb.EstimateLoad, report: Report) -> LoadEstimat
     options, name = from_message(LoadOptions, command.load), command.load.name
     path = Path(command.load.path) if command.load.path else locate_here(command.source, Path(command.cache_path), report)
     check = MemoryCheck(measure, Loaded(command.loaded_name, command.loaded_bytes))
-    return estimate_load(path, name, options, check, threads=default_threads(os.environ))
+    # As the engine sees this machine, though torch may be imported here by now: it made the folder of a GGUF file.
+    hardware = Hardware.without_torch()
+    return estimate_load(path, name, options, check, hardware=hardware, threads=default_threads(os.environ))

@@ -85,7 +85,7 @@ class Sequence:
     @property
     def cache_bytes(self) -> int:
         """Bytes of the KV cache, as far as it is computed."""
-        return int(self._cache.nbytes_of(self._computed)) if self._cache is not None else 0
+        return int(self._cache.used_nbytes) if self._cache is not None else 0
 
     @property
     def _by_torch(self) -> bool:

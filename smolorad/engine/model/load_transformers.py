@@ -68,8 +68,7 @@ def load_transformers(
     found = folder.inspect()
     first = place(options.device, options.dtype, found.parameters, hardware)
     if memory_check is not None:
-        sizes = transformers_sizes(folder, checkpoint.config, first)
-        memory_check(folder.name, first, options.precision, sizes)
+        memory_check(folder.name, first, options.precision, transformers_sizes(folder, checkpoint.config, first))
     placements = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
     model, placement, notes = _place(checkpoint, placements, device_check)
     mapped_weights = _own_weights(model, placement, options.precision)

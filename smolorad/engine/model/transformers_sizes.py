@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Iterable
@@ -107,8 +108,14 @@ def _numbers(tensors: Iterable[Tensor]) -> int:
 
 
 def _cache_numbers(model: Any) -> int:
-    """Numbers of the KV cache for each token: what the model's own code puts there, on tensors without memory."""
+    """Numbers of the KV cache for each token: what the model's own code puts there, on tensors without memory.
+
+    Changes the model's number format.
+    """
+    if "past_key_values" not in inspect.signature(type(model).forward).parameters:
+        return 0
     try:
+        model.to(torch.bfloat16)  # which every operator knows; the numbers are as many in each format
         few, more = (_cached(model, tokens) for tokens in (_FEW, _MORE))
     except Exception as error:  # noqa: BLE001  # code that looks at numbers fails in ways of its own where there are none
         log.debug("%s does not run without weights: %s", type(model).__name__, error)

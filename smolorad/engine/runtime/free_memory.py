@@ -30,6 +30,13 @@ def measure_memory(device: Device) -> Memory:
     """The memory for a model on this device."""
     if device is Device.CPU:
         return host_memory()
+    try:
+        return _device_memory(device)
+    except RuntimeError:  # the device does not answer; its check will say so
+        return host_memory()
+
+
+def _device_memory(device: Device) -> Memory:
     import torch
 
     if device is Device.CUDA:

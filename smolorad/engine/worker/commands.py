@@ -141,9 +141,11 @@ def _merge(command: pb.Merge, report: Report, prefetched: MergePrefetch | None) 
 
 
 def _estimate_load(command: pb.EstimateLoad, report: Report) -> models_pb2.LoadEstimate:
+    from smolorad.engine.runtime.device import default_threads
     from smolorad.engine.worker.estimate import estimate_not_loaded
 
-    return to_message(models_pb2.LoadEstimate, estimate_not_loaded(command, report))
+    found = estimate_not_loaded(command, report, default_threads(os.environ))
+    return to_message(models_pb2.LoadEstimate, found)
 
 
 def _check_adapter(command: pb.CheckAdapter) -> pb.Attached:

@@ -57,10 +57,9 @@ async def test_loading_tells_its_stages_and_ends_with_the_model(house: House) ->
 
 
 def estimate_of(name: str, **changes: object) -> LoadEstimate:
-    choice = LoadChoice(Precision.INT4, Dtype.BFLOAT16, 10, 60, True, 512)
-    found = LoadEstimate(
-        name, Device.CPU, Dtype.BFLOAT16, Precision.EXACT, 100, 5, 512, 1, 45, 150, 90, 900, False, 0, (choice,)
-    )
+    choices = (LoadChoice(Precision.INT4, Dtype.BFLOAT16, 10, 60, True, 512),)
+    sizes = (100, 5, 512, 1, 45, 150, 90, 900)
+    found = LoadEstimate(name, Device.CPU, Dtype.BFLOAT16, Precision.EXACT, *sizes, False, 0, choices)
     return dataclasses.replace(found, **changes)
 
 
@@ -105,7 +104,7 @@ async def test_a_dry_run_only_estimates(house: House, script: Script, tmp_path: 
 
 
 async def test_a_dry_run_of_what_is_not_here_is_not_found(house: House) -> None:
-    for model in ("starter", "nosuch", "/no/such/folder"):
+    for model in ("nosuch", "/no/such/folder"):
         answer = await refused(house.models.LoadModel(pb.LoadModelRequest(model=model, dry_run=True)))
         assert (answer.code, answer.reason) == (NOT_FOUND, "NOT_FOUND")
 

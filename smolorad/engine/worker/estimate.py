@@ -18,7 +18,10 @@ from smolorad.link.v1 import link_pb2 as pb
 
 
 def estimate_not_loaded(command: pb.EstimateLoad, report: Report, threads: int) -> LoadEstimate:
-    """What the model of a command would take; `threads` as in `load`. Raises NotFound where it is not on this machine, and as `load`."""
+    """What the model of a command would take; `threads` as in `load`.
+
+    Raises NotFound where it is not on this machine, and as `load`.
+    """
     before = host_memory()  # before anything is imported that the engine has imported already, or never will
 
     def measure(device: Device) -> Memory:

@@ -24,6 +24,7 @@ from smolorad.domain import (
     FinishReason,
     GenerateOutcome,
     GenerateSpec,
+    LoadEstimate,
     LoadProgress,
     LoadStage,
     Merged,
@@ -68,7 +69,7 @@ class Reached:
 
 
 Action = Death | Wait | Reached | SmoloraError
-Step = Action | str | TokenLogprob | TrainEvent | LoadProgress | PhaseProgress | Prepared | Merged | Fetched
+Step = Action | str | TokenLogprob | TrainEvent | LoadProgress | LoadEstimate | PhaseProgress | Prepared | Merged | Fetched
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Script:
     loads: deque[list[Step]] = field(default_factory=deque)
     work: deque[list[Step]] = field(default_factory=deque)
     calls: list[tuple[str, object]] = field(default_factory=list)
+    estimates: deque[LoadEstimate | SmoloraError] = field(default_factory=deque)  # what dry runs answer
     served: list[tuple[str, str]] = field(default_factory=list)  # calls, with the model that was loaded when they began
     cancelled: list[str] = field(default_factory=list)
     merges_expected: list[tuple[float, Path | None]] = field(default_factory=list)  # within how many seconds, into what
@@ -119,13 +121,13 @@ class FakeEngine:
 
     async def load(
         self, path: Path, name: str, placing: Placing, trust_remote_code: bool
-    ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+    ) -> AsyncGenerator[LoadProgress | LoadEstimate | ResidentModel, None]:
         """See Engine."""
         self.script.calls.append(("load", (path, name, placing, trust_remote_code)))
         default: list[Step] = [LoadProgress(LoadStage.READ, 1, 2), LoadProgress(LoadStage.WARM_UP)]
         async with self._thread:
             async for step in self._play("load", next_steps(self.script.loads, default)):
-                if isinstance(step, LoadProgress):
+                if isinstance(step, LoadProgress | LoadEstimate):
                     yield step
             self._become(name, placing)
         assert self.resident is not None

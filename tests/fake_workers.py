@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from smolorad.children.worker import NotLoaded
 from smolorad.domain import (
     Dataset,
     DatasetDiff,
     DatasetReport,
     Dtype,
     Fetched,
+    LoadEstimate,
     Merged,
     MergeProof,
     ModelFacts,
     Note,
     PhaseProgress,
+    Placing,
     Prepared,
     PrepareSpec,
     Preview,
+    ResidentModel,
 )
 from smolorad.errors import SmoloraError
 from tests.fake_engine import Script, Wait, next_steps
@@ -59,6 +63,14 @@ class FakeWorkers:
         if output is not None:
             _write_model(output)
         yield Fetched(str(output or "/nowhere"), source, ModelFacts(self.script.fingerprint, "llama", 1000))
+
+    async def estimate_load(self, model: NotLoaded, placing: Placing, loaded: ResidentModel | None) -> LoadEstimate:
+        """See Workers: what the script says."""
+        self.script.calls.append(("estimate_load", (model, placing, loaded)))
+        found = self.script.estimates.popleft()
+        if isinstance(found, SmoloraError):
+            raise found
+        return found
 
     async def check_adapter(self, adapter: Path, base: Path, name: str, *, trust_remote_code: bool = False) -> int:
         """See Workers."""

@@ -19,6 +19,7 @@ from smolorad.domain import (
     Evaluation,
     GenerateOutcome,
     GenerateSpec,
+    LoadEstimate,
     LoadProgress,
     LoraSettings,
     Note,
@@ -80,6 +81,8 @@ class Pong:
     tokens_per_second: float = 0.0
     busy_call: int = 0
     stuck_s: float = 0.0
+    cache_bytes: int = 0  # of generations under way
+    prefix_cache_bytes: int = 0
 
 
 class Engine(Protocol):
@@ -95,7 +98,7 @@ class Engine(Protocol):
 
     def load(
         self, path: Path, name: str, placing: Placing, trust_remote_code: bool
-    ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+    ) -> AsyncGenerator[LoadProgress | LoadEstimate | ResidentModel, None]:
         """Loads a model, which replaces the one before once it is ready."""
 
     def generate(
@@ -164,7 +167,7 @@ class EngineProcess:
 
     async def load(
         self, path: Path, name: str, placing: Placing, trust_remote_code: bool
-    ) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
+    ) -> AsyncGenerator[LoadProgress | LoadEstimate | ResidentModel, None]:
         """See Engine."""
         command = pb.Load(path=str(path), name=name, trust_remote_code=trust_remote_code)
         command.MergeFrom(to_message(pb.Load, placing))
@@ -173,10 +176,13 @@ class EngineProcess:
         try:
             async with aclosing(self._child.call(number, load=command)) as events:
                 async for event in events:
-                    if event.WhichOneof("body") == "resident":
-                        yield from_message(ResidentModel, event.resident)
-                    else:
-                        yield from_message(LoadProgress, event.load_progress)
+                    match event.WhichOneof("body"):
+                        case "resident":
+                            yield from_message(ResidentModel, event.resident)
+                        case "load_estimate":
+                            yield from_message(LoadEstimate, event.load_estimate)
+                        case _:
+                            yield from_message(LoadProgress, event.load_progress)
         finally:
             self._load = None
 

@@ -6,13 +6,28 @@ import asyncio
 import shutil
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from smolora.v1 import datasets_pb2
 from smolorad.children.child import Child
 from smolorad.children.standby import Standby
-from smolorad.domain import Dataset, DatasetDiff, Dtype, Fetched, Merged, Note, PhaseProgress, Prepared, PrepareSpec, Preview
+from smolorad.domain import (
+    Dataset,
+    DatasetDiff,
+    Dtype,
+    Fetched,
+    LoadEstimate,
+    Merged,
+    Note,
+    PhaseProgress,
+    Placing,
+    Prepared,
+    PrepareSpec,
+    Preview,
+    ResidentModel,
+)
 from smolorad.errors import EngineUnavailable, Internal
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
@@ -26,6 +41,16 @@ T = TypeVar("T", Prepared, Merged, Fetched)
 _PATIENCE_S = 3.0
 _CORPUS, _WEIGHTS, _STANDBY = "smolorad.corpus", "smolorad.engine.worker", "smolorad.engine.worker.standby"
 _NAMES = {_CORPUS: "corpus worker", _WEIGHTS: "weights worker", _STANDBY: "weights worker"}
+
+
+@dataclass(frozen=True, slots=True)
+class NotLoaded:
+    """A model to be estimated: its folder, or a hub id or GGUF file that may have one on this machine."""
+
+    name: str
+    path: Path | None = None
+    source: str = ""
+    trust_remote_code: bool = False
 
 
 class Workers(Protocol):
@@ -45,6 +70,9 @@ class Workers(Protocol):
         self, source: str, revision: str = "", output: Path | None = None, *, trust_remote_code: bool = False
     ) -> AsyncGenerator[PhaseProgress | Note | Fetched, None]:
         """Brings a model's files to `output`, or where they may stay."""
+
+    async def estimate_load(self, model: NotLoaded, placing: Placing, loaded: ResidentModel | None) -> LoadEstimate:
+        """What a model would take in memory beside the loaded one; raises NotFound where it is not on this machine."""
 
     async def check_adapter(self, adapter: Path, base: Path, name: str, *, trust_remote_code: bool = False) -> int:
         """Whether an adapter fits the model in `base`, called `name`; the number of its parameters."""
@@ -121,6 +149,23 @@ class WorkerProcesses:
         async with aclosing(self._work(_WEIGHTS, "fetched", Fetched, output, fetch=command)) as events:
             async for event in events:
                 yield event
+
+    async def estimate_load(self, model: NotLoaded, placing: Placing, loaded: ResidentModel | None) -> LoadEstimate:
+        """See Workers."""
+        load = to_message(pb.Load, placing, name=model.name, path=str(model.path or ""))
+        load.trust_remote_code = model.trust_remote_code
+        command = pb.EstimateLoad(
+            load=load,
+            source=model.source,
+            cache_path=str(self._cache),
+            loaded_name=loaded.name if loaded is not None else "",
+            loaded_bytes=loaded.memory_bytes if loaded is not None else 0,
+        )
+        async with aclosing(self._events(_WEIGHTS, estimate_load=command)) as events:
+            async for event in events:
+                if event.WhichOneof("body") == "load_estimate":  # not the progress of reading a GGUF file
+                    return from_message(LoadEstimate, event.load_estimate)
+        raise Internal("The weights worker gave no estimate; please report it with the daemon's log.")
 
     async def check_adapter(self, adapter: Path, base: Path, name: str, *, trust_remote_code: bool = False) -> int:
         """See Workers."""

@@ -27,6 +27,7 @@ from smolorad.domain.datasets import (
     Splits,
     TextUnit,
 )
+from smolorad.domain.estimates import LoadChoice, LoadEstimate
 from smolorad.domain.generation import (
     ChatMessage,
     FinishReason,
@@ -115,6 +116,8 @@ __all__ = [
     "JobState",
     "KvDtype",
     "LengthBin",
+    "LoadChoice",
+    "LoadEstimate",
     "LoadProgress",
     "LoadStage",
     "LoraSettings",

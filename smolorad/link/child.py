@@ -39,6 +39,7 @@ class Inbox:
         self._busy_call = 0
         self._adapters: tuple[str, ...] = ()
         self._tokens_per_second = 0.0
+        self._cache_bytes = self._prefix_cache_bytes = 0
         self.draining = threading.Event()
 
     def start(self) -> None:
@@ -94,13 +95,25 @@ class Inbox:
         violations = [pb.Violation(field=v.field, description=v.description) for v in error.violations]
         self.emit(call, failure=pb.Failure(reason=error.reason, message=error.message, violations=violations))
 
-    def working(self, call: int = 0, *, adapters: Sequence[str] | None = None, tokens_per_second: float | None = None) -> None:
+    def working(
+        self,
+        call: int = 0,
+        *,
+        adapters: Sequence[str] | None = None,
+        tokens_per_second: float | None = None,
+        cache_bytes: int | None = None,
+        prefix_cache_bytes: int | None = None,
+    ) -> None:
         """The working thread has just finished a step and begins another, of this call: what Pong reports."""
         self._busy_call, self._busy_since = call, time.monotonic()
         if adapters is not None:
             self._adapters = tuple(adapters)
         if tokens_per_second is not None:
             self._tokens_per_second = tokens_per_second
+        if cache_bytes is not None:
+            self._cache_bytes = cache_bytes
+        if prefix_cache_bytes is not None:
+            self._prefix_cache_bytes = prefix_cache_bytes
 
     def idle(self) -> None:
         """Notes that the working thread waits for commands."""
@@ -133,6 +146,8 @@ class Inbox:
             rss_bytes=self._process.memory_info().rss,
             adapters=self._adapters,
             tokens_per_second=self._tokens_per_second,
+            cache_bytes=self._cache_bytes,
+            prefix_cache_bytes=self._prefix_cache_bytes,
         )
 
 

@@ -15,7 +15,7 @@ from smolorad.residency.lease import LeaseCount
 from smolorad.residency.recovery import Recovery
 from smolorad.residency.requests import LoadHistory, LoadRequest
 from smolorad.residency.resident import Loader, Resident
-from smolorad.residency.resolver import Base, OnProgress, Resolver
+from smolorad.residency.resolver import Base, OnLoadEvent, Resolver
 from smolorad.residency.tasks import BackgroundTasks
 
 log = Log(__name__)
@@ -53,7 +53,7 @@ class Loads:
         """Whether a model is being found or loaded."""
         return self.one_at_a_time.locked()
 
-    def start(self, request: LoadRequest, on_progress: OnProgress, *, replace: bool = True) -> asyncio.Task[ResidentModel]:
+    def start(self, request: LoadRequest, on_progress: OnLoadEvent, *, replace: bool = True) -> asyncio.Task[ResidentModel]:
         """Starts a load, for `result`. Without `replace` it does nothing if a model is loaded by the time it is its turn."""
         task = self._tasks.spawn(self._load(request, on_progress, replace))
         self._running.add(task)
@@ -83,7 +83,7 @@ class Loads:
             return self._loader.resident.model.name
         return (await self._history.last()).model or self._settings.default_model
 
-    async def _load(self, request: LoadRequest, on_progress: OnProgress, replace: bool) -> ResidentModel:
+    async def _load(self, request: LoadRequest, on_progress: OnLoadEvent, replace: bool) -> ResidentModel:
         began = time.monotonic()
         if request.model:
             await self._resolver.check(request.model)  # what cannot be a model need not wait for another load
@@ -102,7 +102,7 @@ class Loads:
         log.info("model loaded", model=model.name, device=model.device, dtype=model.dtype, seconds=took_s)
         return model
 
-    async def _find_and_load(self, request: LoadRequest, on_progress: OnProgress) -> ResidentModel:
+    async def _find_and_load(self, request: LoadRequest, on_progress: OnLoadEvent) -> ResidentModel:
         self.model = request.model
         try:
             base = await self._resolver.find(request.model, on_progress)
@@ -112,7 +112,7 @@ class Loads:
         finally:
             self.model = ""
 
-    async def _load_base(self, base: Base, request: LoadRequest, on_progress: OnProgress) -> ResidentModel:
+    async def _load_base(self, base: Base, request: LoadRequest, on_progress: OnLoadEvent) -> ResidentModel:
         self._tasks.check_open()
         self._recovery.reset()
         before = self._loader.resident

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from smolorad.children.engine import Engine, EngineFactory, Pong
 from smolorad.config import Settings
-from smolorad.domain import Adapter, LoadProgress, ResidentModel
+from smolorad.domain import Adapter, LoadEstimate, LoadProgress, ResidentModel
 from smolorad.errors import BadState, EngineUnavailable, NoModel, SmoloraError
 from smolorad.log import Log
 from smolorad.residency.keep_alive import KeepAlive
@@ -115,17 +115,25 @@ class Residency:
 
     # --- load, unload
 
-    async def load(self, request: LoadRequest) -> AsyncGenerator[LoadProgress | ResidentModel, None]:
-        """Loads a model: progress, then the model. The one before stays until the new one is ready.
+    async def load(self, request: LoadRequest) -> AsyncGenerator[LoadProgress | LoadEstimate | ResidentModel, None]:
+        """Loads a model: progress and what it takes, then the model. The one before stays until the new one is ready.
 
         Raises BadState while a training runs, and what finding and loading a model raises.
         """
-        queue: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
+        queue: asyncio.Queue[LoadProgress | LoadEstimate | None] = asyncio.Queue()
         task = self._loads.start(request, queue.put_nowait)
         task.add_done_callback(lambda _: queue.put_nowait(None))
         while (progress := await queue.get()) is not None:
             yield progress
         yield await self._loads.result(task)
+
+    async def estimate(self, request: LoadRequest) -> LoadEstimate:
+        """What a load would take. It changes nothing, and disturbs neither the loaded model nor a training.
+
+        Raises NotFound for a model that is not on this machine, and what loading it raises before it reads weights.
+        """
+        request = request.with_defaults(await self.choose(request.model), self._settings)
+        return await self._resolver.estimate(request.model, request.placing, self.resident)
 
     def start_preload(self) -> None:
         """Starts to load the model that was loaded when the daemon ended; a failure is logged."""

@@ -13,7 +13,7 @@ from smolorad.children.engine import Engine
 from smolorad.domain import ResidentModel
 from smolorad.errors import Damaged, EngineUnavailable, SmoloraError
 from smolorad.residency.requests import LoadHistory, LoadRequest
-from smolorad.residency.resolver import Base, OnProgress
+from smolorad.residency.resolver import Base, OnLoadEvent
 from smolorad.residency.supervisor import Supervisor
 
 
@@ -50,7 +50,7 @@ class Loader:
         self.resident: Resident | None = None
         self.ready_at = 0.0  # when the last load ended, on the monotonic clock
 
-    async def load(self, base: Base, request: LoadRequest, on_progress: OnProgress) -> Resident:
+    async def load(self, base: Base, request: LoadRequest, on_progress: OnLoadEvent) -> Resident:
         """Loads a base in place of the one before, which stays if that fails; an engine without a model is ended.
 
         Raises Damaged where the weights are not the published ones: then no model is loaded.
@@ -72,7 +72,7 @@ class Loader:
         self.touch()
         return resident
 
-    async def load_again_if_stuck(self, base: Base, request: LoadRequest, on_progress: OnProgress) -> Resident:
+    async def load_again_if_stuck(self, base: Base, request: LoadRequest, on_progress: OnLoadEvent) -> Resident:
         """As `load`; on a new engine if the old one was killed because it did not come back from a cancelled call."""
         try:
             return await self.load(base, request, on_progress)
@@ -81,7 +81,7 @@ class Loader:
                 raise
         return await self.load(base, request, on_progress)
 
-    async def _read(self, engine: Engine, base: Base, request: LoadRequest, on_progress: OnProgress) -> ResidentModel:
+    async def _read(self, engine: Engine, base: Base, request: LoadRequest, on_progress: OnLoadEvent) -> ResidentModel:
         model = None
         events = engine.load(base.path, base.name, request.placing, base.trust_remote_code)
         async with contextlib.aclosing(events):

@@ -13,8 +13,19 @@ from pathlib import Path
 
 from smolora.common.adapter_config import adapter_instead, is_adapter
 from smolorad import publish
-from smolorad.children.worker import Workers
-from smolorad.domain import Fetched, LoadProgress, LoadStage, Model, Note, PhaseProgress, check_name
+from smolorad.children.worker import NotLoaded, Workers
+from smolorad.domain import (
+    Fetched,
+    LoadEstimate,
+    LoadProgress,
+    LoadStage,
+    Model,
+    Note,
+    PhaseProgress,
+    Placing,
+    ResidentModel,
+    check_name,
+)
 from smolorad.errors import Damaged, HubUnreachable, NotFound, UnsupportedModel, system_errors
 from smolorad.gguf import gguf_files
 from smolorad.log import Log
@@ -31,9 +42,10 @@ _MODEL_FILES = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt", "
 _COMPLETE = publish.MANIFEST  # a folder that has it is complete
 
 OnProgress = Callable[[LoadProgress], None]
+OnLoadEvent = Callable[[LoadProgress | LoadEstimate], None]
 
 
-def no_progress(progress: LoadProgress) -> None:
+def no_progress(progress: LoadProgress | LoadEstimate) -> None:
     """For a model that is found or loaded while no client watches."""
 
 
@@ -81,6 +93,28 @@ class Resolver:
             found = await asyncio.to_thread(lambda: sorted((self._cache / STARTER).glob(f"*/{_COMPLETE}")))
             return Base(reference, found[-1].parent) if found else None
         return None if _HUB_ID.fullmatch(reference) else await self.find(reference, no_progress)
+
+    async def estimate(self, reference: str, placing: Placing, loaded: ResidentModel | None) -> LoadEstimate:
+        """What the model would take in memory beside the loaded one. Nothing is fetched.
+
+        Raises as `check`, NotFound for what is not on this machine, and as loading it before its weights are read.
+        """
+        return await self._workers.estimate_load(await self._find_to_estimate(reference), placing, loaded)
+
+    async def _find_to_estimate(self, reference: str) -> NotLoaded:
+        await self.check(reference)
+        if reference in (STARTER, STARTER_ID):
+            if (starter := await self.find_local(reference)) is not None:
+                return NotLoaded(reference, starter.path)
+            if reference == STARTER:
+                raise NotFound(
+                    "The starter is not on this machine, and a dry run downloads nothing; `smolora-client load starter` does."
+                )
+        is_gguf = reference.startswith("/") and await asyncio.to_thread(_check_path, user_path(reference, "model"))
+        if is_gguf or _HUB_ID.fullmatch(reference):
+            return NotLoaded(reference, source=reference, trust_remote_code=self.trusts(reference))
+        base = await self.find(reference, no_progress)
+        return NotLoaded(reference, base.path, trust_remote_code=base.trust_remote_code)
 
     async def find(self, reference: str, on_progress: OnProgress) -> Base:
         """The model's folder, fetched if it is not on this machine yet.

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from smolora.v1 import models_pb2 as pb
 from smolora.v1 import models_pb2_grpc
-from smolorad.domain import Adapter, ImportSpec, JobKind, Model, Ref, ResidentModel, check_name
+from smolorad.domain import Adapter, ImportSpec, JobKind, LoadEstimate, Model, Ref, ResidentModel, check_name
 from smolorad.errors import EngineUnavailable
 from smolorad.jobs.artifacts import Artifacts
 from smolorad.jobs.import_adapter import ImportAdapter
@@ -55,12 +55,19 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
     @map_errors
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> AsyncIterator[pb.LoadModelResponse]:
         check_duration(request.keep_alive, "keep_alive")
+        if request.dry_run:
+            found = await self._residency.estimate(from_message(LoadRequest, request))
+            yield pb.LoadModelResponse(estimate=to_message(pb.LoadEstimate, found))
+            return
         async with aclosing(self._residency.load(from_message(LoadRequest, request))) as stages:
             async for stage in stages:
-                if isinstance(stage, ResidentModel):
-                    yield pb.LoadModelResponse(resident=to_message(pb.ResidentModel, stage))
-                else:
-                    yield pb.LoadModelResponse(progress=to_message(pb.LoadProgress, stage))
+                match stage:
+                    case ResidentModel():
+                        yield pb.LoadModelResponse(resident=to_message(pb.ResidentModel, stage))
+                    case LoadEstimate():
+                        yield pb.LoadModelResponse(estimate=to_message(pb.LoadEstimate, stage))
+                    case _:
+                        yield pb.LoadModelResponse(progress=to_message(pb.LoadProgress, stage))
 
     @map_errors
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:

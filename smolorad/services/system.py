@@ -75,6 +75,8 @@ class SystemService(system_pb2_grpc.SystemServiceServicer):
             engine_rss_bytes=pong.rss_bytes,
             contract=CONTRACT,
             tokens_per_second=pong.tokens_per_second,
+            cache_bytes=pong.cache_bytes,
+            prefix_cache_bytes=pong.prefix_cache_bytes,
         )
 
     @map_errors

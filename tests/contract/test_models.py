@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 import struct
@@ -15,8 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 from smolora.v1 import common_pb2, generation_pb2, jobs_pb2, system_pb2, training_pb2
 from smolora.v1 import models_pb2 as pb
 from smolorad import publish
-from smolorad.domain import LoadProgress, LoadStage, PhaseProgress
-from smolorad.errors import HubUnreachable, UnsupportedModel, WrongBase
+from smolorad.children.worker import NotLoaded
+from smolorad.domain import Device, Dtype, LoadChoice, LoadEstimate, LoadProgress, LoadStage, PhaseProgress, Placing, Precision
+from smolorad.errors import HubUnreachable, OutOfMemory, UnsupportedModel, WrongBase
 from smolorad.residency import STARTER_ID
 from tests.contract.house import House, everything, loaded, prepared, refused, trained, until, upload
 from tests.fake_engine import Death, FakeEngine, Script, Wait
@@ -52,6 +54,59 @@ async def test_loading_tells_its_stages_and_ends_with_the_model(house: House) ->
     assert (resident.name, resident.device, resident.dtype) == ("starter", common_pb2.DEVICE_CPU, common_pb2.DTYPE_FLOAT32)
     assert resident.load_s > 0
     assert (await status(house)).resident.name == "starter"
+
+
+def estimate_of(name: str, **changes: object) -> LoadEstimate:
+    choices = (LoadChoice(Precision.INT4, Dtype.BFLOAT16, 10, 60, True, 512),)
+    sizes = (100, 5, 512, 1, 45, 150, 90, 900)
+    found = LoadEstimate(name, Device.CPU, Dtype.BFLOAT16, Precision.EXACT, *sizes, False, 0, choices)
+    return dataclasses.replace(found, **changes)
+
+
+async def test_a_load_tells_what_it_takes_before_it_reads(house: House, script: Script) -> None:
+    script.loads.append([estimate_of("starter", advice="It is tight."), LoadProgress(LoadStage.READ, 1, 2)])
+    stream = await everything(house.models.LoadModel(pb.LoadModelRequest(model="starter")))
+    assert [message.WhichOneof("event") for message in stream] == ["progress", "estimate", "progress", "resident"]
+    found = stream[1].estimate
+    assert (found.name, found.total_bytes, found.free_bytes, found.advice) == ("starter", 150, 90, "It is tight.")
+    assert (found.choices[0].precision, found.choices[0].fitting_context) == (common_pb2.PRECISION_INT4, 512)
+
+
+async def test_a_load_that_cannot_fit_leaves_the_old_one(house: House, script: Script) -> None:
+    await loaded(house)
+    script.loads.append([estimate_of(STARTER_ID), OutOfMemory("It needs 14.2 GB, and this machine has 8.0 GB.")])
+    answer = await load_refused(house, STARTER_ID)
+    assert (answer.code, answer.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY")
+    assert (await status(house)).resident.name == "starter"
+
+
+async def test_a_dry_run_only_estimates(house: House, script: Script, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    script.estimates += [estimate_of(str(folder)), estimate_of("owner/other")]
+    request = pb.LoadModelRequest(model=str(folder), dry_run=True, precision=common_pb2.PRECISION_INT8)
+    (message,) = await everything(house.models.LoadModel(request))
+    assert message.estimate.name == str(folder)
+    found = await status(house)
+    assert (found.engine_state, found.HasField("resident")) == (system_pb2.ENGINE_STATE_OFF, False)
+    await loaded(house, keep_alive=Duration(seconds=3600))
+    before = await status(house)
+    await everything(house.models.LoadModel(pb.LoadModelRequest(model="owner/other", dry_run=True, keep_alive=Duration())))
+    after = await status(house)
+    assert (after.resident, after.unload_time.seconds) == (before.resident, pytest.approx(before.unload_time.seconds, abs=1))
+    asked = [details for name, details in script.calls if name == "estimate_load"]
+    assert asked[0] == (NotLoaded(str(folder), folder), Placing(precision=Precision.INT8), None)
+    model, _, resident = asked[1]  # type: ignore[misc]
+    assert (model, resident.name) == (NotLoaded("owner/other", source="owner/other"), "starter")
+    assert [name for name, _ in script.calls].count("load") == 1
+    assert [details[0] for name, details in script.calls if name == "fetch"] == ["starter"]  # type: ignore[index]
+
+
+async def test_a_dry_run_of_what_is_not_here_is_not_found(house: House) -> None:
+    for model in ("nosuch", "/no/such/folder"):
+        answer = await refused(house.models.LoadModel(pb.LoadModelRequest(model=model, dry_run=True)))
+        assert (answer.code, answer.reason) == (NOT_FOUND, "NOT_FOUND")
 
 
 async def test_asking_for_the_resident_one_again_does_nothing(house: House, script: Script) -> None:

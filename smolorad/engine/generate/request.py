@@ -74,6 +74,11 @@ class GenerationRequest:
         return len(self._tokens)
 
     @property
+    def cache_bytes(self) -> int:
+        """Bytes of its KV cache, as far as it is computed."""
+        return self._sequence.cache_bytes
+
+    @property
     def native(self) -> NativeModel | None:
         """As `Sequence.native`."""
         return self._sequence.native

@@ -83,6 +83,11 @@ class Sequence:
         return None if min_prefill_tokens and self._length - self._computed >= min_prefill_tokens else self._native.model
 
     @property
+    def cache_bytes(self) -> int:
+        """Bytes of the KV cache, as far as it is computed."""
+        return int(self._cache.used_nbytes) if self._cache is not None else 0
+
+    @property
     def _by_torch(self) -> bool:
         if self._native is None:
             return True

@@ -118,7 +118,7 @@ class ModelFolder:
 
     def inspect(self, sums: Mapping[str, str] = MappingProxyType({})) -> ModelFacts:
         """Fingerprint, architecture and number of parameters. Raises as `fingerprint`."""
-        return ModelFacts(self.fingerprint(sums), self.architecture, self._count_parameters())
+        return ModelFacts(self.fingerprint(sums), self.architecture, self.count_parameters())
 
     def fingerprint(self, sums: Mapping[str, str] = MappingProxyType({})) -> str:
         """SHA-256 over the names and sums of the weight files, in hexadecimal.
@@ -149,7 +149,8 @@ class ModelFolder:
         """The same without the weights."""
         return [path for path in self.files() if ".safetensors" not in path.name]
 
-    def _count_parameters(self) -> int:
+    def count_parameters(self) -> int:
+        """The number of parameters, by the headers of its weights."""
         numbers = [tensor for tensor in self.tensors if tensor.format.startswith(("F", "BF"))]
         tied = _OUTPUTS if self.config.get("tie_word_embeddings") else ()
         return sum(tensor.count for tensor in numbers if tensor.name not in tied and not tensor.name.endswith(_BUFFERS))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from smolora.common.paths import cache_path
@@ -12,16 +14,19 @@ from smolorad import publish
 from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
-from smolorad.engine.model.blueprint import Blueprint
-from smolorad.engine.model.folder import ModelFolder
+from smolorad.engine.model.blueprint import TOKENIZER, Blueprint
+from smolorad.engine.model.estimate import ModelSizes
+from smolorad.engine.model.folder import TOKENIZERS, ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.model_text import make_model_text
+from smolorad.engine.model.native_sizes import described_bytes, native_sizes
 from smolorad.engine.model.native_weights import NativeWeights
 from smolorad.engine.model.weights import ARRAY_DTYPES
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel, packable, takes_prompts
+from smolorad.engine.native.library import Library
 from smolorad.engine.native.misfit import misfit
-from smolorad.engine.runtime.device import Hardware, default_threads, place, trim_memory
+from smolorad.engine.runtime.device import Hardware, Placement, default_threads, place, trim_memory
 from smolorad.engine.runtime.dtypes import STORED
 from smolorad.engine.runtime.gc import gc_paused
 from smolorad.engine.text.grammar.grammar import GrammarCache
@@ -31,15 +36,39 @@ from smolorad.errors import NotFound, SmoloraError
 _MAX_TOKENS = 2**31  # C and the tokenizer count them in 31 and 32 bits
 
 
-def load_native(
+@dataclass(frozen=True, slots=True)
+class NativePlan:
+    """How the native step serves a model, before its weights are read."""
+
+    compiled: Library
+    placement: Placement
+    blueprint: Blueprint
+    blueprint_folder: Path
+
+    def sizes(self) -> ModelSizes:
+        """What decides how much memory it takes."""
+        return native_sizes(
+            self.blueprint.decoder,
+            self.blueprint.parameters,
+            self.placement.dtype,
+            context_length=self.blueprint.context_length,
+            tokenizer_bytes=described_bytes(self.blueprint_folder / TOKENIZERS[0], self.blueprint_folder / TOKENIZER),
+            threads=self.compiled.threads,
+        )
+
+
+def plan_native(
     folder: ModelFolder,
     options: LoadOptions,
     *,
     hardware: Hardware,
     threads: int | None,
-    report: LoadReport,
-) -> BaseModel | None:
-    """The base model; None where computing it takes torch. Parameters and errors as in `load`."""
+    on_describe: Callable[[], None] = lambda: None,
+) -> NativePlan | None:
+    """How the native step serves a model; None where computing it takes torch.
+
+    `on_describe` is called before the model is described for the first time, which takes seconds. Otherwise as `load`.
+    """
     precision = options.precision
     # The number of parameters decides for MPS alone.
     placement = place(options.device, options.dtype, 0, hardware)
@@ -48,10 +77,20 @@ def load_native(
     compiled = library(cache_path(), threads or default_threads())
     if compiled is None or not takes_prompts(compiled, ARRAY_DTYPES[placement.dtype], precision):
         return None
-    if (found := _blueprint_of(folder, placement.dtype, precision, report)) is None:
+    found = blueprint_cache.find(folder, placement.dtype, cache_path(), on_describe)
+    if found is None or (precision is not Precision.EXACT and not packable(found[0].decoder)):
         return None
     blueprint, blueprint_folder = found
-    decoder = blueprint.decoder
+    if misfit(blueprint.decoder, blueprint.parameters) or not _is_of(blueprint, folder):  # the cached file was changed
+        return None
+    return NativePlan(compiled, placement, blueprint, blueprint_folder)
+
+
+def load_native(folder: ModelFolder, plan: NativePlan, precision: Precision, report: LoadReport) -> BaseModel:
+    """The base model; errors as in `load`."""
+    placement, blueprint, decoder = plan.placement, plan.blueprint, plan.blueprint.decoder
+    compiled, blueprint_folder = plan.compiled, plan.blueprint_folder
+    report(LoadProgress(LoadStage.READ, 0, folder.size))
     with ThreadPoolExecutor(1) as beside:  # it releases Python's lock while it works
         summing = beside.submit(folder.fingerprint)
         # Before the weights: while a large tokenizer is read, it takes four times the memory that it takes afterwards.
@@ -88,18 +127,6 @@ def load_native(
         native=native,
         exact_weights=None if precision is Precision.EXACT else weights,
     )
-
-
-def _blueprint_of(folder: ModelFolder, dtype: Dtype, precision: Precision, report: LoadReport) -> tuple[Blueprint, Path] | None:
-    """The blueprint of a folder and where it is kept; None where there is none, or none for this precision."""
-    report(LoadProgress(LoadStage.READ, 0, folder.size))
-    describing = LoadProgress(LoadStage.READ, 0, folder.size, "describing the model, once")
-    found = blueprint_cache.find(folder, dtype, cache_path(), lambda: report(describing))
-    if found is None or (precision is not Precision.EXACT and not packable(found[0].decoder)):
-        return None
-    if misfit(found[0].decoder, found[0].parameters) or not _is_of(found[0], folder):  # the cached file was changed
-        return None
-    return found
 
 
 def _is_of(blueprint: Blueprint, folder: ModelFolder) -> bool:

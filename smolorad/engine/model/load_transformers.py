@@ -19,6 +19,7 @@ from smolorad.engine.model.base_model import BaseModel, LoadReport, Transformers
 from smolorad.engine.model.folder import CONFIG, ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.mapped_weights import MappedWeights, write_to_file
+from smolorad.engine.model.memory_check import MemoryCheck
 from smolorad.engine.model.model_text import make_model_text
 from smolorad.engine.model.native_support import described, lay_rows_out, weights_of
 from smolorad.engine.model.placement import MakeDeviceCheck, first_that_works
@@ -27,6 +28,7 @@ from smolorad.engine.model.runner import CacheSupport
 from smolorad.engine.model.shared_view import share
 from smolorad.engine.model.torch_runner import TorchRunner, find_cache_support
 from smolorad.engine.model.transformers_folder import context_length, end_ids, read_tokenizer
+from smolorad.engine.model.transformers_sizes import transformers_sizes
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import NativeModel
 from smolorad.engine.native.packed_linear import Packed, pack_linears
@@ -56,6 +58,7 @@ def load_transformers(
     *,
     hardware: Hardware | None = None,
     report: LoadReport,
+    memory_check: MemoryCheck | None = None,
 ) -> BaseModel:
     """Reads a model, moves it to where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
     reading_tokenizer = _read_tokenizer_beside(folder)
@@ -64,6 +67,8 @@ def load_transformers(
     checkpoint = _Checkpoint(folder, fitting_config(folder), report)
     found = folder.inspect()
     first = place(options.device, options.dtype, found.parameters, hardware)
+    if memory_check is not None:
+        memory_check(folder.name, first, options.precision, transformers_sizes(folder, checkpoint.config, first))
     placements = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
     model, placement, notes = _place(checkpoint, placements, device_check)
     mapped_weights = _own_weights(model, placement, options.precision)

@@ -32,6 +32,12 @@ class TorchKvCache:
         kept = (tensor[:, :, :tokens] for layer in self.cache.layers for tensor in (layer.keys, layer.values))
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
+    @property
+    def used_nbytes(self) -> int:
+        """Bytes of the keys and values that it has."""
+        kept = (getattr(layer, part, None) for layer in self.cache.layers for part in ("keys", "values"))
+        return sum(int(tensor.nbytes) for tensor in kept if tensor is not None)
+
     def begin_with(self, other: TorchKvCache, tokens: int) -> None:
         """Copies the first tokens of another one into this one, which is empty."""
         for at, layer in enumerate(other.cache.layers):

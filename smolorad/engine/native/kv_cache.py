@@ -67,6 +67,11 @@ class KvCache:
         """Bytes of the keys and values of this many tokens."""
         return self.array.nbytes // self.capacity * tokens
 
+    @property
+    def used_nbytes(self) -> int:
+        """Bytes of the keys and values that it has."""
+        return self.nbytes_of(self.length)
+
     def advance(self, tokens: int) -> None:
         """Counts tokens whose keys and values are now in `array`."""
         self.length += tokens

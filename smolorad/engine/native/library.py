@@ -33,6 +33,15 @@ class Format(IntEnum):
 FORMAT_OF: dict[np.dtype[Any], Format] = {np.dtype(np.float32): Format.FP32, np.dtype(np.uint16): Format.BF16}
 
 
+# Bytes of a block's group: 8 or 4 bits a weight, and two or four bytes a row for its scale and minimum.
+_GROUP_BYTES = {Format.INT8: BLOCK * (GROUP + 2), Format.INT4: BLOCK * (GROUP // 2 + 4)}
+
+
+def packed_nbytes(format: Format, rows: int, cols: int) -> int:
+    """Bytes of a packed matrix (INT8 or INT4), as the library packs it."""
+    return -(-rows // BLOCK) * (cols // GROUP) * _GROUP_BYTES[format]
+
+
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """Weights (rows, cols): where they are, or a packed copy."""

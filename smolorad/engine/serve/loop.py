@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolora.v1 import generation_pb2, jobs_pb2, models_pb2
-from smolorad.domain import GenerateSpec
+from smolorad.domain import GenerateSpec, LoadEstimate
 from smolorad.engine.generate.batch import compute_logits, next_parts
 from smolorad.engine.generate.prompt import decode, encode
 from smolorad.engine.generate.request import GenerationRequest
@@ -185,7 +185,13 @@ class EngineLoop:
 
     def _working(self, call: int) -> None:
         rate = self._token_rate.tokens_per_second
-        self._inbox.working(call, adapters=self._session.adapter_keys, tokens_per_second=rate)
+        self._inbox.working(
+            call,
+            adapters=self._session.adapter_keys,
+            tokens_per_second=rate,
+            cache_bytes=sum(request.cache_bytes for request in self._scheduler.all()),
+            prefix_cache_bytes=self._session.prefix_cache_bytes,
+        )
 
     def _refuse_the_rest(self) -> None:
         for request in self._scheduler.all():
@@ -243,7 +249,11 @@ class EngineLoop:
                 raise Cancelled("The loading was cancelled.")
             self.emit(call, load_progress=to_message(models_pb2.LoadProgress, progress))
 
-        base = self._session.load(command, report)
+        def estimated(found: LoadEstimate) -> None:
+            self._working(call)
+            self.emit(call, load_estimate=to_message(models_pb2.LoadEstimate, found))
+
+        base = self._session.load(command, report, estimated)
         self._token_rate = TokenRate()  # that of the model before says nothing about this one
         self._working(call)
         self.emit(call, resident=to_message(models_pb2.ResidentModel, base.describe(time.monotonic() - begin)))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smolorad.domain import Dtype, GenerateSpec
+from smolorad.domain import Dtype, GenerateSpec, LoadEstimate
 from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.registry import AdapterRegistry, read_adapter
 from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel, LoadReport
+from smolorad.engine.model.estimate import NOTHING_LOADED, Loaded
 from smolorad.engine.model.load import load
 from smolorad.engine.model.load_options import LoadOptions
+from smolorad.engine.model.memory_check import MemoryCheck
+from smolorad.engine.runtime.free_memory import MeasureMemory, measure_memory
 from smolorad.engine.train.training_host import Snapshot
 from smolorad.errors import NoModel, NotFound
 from smolorad.link.convert import from_message
@@ -32,9 +36,10 @@ class _Loaded:
 class Session:
     """One base model at a time, with its adapters and cached prefixes."""
 
-    def __init__(self, threads: int | None = None) -> None:
-        """`threads`: as in `load`."""
+    def __init__(self, threads: int | None = None, measure: MeasureMemory = measure_memory) -> None:
+        """`threads`: as in `load`; `measure` finds out how much memory is free."""
         self._threads = threads
+        self._measure = measure
         self._loaded: _Loaded | None = None
         self._live: tuple[str, Snapshot] | None = None  # with the training's job
 
@@ -53,10 +58,22 @@ class Session:
         """The keys of the adapters in memory."""
         return self._loaded.adapters.keys() if self._loaded is not None else ()
 
-    def load(self, command: pb.Load, report: LoadReport) -> BaseModel:
-        """Reads a model, in place of the one before once it is there; raises as `load`."""
-        options = from_message(LoadOptions, command)
-        base = load(Path(command.path), command.name, options, compare_with_cpu, threads=self._threads, report=report)
+    def load(
+        self, command: pb.Load, report: LoadReport, on_estimate: Callable[[LoadEstimate], None] = lambda found: None
+    ) -> BaseModel:
+        """Reads a model, in place of the one before once it is there; raises as `load`.
+
+        `on_estimate` gets what it takes, before its weights are read.
+        """
+        base = load(
+            Path(command.path),
+            command.name,
+            from_message(LoadOptions, command),
+            compare_with_cpu,
+            threads=self._threads,
+            report=report,
+            memory_check=MemoryCheck(self._measure, self._loaded_now, on_estimate),
+        )
         self.use(base)
         return base
 
@@ -107,6 +124,18 @@ class Session:
             prefixes=loaded.prefixes.of(key),
             arrived=arrived,
         )
+
+    @property
+    def prefix_cache_bytes(self) -> int:
+        """Bytes of the cached prefixes."""
+        return self._loaded.prefixes.nbytes if self._loaded is not None else 0
+
+    @property
+    def _loaded_now(self) -> Loaded:
+        if self._loaded is None:
+            return NOTHING_LOADED
+        found = self._loaded.base.describe(0.0)
+        return Loaded(found.name, found.memory_bytes)
 
     def _needed(self) -> _Loaded:
         if self._loaded is None:

@@ -1,4 +1,4 @@
-"""`python -m smolorad.engine.worker`: Fetch, Merge and CheckAdapter, which must not disturb the engine.
+"""`python -m smolorad.engine.worker`: Fetch, Merge, CheckAdapter and EstimateLoad, which must not disturb the engine.
 
 torch is imported only where it is needed, so that a download begins at once.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smolora.common.paths import cache_path
-from smolora.v1 import jobs_pb2
+from smolora.v1 import jobs_pb2, models_pb2
 from smolorad.domain import Dtype, PhaseProgress
 from smolorad.engine.model.blueprint_cache import prebuild
 from smolorad.engine.runtime.gc import gc_paused
@@ -70,6 +70,8 @@ def _answer(command: pb.Command, inbox: Inbox, prefetched: MergePrefetch | None)
                 inbox.emit(command.call, fetched=_fetch(command.fetch, report))
             case "merge":
                 inbox.emit(command.call, merged=_merge(command.merge, report, prefetched))
+            case "estimate_load":
+                inbox.emit(command.call, load_estimate=_estimate_load(command.estimate_load, report))
             case "check_adapter":
                 inbox.emit(command.call, attached=_check_adapter(command.check_adapter))
             case other:
@@ -136,6 +138,14 @@ def _merge(command: pb.Merge, report: Report, prefetched: MergePrefetch | None) 
         prefetched=prefetched,
     )
     return to_message(pb.Merged, merged)
+
+
+def _estimate_load(command: pb.EstimateLoad, report: Report) -> models_pb2.LoadEstimate:
+    from smolorad.engine.runtime.device import default_threads
+    from smolorad.engine.worker.estimate import estimate_not_loaded
+
+    found = estimate_not_loaded(command, report, default_threads(os.environ))
+    return to_message(models_pb2.LoadEstimate, found)
 
 
 def _check_adapter(command: pb.CheckAdapter) -> pb.Attached:

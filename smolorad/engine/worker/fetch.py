@@ -60,6 +60,15 @@ def _locate(source: str, revision: str, cache: Path, report: Report, *, code: bo
     return snapshot, f"{source}@{snapshot.name}"
 
 
+def locate_here(source: str, cache: Path, report: Report) -> Path:
+    """The folder of a hub id or of the absolute path of a GGUF file, without the network; raises NotFound."""
+    if not _is_of_hub(source):
+        return _locate(source, "", cache, report, code=False)[0]
+    from smolorad.engine.worker.hub import cached_model
+
+    return cached_model(source)
+
+
 def _is_of_hub(source: str) -> bool:
     return source != STARTER and not Path(source).is_absolute()
 

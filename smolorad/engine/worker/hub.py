@@ -22,7 +22,7 @@ from huggingface_hub.utils import httpx
 from tqdm import tqdm
 
 from smolorad.domain import PhaseProgress
-from smolorad.engine.model.folder import CODE_FILES, MODEL_FILES
+from smolorad.engine.model.folder import CODE_FILES, CONFIG, MODEL_FILES
 from smolorad.engine.worker.progress import Report, no_progress
 from smolorad.engine.worker.room import check_room
 from smolorad.errors import HubUnreachable, InvalidRequest, NotFound, SmoloraError
@@ -67,6 +67,21 @@ def _check_room(repo: str, revision: str, patterns: Sequence[str]) -> None:
     except (OSError, httpx.HTTPError):  # the download says why, or finds all files in the cache
         return
     check_room(repo, cache, sum(file.file_size or 0 for file in files if file.will_download))
+
+
+def cached_model(repo: str) -> Path:
+    """The snapshot folder of a hub model in the hub's cache, without the network; raises NotFound where it is not complete."""
+    try:
+        found = Path(snapshot_download(repo, local_files_only=True))
+    except HFValidationError as error:
+        raise InvalidRequest(f"{repo!r} is not a hub id; write it as `owner/name`.") from error
+    except LocalEntryNotFoundError:
+        found = None
+    if found is None or not (found / CONFIG).is_file() or not next(found.glob("*.safetensors"), None):
+        raise NotFound(
+            f"{repo} is not on this machine, and a dry run downloads nothing; `smolora-client load {repo}` downloads it."
+        )
+    return found
 
 
 def remove_damaged(snapshot: Path) -> bool:

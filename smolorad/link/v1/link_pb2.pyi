@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause", "diff", "expect_training", "check_adapter")
+    __slots__ = ("call", "load", "generate", "count_tokens", "attach", "detach", "train", "prepare", "merge", "fetch", "preview", "cancel", "drain", "ping", "decode_tokens", "pause", "diff", "expect_training", "check_adapter", "estimate_load")
     CALL_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class Command(_message.Message):
     DIFF_FIELD_NUMBER: _ClassVar[int]
     EXPECT_TRAINING_FIELD_NUMBER: _ClassVar[int]
     CHECK_ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_LOAD_FIELD_NUMBER: _ClassVar[int]
     call: int
     load: Load
     generate: Generate
@@ -52,10 +53,11 @@ class Command(_message.Message):
     diff: Diff
     expect_training: ExpectTraining
     check_adapter: CheckAdapter
-    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., diff: _Optional[_Union[Diff, _Mapping]] = ..., expect_training: _Optional[_Union[ExpectTraining, _Mapping]] = ..., check_adapter: _Optional[_Union[CheckAdapter, _Mapping]] = ...) -> None: ...
+    estimate_load: EstimateLoad
+    def __init__(self, call: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., count_tokens: _Optional[_Union[_generation_pb2.CountTokensRequest, _Mapping]] = ..., attach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., detach: _Optional[_Union[AdapterFolder, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., decode_tokens: _Optional[_Union[_generation_pb2.DecodeTokensRequest, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., diff: _Optional[_Union[Diff, _Mapping]] = ..., expect_training: _Optional[_Union[ExpectTraining, _Mapping]] = ..., check_adapter: _Optional[_Union[CheckAdapter, _Mapping]] = ..., estimate_load: _Optional[_Union[EstimateLoad, _Mapping]] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob", "sample", "estimate", "diff")
+    __slots__ = ("call", "ready", "load_progress", "resident", "text", "outcome", "counted", "attached", "done", "train", "evaluation", "checkpoint", "phase", "note", "trained", "prepared", "merged", "fetched", "preview", "failure", "pong", "decoded", "token_logprob", "sample", "estimate", "diff", "load_estimate")
     CALL_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LOAD_PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +84,7 @@ class Event(_message.Message):
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     DIFF_FIELD_NUMBER: _ClassVar[int]
+    LOAD_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     call: int
     ready: Ready
     load_progress: _models_pb2.LoadProgress
@@ -108,7 +111,8 @@ class Event(_message.Message):
     sample: _jobs_pb2.Sample
     estimate: _jobs_pb2.Estimate
     diff: _datasets_pb2.DiffDatasetsResponse
-    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ..., sample: _Optional[_Union[_jobs_pb2.Sample, _Mapping]] = ..., estimate: _Optional[_Union[_jobs_pb2.Estimate, _Mapping]] = ..., diff: _Optional[_Union[_datasets_pb2.DiffDatasetsResponse, _Mapping]] = ...) -> None: ...
+    load_estimate: _models_pb2.LoadEstimate
+    def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ..., sample: _Optional[_Union[_jobs_pb2.Sample, _Mapping]] = ..., estimate: _Optional[_Union[_jobs_pb2.Estimate, _Mapping]] = ..., diff: _Optional[_Union[_datasets_pb2.DiffDatasetsResponse, _Mapping]] = ..., load_estimate: _Optional[_Union[_models_pb2.LoadEstimate, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("path", "name", "device", "dtype", "trust_remote_code", "precision")
@@ -125,6 +129,20 @@ class Load(_message.Message):
     trust_remote_code: bool
     precision: _common_pb2.Precision
     def __init__(self, path: _Optional[str] = ..., name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., trust_remote_code: _Optional[bool] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ...) -> None: ...
+
+class EstimateLoad(_message.Message):
+    __slots__ = ("load", "source", "cache_path", "loaded_name", "loaded_bytes")
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CACHE_PATH_FIELD_NUMBER: _ClassVar[int]
+    LOADED_NAME_FIELD_NUMBER: _ClassVar[int]
+    LOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    load: Load
+    source: str
+    cache_path: str
+    loaded_name: str
+    loaded_bytes: int
+    def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., source: _Optional[str] = ..., cache_path: _Optional[str] = ..., loaded_name: _Optional[str] = ..., loaded_bytes: _Optional[int] = ...) -> None: ...
 
 class ExpectTraining(_message.Message):
     __slots__ = ()
@@ -279,20 +297,24 @@ class Ready(_message.Message):
     def __init__(self, pid: _Optional[int] = ...) -> None: ...
 
 class Pong(_message.Message):
-    __slots__ = ("nonce", "busy_s", "rss_bytes", "adapters", "tokens_per_second", "busy_call")
+    __slots__ = ("nonce", "busy_s", "rss_bytes", "adapters", "tokens_per_second", "busy_call", "cache_bytes", "prefix_cache_bytes")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     BUSY_S_FIELD_NUMBER: _ClassVar[int]
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     BUSY_CALL_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     nonce: int
     busy_s: float
     rss_bytes: int
     adapters: _containers.RepeatedScalarFieldContainer[str]
     tokens_per_second: float
     busy_call: int
-    def __init__(self, nonce: _Optional[int] = ..., busy_s: _Optional[float] = ..., rss_bytes: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ..., tokens_per_second: _Optional[float] = ..., busy_call: _Optional[int] = ...) -> None: ...
+    cache_bytes: int
+    prefix_cache_bytes: int
+    def __init__(self, nonce: _Optional[int] = ..., busy_s: _Optional[float] = ..., rss_bytes: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ..., tokens_per_second: _Optional[float] = ..., busy_call: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., prefix_cache_bytes: _Optional[int] = ...) -> None: ...
 
 class Attached(_message.Message):
     __slots__ = ("parameters",)

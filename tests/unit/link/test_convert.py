@@ -33,6 +33,8 @@ PAIRS: list[tuple[type, type[Message]]] = [
     (domain.ImportSpec, models_pb2.ImportModelRequest),
     (domain.JobError, jobs_pb2.JobError),
     (domain.LengthBin, datasets_pb2.LengthBin),
+    (domain.LoadChoice, models_pb2.LoadChoice),
+    (domain.LoadEstimate, models_pb2.LoadEstimate),
     (domain.LoadProgress, models_pb2.LoadProgress),
     (domain.LoraSettings, settings_pb2.LoraSettings),
     (domain.Merged, link_pb2.Merged),

@@ -11,9 +11,20 @@ from smolora import _values as values
 from smolora._async.calls import Calls
 from smolora._async.streams import AsyncJobRun, AsyncLoading
 from smolora._convert import from_message
+from smolora._errors import Internal
 from smolora._references import AnyPath, model_reference, new_request_id
 from smolora._settings import duration, enum_name, fill
 from smolora.v1 import common_pb2, models_pb2, models_pb2_grpc
+
+
+def _load_request(model: AnyPath, device: str | None, dtype: str | None, precision: str | None) -> models_pb2.LoadModelRequest:
+    return fill(
+        models_pb2.LoadModelRequest,
+        model=model_reference(model),
+        device=enum_name(common_pb2.Device, device),
+        dtype=enum_name(common_pb2.Dtype, dtype),
+        precision=enum_name(common_pb2.Precision, precision),
+    )
 
 
 class ModelCalls(Calls):
@@ -34,15 +45,29 @@ class ModelCalls(Calls):
         `exact`, `int8` or `int4`, how generation reads the weights; by default the daemon's setting. `keep_alive`:
         seconds it stays loaded without a request, negative for ever. Iterate the answer for the stages, or call its `result()`.
         """
-        request = fill(
-            models_pb2.LoadModelRequest,
-            model=model_reference(model),
-            device=enum_name(common_pb2.Device, device),
-            dtype=enum_name(common_pb2.Dtype, dtype),
-            precision=enum_name(common_pb2.Precision, precision),
-            keep_alive=duration(keep_alive),
-        )
+        request = _load_request(model, device, dtype, precision)
+        if (span := duration(keep_alive)) is not None:
+            request.keep_alive.CopyFrom(span)
         return AsyncLoading(self._stream(models_pb2_grpc.ModelServiceStub, "LoadModel", request, idle=None))
+
+    async def estimate(
+        self, model: AnyPath = "", *, device: str | None = None, dtype: str | None = None, precision: str | None = None
+    ) -> values.LoadEstimate:
+        """What `load` with the same arguments would take in memory, and whether that fits into what is free.
+
+        Nothing is loaded or downloaded, and neither the loaded model nor a training is disturbed. Raises NotFound for a model
+        that is not on the daemon's machine.
+        """
+        request = _load_request(model, device, dtype, precision)
+        request.dry_run = True
+        stream = self._stream(models_pb2_grpc.ModelServiceStub, "LoadModel", request, idle=None)
+        try:
+            message = await stream.read()
+        finally:
+            stream.cancel()
+        if message is None or message.WhichOneof("event") != "estimate":
+            raise Internal("The daemon is too old to estimate a load; update it: pip install -U smolora.")
+        return from_message(values.LoadEstimate, message.estimate)
 
     async def unload(self) -> str:
         """Ends the engine, so that its memory goes back to the system; returns the model's name, empty where there was none."""

@@ -140,9 +140,14 @@ class JobRun(Generic[T]):
 
 
 class Loading:
-    """The stages of a loading (`LoadProgress`) as they come, and the loaded model."""
+    """The stages of a loading (`LoadProgress`) as they come, and the loaded model.
+
+    `estimate` says what the model takes in memory; it is None until the model's files are there, and stays None for a model
+    that is loaded already.
+    """
 
     def __init__(self, stream: Stream) -> None:
+        self.estimate: values.LoadEstimate | None = None
         self._stream = stream
         self._resident: values.ResidentModel | None = None
 
@@ -151,6 +156,8 @@ class Loading:
             while self._resident is None and (message := self._stream.read()) is not None:
                 if message.WhichOneof("event") == "resident":
                     self._resident = from_message(values.ResidentModel, message.resident)
+                elif message.WhichOneof("event") == "estimate":
+                    self.estimate = from_message(values.LoadEstimate, message.estimate)
                 elif message.HasField("progress"):
                     yield from_message(values.LoadProgress, message.progress)
         finally:

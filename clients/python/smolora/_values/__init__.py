@@ -46,7 +46,19 @@ from smolora._values.jobs import (
     StateChange,
     TrainProgress,
 )
-from smolora._values.models import Device, Dtype, LoadProgress, LoadStage, MergeProof, Model, Origin, Precision, ResidentModel
+from smolora._values.models import (
+    Device,
+    Dtype,
+    LoadChoice,
+    LoadEstimate,
+    LoadProgress,
+    LoadStage,
+    MergeProof,
+    Model,
+    Origin,
+    Precision,
+    ResidentModel,
+)
 from smolora._values.settings import LoraSettings, TrainerSettings
 from smolora._values.system import EngineState, Status
 from smolora.common.problems import ProblemKind, RowProblem
@@ -74,6 +86,8 @@ __all__ = [
     "JobKind",
     "JobState",
     "LengthBin",
+    "LoadChoice",
+    "LoadEstimate",
     "LoadProgress",
     "LoadStage",
     "LoraSettings",

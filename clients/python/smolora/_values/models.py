@@ -100,6 +100,40 @@ class ResidentModel:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadChoice:
+    """One way to load a model; the total includes the KV cache of a sequence that fills the context."""
+
+    precision: Precision
+    dtype: Dtype
+    weight_bytes: int
+    total_bytes: int
+    fits: bool
+    fitting_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEstimate:
+    """What a model takes in memory, what is free, and what else there is to choose."""
+
+    name: str
+    device: Device
+    dtype: Dtype
+    precision: Precision
+    weight_bytes: int
+    cache_bytes: int
+    context_length: int
+    cache_token_bytes: int
+    workspace_bytes: int
+    total_bytes: int
+    free_bytes: int
+    memory_bytes: int
+    fits: bool
+    fitting_context: int
+    choices: tuple[LoadChoice, ...]
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoadProgress:
     """A stage of loading; bytes are 0 where they are not counted."""
 

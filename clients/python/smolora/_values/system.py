@@ -40,3 +40,5 @@ class Status:
     engine_rss_bytes: int
     contract: str
     tokens_per_second: float
+    cache_bytes: int
+    prefix_cache_bytes: int

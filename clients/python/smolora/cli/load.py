@@ -6,8 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from smolora._values import Device, Dtype, Precision
+from smolora._values import Device, Dtype, LoadEstimate, Precision
 from smolora.cli.flags import duration
+from smolora.cli.memory import estimate_facts, estimate_line
 from smolora.cli.output import Output
 from smolora.cli.progress import Progress, describe_loading
 from smolora.cli.status import describe
@@ -37,6 +38,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-alive", type=duration, metavar="TIME", help="how long it stays loaded unused: 10m, 2h; -1: for ever"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say whether it fits into memory, and exit with 1 where it does not; nothing is loaded or downloaded",
+    )
 
 
 def run(args: argparse.Namespace, client: Client, out: Output) -> int:
@@ -44,9 +50,15 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     model = args.model
     if model.endswith("/") and os.path.isdir(model):  # what a shell's completion makes of a folder here
         model = os.path.abspath(model)
+    if args.dry_run:
+        return _estimate(args, model, client, out)
     loading = client.load(model, device=args.device, dtype=args.dtype, precision=args.precision, keep_alive=args.keep_alive)
     with Progress(out) as progress:
+        shown = False
         for stage in loading:
+            if loading.estimate is not None and not shown:
+                shown = True
+                _show(loading.estimate, progress, out)
             if out.json:
                 out.emit(progress=stage)
             else:
@@ -59,3 +71,25 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     for note in resident.self_test_notes:
         out.note(f"note: {note}")
     return 0
+
+
+def _estimate(args: argparse.Namespace, model: str, client: Client, out: Output) -> int:
+    """Says what the model would take; 1 where that does not fit."""
+    found = client.estimate(model, device=args.device, dtype=args.dtype, precision=args.precision)
+    if out.json:
+        out.emit(estimate=found)
+    else:
+        out.facts(estimate_facts(found))
+        if found.advice:
+            out.note(f"note: {found.advice}")
+    return 0 if found.fits else 1
+
+
+def _show(found: LoadEstimate, progress: Progress, out: Output) -> None:
+    """What the model takes, on a line that stays, before its weights are read."""
+    if out.json:
+        out.emit(estimate=found)
+        return
+    progress.line(estimate_line(found))
+    if found.advice:
+        progress.line(f"note: {found.advice}")

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
             ("socket", status.socket),
             ("engine", _engine(status)),
             ("model", "" if status.resident is None else describe(status.resident)),
+            ("memory", "" if status.resident is None else _memory(status, status.resident)),
             ("unloads at", when(status.unload_time)),
             ("adapters", ", ".join(status.adapters)),
             ("running job", status.running_job),
@@ -49,6 +50,14 @@ def _engine(status: values.Status) -> str:
         return str(status.engine_state)
     restarts = f", {plural(status.engine_restarts, 'restart')}" if status.engine_restarts else ""
     return f"{status.engine_state}, process {status.engine_pid}, {size(status.engine_rss_bytes)}{restarts}"
+
+
+def _memory(status: values.Status, model: values.ResidentModel) -> str:
+    """What is used now."""
+    return (
+        f"weights {size(model.memory_bytes or model.weight_bytes)}, caches {size(status.cache_bytes)}, "
+        f"prefix cache {size(status.prefix_cache_bytes)}, engine in all {size(status.engine_rss_bytes)}"
+    )
 
 
 def describe(model: values.ResidentModel) -> str:

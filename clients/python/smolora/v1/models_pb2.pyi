@@ -28,18 +28,20 @@ LOAD_STAGE_MOVE: LoadStage
 LOAD_STAGE_WARM_UP: LoadStage
 
 class LoadModelRequest(_message.Message):
-    __slots__ = ("model", "device", "dtype", "keep_alive", "precision")
+    __slots__ = ("model", "device", "dtype", "keep_alive", "precision", "dry_run")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     model: str
     device: _common_pb2.Device
     dtype: _common_pb2.Dtype
     keep_alive: _duration_pb2.Duration
     precision: _common_pb2.Precision
-    def __init__(self, model: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., keep_alive: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ...) -> None: ...
+    dry_run: bool
+    def __init__(self, model: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., keep_alive: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class LoadProgress(_message.Message):
     __slots__ = ("stage", "done_bytes", "total_bytes", "detail")
@@ -53,13 +55,67 @@ class LoadProgress(_message.Message):
     detail: str
     def __init__(self, stage: _Optional[_Union[LoadStage, str]] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
+class LoadChoice(_message.Message):
+    __slots__ = ("precision", "dtype", "weight_bytes", "total_bytes", "fits", "fitting_context")
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    FITTING_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    precision: _common_pb2.Precision
+    dtype: _common_pb2.Dtype
+    weight_bytes: int
+    total_bytes: int
+    fits: bool
+    fitting_context: int
+    def __init__(self, precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., fitting_context: _Optional[int] = ...) -> None: ...
+
+class LoadEstimate(_message.Message):
+    __slots__ = ("name", "device", "dtype", "precision", "weight_bytes", "cache_bytes", "context_length", "cache_token_bytes", "workspace_bytes", "total_bytes", "free_bytes", "memory_bytes", "fits", "fitting_context", "choices", "advice")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TOKEN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WORKSPACE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    FITTING_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    device: _common_pb2.Device
+    dtype: _common_pb2.Dtype
+    precision: _common_pb2.Precision
+    weight_bytes: int
+    cache_bytes: int
+    context_length: int
+    cache_token_bytes: int
+    workspace_bytes: int
+    total_bytes: int
+    free_bytes: int
+    memory_bytes: int
+    fits: bool
+    fitting_context: int
+    choices: _containers.RepeatedCompositeFieldContainer[LoadChoice]
+    advice: str
+    def __init__(self, name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., weight_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., cache_token_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., fitting_context: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[LoadChoice, _Mapping]]] = ..., advice: _Optional[str] = ...) -> None: ...
+
 class LoadModelResponse(_message.Message):
-    __slots__ = ("progress", "resident")
+    __slots__ = ("progress", "resident", "estimate")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     progress: LoadProgress
     resident: ResidentModel
-    def __init__(self, progress: _Optional[_Union[LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[ResidentModel, _Mapping]] = ...) -> None: ...
+    estimate: LoadEstimate
+    def __init__(self, progress: _Optional[_Union[LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[ResidentModel, _Mapping]] = ..., estimate: _Optional[_Union[LoadEstimate, _Mapping]] = ...) -> None: ...
 
 class ResidentModel(_message.Message):
     __slots__ = ("name", "fingerprint", "architecture", "parameters", "device", "dtype", "weight_bytes", "context_length", "has_chat_template", "self_test_notes", "load_s", "precision", "token_bytes", "decoder", "memory_bytes")

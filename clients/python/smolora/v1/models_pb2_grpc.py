@@ -97,7 +97,8 @@ class ModelServiceServicer:
     """
 
     def LoadModel(self, request, context):
-        """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails.
+        """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails. With
+        `dry_run` only estimates what it takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

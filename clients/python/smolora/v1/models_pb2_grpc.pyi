@@ -34,7 +34,9 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     LoadModel: _grpc.UnaryStreamMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
-    """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails."""
+    """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails. With
+    `dry_run` only estimates what it takes.
+    """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
     """Ends the engine, so that its memory goes back to the system."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
@@ -62,7 +64,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadModel: _aio.UnaryStreamMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails."""
+    """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails. With
+    `dry_run` only estimates what it takes.
+    """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Ends the engine, so that its memory goes back to the system."""
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -93,7 +97,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.LoadModelResponse], _abc.AsyncIterator[_models_pb2.LoadModelResponse]]:
-        """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails."""
+        """Loads a model, and streams the stages. The one before stays loaded until the new one is ready, and if loading fails. With
+        `dry_run` only estimates what it takes.
+        """
 
     @_abc_1.abstractmethod
     def UnloadModel(

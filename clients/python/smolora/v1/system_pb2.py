@@ -27,23 +27,23 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from smolora.v1 import models_pb2 as smolora_dot_v1_dot_models__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smolora/v1/system.proto\x12\nsmolora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17smolora/v1/models.proto\"\x12\n\x10GetStatusRequest\"\xf2\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04home\x18\x04 \x01(\t\x12\x0e\n\x06socket\x18\x05 \x01(\t\x12-\n\x0c\x65ngine_state\x18\x06 \x01(\x0e\x32\x17.smolora.v1.EngineState\x12\x12\n\nengine_pid\x18\x07 \x01(\x05\x12\x17\n\x0f\x65ngine_restarts\x18\x08 \x01(\x05\x12+\n\x08resident\x18\t \x01(\x0b\x32\x19.smolora.v1.ResidentModel\x12\x10\n\x08\x61\x64\x61pters\x18\n \x03(\t\x12/\n\x0bunload_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brunning_job\x18\x0c \x01(\t\x12\x13\n\x0bqueued_jobs\x18\r \x01(\x05\x12\x1a\n\x12\x61\x63tive_generations\x18\x0e \x01(\x05\x12\x18\n\x10\x64\x61\x65mon_rss_bytes\x18\x0f \x01(\x03\x12\x18\n\x10\x65ngine_rss_bytes\x18\x10 \x01(\x03\x12\x10\n\x08\x63ontract\x18\x11 \x01(\t\x12\x19\n\x11tokens_per_second\x18\x12 \x01(\x01\";\n\x0fShutdownRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x12\n\x10ShutdownResponse*\x90\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NGINE_STATE_OFF\x10\x01\x12\x18\n\x14\x45NGINE_STATE_LOADING\x10\x02\x12\x16\n\x12\x45NGINE_STATE_READY\x10\x03\x12\x1b\n\x17\x45NGINE_STATE_RESTARTING\x10\x04\x32\xa0\x01\n\rSystemService\x12H\n\tGetStatus\x12\x1c.smolora.v1.GetStatusRequest\x1a\x1d.smolora.v1.GetStatusResponse\x12\x45\n\x08Shutdown\x12\x1b.smolora.v1.ShutdownRequest\x1a\x1c.smolora.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smolora/v1/system.proto\x12\nsmolora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17smolora/v1/models.proto\"\x12\n\x10GetStatusRequest\"\xa3\x04\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04home\x18\x04 \x01(\t\x12\x0e\n\x06socket\x18\x05 \x01(\t\x12-\n\x0c\x65ngine_state\x18\x06 \x01(\x0e\x32\x17.smolora.v1.EngineState\x12\x12\n\nengine_pid\x18\x07 \x01(\x05\x12\x17\n\x0f\x65ngine_restarts\x18\x08 \x01(\x05\x12+\n\x08resident\x18\t \x01(\x0b\x32\x19.smolora.v1.ResidentModel\x12\x10\n\x08\x61\x64\x61pters\x18\n \x03(\t\x12/\n\x0bunload_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brunning_job\x18\x0c \x01(\t\x12\x13\n\x0bqueued_jobs\x18\r \x01(\x05\x12\x1a\n\x12\x61\x63tive_generations\x18\x0e \x01(\x05\x12\x18\n\x10\x64\x61\x65mon_rss_bytes\x18\x0f \x01(\x03\x12\x18\n\x10\x65ngine_rss_bytes\x18\x10 \x01(\x03\x12\x10\n\x08\x63ontract\x18\x11 \x01(\t\x12\x19\n\x11tokens_per_second\x18\x12 \x01(\x01\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x13 \x01(\x03\x12\x1a\n\x12prefix_cache_bytes\x18\x14 \x01(\x03\";\n\x0fShutdownRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x12\n\x10ShutdownResponse*\x90\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NGINE_STATE_OFF\x10\x01\x12\x18\n\x14\x45NGINE_STATE_LOADING\x10\x02\x12\x16\n\x12\x45NGINE_STATE_READY\x10\x03\x12\x1b\n\x17\x45NGINE_STATE_RESTARTING\x10\x04\x32\xa0\x01\n\rSystemService\x12H\n\tGetStatus\x12\x1c.smolora.v1.GetStatusRequest\x1a\x1d.smolora.v1.GetStatusResponse\x12\x45\n\x08Shutdown\x12\x1b.smolora.v1.ShutdownRequest\x1a\x1c.smolora.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smolora.v1.system_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENGINESTATE']._serialized_start=732
-  _globals['_ENGINESTATE']._serialized_end=876
+  _globals['_ENGINESTATE']._serialized_start=781
+  _globals['_ENGINESTATE']._serialized_end=925
   _globals['_GETSTATUSREQUEST']._serialized_start=129
   _globals['_GETSTATUSREQUEST']._serialized_end=147
   _globals['_GETSTATUSRESPONSE']._serialized_start=150
-  _globals['_GETSTATUSRESPONSE']._serialized_end=648
-  _globals['_SHUTDOWNREQUEST']._serialized_start=650
-  _globals['_SHUTDOWNREQUEST']._serialized_end=709
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=711
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=729
-  _globals['_SYSTEMSERVICE']._serialized_start=879
-  _globals['_SYSTEMSERVICE']._serialized_end=1039
+  _globals['_GETSTATUSRESPONSE']._serialized_end=697
+  _globals['_SHUTDOWNREQUEST']._serialized_start=699
+  _globals['_SHUTDOWNREQUEST']._serialized_end=758
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=760
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=778
+  _globals['_SYSTEMSERVICE']._serialized_start=928
+  _globals['_SYSTEMSERVICE']._serialized_end=1088
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "pid", "start_time", "home", "socket", "engine_state", "engine_pid", "engine_restarts", "resident", "adapters", "unload_time", "running_job", "queued_jobs", "active_generations", "daemon_rss_bytes", "engine_rss_bytes", "contract", "tokens_per_second")
+    __slots__ = ("version", "pid", "start_time", "home", "socket", "engine_state", "engine_pid", "engine_restarts", "resident", "adapters", "unload_time", "running_job", "queued_jobs", "active_generations", "daemon_rss_bytes", "engine_rss_bytes", "contract", "tokens_per_second", "cache_bytes", "prefix_cache_bytes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,8 @@ class GetStatusResponse(_message.Message):
     ENGINE_RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     start_time: _timestamp_pb2.Timestamp
@@ -67,7 +69,9 @@ class GetStatusResponse(_message.Message):
     engine_rss_bytes: int
     contract: str
     tokens_per_second: float
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., home: _Optional[str] = ..., socket: _Optional[str] = ..., engine_state: _Optional[_Union[EngineState, str]] = ..., engine_pid: _Optional[int] = ..., engine_restarts: _Optional[int] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., adapters: _Optional[_Iterable[str]] = ..., unload_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., running_job: _Optional[str] = ..., queued_jobs: _Optional[int] = ..., active_generations: _Optional[int] = ..., daemon_rss_bytes: _Optional[int] = ..., engine_rss_bytes: _Optional[int] = ..., contract: _Optional[str] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+    cache_bytes: int
+    prefix_cache_bytes: int
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., home: _Optional[str] = ..., socket: _Optional[str] = ..., engine_state: _Optional[_Union[EngineState, str]] = ..., engine_pid: _Optional[int] = ..., engine_restarts: _Optional[int] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., adapters: _Optional[_Iterable[str]] = ..., unload_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., running_job: _Optional[str] = ..., queued_jobs: _Optional[int] = ..., active_generations: _Optional[int] = ..., daemon_rss_bytes: _Optional[int] = ..., engine_rss_bytes: _Optional[int] = ..., contract: _Optional[str] = ..., tokens_per_second: _Optional[float] = ..., cache_bytes: _Optional[int] = ..., prefix_cache_bytes: _Optional[int] = ...) -> None: ...
 
 class ShutdownRequest(_message.Message):
     __slots__ = ("grace",)

@@ -11,8 +11,9 @@ from smolorad.domain import Device
 from smolorad.engine.device_check.cpu_comparison import CpuComparison
 from smolorad.engine.model.load import no_report
 from smolorad.engine.runtime.device import Hardware
+from smolorad.engine.runtime.free_memory import Memory
 from smolorad.engine.serve.session import Session
-from smolorad.errors import NoModel
+from smolorad.errors import NoModel, OutOfMemory
 from smolorad.link.v1 import link_pb2 as pb
 from tests.unit.engine.kit import make_adapter
 
@@ -41,3 +42,28 @@ def test_a_load_replaces_the_adapters_and_prefixes_of_the_model_before(llama_fol
     assert session.adapter_keys == ("a@1",)
     session.load(pb.Load(path=str(llama_folder), name="again"), no_report)
     assert (session.adapter_keys, session.base.name) == ((), "again")
+
+
+def test_a_model_that_cannot_fit_is_refused_and_the_one_before_stays(llama_folder: Path) -> None:
+    memory, found = [Memory(64 * 10**9, 64 * 10**9)], []
+    session = Session(measure=lambda device: memory[0])
+    session.load(pb.Load(path=str(llama_folder), name="small"), no_report)
+    memory[0] = Memory(10**6, 64 * 10**9)
+    session.load(pb.Load(path=str(llama_folder), name="warned"), no_report, found.append)
+    assert "warned needs" in found[-1].advice
+    assert found[-1].advice.endswith("1 MB are free; close other programs, or choose a smaller model.")
+    memory[0] = Memory(10**6, 2 * 10**6)
+    with pytest.raises(OutOfMemory, match="this machine has 2 MB"):
+        session.load(pb.Load(path=str(llama_folder), name="refused"), no_report, found.append)
+    assert [one.name for one in found] == ["warned", "refused"]
+    assert session.base.name == "warned"
+
+
+def test_the_memory_of_the_loaded_model_is_offered(llama_folder: Path) -> None:
+    free = 64 * 10**9
+    session, found = Session(measure=lambda device: Memory(free, 64 * 10**9)), []
+    session.load(pb.Load(path=str(llama_folder), name="first"), no_report, found.append)
+    estimate = found[0]
+    free = estimate.total_bytes - estimate.weight_bytes // 2
+    session.load(pb.Load(path=str(llama_folder), name="second"), no_report, found.append)
+    assert "`smolora-client unload` first frees the 0 MB of first" in found[1].advice

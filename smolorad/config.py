@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from smolora.common import paths
-from smolorad.domain import Bounds, Device, Dtype, Precision
+from smolorad.domain import Bounds, Device, Dtype, KvDtype, Precision
 from smolorad.errors import InvalidRequest
 from smolorad.paths import Home
 
@@ -61,6 +61,9 @@ class Settings:
     dtype: Dtype | None = _setting(None, "the number format of weights in memory; default: automatic", choices=tuple(Dtype))
     precision: Precision = _setting(
         Precision.EXACT, "how generation reads the weights of a model that is loaded", choices=tuple(Precision)
+    )
+    kv_dtype: KvDtype | None = _setting(
+        None, "the number format of KV caches; default: that of the weights", choices=tuple(KvDtype)
     )
     keep_alive: timedelta = _setting(
         timedelta(minutes=30), "how long an unused model stays loaded: 30m, 1h, 90 (seconds); -1: for ever; 0: not at all"

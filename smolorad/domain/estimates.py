@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smolorad.domain.models import Device, Dtype, Precision
+from smolorad.domain.models import Device, Dtype, KvDtype, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +38,5 @@ class LoadEstimate:
     fits: bool  # with a sequence that fills the context
     fitting_context: int  # tokens of the longest sequence with which it fits
     choices: tuple[LoadChoice, ...] = ()
+    kv_dtype: KvDtype | None = None
     advice: str = ""  # what would fit, where a short sequence does not

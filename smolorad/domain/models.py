@@ -46,6 +46,7 @@ class Placing:
     device: Device | None = None
     dtype: Dtype | None = None
     precision: Precision = Precision.EXACT
+    kv_dtype: KvDtype | None = None
 
 
 class Origin(enum.StrEnum):
@@ -96,6 +97,8 @@ class ResidentModel:
     token_bytes: int = 0  # of weights that generation reads for each token
     decoder: str = ""  # what computes a token: `native`, `packed` or `torch`
     memory_bytes: int = 0  # of all its weights while nothing is trained
+    kv_dtype: KvDtype | None = None  # of KV caches; None: that of the weights
+    cache_token_bytes: int = 0  # of a KV cache, for each token
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from smolorad.config import Settings
-from smolorad.domain import Device, Dtype, Placing, Precision
+from smolorad.domain import Device, Dtype, KvDtype, Placing, Precision
 from smolorad.errors import NoSpace
 from smolorad.log import Log
 from smolorad.store.database import CannotWrite
@@ -28,11 +28,12 @@ class LoadRequest:
     dtype: Dtype | None = None
     keep_alive: timedelta | None = None
     precision: Precision | None = None
+    kv_dtype: KvDtype | None = None
 
     @property
     def placing(self) -> Placing:
-        """Device, dtype and precision for the engine."""
-        return Placing(self.device, self.dtype, self.precision or Precision.EXACT)
+        """Where and how precisely the engine is to compute."""
+        return Placing(self.device, self.dtype, self.precision or Precision.EXACT, self.kv_dtype)
 
     def with_defaults(self, model: str, settings: Settings) -> LoadRequest:
         """The request for a model, with the daemon's settings where it names none."""
@@ -42,6 +43,7 @@ class LoadRequest:
             device=self.device or settings.device,
             dtype=self.dtype or settings.dtype,
             precision=self.precision or settings.precision,
+            kv_dtype=self.kv_dtype or settings.kv_dtype,
         )
 
     def to_json(self) -> str:
@@ -53,6 +55,7 @@ class LoadRequest:
                 "device": self.device,
                 "dtype": self.dtype,
                 "precision": self.precision,
+                "kv_dtype": self.kv_dtype,
                 "keep_alive_s": keep_alive_s,
             }
         )
@@ -66,6 +69,7 @@ class LoadRequest:
             device=Device(found["device"]) if found["device"] else None,
             dtype=Dtype(found["dtype"]) if found["dtype"] else None,
             precision=Precision(found["precision"]) if found.get("precision") else None,
+            kv_dtype=KvDtype(found["kv_dtype"]) if found.get("kv_dtype") else None,
             keep_alive=None if found["keep_alive_s"] is None else timedelta(seconds=found["keep_alive_s"]),
         )
 

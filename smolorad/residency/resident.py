@@ -33,6 +33,7 @@ class Resident:
             and request.device in (None, self.model.device)
             and request.dtype in (None, self.model.dtype)
             and request.precision in (None, self.model.precision)
+            and request.kv_dtype in (None, self.model.kv_dtype)
         )
 
     def kept_alive(self, keep_alive: timedelta) -> Resident:

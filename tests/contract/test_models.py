@@ -263,7 +263,7 @@ async def test_an_import_copies_a_model_in(house: House, short_path: Path, scrip
 
 async def test_an_import_of_no_model_says_how_a_folder_is_named(house: House) -> None:
     answer = await refused(house.models.ImportModel(pb.ImportModelRequest(source="folder", name="mine")))
-    assert "'folder' is not a model to import; give a folder (./folder or its absolute path)" in answer.message
+    assert "'folder' is not a model to import; give a folder or a GGUF file (./folder or its absolute path)" in answer.message
 
 
 async def test_damaged_weights_are_not_loaded(house: House, script: Script) -> None:

@@ -94,6 +94,22 @@ def test_an_import_and_a_merge_are_plain_folders(daemon: DaemonProcess, file: Pa
         assert answer(client) == copy
 
 
+def test_keys_and_values_in_eight_bits(daemon: DaemonProcess, file: Path) -> None:
+    """Shown, estimated, and another load than with those of the weights."""
+    with smolora.Client(daemon.socket) as client:
+        exact = client.load(file, dtype="float32").result()
+        assert exact.kv_dtype is None
+        answer(client)
+        found = client.estimate(file, dtype="float32", kv_dtype="int8")
+        resident = client.load(file, dtype="float32", kv_dtype="int8").result()
+        assert resident.kv_dtype == found.kv_dtype == smolora.KvDtype.INT8
+        assert resident.cache_token_bytes == found.cache_token_bytes < exact.cache_token_bytes / 3
+        assert answer(client)
+        assert client.load(file, dtype="float32", kv_dtype="int8").result() == resident, "it is loaded already"
+        assert client.status().resident == resident
+        client.load(file, dtype="float32").result()
+
+
 def test_what_is_no_model_is_refused_in_one_sentence(daemon: DaemonProcess, folder: Path) -> None:
     """And the loaded model stays."""
     several = folder / "several"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smolorad.chat.model import ModelText
-from smolorad.domain import Device, Dtype, LoadProgress, Precision, ResidentModel
+from smolorad.domain import Device, Dtype, KvDtype, LoadProgress, Precision, ResidentModel
 from smolorad.engine.model.mapped_weights import ExactWeights
 from smolorad.engine.model.runner import CacheSupport, ModelRunner
 from smolorad.engine.native.decoder import NativeModel
@@ -53,6 +53,7 @@ class BaseModel:
     notes: tuple[str, ...] = ()  # of the device check: what it refused, and what was taken instead
     trust_remote_code: bool = False
     precision: Precision = Precision.EXACT
+    kv_dtype: KvDtype | None = None
     native: NativeModel | None = None  # where this machine and this model allow it
     packed: Any | None = None  # a `packed_linear.Packed`, where there is no native model
     exact_weights: ExactWeights | None = None  # if generation reads packed ones, and these are in files
@@ -114,4 +115,6 @@ class BaseModel:
             token_bytes=self.native.token_nbytes if self.native else read_bytes,
             memory_bytes=copy_bytes + exact_bytes,
             decoder=decoder,
+            kv_dtype=self.kv_dtype,
+            cache_token_bytes=self.native.cache_token_nbytes if self.native else 0,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smolorad.domain import Device, Dtype, LoadChoice, LoadEstimate, Precision
+from smolorad.domain import Device, Dtype, KvDtype, LoadChoice, LoadEstimate, Precision
 from smolorad.engine.runtime.free_memory import Memory
 from smolorad.errors import OutOfMemory
 
@@ -30,6 +30,8 @@ class ModelSizes:
     cache_token_numbers: int  # of the KV cache
     context_length: int
     workspace_bytes: int
+    kv_dtype: KvDtype | None = None  # of the KV cache, where it is not that of the weights
+    cache_token_bytes: int = 0  # of a cache in that format
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def estimate(
         fits=wanted.fits,
         fitting_context=wanted.fitting_context,
         choices=tuple(choices.values()),
+        kv_dtype=sizes.kv_dtype,
         advice=_advice(name, device, choice, sizes, memory, loaded),
     )
 
@@ -83,6 +86,8 @@ def refuse_what_cannot_fit(found: LoadEstimate) -> None:
 
 
 def _token_bytes(choice: Choice, sizes: ModelSizes) -> int:
+    if sizes.kv_dtype is not None:
+        return sizes.cache_token_bytes
     return sizes.cache_token_numbers * ITEM_BYTES[choice.dtype]
 
 

@@ -26,7 +26,7 @@ def estimate_load(
     folder = ModelFolder.open(path, name=name, trust_remote_code=options.trust_remote_code)
     plan = native_plan(folder, options, hardware, threads, lambda: None)
     if plan is not None:
-        return memory_check.estimate(name, plan.placement, options.precision, plan.sizes())
+        return memory_check.estimate(name, plan.placement, options.precision, plan.sizes(options.kv_dtype))
     with gc_paused():
         from smolorad.engine.model.transformers_sizes import plan_transformers
 

@@ -50,8 +50,8 @@ def load(
     plan = native_plan(folder, options, hardware, threads, lambda: report(describing))
     if plan is not None:
         if memory_check is not None:
-            memory_check(name, plan.placement, options.precision, plan.sizes())
-        return load_native(folder, plan, options.precision, report)
+            memory_check(name, plan.placement, options.precision, plan.sizes(options.kv_dtype))
+        return load_native(folder, plan, options, report)
     with gc_paused():
         from smolorad.engine.model.load_transformers import load_transformers
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from smolora.common.paths import cache_path
 from smolorad import publish
-from smolorad.domain import Device, Dtype, LoadProgress, LoadStage, Precision
+from smolorad.domain import Device, Dtype, KvDtype, LoadProgress, LoadStage, Precision
 from smolorad.engine.model import blueprint_cache
 from smolorad.engine.model.base_model import BaseModel, LoadReport, TransformersModel
 from smolorad.engine.model.blueprint import TOKENIZER, Blueprint
@@ -45,7 +45,7 @@ class NativePlan:
     blueprint: Blueprint
     blueprint_folder: Path
 
-    def sizes(self) -> ModelSizes:
+    def sizes(self, kv_dtype: KvDtype | None) -> ModelSizes:
         """What decides how much memory it takes."""
         return native_sizes(
             self.blueprint.decoder,
@@ -54,6 +54,7 @@ class NativePlan:
             context_length=self.blueprint.context_length,
             tokenizer_bytes=described_bytes(self.blueprint_folder / TOKENIZERS[0], self.blueprint_folder / TOKENIZER),
             threads=self.compiled.threads,
+            kv_dtype=kv_dtype,
         )
 
 
@@ -86,8 +87,9 @@ def plan_native(
     return NativePlan(compiled, placement, blueprint, blueprint_folder)
 
 
-def load_native(folder: ModelFolder, plan: NativePlan, precision: Precision, report: LoadReport) -> BaseModel:
+def load_native(folder: ModelFolder, plan: NativePlan, options: LoadOptions, report: LoadReport) -> BaseModel:
     """The base model; errors as in `load`."""
+    precision = options.precision
     placement, blueprint, decoder = plan.placement, plan.blueprint, plan.blueprint.decoder
     compiled, blueprint_folder = plan.compiled, plan.blueprint_folder
     report(LoadProgress(LoadStage.READ, 0, folder.size))
@@ -97,7 +99,7 @@ def load_native(folder: ModelFolder, plan: NativePlan, precision: Precision, rep
         tokenizer = blueprint.tokenizer(blueprint_folder)
         trim_memory(Device.CPU)
         weights = NativeWeights(folder.weights, blueprint, placement.dtype, precision)
-        native = NativeModel(compiled, decoder, weights.arrays, precision, weights.sources())
+        native = NativeModel(compiled, decoder, weights.arrays, precision, weights.sources(), options.kv_dtype)
         fingerprint = summing.result()
     report(LoadProgress(LoadStage.READ, folder.size, folder.size))
     report(LoadProgress(LoadStage.MOVE, detail=f"{placement.dtype} on {placement.device}"))
@@ -124,6 +126,7 @@ def load_native(folder: ModelFolder, plan: NativePlan, precision: Precision, rep
         text=make_model_text(tokenizer, vocabulary.end_ids),
         grammars=GrammarCache(vocabulary),
         precision=precision,
+        kv_dtype=options.kv_dtype,
         native=native,
         exact_weights=None if precision is Precision.EXACT else weights,
     )

@@ -79,8 +79,8 @@ def load_transformers(
     # Layers that can be built may not go together.
     with reading(folder.path / CONFIG, "get the model again", UnsupportedModel):
         cache_support = find_cache_support(model)
-    native, packed, native_notes = _compiled(model, options.precision) if placement.device is Device.CPU else (None, None, ())
-    _check_precision(options.precision, folder.name, placement, packs=native is not None or packed is not None)
+    native, packed, native_notes = _compiled(model, options) if placement.device is Device.CPU else (None, None, ())
+    _check_options(options, folder.name, placement, native, packed)
     context, context_notes = _context(model, tokenizer, placement)
     parameters = list(model.parameters())
     transformers_model = TransformersModel(model, tokenizer)
@@ -106,6 +106,7 @@ def load_transformers(
         notes=(*notes, *native_notes, *_cache_notes(folder.name, model, cache_support), *context_notes),
         trust_remote_code=folder.trust_remote_code,
         precision=options.precision,
+        kv_dtype=options.kv_dtype,
         native=native,
         packed=packed,
         exact_weights=mapped_weights,
@@ -174,6 +175,18 @@ def _check_precision(precision: Precision, name: str, placement: Placement, *, p
         )
 
 
+def _check_options(
+    options: LoadOptions, name: str, placement: Placement, native: NativeModel | None, packed: Packed | None
+) -> None:
+    _check_precision(options.precision, name, placement, packs=native is not None or packed is not None)
+    if options.kv_dtype is not None and native is None:
+        raise InvalidRequest.field(
+            "kv_dtype",
+            f"is {options.kv_dtype}, but {name} on {placement.device} is not computed by the native decoder, which alone knows "
+            "other caches than the model's own; leave it out",
+        )
+
+
 def _context(model: Any, tokenizer: Any, placement: Placement) -> tuple[int, tuple[str, ...]]:
     """How many tokens prompt and answer may have together, and a note where that is less than the model was made for."""
     context = context_length(model, tokenizer)
@@ -197,12 +210,12 @@ def _precision_notes(model: Any, packed: Packed | None, precision: Precision) ->
     return (_MOSTLY_EXACT.format(precision=precision, exact=packed.exact_nbytes / 1e6, dtype=dtype),)
 
 
-def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Packed | None, tuple[str, ...]]:
+def _compiled(model: Any, options: LoadOptions) -> tuple[NativeModel | None, Packed | None, tuple[str, ...]]:
     """What our own library makes of the model: a native step, or packed linear layers, or nothing where it cannot be built.
 
     With a note for the user where there is no native step.
     """
-    compiled = library(cache_path(), torch.get_num_threads())
+    precision, compiled = options.precision, library(cache_path(), torch.get_num_threads())
     if compiled is None:
         return None, None, ()
     decoder = described(model, precision)
@@ -211,7 +224,7 @@ def _compiled(model: Any, precision: Precision) -> tuple[NativeModel | None, Pac
         return None, packed, (_NOT_NATIVE.format(reason=decoder), *_precision_notes(model, packed, precision))
     if precision is Precision.EXACT:
         lay_rows_out(model, decoder)
-    return NativeModel(compiled, decoder, weights_of(model), precision), None, ()
+    return NativeModel(compiled, decoder, weights_of(model), precision, kv_dtype=options.kv_dtype), None, ()
 
 
 def _own_weights(model: Any, placement: Placement, precision: Precision) -> MappedWeights | None:

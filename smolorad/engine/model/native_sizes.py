@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from smolorad.domain import Dtype, Precision
+from smolorad.domain import Dtype, KvDtype, Precision
 from smolorad.engine.model.estimate import ITEM_BYTES, Choice, ModelSizes
-from smolorad.engine.native.decoder import MAX_ROWS, packable
+from smolorad.engine.native.decoder import MAX_ROWS, cache_token_nbytes, packable
 from smolorad.engine.native.description import Decoder
 from smolorad.engine.native.library import GROUP, Format, packed_nbytes
 
@@ -27,6 +27,7 @@ def native_sizes(
     context_length: int,
     tokenizer_bytes: int,
     threads: int,
+    kv_dtype: KvDtype | None = None,
     process_bytes: int = PROCESS_BYTES,
 ) -> ModelSizes:
     """The sizes of a model whose parameters have these shapes; `tokenizer_bytes` are those of the tokenizer's description."""
@@ -39,6 +40,8 @@ def native_sizes(
             for one in choices
         },
         cache_token_numbers=2 * len(decoder.layers) * decoder.kv_heads * decoder.head_dim,
+        kv_dtype=kv_dtype,
+        cache_token_bytes=0 if kv_dtype is None else cache_token_nbytes(decoder, kv_dtype),
         context_length=context_length,
         workspace_bytes=process_bytes + text_bytes(tokenizer_bytes, embeddings) + _step_bytes(decoder, threads),
     )

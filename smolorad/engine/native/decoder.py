@@ -103,16 +103,12 @@ class NativeModel:
     @property
     def cache_token_nbytes(self) -> int:
         """Bytes of a token's keys and values."""
-        dtype, width = self._cache_row
-        return 2 * len(self.decoder.layers) * self.decoder.kv_heads * width * dtype.itemsize
+        return _token_nbytes(self.decoder, self._cache_format)
 
     @property
     def _cache_row(self) -> tuple[np.dtype[Any], int]:
         """The type of a cache's array and the length of its rows, as cache_row.h lays them out."""
-        head_dim = self.decoder.head_dim
-        if self._cache_format is Format.INT8:
-            return np.dtype(np.uint8), head_dim + 2 * -(-head_dim // GROUP)
-        return _CACHE_TYPES[self._cache_format], head_dim
+        return _row_of(self.decoder, self._cache_format)
 
     def release_idle_memory(self) -> None:
         """Returns the memory of released caches to the system."""
@@ -164,6 +160,22 @@ class NativeModel:
             raise ValueError(f"a cache of {tokens} tokens goes beyond the model's positions")
         if part.lora is not None and part.lora.decoder is not decoder:
             raise ValueError("the adapter is another model's")
+
+
+def cache_token_nbytes(decoder: Decoder, kv_dtype: KvDtype) -> int:
+    """Bytes of a token's keys and values in a KV cache of this format."""
+    return _token_nbytes(decoder, _CACHE_FORMATS[kv_dtype])
+
+
+def _token_nbytes(decoder: Decoder, format: Format) -> int:
+    dtype, width = _row_of(decoder, format)
+    return 2 * len(decoder.layers) * decoder.kv_heads * width * dtype.itemsize
+
+
+def _row_of(decoder: Decoder, format: Format) -> tuple[np.dtype[Any], int]:
+    if format is Format.INT8:
+        return np.dtype(np.uint8), decoder.head_dim + 2 * -(-decoder.head_dim // GROUP)
+    return _CACHE_TYPES[format], decoder.head_dim
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,20 +115,22 @@ class Event(_message.Message):
     def __init__(self, call: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., load_progress: _Optional[_Union[_models_pb2.LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[_models_pb2.ResidentModel, _Mapping]] = ..., text: _Optional[str] = ..., outcome: _Optional[_Union[_generation_pb2.GenerateOutcome, _Mapping]] = ..., counted: _Optional[_Union[_generation_pb2.CountTokensResponse, _Mapping]] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., train: _Optional[_Union[_jobs_pb2.TrainProgress, _Mapping]] = ..., evaluation: _Optional[_Union[_jobs_pb2.Evaluation, _Mapping]] = ..., checkpoint: _Optional[_Union[_jobs_pb2.Checkpoint, _Mapping]] = ..., phase: _Optional[_Union[_jobs_pb2.PhaseProgress, _Mapping]] = ..., note: _Optional[_Union[_jobs_pb2.Note, _Mapping]] = ..., trained: _Optional[_Union[Trained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., merged: _Optional[_Union[Merged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., preview: _Optional[_Union[_datasets_pb2.PreviewDatasetResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., decoded: _Optional[_Union[_generation_pb2.DecodeTokensResponse, _Mapping]] = ..., token_logprob: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ..., sample: _Optional[_Union[_jobs_pb2.Sample, _Mapping]] = ..., estimate: _Optional[_Union[_jobs_pb2.Estimate, _Mapping]] = ..., diff: _Optional[_Union[_datasets_pb2.DiffDatasetsResponse, _Mapping]] = ..., load_estimate: _Optional[_Union[_models_pb2.LoadEstimate, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("path", "name", "device", "dtype", "trust_remote_code", "precision")
+    __slots__ = ("path", "name", "device", "dtype", "trust_remote_code", "precision", "kv_dtype")
     PATH_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     TRUST_REMOTE_CODE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    KV_DTYPE_FIELD_NUMBER: _ClassVar[int]
     path: str
     name: str
     device: _common_pb2.Device
     dtype: _common_pb2.Dtype
     trust_remote_code: bool
     precision: _common_pb2.Precision
-    def __init__(self, path: _Optional[str] = ..., name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., trust_remote_code: _Optional[bool] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ...) -> None: ...
+    kv_dtype: _common_pb2.KvDtype
+    def __init__(self, path: _Optional[str] = ..., name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., trust_remote_code: _Optional[bool] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., kv_dtype: _Optional[_Union[_common_pb2.KvDtype, str]] = ...) -> None: ...
 
 class EstimateLoad(_message.Message):
     __slots__ = ("load", "source", "cache_path", "loaded_name", "loaded_bytes")

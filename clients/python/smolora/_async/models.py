@@ -17,13 +17,16 @@ from smolora._settings import duration, enum_name, fill
 from smolora.v1 import common_pb2, models_pb2, models_pb2_grpc
 
 
-def _load_request(model: AnyPath, device: str | None, dtype: str | None, precision: str | None) -> models_pb2.LoadModelRequest:
+def _load_request(
+    model: AnyPath, device: str | None, dtype: str | None, precision: str | None, kv_dtype: str | None
+) -> models_pb2.LoadModelRequest:
     return fill(
         models_pb2.LoadModelRequest,
         model=model_reference(model),
         device=enum_name(common_pb2.Device, device),
         dtype=enum_name(common_pb2.Dtype, dtype),
         precision=enum_name(common_pb2.Precision, precision),
+        kv_dtype=enum_name(common_pb2.KvDtype, kv_dtype),
     )
 
 
@@ -37,28 +40,36 @@ class ModelCalls(Calls):
         device: str | None = None,
         dtype: str | None = None,
         precision: str | None = None,
+        kv_dtype: str | None = None,
         keep_alive: float | timedelta | None = None,
     ) -> AsyncLoading:
         """Loads a model: a name of `models()`, `starter`, a hub id `owner/name`, or a folder (`./folder`, or a Path).
 
         `device`: `cpu`, `mps` or `cuda`; `dtype`: `float32`, `bfloat16` or `float16`; both are chosen by default. `precision`:
-        `exact`, `int8` or `int4`, how generation reads the weights; by default the daemon's setting. `keep_alive`:
-        seconds it stays loaded without a request, negative for ever. Iterate the answer for the stages, or call its `result()`.
+        `exact`, `int8` or `int4`, how generation reads the weights; by default the daemon's setting. `kv_dtype`: `bfloat16` or
+        `int8`, the number format of KV caches; by default the daemon's setting, or that of the weights. `keep_alive`: seconds
+        that it stays loaded without a request, negative for ever. Iterate the answer for the stages, or call its `result()`.
         """
-        request = _load_request(model, device, dtype, precision)
+        request = _load_request(model, device, dtype, precision, kv_dtype)
         if (span := duration(keep_alive)) is not None:
             request.keep_alive.CopyFrom(span)
         return AsyncLoading(self._stream(models_pb2_grpc.ModelServiceStub, "LoadModel", request, idle=None))
 
     async def estimate(
-        self, model: AnyPath = "", *, device: str | None = None, dtype: str | None = None, precision: str | None = None
+        self,
+        model: AnyPath = "",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        precision: str | None = None,
+        kv_dtype: str | None = None,
     ) -> values.LoadEstimate:
         """What `load` with the same arguments would take in memory, and whether that fits into what is free.
 
         Nothing is loaded or downloaded, and neither the loaded model nor a training is disturbed. Raises NotFound for a model
         that is not on the daemon's machine.
         """
-        request = _load_request(model, device, dtype, precision)
+        request = _load_request(model, device, dtype, precision, kv_dtype)
         request.dry_run = True
         stream = self._stream(models_pb2_grpc.ModelServiceStub, "LoadModel", request, idle=None)
         try:

@@ -49,6 +49,7 @@ from smolora._values.jobs import (
 from smolora._values.models import (
     Device,
     Dtype,
+    KvDtype,
     LoadChoice,
     LoadEstimate,
     LoadProgress,
@@ -85,6 +86,7 @@ __all__ = [
     "JobEvent",
     "JobKind",
     "JobState",
+    "KvDtype",
     "LengthBin",
     "LoadChoice",
     "LoadEstimate",

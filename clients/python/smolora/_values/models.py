@@ -33,6 +33,13 @@ class Precision(enum.StrEnum):
     INT4 = "int4"
 
 
+class KvDtype(enum.StrEnum):
+    """The number format of KV caches, where it is not that of the weights."""
+
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+
+
 class Dtype(enum.StrEnum):
     """The number format of weights."""
 
@@ -97,6 +104,8 @@ class ResidentModel:
     token_bytes: int
     decoder: str
     memory_bytes: int
+    kv_dtype: KvDtype | None
+    cache_token_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,7 @@ class LoadEstimate:
     fitting_context: int
     choices: tuple[LoadChoice, ...]
     advice: str
+    kv_dtype: KvDtype | None
 
 
 @dataclass(frozen=True, slots=True)

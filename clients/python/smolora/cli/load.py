@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from smolora._values import Device, Dtype, LoadEstimate, Precision
+from smolora._values import Device, Dtype, KvDtype, LoadEstimate, Precision
 from smolora.cli.flags import duration
 from smolora.cli.memory import estimate_facts, estimate_line
 from smolora.cli.output import Output
@@ -36,6 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="how generation reads its weights: int8 and int4 are faster; by default the daemon's setting",
     )
     parser.add_argument(
+        "--kv-dtype",
+        choices=[kv_dtype.value for kv_dtype in KvDtype],
+        help="the number format of KV caches: int8 takes half of bfloat16; by default the daemon's setting",
+    )
+    parser.add_argument(
         "--keep-alive", type=duration, metavar="TIME", help="how long it stays loaded unused: 10m, 2h; -1: for ever"
     )
     parser.add_argument(
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
         model = os.path.abspath(model)
     if args.dry_run:
         return _estimate(args, model, client, out)
-    loading = client.load(model, device=args.device, dtype=args.dtype, precision=args.precision, keep_alive=args.keep_alive)
+    loading = client.load(model, **_options(args), keep_alive=args.keep_alive)
     with Progress(out) as progress:
         shown = False
         for stage in loading:
@@ -73,9 +78,13 @@ def run(args: argparse.Namespace, client: Client, out: Output) -> int:
     return 0
 
 
+def _options(args: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(args, name) for name in ("device", "dtype", "precision", "kv_dtype")}
+
+
 def _estimate(args: argparse.Namespace, model: str, client: Client, out: Output) -> int:
     """Says what the model would take; 1 where that does not fit."""
-    found = client.estimate(model, device=args.device, dtype=args.dtype, precision=args.precision)
+    found = client.estimate(model, **_options(args))
     if out.json:
         out.emit(estimate=found)
     else:

@@ -20,7 +20,9 @@ def estimate_facts(found: values.LoadEstimate) -> Iterator[tuple[str, object]]:
     """An estimate as names and values."""
     yield "model", f"{found.name}, {found.dtype} on {found.device}{_packed(found.precision)}"
     yield "weights", size(found.weight_bytes)
-    yield "cache", f"{size(found.cache_bytes)} for {number(found.context_length)} tokens" if found.cache_token_bytes else ""
+    format = f" in {found.kv_dtype}" if found.kv_dtype else ""
+    cache = f"{size(found.cache_bytes)} for {number(found.context_length)} tokens{format}"
+    yield "cache", cache if found.cache_token_bytes else ""
     yield "workspace", size(found.workspace_bytes)
     yield "together", size(found.total_bytes)
     yield "free", f"{size(found.free_bytes)} of {size(found.memory_bytes)}"

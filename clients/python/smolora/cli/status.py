@@ -66,6 +66,11 @@ def describe(model: values.ResidentModel) -> str:
     packed = "" if model.precision is values.Precision.EXACT else f" as {model.precision}"
     return (
         f"{model.name}, {model.architecture}, {number(model.parameters)} parameters, {model.dtype} on {model.device}, "
-        f"{memory}{packed}, {model.decoder} decoder, context {number(model.context_length)}, "
+        f"{memory}{packed}, {model.decoder} decoder, context {number(model.context_length)}{_cache(model)}, "
         f"loaded in {span(model.load_s)}"
     )
+
+
+def _cache(model: values.ResidentModel) -> str:
+    """The format of its KV caches, where it is not that of its weights."""
+    return f" ({size(model.cache_token_bytes)} a token in {model.kv_dtype})" if model.kv_dtype else ""

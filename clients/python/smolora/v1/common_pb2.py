@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smolora/v1/common.proto\x12\nsmolora.v1\"T\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x19\n\x11remembered_tokens\x18\x03 \x01(\x05*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03*{\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x12\n\x0eORIGIN_STARTER\x10\x01\x12\x0e\n\nORIGIN_HUB\x10\x02\x12\x11\n\rORIGIN_FOLDER\x10\x03\x12\x10\n\x0cORIGIN_MERGE\x10\x04\x12\x10\n\x0cORIGIN_TRAIN\x10\x05*Q\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0e\n\nDEVICE_MPS\x10\x02\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x03*X\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03*c\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRECISION_EXACT\x10\x01\x12\x12\n\x0ePRECISION_INT8\x10\x02\x12\x12\n\x0ePRECISION_INT4\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smolora/v1/common.proto\x12\nsmolora.v1\"T\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x19\n\x11remembered_tokens\x18\x03 \x01(\x05*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03*{\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x12\n\x0eORIGIN_STARTER\x10\x01\x12\x0e\n\nORIGIN_HUB\x10\x02\x12\x11\n\rORIGIN_FOLDER\x10\x03\x12\x10\n\x0cORIGIN_MERGE\x10\x04\x12\x10\n\x0cORIGIN_TRAIN\x10\x05*Q\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0e\n\nDEVICE_MPS\x10\x02\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x03*X\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03*M\n\x07KvDtype\x12\x18\n\x14KV_DTYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11KV_DTYPE_BFLOAT16\x10\x01\x12\x11\n\rKV_DTYPE_INT8\x10\x02*c\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRECISION_EXACT\x10\x01\x12\x12\n\x0ePRECISION_INT8\x10\x02\x12\x12\n\x0ePRECISION_INT4\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICE']._serialized_end=457
   _globals['_DTYPE']._serialized_start=459
   _globals['_DTYPE']._serialized_end=547
-  _globals['_PRECISION']._serialized_start=549
-  _globals['_PRECISION']._serialized_end=648
+  _globals['_KVDTYPE']._serialized_start=549
+  _globals['_KVDTYPE']._serialized_end=626
+  _globals['_PRECISION']._serialized_start=628
+  _globals['_PRECISION']._serialized_end=727
   _globals['_USAGE']._serialized_start=39
   _globals['_USAGE']._serialized_end=123
 # @@protoc_insertion_point(module_scope)

@@ -28,20 +28,22 @@ LOAD_STAGE_MOVE: LoadStage
 LOAD_STAGE_WARM_UP: LoadStage
 
 class LoadModelRequest(_message.Message):
-    __slots__ = ("model", "device", "dtype", "keep_alive", "precision", "dry_run")
+    __slots__ = ("model", "device", "dtype", "keep_alive", "precision", "dry_run", "kv_dtype")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    KV_DTYPE_FIELD_NUMBER: _ClassVar[int]
     model: str
     device: _common_pb2.Device
     dtype: _common_pb2.Dtype
     keep_alive: _duration_pb2.Duration
     precision: _common_pb2.Precision
     dry_run: bool
-    def __init__(self, model: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., keep_alive: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    kv_dtype: _common_pb2.KvDtype
+    def __init__(self, model: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., keep_alive: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., dry_run: _Optional[bool] = ..., kv_dtype: _Optional[_Union[_common_pb2.KvDtype, str]] = ...) -> None: ...
 
 class LoadProgress(_message.Message):
     __slots__ = ("stage", "done_bytes", "total_bytes", "detail")
@@ -72,7 +74,7 @@ class LoadChoice(_message.Message):
     def __init__(self, precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., fitting_context: _Optional[int] = ...) -> None: ...
 
 class LoadEstimate(_message.Message):
-    __slots__ = ("name", "device", "dtype", "precision", "weight_bytes", "cache_bytes", "context_length", "cache_token_bytes", "workspace_bytes", "total_bytes", "free_bytes", "memory_bytes", "fits", "fitting_context", "choices", "advice")
+    __slots__ = ("name", "device", "dtype", "precision", "weight_bytes", "cache_bytes", "context_length", "cache_token_bytes", "workspace_bytes", "total_bytes", "free_bytes", "memory_bytes", "fits", "fitting_context", "choices", "advice", "kv_dtype")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +91,7 @@ class LoadEstimate(_message.Message):
     FITTING_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
+    KV_DTYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     device: _common_pb2.Device
     dtype: _common_pb2.Dtype
@@ -105,7 +108,8 @@ class LoadEstimate(_message.Message):
     fitting_context: int
     choices: _containers.RepeatedCompositeFieldContainer[LoadChoice]
     advice: str
-    def __init__(self, name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., weight_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., cache_token_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., fitting_context: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[LoadChoice, _Mapping]]] = ..., advice: _Optional[str] = ...) -> None: ...
+    kv_dtype: _common_pb2.KvDtype
+    def __init__(self, name: _Optional[str] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., weight_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., cache_token_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., fitting_context: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[LoadChoice, _Mapping]]] = ..., advice: _Optional[str] = ..., kv_dtype: _Optional[_Union[_common_pb2.KvDtype, str]] = ...) -> None: ...
 
 class LoadModelResponse(_message.Message):
     __slots__ = ("progress", "resident", "estimate")
@@ -118,7 +122,7 @@ class LoadModelResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[LoadProgress, _Mapping]] = ..., resident: _Optional[_Union[ResidentModel, _Mapping]] = ..., estimate: _Optional[_Union[LoadEstimate, _Mapping]] = ...) -> None: ...
 
 class ResidentModel(_message.Message):
-    __slots__ = ("name", "fingerprint", "architecture", "parameters", "device", "dtype", "weight_bytes", "context_length", "has_chat_template", "self_test_notes", "load_s", "precision", "token_bytes", "decoder", "memory_bytes")
+    __slots__ = ("name", "fingerprint", "architecture", "parameters", "device", "dtype", "weight_bytes", "context_length", "has_chat_template", "self_test_notes", "load_s", "precision", "token_bytes", "decoder", "memory_bytes", "kv_dtype", "cache_token_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +138,8 @@ class ResidentModel(_message.Message):
     TOKEN_BYTES_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TOKEN_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     architecture: str
@@ -149,7 +155,9 @@ class ResidentModel(_message.Message):
     token_bytes: int
     decoder: str
     memory_bytes: int
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., has_chat_template: _Optional[bool] = ..., self_test_notes: _Optional[_Iterable[str]] = ..., load_s: _Optional[float] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., token_bytes: _Optional[int] = ..., decoder: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    kv_dtype: _common_pb2.KvDtype
+    cache_token_bytes: int
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., device: _Optional[_Union[_common_pb2.Device, str]] = ..., dtype: _Optional[_Union[_common_pb2.Dtype, str]] = ..., weight_bytes: _Optional[int] = ..., context_length: _Optional[int] = ..., has_chat_template: _Optional[bool] = ..., self_test_notes: _Optional[_Iterable[str]] = ..., load_s: _Optional[float] = ..., precision: _Optional[_Union[_common_pb2.Precision, str]] = ..., token_bytes: _Optional[int] = ..., decoder: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., kv_dtype: _Optional[_Union[_common_pb2.KvDtype, str]] = ..., cache_token_bytes: _Optional[int] = ...) -> None: ...
 
 class UnloadModelRequest(_message.Message):
     __slots__ = ()

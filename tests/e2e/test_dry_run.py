@@ -89,3 +89,23 @@ def test_what_is_not_here_is_said_and_not_fetched(daemon: DaemonProcess, client:
         client.estimate("owner/nosuch")
     refused = typed(daemon, "load", "/no/such/folder", "--dry-run", "--json")
     assert (refused.returncode, json.loads(refused.stdout)["error"]["reason"]) == (1, "NOT_FOUND")
+
+
+@pytest.mark.model
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["exact", "int8", "int4"])
+def test_the_engine_takes_what_was_estimated(
+    daemon: DaemonProcess, client: smolora.Client, starter_model: Path, precision: str
+) -> None:
+    client.unload()
+    found = client.estimate(starter_model, precision=precision)
+    client.load(starter_model, precision=precision).result()
+    prompt = "The lamp burns in the tower. " * 200
+    outcome = client.generate(prompt, temperature=0, max_tokens=8)
+    outcome.text()
+    assert outcome.outcome is not None
+    tokens = outcome.outcome.usage.prompt_tokens + outcome.outcome.usage.completion_tokens
+    status = client.status()
+    assert status.prefix_cache_bytes == pytest.approx(found.cache_token_bytes * tokens, rel=0.01)
+    expected = found.weight_bytes + found.workspace_bytes + found.cache_token_bytes * tokens
+    assert status.engine_rss_bytes == pytest.approx(expected, rel=0.15)

@@ -67,7 +67,7 @@ def load_transformers(
     checkpoint = _Checkpoint(folder, fitting_config(folder), report)
     found = folder.inspect()
     first = place(options.device, options.dtype, found.parameters, hardware)
-    if memory_check is not None:
+    if memory_check is not None and "auto_map" not in folder.config:  # a model's own code may need its weights
         memory_check(folder.name, first, options.precision, transformers_sizes(folder, checkpoint.config, first))
     placements = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
     model, placement, notes = _place(checkpoint, placements, device_check)

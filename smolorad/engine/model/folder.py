@@ -187,8 +187,8 @@ def _check_kind(folder: Path, name: str) -> None:
         return
     if is_adapter(folder):
         raise UnsupportedModel(adapter_instead(name))
-    if gguf_files(folder):
-        raise UnsupportedModel(f"{name} is a model as GGUF; load it by its path, or import it.")
+    if next(folder.glob("*.gguf"), None) is not None:
+        raise UnsupportedModel(f"{name} has no {CONFIG}, but a model as GGUF; load the file by its path, or import it.")
     raise UnsupportedModel(f"{name} is not a model folder, for it has no {CONFIG}; choose a Hugging Face model folder.")
 
 

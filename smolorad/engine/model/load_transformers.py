@@ -62,14 +62,10 @@ def load_transformers(
 ) -> BaseModel:
     """Reads a model, moves it to where it is to compute, and lets it make a first token. Parameters and errors as in `load`."""
     reading_tokenizer = _read_tokenizer_beside(folder)
-    hardware = hardware or Hardware.here()
     transformers_logging.disable_progress_bar()
     checkpoint = _Checkpoint(folder, fitting_config(folder), report)
     found = folder.inspect()
-    first = place(options.device, options.dtype, found.parameters, hardware)
-    if memory_check is not None and "auto_map" not in folder.config:  # a model's own code may need its weights
-        memory_check(folder.name, first, options.precision, transformers_sizes(folder, checkpoint.config, first))
-    placements = placements_to_try(first, options.device, options.dtype, found.parameters, hardware)
+    placements = _placements(checkpoint, options, hardware or Hardware.here(), found.parameters, memory_check)
     model, placement, notes = _place(checkpoint, placements, device_check)
     mapped_weights = _own_weights(model, placement, options.precision)
     tokenizer = reading_tokenizer.result()
@@ -136,6 +132,17 @@ class _Checkpoint:
         self.report(LoadProgress(LoadStage.READ, size, size))
         self.report(LoadProgress(LoadStage.MOVE, detail=str(placement)))
         return model
+
+
+def _placements(
+    checkpoint: _Checkpoint, options: LoadOptions, hardware: Hardware, parameters: int, memory_check: MemoryCheck | None
+) -> Iterable[Placement]:
+    """Where to try a model of `parameters` parameters; raises OutOfMemory where the first has not the memory."""
+    first = place(options.device, options.dtype, parameters, hardware)
+    if memory_check is not None and "auto_map" not in checkpoint.folder.config:  # a model's own code may need its weights
+        sizes = transformers_sizes(checkpoint.folder, checkpoint.config, first)
+        memory_check(checkpoint.folder.name, first, options.precision, sizes)
+    return placements_to_try(first, options.device, options.dtype, parameters, hardware)
 
 
 def _read_tokenizer_beside(folder: ModelFolder) -> Future[Any]:

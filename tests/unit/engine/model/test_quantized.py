@@ -126,7 +126,7 @@ def test_a_folder_of_gguf(gone: str, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")
     (folder / gone).unlink()
     (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedModel, match=r"as GGUF.*; load (it by its path|tiny-Q4_K_M\.gguf instead)"):
+    with pytest.raises(UnsupportedModel, match=r"as GGUF.*; load (the file by its path|tiny-Q4_K_M\.gguf instead)"):
         load(folder, "mine")
 
 

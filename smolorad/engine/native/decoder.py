@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -113,6 +115,12 @@ class NativeModel:
         if self._cache_format is Format.INT8:
             return np.dtype(np.uint8), head_dim + 2 * -(-head_dim // GROUP)
         return _CACHE_TYPES[self._cache_format], head_dim
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what its numbers depend on besides the weights, in hexadecimal."""
+        parts = (self.decoder, self._library.build, self.dtype.str, self.precision, self._cache_format, self._cache_row[1])
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def release_idle_memory(self) -> None:
         """Returns the memory of released caches to the system."""

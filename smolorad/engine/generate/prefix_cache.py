@@ -87,7 +87,7 @@ class PrefixCache:
         return CachedPrefix(self._entries[best].cache, shared[best])
 
     def keep(self, key: str, ids: Sequence[int], cache: Cache) -> Cache | None:
-        """Keeps the KV cache of `ids`, which does not change any more; what is kept: it, a copy, or nothing.
+        """Keeps the KV cache of `ids`, which does not change any more, if it fits; that cache or a copy, None if it is no use.
 
         Entries with the same prefix go if they have little or nothing beside it: the same instructions with other questions are
         kept once.
@@ -99,11 +99,10 @@ class PrefixCache:
         for number, entry in list(self._entries.items()):
             if entry.key == key and len(entry.ids) - _shared(new.ids, entry.ids) <= len(entry.ids) // _LITTLE:
                 del self._entries[number]
-        number = next(self._numbers)
-        self._entries[number] = new
+        self._entries[next(self._numbers)] = new
         while self._entries and self.nbytes > self._limit:
             self._entries.popitem(last=False)
-        return cache if number in self._entries else None
+        return cache
 
     def of(self, key: str, stored: StoredPrefixes | None = None) -> AdapterPrefixes:
         """The entries of a key, and what is on disk of the same adapter."""

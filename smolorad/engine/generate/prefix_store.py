@@ -13,6 +13,7 @@ Several processes may use the folder. A file that is not as it was written is re
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -63,8 +64,7 @@ class PrefixStore:
         self._files = folder / model[:32]
         self._used = 0  # bytes, by the last count and what was written since
         self._failed = ""  # the last reason why nothing could be written
-        for path in (folder, self._files):
-            _make_private(path)
+        self._make_folders()
 
     def extend(self, chain: str, ids: Sequence[int], cache: KvCache) -> None:
         """Adds to a cache the tokens of `ids` that follow those it has and are stored, but never the last of `ids`.
@@ -89,8 +89,9 @@ class PrefixStore:
     def write(self, chain: str, ids: Sequence[int], cache: KvCache, wait: Callable[[], Any]) -> None:
         """Writes what is not there yet of a cache, which does not change meanwhile. Calls `wait` before each block."""
         now, parent, room = time.time_ns(), chain, self._limit
-        self._used = sum(file.size for file in self._all())
+        self._used = self.nbytes
         try:
+            self._make_folders()
             for number, begin in enumerate(range(0, len(ids), BLOCK)):
                 block = tuple(ids[begin : begin + BLOCK])
                 header = self._header(parent, block, cache)
@@ -157,6 +158,11 @@ class PrefixStore:
 
     # Writing.
 
+    def _make_folders(self) -> None:
+        """They may be gone: another process removes the folders that it has emptied."""
+        for path in (self._folder, self._files):
+            _make_private(path)
+
     def _touch(self, header: BlockHeader, used_ns: int) -> bool:
         """Notes that a block is used, if it is there, or is the beginning of one that is."""
         longer = [self._path(header)]
@@ -172,8 +178,7 @@ class PrefixStore:
     def _write(self, header: BlockHeader, rows: NDArray[Any], used_ns: int) -> None:
         size = room_for(header)
         if shutil.disk_usage(self._files).free < size + _SPARE_BYTES:
-            self._report("the disk is nearly full, so that prompts are not kept on it")
-            return
+            raise OSError(errno.ENOSPC, "the disk is nearly full")
         self._make_room(size)
         write_block(self._path(header), header, rows, used_ns)
         self._used += size

@@ -17,7 +17,7 @@ class _Task:
     store: PrefixStore
     chain: str
     ids: Sequence[int]
-    cache: weakref.ref[KvCache]  # what the prefix cache in memory has dropped is not worth writing, nor its memory
+    cache: weakref.ref[KvCache]  # what waits for too long is not worth its memory
 
 
 class PrefixWriter:
@@ -29,10 +29,12 @@ class PrefixWriter:
         self._allowed = threading.Event()
         self._thread: threading.Thread | None = None
         self._busy = False
+        self._newest: KvCache | None = None
 
     def add(self, store: PrefixStore, chain: str, ids: Sequence[int], cache: KvCache) -> None:
-        """Has a cache written that does not change any more, while it is in memory."""
+        """Has a cache written that does not change any more. Only the newest stays in memory for that."""
         with self._changed:
+            self._newest = cache
             self._tasks.append(_Task(store, chain, ids, weakref.ref(cache)))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="prefix-writer", daemon=True)
@@ -64,6 +66,8 @@ class PrefixWriter:
             finally:
                 with self._changed:
                     self._busy = False
+                    if not self._tasks:
+                        self._newest = None
                     self._changed.notify_all()
 
     def _write(self, task: _Task) -> None:

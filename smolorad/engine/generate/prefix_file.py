@@ -4,7 +4,7 @@
       8 bytes       8                     32                                          as the header's dtype and shape say
 
 The rows of a token are what a KvCache has of it. The file is written beside its place and renamed, so that it is whole or not
-there, but it is not flushed: after a power failure its sum tells that it is damaged. It is for this machine alone.
+there, but it is not flushed: after a power failure its sum shows that it is damaged. It is for this machine alone.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ BLOCK = 128  # tokens
 SHORTEST = 32  # fewer are computed again
 _MOST_COMPARED = 64  # files with the same parent of which some tokens may be shared
 _SPARE_BYTES = 2**30  # of the disk, which stay free
-_PART_NS = 600 * 10**9  # nobody writes one file for ten minutes
+_PART_NS = 600 * 10**9  # no process writes one file for ten minutes
 _STEP_NS = 1000  # how much later a block counts as used than the one that follows it, so that the last goes first
 
 
@@ -103,8 +103,8 @@ class PrefixStore:
                 if not self._touch(header, now - number * _STEP_NS):
                     self._write(header, rows, now - number * _STEP_NS)
                 parent = _digest(parent, block)
-        except OSError as error:
-            self._report(f"{self._files} cannot be written: {error.strerror or error}")
+        except (OSError, MemoryError) as error:
+            self._report(f"{self._files} cannot be written: {getattr(error, 'strerror', None) or error}")
         log.info("prefix cache: %.1f of %.1f MB on disk", self._used / 1e6, self._limit / 1e6)
 
     @property

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from smolorad.engine.generate.prefix_store import PrefixStore, chain_of
 from smolorad.engine.native.kv_cache import KvCache
 
+_MOST_TASKS = 16  # that wait: an engine that always works writes nothing
+
 
 @dataclass(frozen=True, slots=True)
 class _Task:
@@ -24,7 +26,7 @@ class PrefixWriter:
     """Writes the caches that it is given, one after the other."""
 
     def __init__(self) -> None:
-        self._tasks: deque[_Task] = deque()
+        self._tasks: deque[_Task] = deque(maxlen=_MOST_TASKS)
         self._changed = threading.Condition()
         self._allowed = threading.Event()
         self._thread: threading.Thread | None = None

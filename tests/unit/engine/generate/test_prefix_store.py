@@ -322,7 +322,11 @@ def test_the_writer_waits_until_nothing_else_is_to_be_done(folder: Path) -> None
     assert read(store, second) == len(second) - 1
     assert read(store, first) == 0
     writer.hold()
-    writer.flush(0.0)
+    for number in range(100):
+        writer.add(store, BASE, [number, *second], cache_of([number, *second]))
+    assert len(writer._tasks) == 16
+    writer.flush(30.0)
+    assert read(store, [99, *second]) == len(second)
 
 
 def test_between_two_blocks_the_writer_waits_too(folder: Path) -> None:

@@ -27,27 +27,7 @@ from smolorad.engine.generate.prefix_store import BLOCK, SHORTEST, PrefixStore, 
 from smolorad.engine.generate.prefix_writer import PrefixWriter
 from smolorad.engine.native.kv_cache import KvCache
 from tests.examples import examples
-
-MODEL = "ab" * 32
-BASE = chain_of("", is_long=False)
-ROOM = 2**30
-
-
-def cache_of(ids: Sequence[int], dtype: str = "float32", capacity: int = 0) -> KvCache:
-    """A cache whose every row depends on its token and all tokens before it."""
-    cache = KvCache(2, 3, capacity or len(ids) + 3, 6, np.dtype(dtype))
-    state, rows = 0, []
-    for id in ids:
-        state = (state * 31 + id + 1) % 251
-        rows.append(state)
-    places = np.arange(72).reshape(2, 2, 3, 1, 6)
-    cache.array[..., : len(ids), :] = (places + np.array(rows, dtype=int).reshape(-1, 1)).astype(dtype)
-    cache.advance(len(ids))
-    return cache
-
-
-def write(store: PrefixStore, ids: Sequence[int], chain: str = BASE, **cache: Any) -> None:
-    store.write(chain, ids, cache_of(ids, **cache), lambda: None)
+from tests.unit.engine.generate.prefix_kit import BASE, MODEL, ROOM, cache_of, write
 
 
 def read(store: PrefixStore, ids: Sequence[int], chain: str = BASE, known: int = 0, **cache: Any) -> int:
@@ -278,7 +258,8 @@ def test_a_full_disk_is_reported_once(folder: Path, monkeypatch: pytest.MonkeyPa
 _WRITES = """
 import sys
 from pathlib import Path
-from tests.unit.engine.generate.test_prefix_store import MODEL, ROOM, PrefixStore, write
+from smolorad.engine.generate.prefix_store import PrefixStore
+from tests.unit.engine.generate.prefix_kit import MODEL, write
 store = PrefixStore(Path(sys.argv[1]), 2**21, MODEL)
 print("ready", flush=True)
 for number in range(10**6):

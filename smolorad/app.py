@@ -171,4 +171,7 @@ class App:
 def real_backends(settings: Settings) -> Backends:
     """Engine and workers as child processes."""
     cache = paths.cache_path()
-    return Backends(lambda: EngineProcess.start(settings.environ), WorkerProcesses(settings.environ, cache))
+    return Backends(
+        lambda: EngineProcess.start(settings.environ, settings.prefix_cache_disk_bytes),
+        WorkerProcesses(settings.environ, cache),
+    )

@@ -71,6 +71,9 @@ class Settings:
     max_queue: int = _setting(512, "jobs that may wait", least=1)
     max_generations: int = _setting(64, "generations that may be under way or wait", least=1)
     drain_s: float = _setting(25.0, "seconds that work in progress gets to reach a checkpoint when the daemon ends", least=0)
+    prefix_cache_disk_bytes: int = _setting(
+        0, "bytes of disk for what was computed of prompts, so that it is there after a restart; 0: nothing is kept", least=0
+    )
     stall_s: float = _setting(
         60.0,
         "seconds without a sign of life, or on a call that was cancelled, after which the engine is killed and started again",

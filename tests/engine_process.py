@@ -22,12 +22,12 @@ TERMINAL = frozenset({"resident", "outcome", "counted", "decoded", "attached", "
 class EngineProcess:
     """Commands in, events out; the test reads events itself, so it decides when."""
 
-    def __init__(self, **environ: str) -> None:
+    def __init__(self, *arguments: str, **environ: str) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(TIMEOUT_S)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "smolorad.engine", LINK_FD_FLAG, str(theirs.fileno())],
+                [sys.executable, "-m", "smolorad.engine", LINK_FD_FLAG, str(theirs.fileno()), *arguments],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "HF_HUB_OFFLINE": "1", **environ},
             )
@@ -93,9 +93,9 @@ class EngineProcess:
 
 
 @contextlib.contextmanager
-def engine_process(**environ: str) -> Iterator[EngineProcess]:
+def engine_process(*arguments: str, **environ: str) -> Iterator[EngineProcess]:
     """A started engine, killed afterwards."""
-    engine = EngineProcess(**environ)
+    engine = EngineProcess(*arguments, **environ)
     try:
         yield engine
     finally:

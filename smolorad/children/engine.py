@@ -32,6 +32,7 @@ from smolorad.domain import (
     TrainProgress,
 )
 from smolorad.errors import Internal
+from smolorad.link.child import PREFIX_CACHE_FLAG
 from smolorad.link.convert import from_message, to_message
 from smolorad.link.v1 import link_pb2 as pb
 from smolorad.paths import JobFolders
@@ -155,10 +156,11 @@ class EngineProcess:
         self._load: tuple[int, float] | None = None  # the call of a load, and when it was asked for, on the monotonic clock
 
     @classmethod
-    async def start(cls, environ: Mapping[str, str]) -> EngineProcess:
+    async def start(cls, environ: Mapping[str, str], prefix_cache_disk_bytes: int = 0) -> EngineProcess:
         """Starts one. It never uses the network: the models that it loads are on the disk."""
         environ = {**environ, "HF_HUB_OFFLINE": "1"}
-        return cls(await Child.spawn("smolorad.engine", name="engine", environ=environ))
+        arguments = (PREFIX_CACHE_FLAG, str(prefix_cache_disk_bytes)) if prefix_cache_disk_bytes else ()
+        return cls(await Child.spawn("smolorad.engine", *arguments, name="engine", environ=environ))
 
     @property
     def pid(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -10,13 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smolorad.engine.runtime.gc import gc_paused
-from smolorad.link.child import open_inbox
+from smolorad.link.child import PREFIX_CACHE_FLAG, open_inbox
 
 
 def main(argv: Sequence[str]) -> int:
     """Listens first, then imports what serving takes, then works until the daemon drains it."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    inbox = open_inbox(argv)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(PREFIX_CACHE_FLAG, type=int, default=0, dest="prefix_cache_disk_bytes")
+    own, others = parser.parse_known_args(argv)
+    inbox = open_inbox(others)
     inbox.start()
     prefer_as_victim()
 
@@ -25,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         from smolorad.engine.serve.loop import EngineLoop
         from smolorad.engine.serve.session import Session
 
-    EngineLoop(inbox, Session(default_threads(os.environ))).run()
+    EngineLoop(inbox, Session(default_threads(os.environ), own.prefix_cache_disk_bytes)).run()
     return 0
 
 

@@ -19,6 +19,7 @@ from smolorad.link.frames import Frames
 from smolorad.link.v1 import link_pb2 as pb
 
 LINK_FD_FLAG = "--link-fd"
+PREFIX_CACHE_FLAG = "--prefix-cache-disk-bytes"  # of the engine
 
 
 class Inbox:

@@ -34,6 +34,7 @@ def test_defaults_need_no_file_and_no_variable() -> None:
     assert settings.default_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert settings.keep_alive == timedelta(minutes=30)
     assert (settings.max_queue, settings.max_generations, settings.drain_s, settings.stall_s) == (512, 64, 25.0, 60.0)
+    assert settings.prefix_cache_disk_bytes == 0
     assert settings.preload
     assert settings.allow_remote_code == ()
 
@@ -63,6 +64,9 @@ def test_every_kind_of_value_is_read_from_text(tmp_path: Path) -> None:
     assert settings.keep_alive < timedelta(0)
     assert settings.socket == Path("/run/x.sock")
     assert settings.log_file == tmp_path / "log"
+    assert load(toml="prefix_cache_disk_bytes = 8_000_000_000", folder=tmp_path).prefix_cache_disk_bytes == 8 * 10**9
+    with pytest.raises(InvalidRequest, match="SMOLORA_PREFIX_CACHE_DISK_BYTES is '-1'"):
+        load(SMOLORA_PREFIX_CACHE_DISK_BYTES="-1")
 
 
 def test_remote_code_is_allowed_in_the_file_alone(tmp_path: Path) -> None:

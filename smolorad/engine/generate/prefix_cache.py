@@ -2,7 +2,8 @@
 
 An entry is a sequence of tokens with its KV cache. A new prompt takes the longest prefix that it shares with an entry of the
 same key; the keys and values of that prefix are copied, so that both sequences continue independently. A key stands for the
-weights, and is empty for the base alone: with another adapter the same tokens have other values.
+weights, and is empty for the base alone: with another adapter the same tokens have other values. `prefix_store.py` keeps
+entries on disk, too, where the owner wants that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from itertools import count
 from typing import Any, Protocol, Self
 
 import numpy as np
+
+from smolorad.engine.generate.prefix_writer import StoredPrefixes
+from smolorad.engine.native.kv_cache import KvCache
 
 LIMIT_BYTES = 256 * 2**20
 # Shorter prefixes are computed as fast as they are found.
@@ -82,14 +86,14 @@ class PrefixCache:
         self._entries.move_to_end(best)
         return CachedPrefix(self._entries[best].cache, shared[best])
 
-    def keep(self, key: str, ids: Sequence[int], cache: Cache) -> None:
-        """Keeps the KV cache of `ids`, which does not change any more.
+    def keep(self, key: str, ids: Sequence[int], cache: Cache) -> Cache | None:
+        """Keeps the KV cache of `ids`, which does not change any more, if it fits; that cache or a copy, None if it is no use.
 
         Entries with the same prefix go if they have little or nothing beside it: the same instructions with other questions are
         kept once.
         """
         if len(ids) < _SHORTEST or not cache.shareable:
-            return
+            return None
         cache = cache.fitting(len(ids))
         new = _Entry(key, np.asarray(ids), cache, cache.nbytes_of(len(ids)))
         for number, entry in list(self._entries.items()):
@@ -98,10 +102,11 @@ class PrefixCache:
         self._entries[next(self._numbers)] = new
         while self._entries and self.nbytes > self._limit:
             self._entries.popitem(last=False)
+        return cache
 
-    def of(self, key: str) -> AdapterPrefixes:
-        """The entries of a key."""
-        return AdapterPrefixes(self, key)
+    def of(self, key: str, stored: StoredPrefixes | None = None) -> AdapterPrefixes:
+        """The entries of a key, and what is on disk of the same adapter."""
+        return AdapterPrefixes(self, key, stored)
 
     def forget(self, key: str) -> None:
         """Drops the entries of a key, those of long texts too."""
@@ -116,18 +121,31 @@ class AdapterPrefixes:
 
     cache: PrefixCache
     key: str
+    stored: StoredPrefixes | None = None  # on disk
 
     def of_long_texts(self) -> AdapterPrefixes:
         """The entries of texts that the model computes as long ones: their keys are rotated in another way."""
-        return AdapterPrefixes(self.cache, self.key + _LONG)
+        return AdapterPrefixes(self.cache, self.key + _LONG, self.stored.of_long_texts() if self.stored is not None else None)
 
     def find(self, ids: Sequence[int]) -> CachedPrefix | None:
         """As `PrefixCache.find`."""
         return self.cache.find(self.key, ids)
 
+    def begin(self, ids: Sequence[int], cache: Cache) -> int:
+        """Copies into a cache, which is empty, the longest prefix of `ids` that is in memory or on disk; its tokens."""
+        found = self.find(ids)
+        if found is not None:
+            cache.begin_with(found.cache, found.length)
+        if self.stored is not None and isinstance(cache, KvCache):
+            self.stored.extend(ids, cache)
+            return cache.length
+        return found.length if found is not None else 0
+
     def keep(self, ids: Sequence[int], cache: Cache) -> None:
-        """As `PrefixCache.keep`."""
-        self.cache.keep(self.key, ids, cache)
+        """As `PrefixCache.keep`; on disk, too."""
+        kept = self.cache.keep(self.key, ids, cache)
+        if self.stored is not None and isinstance(kept, KvCache):
+            self.stored.keep(ids, kept)
 
 
 def _shared(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:

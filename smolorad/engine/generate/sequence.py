@@ -186,9 +186,6 @@ class Sequence:
 
     def _reuse_prefix(self, prompt: Ids[int]) -> int:
         """Takes what an earlier sequence with the same prefix has computed; the number of tokens."""
-        prefix = self._prefixes.find(prompt) if self._prefixes is not None else None
-        if prefix is None:
-            return 0
-        self._cache.begin_with(prefix.cache, prefix.length)
-        self._computed = prefix.length
-        return prefix.length
+        if self._prefixes is not None:
+            self._computed = self._prefixes.begin(prompt, self._cache)
+        return self._computed

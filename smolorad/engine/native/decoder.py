@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,6 +111,12 @@ class NativeModel:
     def _cache_row(self) -> tuple[np.dtype[Any], int]:
         """The type of a cache's array and the length of its rows, as cache_row.h lays them out."""
         return _row_of(self.decoder, self._cache_format)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what its numbers depend on besides the weights, in hexadecimal."""
+        parts = (self.decoder, self._library.build, self.dtype.str, self.precision, self._cache_format, self._cache_row[1])
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def release_idle_memory(self) -> None:
         """Returns the memory of released caches to the system."""

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ class Library:
         open_pool = _function(library.smolora_pool_open, Pointer, ctypes.c_int)
         close_pool = _function(library.smolora_pool_close, None, Pointer)
         self.threads = threads
+        self.build = Path(path).parent.name  # a sum over its sources, how they were compiled, and this processor
         self.pool = open_pool(threads)
         if not self.pool:
             raise OSError("the system refuses more threads")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ _NOTHING: Mapping[str, Sequence[Any]] = {
 Products = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lora:
     """An adapter as the step reads it."""
 
@@ -71,6 +73,14 @@ class Lora:
                 arrays += pair
                 table[at] = LoraStruct(pair[0].ctypes.data, pair[1].ctypes.data, a.shape[0], scale)
         return cls(table, decoder, arrays)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that the step reads of it, in hexadecimal."""
+        digest = hashlib.sha256(repr([(one.rank, one.scale) for one in self.table]).encode())
+        for array in self.arrays:
+            digest.update(repr(array.shape).encode() + array.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from smolorad.link.v1 import link_pb2 as pb
 
 log = logging.getLogger("smolorad.engine")
 
+_FLUSH_S = 1.5  # for the prefix cache on disk; the daemon waits for 2 s
 _STOPPING = "The daemon is shutting down; ask again when it is back."
 
 
@@ -69,6 +70,7 @@ class EngineLoop:
             if self._scheduler:
                 self._turn(self._scheduler.next())
         self._refuse_the_rest()
+        self._session.prefix_writer.flush(_FLUSH_S)
 
     # What a training asks of its host.
 
@@ -113,8 +115,10 @@ class EngineLoop:
     def _take(self, *, block: bool) -> None:
         if block:
             self._inbox.idle()
+            self._session.prefix_writer.allow()
         while (command := self._inbox.take(block=block)) is not None and command.WhichOneof("body") != "drain":
             block = False
+            self._session.prefix_writer.hold()
             self._working(command.call)
             with self._ending_on_failure(command.call):
                 self._serve(command)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from smolora.common.paths import cache_path
 from smolorad.domain import Dtype, GenerateSpec, LoadEstimate
 from smolorad.engine.adapters.adapter import Adapter
 from smolorad.engine.adapters.registry import AdapterRegistry, read_adapter
 from smolorad.engine.device_check import compare_with_cpu
 from smolorad.engine.generate.prefix_cache import PrefixCache
+from smolorad.engine.generate.prefix_identity import open_store
+from smolorad.engine.generate.prefix_store import FOLDER, PrefixStore
+from smolorad.engine.generate.prefix_writer import PrefixWriter, StoredPrefixes
 from smolorad.engine.generate.request import GenerationRequest
 from smolorad.engine.model.base_model import BaseModel, LoadReport
 from smolorad.engine.model.estimate import NOTHING_LOADED, Loaded
@@ -23,6 +28,8 @@ from smolorad.errors import NoModel, NotFound
 from smolorad.link.convert import from_message
 from smolorad.link.v1 import link_pb2 as pb
 
+_FLUSH_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
@@ -31,15 +38,23 @@ class _Loaded:
     base: BaseModel
     adapters: AdapterRegistry
     prefixes: PrefixCache = field(default_factory=PrefixCache)
+    store: PrefixStore | None = None  # prefixes on disk
 
 
 class Session:
     """One base model at a time, with its adapters and cached prefixes."""
 
-    def __init__(self, threads: int | None = None, measure: MeasureMemory = measure_memory) -> None:
-        """`threads`: as in `load`; `measure` finds out how much memory is free."""
+    def __init__(
+        self, threads: int | None = None, measure: MeasureMemory = measure_memory, *, prefix_cache_disk_bytes: int = 0
+    ) -> None:
+        """`threads`: as in `load`; `measure` finds out how much memory is free.
+
+        `prefix_cache_disk_bytes`: how many bytes the prefix cache may take on disk; 0: there is none.
+        """
         self._threads = threads
         self._measure = measure
+        self._disk_bytes = prefix_cache_disk_bytes
+        self.prefix_writer = PrefixWriter()
         self._loaded: _Loaded | None = None
         self._live: tuple[str, Snapshot] | None = None  # with the training's job
 
@@ -79,7 +94,9 @@ class Session:
 
     def use(self, base: BaseModel) -> None:
         """Takes a model in place of the one before, which requests in progress keep to their end."""
-        self._loaded = _Loaded(base, AdapterRegistry(base))
+        self.prefix_writer.flush(_FLUSH_S)  # what it writes is of the model before
+        self.prefix_writer.hold()
+        self._loaded = _Loaded(base, AdapterRegistry(base), store=open_store(base, cache_path() / FOLDER, self._disk_bytes))
         base.release_idle_memory()
 
     def release_idle_memory(self) -> None:
@@ -109,19 +126,23 @@ class Session:
         """The request of a Generate command; raises NoModel, NotFound, and as `attach` and `GenerationRequest`."""
         loaded, folder = self._needed(), command.adapter
         adapter, name, key = None, "", ""
+        stored = StoredPrefixes(loaded.store, self.prefix_writer) if loaded.store is not None else None
         if folder.HasField("live"):
             step, adapter = self._live_adapter(folder.live)
             name = f"{folder.name}@step-{step}"
             key = f"{name}#{folder.live.job_id}"  # as a checkpoint's, which is the same adapter
+            stored = None  # the next step has another adapter
         elif command.HasField("adapter"):
             adapter, name, key = self.attach(folder), folder.name or folder.key, folder.key
+            lora = adapter.native.lora if adapter.native is not None else None
+            stored = dataclasses.replace(stored, adapter=lora.fingerprint) if stored is not None and lora is not None else None
         return GenerationRequest(
             call,
             loaded.base,
             from_message(GenerateSpec, command.request),
             adapter=adapter,
             adapter_name=name,
-            prefixes=loaded.prefixes.of(key),
+            prefixes=loaded.prefixes.of(key, stored),
             arrived=arrived,
         )
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from smolora.v1 import generation_pb2
 from smolorad.domain import Device
+from smolorad.engine.adapters.registry import read_adapter
 from smolorad.engine.device_check.cpu_comparison import CpuComparison
 from smolorad.engine.model.load import no_report
 from smolorad.engine.runtime.device import Hardware
@@ -15,7 +17,7 @@ from smolorad.engine.runtime.free_memory import Memory
 from smolorad.engine.serve.session import Session
 from smolorad.errors import NoModel, OutOfMemory
 from smolorad.link.v1 import link_pb2 as pb
-from tests.unit.engine.kit import make_adapter
+from tests.unit.engine.kit import fp32_base, make_adapter
 
 
 def test_every_device_but_the_cpu_is_checked(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +69,15 @@ def test_the_memory_of_the_loaded_model_is_offered(llama_folder: Path) -> None:
     free = estimate.total_bytes - estimate.weight_bytes // 2
     session.load(pb.Load(path=str(llama_folder), name="second"), no_report, found.append)
     assert "`smolora-client unload` first frees the 0 MB of first" in found[1].advice
+
+
+def test_nothing_is_on_disk_of_an_adapter_that_is_being_trained(own_cache: Path, llama_folder: Path, tmp_path: Path) -> None:
+    session = Session(prefix_cache_disk_bytes=2**27)
+    session.use(fp32_base(llama_folder))
+    folder = make_adapter(llama_folder, tmp_path / "adapter")
+    session.offer("job", lambda: (3, read_adapter(session.base, folder)))
+    request = generation_pb2.GenerateRequest(prompt="A daemon")
+    adapters = (pb.AdapterFolder(key="a@1", path=str(folder)), pb.AdapterFolder(name="a", live=pb.LiveAdapter(job_id="job")))
+    published, live = (session.request(1, pb.Generate(request=request, adapter=one), 0.0) for one in adapters)
+    assert published._sequence._all_prefixes.stored is not None
+    assert live._sequence._all_prefixes.stored is None

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         from smolorad.engine.serve.loop import EngineLoop
         from smolorad.engine.serve.session import Session
 
-    EngineLoop(inbox, Session(default_threads(os.environ), own.prefix_cache_disk_bytes)).run()
+    EngineLoop(inbox, Session(default_threads(os.environ), prefix_cache_disk_bytes=own.prefix_cache_disk_bytes)).run()
     return 0
 
 

@@ -27,6 +27,7 @@ class Format(IntEnum):
     BF16 = 1
     INT8 = 2
     INT4 = 3
+    INT5 = 4
 
 
 # numpy has no bfloat16: its 16 bits stand in an unsigned integer.
@@ -71,7 +72,7 @@ class Library:
         self.close = _function(library.smolora_close, None, Pointer)
         self._min_prefill_tokens = _function(library.smolora_min_prefill_tokens, ctypes.c_int, ctypes.c_int)
         self._packed_bytes = _function(library.smolora_packed_bytes, ctypes.c_size_t, *(ctypes.c_int,) * 3)
-        self._pack = _function(library.smolora_pack, None, Pointer, Pointer, ctypes.c_int, Pointer)
+        self._pack = _function(library.smolora_pack, None, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)
         self._multiply = _function(library.smolora_multiply, None, Pointer, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)
         open_pool = _function(library.smolora_pool_open, Pointer, ctypes.c_int)
         close_pool = _function(library.smolora_pool_close, None, Pointer)
@@ -86,7 +87,7 @@ class Library:
         return int(self._min_prefill_tokens(format))
 
     def pack(self, weight: NDArray[Any], format: Format) -> Matrix:
-        """A packed copy (INT8 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP.
+        """A packed copy (INT8, INT5 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP.
 
         Raises ValueError for another.
         """
@@ -95,17 +96,18 @@ class Library:
 
     def pack_rows(self, pieces: Iterable[NDArray[Any]], rows: int, cols: int, format: Format) -> Matrix:
         """As `pack`, of a matrix that comes in pieces of its rows; raises ValueError where these are not `rows` together."""
-        if format not in (Format.INT8, Format.INT4) or cols % GROUP:
+        if format in FORMAT_OF.values() or cols % GROUP:
             raise ValueError(f"{cols} columns cannot be packed as {format.name}")
         nbytes, block = self._packed_bytes(format, rows, cols), self._packed_bytes(format, 1, cols)
         # Straight from the system: beside what is read meanwhile, the allocator would leave gaps of half their size.
         values = np.frombuffer(allocate(nbytes, huge_pages=True), np.uint8, nbytes)
+        room = np.empty((self.threads, cols), np.float32)
         done = 0
         for piece in _in_blocks(pieces):
             if piece.shape[1:] != (cols,) or done + len(piece) > rows:
                 raise ValueError(f"rows of {piece.shape} are not those of a matrix of {(rows, cols)}")
             source = Matrix.of(piece).struct()
-            self._pack(self.pool, ctypes.byref(source), format, values.ctypes.data + done // BLOCK * block)
+            self._pack(self.pool, ctypes.byref(source), format, values.ctypes.data + done // BLOCK * block, room.ctypes.data)
             done += len(piece)
         if done != rows:
             raise ValueError(f"a matrix of {rows} rows has {done}")

@@ -1,8 +1,9 @@
 """The models that are measured: each a folder as transformers keeps them, made once in the cache.
 
 `starter` is SmolLM2-135M-Instruct. `gemma3-270m` is Gemma 3 270M (the base model, without a chat template) from the package
-index. `starter-rotated` computes what the starter computes, from weights that no four bits reproduce (rotated.py). The `-shape` names have the sizes of the model they are named after, and random weights: their speed is that of the real
-model, their text has no meaning. Anything else is a folder.
+index. `starter-rotated` computes what the starter computes, from weights that lie on no grid (rotated.py). The `-shape` names
+have the sizes of the model they are named after, and random weights: their speed is that of the real model, their text has no
+meaning. Anything else is a folder.
 """
 
 from __future__ import annotations

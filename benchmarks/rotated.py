@@ -1,9 +1,10 @@
 """A Llama model whose weights lie on no grid of four bits: the same function, with its hidden size rotated.
 
 The starter is made from a file of four bits, and another four bits reproduce it nearly exactly, which says nothing about them.
-Here the weights of the RMS norms are folded into the matrices behind them, and the hidden state is multiplied with a fixed random
-orthogonal matrix. What a layer reads is rotated back by its matrix, and what it adds is rotated by its own, so the logits stay
-the same. Each weight becomes a sum of 576 others, and is then stored in bfloat16 as those of any trained model are.
+Here the weights of the RMS norms are folded into the matrices behind them, and the hidden state is multiplied with a fixed
+random orthogonal matrix. What a layer reads is rotated back by its matrix, and what it adds is rotated by its own, so the
+logits stay the same. Each weight becomes a sum of 576 others, and is then stored in bfloat16 as those of any trained model
+are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _WRITERS = ("o_proj", "down_proj")
 
 
 def make_rotated(source: Path, folder: Path) -> None:
-    """Writes the rotated model and the source's tokenizer into `folder`. Raises ValueError if its logits are not the source's."""
+    """Writes the rotated model and the source's tokenizer into `folder`. Raises ValueError if its logits are others."""
     import torch
     from transformers import AutoModelForCausalLM
 

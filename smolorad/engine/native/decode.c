@@ -299,6 +299,9 @@ void smolora_pack(Pool *pool, const Matrix *from, int format, uint8_t *to, float
     pool_run(pool, pack_part, &packing);
 }
 
+/* How much the first block of `from` (FP32 or BF16) loses in INT4. `row`: room for one in FP32, `block`: for a packed block. */
+float smolora_int4_error(const Matrix *from, float *row, uint8_t *block) { return int4_error(from, row, block); }
+
 typedef struct {
     Pool *pool;
     const Matrix *weight;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import weakref
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from smolorad.engine.runtime.buffers import allocate
 
 GROUP = 32  # columns that share a scale in a packed matrix
 BLOCK = 16  # rows that lie together in a packed matrix
+# Relative to the squares of the weights. Weights that come from four bits lose less, others ten times as much.
+_NEAR_FOUR_BITS = 5e-4
 
 
 class Format(IntEnum):
@@ -73,6 +76,7 @@ class Library:
         self._min_prefill_tokens = _function(library.smolora_min_prefill_tokens, ctypes.c_int, ctypes.c_int)
         self._packed_bytes = _function(library.smolora_packed_bytes, ctypes.c_size_t, *(ctypes.c_int,) * 3)
         self._pack = _function(library.smolora_pack, None, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)
+        self._int4_error = _function(library.smolora_int4_error, ctypes.c_float, Pointer, Pointer, Pointer)
         self._multiply = _function(library.smolora_multiply, None, Pointer, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)
         open_pool = _function(library.smolora_pool_open, Pointer, ctypes.c_int)
         close_pool = _function(library.smolora_pool_close, None, Pointer)
@@ -86,18 +90,37 @@ class Library:
         """From how many tokens on a step of one sequence takes them together, each at much less cost; 0: never."""
         return int(self._min_prefill_tokens(format))
 
-    def pack(self, weight: NDArray[Any], format: Format) -> Matrix:
+    def pack(self, weight: NDArray[Any], format: Format, *, prefer_int4: bool = False) -> Matrix:
         """A packed copy (INT8, INT5 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP.
 
         Raises ValueError for another.
         """
         source = Matrix.of(weight)
-        return self.pack_rows([weight], source.rows, source.cols, format)
+        return self.pack_rows([weight], source.rows, source.cols, format, prefer_int4=prefer_int4)
 
-    def pack_rows(self, pieces: Iterable[NDArray[Any]], rows: int, cols: int, format: Format) -> Matrix:
-        """As `pack`, of a matrix that comes in pieces of its rows; raises ValueError where these are not `rows` together."""
+    def suits_int4(self, weight: NDArray[Any]) -> bool:
+        """Whether a contiguous FP32 or BF16 matrix loses next to nothing in INT4, by its first rows: it was made from four bits."""
+        cols = weight.shape[1]
+        if cols % GROUP or not len(weight):
+            return False
+        row, block = np.empty(cols, np.float32), np.empty(self._packed_bytes(Format.INT4, 1, cols), np.uint8)
+        source = Matrix.of(weight[:BLOCK]).struct()
+        return bool(self._int4_error(ctypes.byref(source), row.ctypes.data, block.ctypes.data) < _NEAR_FOUR_BITS)
+
+    def pack_rows(
+        self, pieces: Iterable[NDArray[Any]], rows: int, cols: int, format: Format, *, prefer_int4: bool = False
+    ) -> Matrix:
+        """As `pack`, of a matrix that comes in pieces of its rows; raises ValueError where these are not `rows` together.
+
+        With `prefer_int4` it is packed as INT4 where that loses next to nothing.
+        """
         if format in FORMAT_OF.values() or cols % GROUP:
             raise ValueError(f"{cols} columns cannot be packed as {format.name}")
+        if prefer_int4:
+            pieces = iter(pieces)
+            first = next(pieces, np.empty((0, cols), np.float32))
+            format = Format.INT4 if self.suits_int4(first) else format
+            pieces = itertools.chain([first], pieces)
         nbytes, block = self._packed_bytes(format, rows, cols), self._packed_bytes(format, 1, cols)
         # Straight from the system: beside what is read meanwhile, the allocator would leave gaps of half their size.
         values = np.frombuffer(allocate(nbytes, huge_pages=True), np.uint8, nbytes)

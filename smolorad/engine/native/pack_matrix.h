@@ -29,6 +29,8 @@ static void round_int8(const float *x, uint8_t *q, float *scale) {
     for (int i = 0; i < GROUP; i++) q[i] = (uint8_t)(int)(nearbyintf(x[i] * to) + 128.0f);
 }
 
+enum { TRIES = 9 };
+
 /* How a group of INT4 or INT5 is rounded: w = unit * (step * (q - levels / 2) + center_unit * center). */
 typedef struct {
     float q[GROUP], error;
@@ -65,15 +67,15 @@ static inline void fit_steps(int format, const float *x, float low, float range,
     fit->error = error;
 }
 
-/* The numbers' own range is not the best one, so this tries some others. Those with fewer whole steps find numbers that lie on a grid
- * of four bits already: there nothing is lost. */
+/* The numbers' own range is not the best one, so this tries some others. Those with whole steps find numbers that lie on a grid of as many
+ * bits already: there next to nothing is lost. */
 static void fit_group(int format, const float *x, Fit *best) {
-    static const float tries[2][9] = {{15.8f, 15.5f, 15.2f, 15, 14.6f, 14.3f, 14, 13, 12}, {31, 31.6f, 30.5f, 30, 29.5f, 28, 26, 24, 22}};
+    static const float tries[2][TRIES] = {{15, 15.7f, 15.3f, 14.6f, 14.3f, 14, 13, 12, 11}, {31, 31.6f, 30.6f, 30, 29.5f, 29, 28, 27, 26}};
     float low = x[0], high = x[0];
     for (int i = 1; i < GROUP; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
     float range = high - low > 1 ? high - low : 1;
     best->error = FLT_MAX;
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < TRIES; i++) {
         Fit fit;
         fit_steps(format, x, low, range, tries[format == INT5][i], &fit);
         if (fit.error < best->error) *best = fit;
@@ -93,9 +95,10 @@ static float row_unit(int format, const float *x, int groups) {
     return unit;
 }
 
-/* Packs a row of INT4 or INT5; `x` is changed. NaN and infinity make its unit NaN, and so every product with it. */
-static void pack_with_units(int format, float *x, int groups, int row, uint8_t *block) {
-    float most = 0, unit, *units = (float *)block;
+/* Packs a row of INT4 or INT5, and returns the sum of the squares of its errors, in squares of its unit. `x` becomes multiples of the
+ * unit. NaN and infinity make the unit NaN, and so every product with the row. */
+static float pack_with_units(int format, float *x, int groups, int row, uint8_t *block) {
+    float most = 0, error = 0, unit, *units = (float *)block;
     for (int g = 0; g < groups; g++) {
         float size = largest(x + g * GROUP);
         if (!(size <= most)) most = size;
@@ -111,7 +114,7 @@ static void pack_with_units(int format, float *x, int groups, int row, uint8_t *
     for (int g = 0; g < groups; g++, group += group_bytes(format)) {
         Fit fit = {.step = 0};
         for (int i = 0; i < GROUP; i++) x[g * GROUP + i] *= by;
-        if (by > 0) fit_group(format, x + g * GROUP, &fit);
+        if (by > 0) fit_group(format, x + g * GROUP, &fit), error += fit.error;
         for (int i = 0; i < GROUP; i++) {
             int q = (int)fit.q[i], quad = i / 4, lane = 4 * row + i % 4;
             group[quad / 2 * 4 * BLOCK + lane] |= (uint8_t)((q & 15) << 4 * (quad % 2));
@@ -120,6 +123,7 @@ static void pack_with_units(int format, float *x, int groups, int row, uint8_t *
         group[steps_at(format) + row] = (uint8_t)fit.step;
         group[steps_at(format) + BLOCK + row] = (uint8_t)(int8_t)fit.center;
     }
+    return error;
 }
 
 static void pack_int8(const float *x, int groups, int row, uint8_t *block) {
@@ -132,6 +136,27 @@ static void pack_int8(const float *x, int groups, int row, uint8_t *block) {
     }
 }
 
+/* `x` = row `row` in FP32; zeros where the matrix has ended. */
+static void read_row(const Matrix *from, size_t row, float *x) {
+    for (int i = 0; i < from->cols; i++)
+        x[i] = row < (size_t)from->rows ? load1(from->format, from->values, row * (size_t)from->cols + (size_t)i) : 0;
+}
+
+/* The error of the first block in INT4, relative to its weights, as a mean over its rows of ratios of squares. `block`: room for one. */
+static inline float int4_error(const Matrix *from, float *x, uint8_t *block) {
+    int rows = from->rows < BLOCK ? from->rows : BLOCK;
+    float sum = 0;
+    memset(block, 0, block_bytes(INT4, from->cols / GROUP));
+    for (int row = 0; row < rows; row++) {
+        float squares = 0;
+        read_row(from, (size_t)row, x);
+        float error = pack_with_units(INT4, x, from->cols / GROUP, row, block);
+        for (int i = 0; i < from->cols; i++) squares += x[i] * x[i];
+        if (squares > 0) sum += error / squares;
+    }
+    return sum / (float)rows;
+}
+
 /* Packs blocks first..last-1 of `from` (FP32 or BF16) into `to`. `x`: room for a row in FP32. */
 static inline void pack(const Matrix *from, int format, int first, int last, uint8_t *to, float *x) {
     int groups = from->cols / GROUP;
@@ -140,9 +165,7 @@ static inline void pack(const Matrix *from, int format, int first, int last, uin
         uint8_t *at = to + (size_t)block * size;
         memset(at, 0, size);
         for (int r = 0; r < BLOCK; r++) {
-            size_t row = (size_t)block * BLOCK + (size_t)r;
-            for (int i = 0; i < from->cols; i++)
-                x[i] = row < (size_t)from->rows ? load1(from->format, from->values, row * (size_t)from->cols + (size_t)i) : 0;
+            read_row(from, (size_t)block * BLOCK + (size_t)r, x);
             if (format == INT8) pack_int8(x, groups, r, at);
             else pack_with_units(format, x, groups, r, at);
         }

@@ -99,7 +99,7 @@ class Library:
         return self.pack_rows([weight], source.rows, source.cols, format, prefer_int4=prefer_int4)
 
     def suits_int4(self, weight: NDArray[Any]) -> bool:
-        """Whether a contiguous FP32 or BF16 matrix loses next to nothing in INT4, by its first rows: it was made from four bits."""
+        """Whether a contiguous FP32 or BF16 matrix loses next to nothing in INT4, by its first rows, as one of four bits."""
         cols = weight.shape[1]
         if cols % GROUP or not len(weight):
             return False

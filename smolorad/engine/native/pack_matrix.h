@@ -82,13 +82,15 @@ static void fit_group(int format, const float *x, Fit *best) {
     }
 }
 
-/* The least unit with which every group of a row has a step and a center. `groups` numbers of GROUP. */
+/* The least unit with which every group of a row has a step, also where its range is fewer steps than there are levels, and a center.
+ * `x`: `groups` times GROUP numbers. */
 static float row_unit(int format, const float *x, int groups) {
+    const float steps = 255 * (format == INT4 ? 12.0f : 27.0f), centers = 2 * 127 * center_unit(format);
     float unit = 0;
     for (int g = 0; g < groups; g++, x += GROUP) {
         float low = x[0], high = x[0];
         for (int i = 1; i < GROUP; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
-        float step = (high - low) / (float)levels_of(format) * (1.0f / 255), center = fabsf(high + low) * 0.5f / (127 * center_unit(format));
+        float step = (high - low) / steps, center = fabsf(high + low) / centers;
         unit = step > unit ? step : unit;
         unit = center > unit ? center : unit;
     }

@@ -1,8 +1,9 @@
 """In which format each matrix of a model is packed.
 
 Four bits for every matrix cost much quality, and most of it in few places. An error in the values stands in every token that
-attends to them: eight bits for these few matrices halve the loss. The MLP and the head follow, with five bits. A matrix that
-was made from four bits is packed as INT4 wherever it stands, as it loses next to nothing.
+attends to them: eight bits for these few matrices halve the loss. Queries and attention's output are the least sensitive and
+have four bits; the rest has five. A matrix that was made from four bits is packed as INT4 wherever it stands, as it loses next
+to nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from smolorad.domain import Precision
 from smolorad.engine.native.description import PROJECTIONS, Layer
 from smolorad.engine.native.library import Format
 
-_INT4 = {"query": Format.INT4, "key": Format.INT4, "value": Format.INT8, "output": Format.INT4}
+_INT4 = {"query": Format.INT4, "value": Format.INT8, "output": Format.INT4}
 # By the names that most of transformers' attention modules give their layers.
 _PARTS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"}
 

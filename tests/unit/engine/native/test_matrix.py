@@ -148,7 +148,7 @@ def test_numbers_from_as_few_bits_lose_next_to_nothing(
         q += torch.rand(40, 8, 1, generator=random)
     weight = (scale * q).flatten(1)
     lost = (packed(compiled, weight, format) - weight).square().sum() / weight.square().sum()
-    assert lost < 1e-4
+    assert lost < (1e-4 if bits == 4 or has_minimum else 1e-3)
     assert compiled.suits_int4(array_of(weight)) == (bits == 4)
     preferred = compiled.pack(array_of(weight), Format.INT8, prefer_int4=True).format
     assert preferred is (Format.INT4 if bits == 4 else Format.INT8)

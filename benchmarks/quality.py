@@ -1,7 +1,7 @@
 """What each precision costs in quality: perplexity on this repository's own prose, and the mean KL to fp32 of a token.
 
-python -m benchmarks.quality MODEL [TEXT ...]; prints one JSON object. `bytes` and `bits_per_weight` are those of the matrices that
-a token reads, the head among them. `--peers q8_0,q4_0,q4_k_m` measures llama.cpp, too, by its own logits.
+python -m benchmarks.quality MODEL [TEXT ...]; prints one JSON object. `bytes` and `bits_per_weight` are those of the matrices a
+token reads, the head among them. `--peers q8_0,q4_0,q4_k_m` measures llama.cpp, too, by its own logits.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ static void round_int8(const float *x, uint8_t *q, float *scale) {
 }
 
 enum { TRIES = 9 };
+#define ON_GRID (0.001f * GROUP) /* the error of a group on a grid, in squares of its step: numbers on none have a twelfth each */
 
 /* How a group of INT4 or INT5 is rounded: w = unit * (step * (q - levels / 2) + center_unit * center). */
 typedef struct {
@@ -79,6 +80,7 @@ static void fit_group(int format, const float *x, Fit *best) {
         Fit fit;
         fit_steps(format, x, low, range, tries[format == INT5][i], &fit);
         if (fit.error < best->error) *best = fit;
+        if (fit.error < ON_GRID * (float)(fit.step * fit.step)) break;
     }
 }
 

@@ -47,7 +47,7 @@ Array = NDArray[Any]
 
 
 def gguf(folder: Path, form: str) -> Path:
-    """The model as a GGUF: `f16`, or what llama.cpp makes of that: `q8_0`, `q4_0`. Raises PeerMissing with the reason."""
+    """The model as a GGUF: `f16`, or what llama.cpp makes of that: `q8_0`, `q4_0`, `q4_k_m`. Raises PeerMissing."""
     cache = benchmarks_cache() / "gguf"
     cache.mkdir(exist_ok=True)
     stem = f"{folder.name}-{fingerprint(folder)}-{RECIPE}"

@@ -1,8 +1,9 @@
 """The models that are measured: each a folder as transformers keeps them, made once in the cache.
 
 `starter` is SmolLM2-135M-Instruct. `gemma3-270m` is Gemma 3 270M (the base model, without a chat template) from the package
-index. The `-shape` names have the sizes of the model they are named after, and random weights: their speed is that of the real
-model, their text has no meaning. Anything else is a folder.
+index. `starter-rotated` computes what the starter computes, from weights that lie on no grid (rotated.py). The `-shape` names
+have the sizes of the model they are named after, and random weights: their speed is that of the real model, their text has no
+meaning. Anything else is a folder.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.gemma import make_gemma
+from benchmarks.rotated import make_rotated
 from benchmarks.shapes import SHAPES, make_shape
 from smolora.common.paths import cache_path
 from smolorad.engine.worker.starter import ensure_starter
 
 RECIPE = 1  # raise it when a model is made differently, so that older folders are not used
 GEMMA = "gemma3-270m"
-NAMES = ("starter", GEMMA, *SHAPES)
+ROTATED = "starter-rotated"
+NAMES = ("starter", ROTATED, GEMMA, *SHAPES)
 
 
 def benchmarks_cache() -> Path:
@@ -35,6 +38,9 @@ def model_folder(given: str | None) -> Path:
         return ensure_starter(cache_path())
     if given == GEMMA:
         return _made(given, make_gemma)
+    if given == ROTATED:
+        starter = ensure_starter(cache_path())
+        return _made(given, lambda folder: make_rotated(starter, folder))
     if given in SHAPES:
         starter = ensure_starter(cache_path())
         return _made(given, lambda folder: make_shape(SHAPES[given], starter, folder))

@@ -10,9 +10,10 @@ from smolorad.domain import Dtype, KvDtype, Precision
 from smolorad.engine.model.estimate import ITEM_BYTES, Choice, ModelSizes
 from smolorad.engine.native.decoder import MAX_ROWS, cache_token_nbytes, packable
 from smolorad.engine.native.description import Decoder
-from smolorad.engine.native.library import GROUP, Format, packed_nbytes
+from smolorad.engine.native.library import GROUP, packed_nbytes
+from smolorad.engine.native.packed_formats import packed_format, parts_of
 
-FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
+PACKED = (Precision.INT8, Precision.INT4)
 # Measured on Linux: Python with numpy, protobuf and what else the engine imports, and the same with torch and transformers.
 PROCESS_BYTES, TORCH_PROCESS_BYTES = 63_000_000, 375_000_000
 # A tokenizer takes about this many times the bytes of its description, and an answer this many bytes a token of the vocabulary.
@@ -50,7 +51,7 @@ def native_sizes(
 def choices_of(dtype: Dtype, *, packs: bool) -> list[Choice]:
     """The ways to load a model whose number format is `dtype`, the most exact first."""
     formats = [dtype, *([Dtype.BFLOAT16] if dtype is Dtype.FLOAT32 else [])]
-    return [*(Choice(one, Precision.EXACT) for one in formats), *(Choice(dtype, one) for one in FORMATS if packs)]
+    return [*(Choice(one, Precision.EXACT) for one in formats), *(Choice(dtype, one) for one in PACKED if packs)]
 
 
 def described_bytes(described: Path, compact: Path | None = None) -> int:
@@ -66,10 +67,17 @@ def text_bytes(tokenizer_bytes: int, embeddings: int) -> int:
 
 
 def _packed_bytes(decoder: Decoder, choice: Choice) -> int:
-    """Of all matrices; the embeddings lie in a file of the engine's, and every other parameter is small."""
-    format, hidden = FORMATS[choice.precision], decoder.hidden
-    total = packed_nbytes(Format.INT8, decoder.vocabulary, hidden)  # the head, in every precision
-    total += sum(packed_nbytes(format, one.rows, one.columns) for one in decoder.linears)
+    """Of all matrices; the embeddings lie in a file of the engine's, and every other parameter is small.
+
+    What was made from four bits takes less in INT4, which only the weights show.
+    """
+    hidden = decoder.hidden
+    total = packed_nbytes(packed_format(choice.precision, "head"), decoder.vocabulary, hidden)
+    for layer in decoder.layers:
+        for linear, part in zip(layer.projections, parts_of(layer), strict=True):
+            if linear is not None:
+                total += packed_nbytes(packed_format(choice.precision, part), linear.rows, linear.columns)
+    format = packed_format(choice.precision, "expert")
     for experts in decoder.experts:
         matrices = 2 * packed_nbytes(format, experts.inner, hidden) + packed_nbytes(format, hidden, experts.inner)
         total += experts.count * (matrices + hidden * ITEM_BYTES[choice.dtype])  # with its row of the router, which is exact

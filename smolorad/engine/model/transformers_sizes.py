@@ -20,7 +20,6 @@ from smolorad.engine.model.folder import TOKENIZERS, ModelFolder
 from smolorad.engine.model.load_options import LoadOptions
 from smolorad.engine.model.meta_model import meta_model
 from smolorad.engine.model.native_sizes import (
-    FORMATS,
     TORCH_PROCESS_BYTES,
     choices_of,
     described_bytes,
@@ -30,7 +29,8 @@ from smolorad.engine.model.native_sizes import (
 from smolorad.engine.model.native_support import decoder_of
 from smolorad.engine.model.transformers_folder import context_length, read_model_config, read_tokenizer
 from smolorad.engine.native.build import library
-from smolorad.engine.native.library import GROUP, Format, packed_nbytes
+from smolorad.engine.native.library import GROUP, packed_nbytes
+from smolorad.engine.native.packed_formats import packed_format, part_of
 from smolorad.engine.runtime.device import Hardware, Placement, place
 
 log = logging.getLogger("smolorad.engine")
@@ -94,11 +94,12 @@ def _weight_bytes(model: Any, choice: Choice) -> int:
     if choice.precision is Precision.EXACT:
         return _numbers(parameters) * size
     head, packed, elsewhere = model.get_output_embeddings(), 0, set()
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             elsewhere.add(id(module.weight))
         elif _can_pack(module):
-            packed += packed_nbytes(Format.INT8 if module is head else FORMATS[choice.precision], *_rows_and_columns(module))
+            part = "head" if module is head else part_of(name.rpartition(".")[2])
+            packed += packed_nbytes(packed_format(choice.precision, part), *_rows_and_columns(module))
             elsewhere.add(id(module.weight))
     return packed + _numbers(one for one in parameters if id(one) not in elsewhere) * size
 

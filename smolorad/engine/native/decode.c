@@ -283,20 +283,24 @@ typedef struct {
     const Matrix *from;
     int format;
     uint8_t *to;
+    float *rows; /* one for each thread */
 } Packing;
 
 static void pack_part(void *context, int thread) {
     Packing *p = context;
     int first, last;
     split_work(p->pool, thread, (p->from->rows + BLOCK - 1) / BLOCK, 1, &first, &last);
-    pack(p->from, p->format, first, last, p->to);
+    pack(p->from, p->format, first, last, p->to, p->rows + (size_t)thread * (size_t)p->from->cols);
 }
 
-/* Packs `from` (FP32 or BF16) as INT8 or INT4 into `to`. */
-void smolora_pack(Pool *pool, const Matrix *from, int format, uint8_t *to) {
-    Packing packing = {pool, from, format, to};
+/* Packs `from` (FP32 or BF16) as INT8, INT5 or INT4 into `to`. `rows`: room for a row in FP32 for each thread. */
+void smolora_pack(Pool *pool, const Matrix *from, int format, uint8_t *to, float *rows) {
+    Packing packing = {pool, from, format, to, rows};
     pool_run(pool, pack_part, &packing);
 }
+
+/* How much the first block of `from` (FP32 or BF16) loses in INT4. `row`: room for one in FP32, `block`: for a packed block. */
+float smolora_int4_error(const Matrix *from, float *row, uint8_t *block) { return int4_error(from, row, block); }
 
 typedef struct {
     Pool *pool;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from smolorad.domain import Precision
 from smolorad.engine.native.description import NORMS, Decoder, Experts, Layer, Linear, Norm, Rope
 from smolorad.engine.native.library import FORMAT_OF, Format, Library, Matrix, aligned_copy
+from smolorad.engine.native.packed_formats import packed_format, parts_of
 from smolorad.engine.native.row_source import RowSource
 from smolorad.engine.native.structs import (
     ExpertStruct,
@@ -23,7 +24,6 @@ from smolorad.engine.native.structs import (
 )
 from smolorad.engine.runtime.dtypes import to_fp32
 
-_FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
 Weights = Mapping[str, NDArray[Any]]
 Sources = Mapping[str, RowSource]
 NO_SOURCES: Sources = MappingProxyType({})
@@ -113,23 +113,23 @@ class DescribedModel:
 
     def _layer(self, layer: Layer) -> LayerStruct:
         struct = LayerStruct(rope=layer.rope, window=layer.window)
-        for at, linear in enumerate(layer.projections):
+        for at, (linear, part) in enumerate(zip(layer.projections, parts_of(layer), strict=True)):
             if linear is not None:
-                struct.weight[at] = self._linear(linear)
+                struct.weight[at] = self._linear(linear, part)
                 if linear.bias_name is not None:
                     struct.bias[at] = self._numbers(to_fp32(self._weights[linear.bias_name][linear.span]))
         for name, norm in zip(NORMS, layer.norms, strict=True):
             setattr(struct, name, self._norm(norm))
         if layer.experts is not None:
-            struct.router = self._matrix(self._weights[layer.experts.router], Precision.EXACT)
+            struct.router = self._exact(self._weights[layer.experts.router])
             struct.expert = self._experts(layer.experts)
         return struct
 
-    def _linear(self, linear: Linear) -> MatrixStruct:
+    def _linear(self, linear: Linear, part: str) -> MatrixStruct:
         if linear.weight in self._sources:
-            return self._packed(linear.weight, linear.first, linear.rows, self._precision)
+            return self._packed(linear.weight, linear.first, linear.rows, part)
         weight = self._weights[linear.weight]
-        return self._matrix((weight.T if linear.transposed else weight)[linear.span], self._precision)
+        return self._matrix((weight.T if linear.transposed else weight)[linear.span], part)
 
     def _experts(self, experts: Experts) -> Any:
         table, before, inner, hidden = (ExpertStruct * experts.count)(), self.nbytes, experts.inner, self._decoder.hidden
@@ -143,29 +143,32 @@ class DescribedModel:
     def _expert(self, name: str, at: int, span: slice, rows: int) -> MatrixStruct:
         """Rows of one expert, of `rows` that each has."""
         if name in self._sources:
-            return self._packed(name, at * rows + span.start, span.stop - span.start, self._precision)
-        return self._matrix(self._weights[name][at][span], self._precision)
+            return self._packed(name, at * rows + span.start, span.stop - span.start, "expert")
+        return self._matrix(self._weights[name][at][span], "expert")
 
     def _head(self) -> MatrixStruct:
-        # Four bits are too few for the head: every logit is one of its products.
-        precision = Precision.EXACT if self._precision is Precision.EXACT else Precision.INT8
         head = self._decoder.head
         if head in self._sources:
-            return self._packed(head, 0, self._sources[head].shape[0], precision)
-        return self._matrix(self._weights[head], precision)
+            return self._packed(head, 0, self._sources[head].shape[0], "head")
+        return self._matrix(self._weights[head], "head")
 
-    def _packed(self, name: str, first: int, rows: int, precision: Precision) -> MatrixStruct:
+    def _packed(self, name: str, first: int, rows: int, part: str) -> MatrixStruct:
         source = self._sources[name]
-        pieces = source.rows(first, first + rows)
-        matrix = self._library.pack_rows(pieces, rows, source.columns, _FORMATS[precision])
+        return self._pack(source.rows(first, first + rows), rows, source.columns, part)
+
+    def _matrix(self, weight: NDArray[Any], part: str) -> MatrixStruct:
+        if self._precision is Precision.EXACT:
+            return self._exact(weight)
+        return self._pack([np.ascontiguousarray(weight)], len(weight), weight.shape[1], part)
+
+    def _pack(self, pieces: Iterable[NDArray[Any]], rows: int, columns: int, part: str) -> MatrixStruct:
+        format, prefer_int4 = packed_format(self._precision, part), self._precision is Precision.INT4
+        matrix = self._library.pack_rows(pieces, rows, columns, format, prefer_int4=prefer_int4)
         self._matrices.append(matrix)
         return matrix.struct()
 
-    def _matrix(self, weight: NDArray[Any], precision: Precision) -> MatrixStruct:
-        if precision is Precision.EXACT:
-            matrix = Matrix.of(weight)
-        else:
-            matrix = self._library.pack(np.ascontiguousarray(weight), _FORMATS[precision])
+    def _exact(self, weight: NDArray[Any]) -> MatrixStruct:
+        matrix = Matrix.of(weight)
         self._matrices.append(matrix)
         return matrix.struct()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import weakref
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ from smolorad.engine.runtime.buffers import allocate
 
 GROUP = 32  # columns that share a scale in a packed matrix
 BLOCK = 16  # rows that lie together in a packed matrix
+# Relative to the squares of the weights. Weights that come from four bits lose less, others ten times as much.
+_NEAR_FOUR_BITS = 5e-4
 
 
 class Format(IntEnum):
@@ -28,19 +31,25 @@ class Format(IntEnum):
     BF16 = 1
     INT8 = 2
     INT4 = 3
+    INT5 = 4
 
 
 # numpy has no bfloat16: its 16 bits stand in an unsigned integer.
 FORMAT_OF: dict[np.dtype[Any], Format] = {np.dtype(np.float32): Format.FP32, np.dtype(np.uint16): Format.BF16}
 
 
-# Bytes of a block's group: 8 or 4 bits a weight, and two or four bytes a row for its scale and minimum.
-_GROUP_BYTES = {Format.INT8: BLOCK * (GROUP + 2), Format.INT4: BLOCK * (GROUP // 2 + 4)}
+# Bytes of a block's group, and of what stands before all of them, as matrix.h lays them out.
+_GROUP_BYTES = {
+    Format.INT8: BLOCK * (GROUP + 2),
+    Format.INT4: BLOCK * (GROUP // 2 + 2),
+    Format.INT5: BLOCK * (GROUP // 2 + GROUP // 8 + 2),
+}
+_UNIT_BYTES = {Format.INT8: 0, Format.INT4: 4 * BLOCK, Format.INT5: 4 * BLOCK}
 
 
 def packed_nbytes(format: Format, rows: int, cols: int) -> int:
-    """Bytes of a packed matrix (INT8 or INT4), as the library packs it."""
-    return -(-rows // BLOCK) * (cols // GROUP) * _GROUP_BYTES[format]
+    """Bytes of a packed matrix, as the library packs it."""
+    return -(-rows // BLOCK) * (cols // GROUP * _GROUP_BYTES[format] + _UNIT_BYTES[format])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,8 @@ class Library:
         self.close = _function(library.smolora_close, None, Pointer)
         self._min_prefill_tokens = _function(library.smolora_min_prefill_tokens, ctypes.c_int, ctypes.c_int)
         self._packed_bytes = _function(library.smolora_packed_bytes, ctypes.c_size_t, *(ctypes.c_int,) * 3)
-        self._pack = _function(library.smolora_pack, None, Pointer, Pointer, ctypes.c_int, Pointer)
+        self._pack = _function(library.smolora_pack, None, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)
+        self._int4_error = _function(library.smolora_int4_error, ctypes.c_float, Pointer, Pointer, Pointer)
         self._multiply = _function(library.smolora_multiply, None, Pointer, Pointer, Pointer, ctypes.c_int, Pointer, Pointer)
         open_pool = _function(library.smolora_pool_open, Pointer, ctypes.c_int)
         close_pool = _function(library.smolora_pool_close, None, Pointer)
@@ -96,27 +106,47 @@ class Library:
         """From how many tokens on a step of one sequence takes them together, each at much less cost; 0: never."""
         return int(self._min_prefill_tokens(format))
 
-    def pack(self, weight: NDArray[Any], format: Format) -> Matrix:
-        """A packed copy (INT8 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP.
+    def pack(self, weight: NDArray[Any], format: Format, *, prefer_int4: bool = False) -> Matrix:
+        """A packed copy (INT8, INT5 or INT4) of a contiguous FP32 or BF16 matrix whose columns are a multiple of GROUP.
 
         Raises ValueError for another.
         """
         source = Matrix.of(weight)
-        return self.pack_rows([weight], source.rows, source.cols, format)
+        return self.pack_rows([weight], source.rows, source.cols, format, prefer_int4=prefer_int4)
 
-    def pack_rows(self, pieces: Iterable[NDArray[Any]], rows: int, cols: int, format: Format) -> Matrix:
-        """As `pack`, of a matrix that comes in pieces of its rows; raises ValueError where these are not `rows` together."""
-        if format not in (Format.INT8, Format.INT4) or cols % GROUP:
+    def suits_int4(self, weight: NDArray[Any]) -> bool:
+        """Whether a contiguous FP32 or BF16 matrix loses next to nothing in INT4, by its first rows, as one of four bits."""
+        cols = weight.shape[1]
+        if cols % GROUP or not len(weight):
+            return False
+        row, block = np.empty(cols, np.float32), np.empty(self._packed_bytes(Format.INT4, 1, cols), np.uint8)
+        source = Matrix.of(weight[:BLOCK]).struct()
+        return bool(self._int4_error(ctypes.byref(source), row.ctypes.data, block.ctypes.data) < _NEAR_FOUR_BITS)
+
+    def pack_rows(
+        self, pieces: Iterable[NDArray[Any]], rows: int, cols: int, format: Format, *, prefer_int4: bool = False
+    ) -> Matrix:
+        """As `pack`, of a matrix that comes in pieces of its rows; raises ValueError where these are not `rows` together.
+
+        With `prefer_int4` it is packed as INT4 where that loses next to nothing.
+        """
+        if format in FORMAT_OF.values() or cols % GROUP:
             raise ValueError(f"{cols} columns cannot be packed as {format.name}")
+        blocks = _in_blocks(pieces)
+        if prefer_int4:  # the first rows decide, however the pieces are cut
+            first = next(blocks, np.empty((0, cols), np.float32))
+            format = Format.INT4 if self.suits_int4(first) else format
+            blocks = itertools.chain([first], blocks)
         nbytes, block = self._packed_bytes(format, rows, cols), self._packed_bytes(format, 1, cols)
         # Straight from the system: beside what is read meanwhile, the allocator would leave gaps of half their size.
         values = np.frombuffer(allocate(nbytes, huge_pages=True), np.uint8, nbytes)
+        room = np.empty((self.threads, cols), np.float32)
         done = 0
-        for piece in _in_blocks(pieces):
+        for piece in blocks:
             if piece.shape[1:] != (cols,) or done + len(piece) > rows:
                 raise ValueError(f"rows of {piece.shape} are not those of a matrix of {(rows, cols)}")
             source = Matrix.of(piece).struct()
-            self._pack(self.pool, ctypes.byref(source), format, values.ctypes.data + done // BLOCK * block)
+            self._pack(self.pool, ctypes.byref(source), format, values.ctypes.data + done // BLOCK * block, room.ctypes.data)
             done += len(piece)
         if done != rows:
             raise ValueError(f"a matrix of {rows} rows has {done}")

@@ -1,4 +1,4 @@
-/* Products of INT8 and INT4 blocks with vectors in registers of 8 rows (AVX2).
+/* Products of INT8, INT5 and INT4 blocks with vectors in registers of 8 rows (AVX2).
  *
  * Bytes of weights become 16 bits, two columns of a row side by side, and 256 * high + low of a vector is 16 bits, too: one
  * instruction multiplies two columns of 8 rows and adds the pairs. The integers are exact, so the sums are those of any other code. */
@@ -48,6 +48,25 @@ INLINE void pairs_int4(const uint8_t *w, int row, int at, __m256i pair[2]) {
     pair[0] = _mm256_and_si256(q, _mm256_set1_epi16(0x000f));
     pair[1] = _mm256_and_si256(_mm256_srli_epi16(q, 8), _mm256_set1_epi16(0x000f));
 }
+/* `fifth`: the fifth bits of these rows; bit `at` of a byte is that of columns 4 * at to 4 * at + 3. */
+INLINE void pairs_int5(const uint8_t *w, __m256i fifth, int row, int at, __m256i pair[2]) {
+    __m256i q = bytes32(w + 4 * BLOCK * (at / 2) + 4 * row);
+    if (at % 2) q = _mm256_srli_epi16(q, 4);
+    fifth = at < 4 ? _mm256_slli_epi16(fifth, 4 - at) : _mm256_srli_epi16(fifth, at - 4);
+    q = _mm256_or_si256(_mm256_and_si256(q, _mm256_set1_epi8(0x0f)), _mm256_and_si256(fifth, _mm256_set1_epi8(0x10)));
+    pair[0] = _mm256_and_si256(q, _mm256_set1_epi16(0x00ff));
+    pair[1] = _mm256_srli_epi16(q, 8);
+}
+
+/* 8 rows' steps, and what a weight is at q = 0, both in the row's unit. */
+INLINE __m256 steps_of(int format, const uint8_t *w, int row, __m256 *zero) {
+    const uint8_t *from = w + steps_at(format) + row;
+    __m256 step = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+    __m256 center = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(from + BLOCK))));
+    center = _mm256_mul_ps(center, _mm256_set1_ps(center_unit(format)));
+    *zero = _mm256_fnmadd_ps(step, _mm256_set1_ps(0.5f * (float)levels_of(format)), center);
+    return step;
+}
 
 /* A block with `count` vectors; `format` and `count` are constant. */
 INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *v, int s, int count, float *out, int out_stride,
@@ -55,16 +74,23 @@ INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *
     __m256 sums[PACKED_AT_ONCE][2];
     for (int i = 0; i < count; i++) sums[i][0] = sums[i][1] = _mm256_setzero_ps();
     size_t per_vector = v->stride / GROUP, first = (size_t)s * per_vector;
-    for (int g = 0; g < groups; g++, w += format == INT8 ? INT8_GROUP : INT4_GROUP) {
-        for (int byte = 0; byte < (format == INT8 ? INT8_GROUP : INT4_GROUP); byte += 64) PREFETCH(w + byte, count);
+    const float *units = (const float *)w;
+    if (has_units(format)) w += UNITS;
+    for (int g = 0; g < groups; g++, w += group_bytes(format)) {
+        for (int byte = 0; byte < group_bytes(format); byte += 64) PREFETCH(w + byte, count);
+        __m256i fifth[2];
+        if (format == INT5)
+            for (int half = 0; half < 2; half++) fifth[half] = bytes32(w + HALVES + 32 * half);
         __m256i whole[PACKED_AT_ONCE][2];
         for (int i = 0; i < count; i++)
             whole[i][0] = whole[i][1] = _mm256_set1_epi32(format == INT8 ? -v->offset[first + i * per_vector + g] : 0);
         const any32 *x = (const any32 *)(v->rounded + (first + g) * GROUP);
-        for (int at = 0; at < QUADS; at++) {
+#pragma GCC unroll 8
+        for (int at = 0; at < QUADS; at++) { /* unrolled, so that each shift is by a constant */
             __m256i q[2][2];
             for (int half = 0; half < 2; half++)
                 if (format == INT8) pairs_int8(w, 8 * half, at, q[half]);
+                else if (format == INT5) pairs_int5(w, fifth[half], 8 * half, at, q[half]);
                 else pairs_int4(w, 8 * half, at, q[half]);
             for (int i = 0; i < count; i++)
                 for (int pair = 0; pair < 2; pair++) {
@@ -72,20 +98,22 @@ INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *
                     for (int half = 0; half < 2; half++) whole[i][half] = add_pairs(whole[i][half], q[half][pair], both);
                 }
         }
-        const uint16_t *scales = (const uint16_t *)(w + BLOCK * GROUP / (format == INT8 ? 1 : 2));
         for (int half = 0; half < 2; half++) {
-            __m256 scale = load_bf16x8(scales + 8 * half), minimum;
-            if (format == INT4) minimum = load_bf16x8(scales + BLOCK + 8 * half);
+            __m256 scale, zero;
+            if (format == INT8) scale = load_bf16x8((const uint16_t *)(w + BLOCK * GROUP) + 8 * half);
+            else scale = steps_of(format, w, 8 * half, &zero);
             for (int i = 0; i < count; i++) {
                 size_t group = first + i * per_vector + g;
                 __m256 by = _mm256_mul_ps(scale, _mm256_set1_ps(v->scale[group]));
                 sums[i][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole[i][half]), by, sums[i][half]);
-                if (format == INT4) sums[i][half] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(v->sum[group]), sums[i][half]);
+                if (format != INT8) sums[i][half] = _mm256_fmadd_ps(zero, _mm256_set1_ps(v->sum[group]), sums[i][half]);
             }
         }
     }
     for (int i = 0; i < count; i++) {
         float *to = out + (size_t)(s + i) * out_stride;
+        for (int half = 0; half < 2 && has_units(format); half++)
+            sums[i][half] = _mm256_mul_ps(sums[i][half], _mm256_loadu_ps(units + 8 * half));
         if (rows == BLOCK) memcpy(to, sums[i], sizeof sums[i]); /* of constant size: with another, the copy takes 5 % of the time */
         else memcpy(to, sums[i], sizeof(float) * (size_t)rows);
     }
@@ -95,7 +123,7 @@ INLINE void block_avx2(int format, const uint8_t *w, int groups, const Vectors *
 INLINE void product_avx2(int format, const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out,
                          int out_stride) {
     int groups = cols / GROUP;
-    size_t size = (size_t)groups * (format == INT8 ? INT8_GROUP : INT4_GROUP);
+    size_t size = block_bytes(format, groups);
     for (int row = first; row < last; row += CACHED_BLOCKS * BLOCK) {
         int end = row + CACHED_BLOCKS * BLOCK < last ? row + CACHED_BLOCKS * BLOCK : last;
         for (int s = 0, left; (left = v->count - s) > 0; s += left >= PACKED_AT_ONCE ? PACKED_AT_ONCE : left)
@@ -116,6 +144,10 @@ static void product_int8(const uint8_t *w, int cols, int first, int last, const 
 
 static void product_int4(const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out, int out_stride) {
     product_avx2(INT4, w, cols, first, last, v, out, out_stride);
+}
+
+static void product_int5(const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out, int out_stride) {
+    product_avx2(INT5, w, cols, first, last, v, out, out_stride);
 }
 
 #endif

@@ -11,11 +11,11 @@ from transformers.pytorch_utils import Conv1D
 
 from smolorad.domain import Precision
 from smolorad.engine.native.library import GROUP, Format, Library, Matrix
+from smolorad.engine.native.packed_formats import packed_format, part_of
 from smolorad.engine.native.torch_arrays import KNOWN, array_of
 
 # With more rows of activations than this, torch's products are faster where the weights are exact.
 _FEW_ROWS = 16
-_FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
 
 
 class PackedLinear(nn.Linear):
@@ -68,8 +68,8 @@ def pack_linears(view: Any, library: Library, precision: Precision) -> Packed | 
     head = view.get_output_embeddings()
     for parent in list(view.modules()):
         for name, child in list(parent.named_children()):
-            wanted = Precision.INT8 if child is head and precision is Precision.INT4 else precision
-            if (packed := _packed(child, library, wanted)) is not None:
+            part = "head" if child is head else part_of(name)
+            if (packed := _packed(child, library, precision, part)) is not None:
                 setattr(parent, name, packed)
                 read += packed.nbytes
     return Packed(view, read, _exact_nbytes(view)) if read else None
@@ -80,7 +80,7 @@ def _exact_nbytes(view: Any) -> int:
     return sum(int(parameter.nbytes) for parameter in view.parameters() if id(parameter) not in elsewhere)
 
 
-def _packed(layer: Any, library: Library, precision: Precision) -> PackedLinear | None:
+def _packed(layer: Any, library: Library, precision: Precision, part: str) -> PackedLinear | None:
     if type(layer) not in (nn.Linear, Conv1D):
         return None
     weight = layer.weight if type(layer) is nn.Linear else layer.weight.T
@@ -91,4 +91,6 @@ def _packed(layer: Any, library: Library, precision: Precision) -> PackedLinear 
         return PackedLinear(library, layer.weight, layer.bias, Matrix.of(array_of(weight))) if weight.is_contiguous() else None
     if weight.shape[1] % GROUP:
         return None
-    return PackedLinear(library, layer.weight, layer.bias, library.pack(array_of(weight.contiguous()), _FORMATS[precision]))
+    format, prefer_int4 = packed_format(precision, part), precision is Precision.INT4
+    matrix = library.pack(array_of(weight.contiguous()), format, prefer_int4=prefer_int4)
+    return PackedLinear(library, layer.weight, layer.bias, matrix)

@@ -1,4 +1,4 @@
-/* Products of INT8 and INT4 matrices with vectors.
+/* Products of INT8, INT5 and INT4 matrices with vectors.
  *
  * The vectors become integers too, with a scale for each 32 numbers: 256 * high + low, both of 8 bits. The high bytes alone, as
  * llama.cpp uses them, would cost more quality than the rounding of the weights does. */
@@ -81,35 +81,51 @@ INLINE void block_int8(const uint8_t *w, int groups, const Vectors *v, int s, in
     for (int i = 0; i < count; i++) store_rows(sums[i], rows, out + (size_t)(s + i) * out_stride);
 }
 
-INLINE void block_int4(const uint8_t *w, int groups, const Vectors *v, int s, int count, int rows, float *out,
-                       int out_stride) {
-    f32x16 sums[VECTORS_AT_ONCE] = {0};
-    for (int g = 0; g < groups; g++, w += INT4_GROUP) {
-        for (int byte = 0; byte < INT4_GROUP; byte += 64) PREFETCH(w + byte, count);
-        u8x64 q[QUADS];
+/* INT4 or INT5; the format is constant. */
+INLINE void block_with_units(int format, const uint8_t *w, int groups, const Vectors *v, int s, int count, int rows, float *out,
+                             int out_stride) {
+    f32x16 sums[VECTORS_AT_ONCE] = {0}, units;
+    memcpy(&units, w, sizeof units);
+    w += UNITS;
+    for (int g = 0; g < groups; g++, w += group_bytes(format)) {
+        for (int byte = 0; byte < group_bytes(format); byte += 64) PREFETCH(w + byte, count);
+        u8x64 q[QUADS], fifth = format == INT5 ? bytes64(w + HALVES) : (u8x64){0};
         for (int i = 0; i < QUADS / 2; i++) {
             u8x64 both = bytes64(w + 64 * i);
             q[2 * i] = both & 15, q[2 * i + 1] = both >> 4;
         }
-        const uint16_t *scales = (const uint16_t *)(w + BLOCK * GROUP / 2);
-        f32x16 scale = load_bf16x16(scales), minimum = load_bf16x16(scales + BLOCK);
+        if (format == INT5)
+            for (int i = 0; i < QUADS; i++) q[i] |= (i < 4 ? fifth << (4 - i) : fifth >> (i - 4)) & 16;
+        u8x16 steps;
+        i8x16 centers;
+        memcpy(&steps, w + steps_at(format), sizeof steps), memcpy(&centers, w + steps_at(format) + BLOCK, sizeof centers);
+        f32x16 step = __builtin_convertvector(steps, f32x16);
+        f32x16 zero = __builtin_convertvector(centers, f32x16) * broadcast(center_unit(format)) -
+                      step * broadcast(0.5f * (float)levels_of(format));
         for (int i = 0; i < count; i++) {
             size_t at = (size_t)(s + i) * (v->stride / GROUP) + g;
             i32x16 whole = dot_group(q, v->high + at * GROUP, v->low + at * GROUP);
-            sums[i] += __builtin_convertvector(whole, f32x16) * (scale * broadcast(v->scale[at]));
-            sums[i] += minimum * broadcast(v->sum[at]);
+            sums[i] += __builtin_convertvector(whole, f32x16) * (step * broadcast(v->scale[at]));
+            sums[i] += zero * broadcast(v->sum[at]);
         }
     }
-    for (int i = 0; i < count; i++) store_rows(sums[i], rows, out + (size_t)(s + i) * out_stride);
+    for (int i = 0; i < count; i++) store_rows(sums[i] * units, rows, out + (size_t)(s + i) * out_stride);
+}
+
+INLINE void block_int4(const uint8_t *w, int groups, const Vectors *v, int s, int count, int rows, float *out, int out_stride) {
+    block_with_units(INT4, w, groups, v, s, count, rows, out, out_stride);
+}
+INLINE void block_int5(const uint8_t *w, int groups, const Vectors *v, int s, int count, int rows, float *out, int out_stride) {
+    block_with_units(INT5, w, groups, v, s, count, rows, out, out_stride);
 }
 
 /* Rows first..last-1; `first` is a multiple of BLOCK. With a constant count the sums stay in registers. */
-#define DEFINE_PACKED_PRODUCT(NAME, SIZE)                                                                               \
+#define DEFINE_PACKED_PRODUCT(NAME, FORMAT)                                                                              \
     static void product_##NAME(const uint8_t *w, int cols, int first, int last, const Vectors *v, float *out,           \
                                int out_stride) {                                                                        \
         int groups = cols / GROUP;                                                                                      \
         for (int row = first; row < last; row += BLOCK) {                                                               \
-            const uint8_t *block = w + (size_t)(row / BLOCK) * groups * SIZE;                                           \
+            const uint8_t *block = w + (size_t)(row / BLOCK) * block_bytes(FORMAT, groups);                                        \
             int rows = last - row < BLOCK ? last - row : BLOCK, s = 0;                                                  \
             for (; s + VECTORS_AT_ONCE <= v->count; s += VECTORS_AT_ONCE)                                               \
                 block_##NAME(block, groups, v, s, VECTORS_AT_ONCE, rows, out + row, out_stride);                        \
@@ -121,8 +137,9 @@ INLINE void block_int4(const uint8_t *w, int groups, const Vectors *v, int s, in
         }                                                                                                               \
     }
 
-DEFINE_PACKED_PRODUCT(int8, INT8_GROUP)
-DEFINE_PACKED_PRODUCT(int4, INT4_GROUP)
+DEFINE_PACKED_PRODUCT(int8, INT8)
+DEFINE_PACKED_PRODUCT(int4, INT4)
+DEFINE_PACKED_PRODUCT(int5, INT5)
 #endif
 
 /* Rounds the vectors to integers. NaN and infinity make the scale NaN, and so every sum. Numbers too small for a scale become 0. */

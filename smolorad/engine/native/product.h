@@ -1,4 +1,4 @@
-/* Products of vectors with a matrix in any of the four number formats. */
+/* Products of vectors with a matrix in any number format. */
 #ifndef SMOLORA_PRODUCT_H
 #define SMOLORA_PRODUCT_H
 
@@ -8,7 +8,7 @@
 /* Converts the vectors to what products with `m` read; the arrays of `Vectors` for its format are there. */
 static inline void quantize_vectors(Vectors *v, const Matrix *m) {
     if (m->format == BF16) round_bf16(v, m->cols);
-    if (m->format == INT8 || m->format == INT4) quantize_int8(v, m->cols);
+    if (is_packed(m->format)) quantize_int8(v, m->cols);
 }
 
 /* After `quantize_vectors`: out[s][row] = weight[row] . v[s], for rows first..last-1; `first` is a multiple of BLOCK. */
@@ -30,6 +30,7 @@ static inline void product(const Matrix *m, int first, int last, const Vectors *
     case BF16: product_bf16(m->values, m->cols, first, last, v, out, out_stride); break;
     case INT8: product_int8(m->values, m->cols, first, last, v, out, out_stride); break;
     case INT4: product_int4(m->values, m->cols, first, last, v, out, out_stride); break;
+    case INT5: product_int5(m->values, m->cols, first, last, v, out, out_stride); break;
     }
 }
 

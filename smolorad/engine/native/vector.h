@@ -24,6 +24,8 @@ typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef uint8_t u8x64 __attribute__((vector_size(64)));
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef int8_t i8x16 __attribute__((vector_size(16)));
 typedef int32_t any32 __attribute__((may_alias, aligned(1))); /* 32 bits at any address */
 
 /* Registers of 8 numbers and no wider ones. A compiler keeps wider vectors in memory then, so products have code of their own. */

@@ -26,6 +26,7 @@ from smolorad.engine.model.torch_kv_cache import as_transformers
 from smolorad.engine.native.build import library
 from smolorad.engine.native.decoder import MAX_ROWS, NativeModel, Part
 from smolorad.engine.native.library import Format
+from smolorad.engine.native.packed_formats import packed_format, part_of
 from smolorad.engine.native.torch_arrays import array_of
 from tests.tiny import tiny_model
 from tests.unit.engine.kit import load, make_adapter, native_of, plain_model
@@ -105,17 +106,17 @@ def test_a_packed_model_computes_with_its_rounded_weights(name: str, precision: 
     native = native_of(model, precision=precision)
     found = in_parts(native, TOKENS)
     with torch.no_grad():
-        for linear in [m for m in model.modules() if isinstance(m, torch.nn.Linear)]:
-            last = precision is Precision.INT8 or linear is model.lm_head
-            linear.weight.copy_(rounded(linear.weight, Precision.INT8 if last else precision))
+        for name, linear in [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]:
+            part = "head" if linear is model.lm_head else part_of(name.rpartition(".")[2])
+            linear.weight.copy_(rounded(linear.weight, packed_format(precision, part)))
     torch.testing.assert_close(found, by_transformers(model, TOKENS), rtol=0.01, atol=0.02)
 
 
-def rounded(weight: Tensor, precision: Precision) -> Tensor:
+def rounded(weight: Tensor, format: Format) -> Tensor:
     """What a packed matrix holds, asked of its own products with the unit vectors."""
     built = library(cache_path(), 1)
     assert built is not None
-    packed = built.pack(array_of(weight.contiguous()), Format.INT8 if precision is Precision.INT8 else Format.INT4)
+    packed = built.pack(array_of(weight.contiguous()), format)
     return torch.from_numpy(built.multiply(np.eye(weight.shape[1], dtype=np.float32), packed)).T
 
 

@@ -29,6 +29,7 @@ from smolorad.engine.native.description import Decoder
 from smolorad.engine.native.library import GROUP, Format, Library, Matrix
 from smolorad.engine.native.lora import Lora
 from smolorad.engine.native.misfit import shapes_of
+from smolorad.engine.native.packed_formats import packed_format, parts_of
 from smolorad.engine.runtime.dtypes import to_bf16, to_fp32
 from smolorad.engine.train.fast.attention import attend
 from smolorad.engine.train.fast.batching import Segments
@@ -38,7 +39,7 @@ from smolorad.engine.train.fast.matmul import Sum, compute
 from tests.unit.engine.native.decoders import decoders
 from tests.unit.engine.native.reference import Loras, logits_of
 
-_FORMATS = {Precision.INT8: Format.INT8, Precision.INT4: Format.INT4}
+_PACKED = (Format.INT8, Format.INT4, Format.INT5)
 # Of the spread of the logits: sums in another order; keys, values and vectors rounded to bf16; vectors made integers.
 _NEAR = {Precision.EXACT: 1e-4, Precision.INT8: 1e-2, Precision.INT4: 1e-2}
 _NEAR_BF16 = 6e-2
@@ -113,22 +114,25 @@ def loras_of(case: Case) -> Loras:
 
 def numbers_of(built: Library, case: Case, weights: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The weights as the products have them: packed ones rounded. A tied embedding is read exactly, too."""
-    numbers = {name: to_fp32(array) for name, array in weights.items()}
+    numbers = {name: to_fp32(array).copy() for name, array in weights.items()}
     if case.precision is Precision.EXACT:
         return numbers
-    format, decoder = _FORMATS[case.precision], case.decoder
+    decoder = case.decoder
 
-    def rounded(array: NDArray[Any], format: Format) -> NDArray[Any]:
-        packed = built.pack(np.ascontiguousarray(array), format)
+    def rounded(array: NDArray[Any], part: str) -> NDArray[Any]:
+        packed = built.pack(np.ascontiguousarray(array), packed_format(case.precision, part))
         return built.multiply(np.eye(array.shape[1], dtype=np.float32), packed).T
 
-    for linear in decoder.linears:
-        array = weights[linear.weight]
-        numbers[linear.weight] = rounded(array.T, format).T if linear.transposed else rounded(array, format)
+    for layer in decoder.layers:
+        for linear, part in zip(layer.projections, parts_of(layer), strict=True):
+            if linear is not None:
+                array, into = weights[linear.weight], numbers[linear.weight]
+                rows, to = (array.T, into.T) if linear.transposed else (array, into)
+                to[linear.span] = rounded(rows[linear.span], part)
     for experts in decoder.experts:
         for name in (experts.gate_up, experts.down):
-            numbers[name] = np.stack([rounded(one, format) for one in weights[name]])
-    numbers["head as it is multiplied"] = rounded(weights[decoder.head], Format.INT8)
+            numbers[name] = np.stack([rounded(one, "expert") for one in weights[name]])
+    numbers["head as it is multiplied"] = rounded(weights[decoder.head], "head")
     return numbers
 
 
@@ -228,7 +232,7 @@ def matrices() -> Iterator[Any]:
 def test_a_product(drawn: tuple[Format, int, int, int, int], threads: int, size: float) -> None:
     (format, rows, cols, count, seed), built = drawn, compiled(threads)
     random = np.random.default_rng(seed)
-    packed = format in (Format.INT8, Format.INT4)
+    packed = format in _PACKED
     cols = (cols % 5 + 1) * GROUP if packed else cols
     weight = random.normal(size=(rows, cols)).astype(np.float32)
     x = (random.normal(size=(count, cols)) * size).astype(np.float32)
@@ -254,7 +258,7 @@ def test_packing_whatever_there_is(drawn: tuple[Format, int, int, int, int], bad
     broken = weight.copy()
     row, column = int(random.integers(rows)), int(random.integers(cols))
     broken[row, column] = bad
-    for format in (Format.INT8, Format.INT4):
+    for format in _PACKED:
         for held in (weight, to_bf16(weight)):
             whole = built.multiply(np.eye(cols, dtype=np.float32), built.pack(held, format)).T
             assert np.abs(whole - weight).max() <= 0.14 * size + 1e-37

@@ -15,7 +15,8 @@ from smolorad.engine.native.torch_arrays import array_of
 
 # Half a step of rounding where the largest number is 1, and a little for scales in bf16. INT4 takes the least sum of squares,
 # for which a single number may be off by more.
-_ERROR = {Format.INT8: 0.5 / 127 * 1.01, Format.INT4: 2 / 15}
+_ERROR = {Format.INT8: 0.5 / 127 * 1.01, Format.INT4: 2 / 15, Format.INT5: 2 / 31}
+_PACKED = tuple(_ERROR)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def draw(rows: int, cols: int, seed: int) -> Tensor:
 
 
 @given(rows=st.integers(1, 70), groups=st.integers(1, 5), seed=st.integers(0, 99))
-@pytest.mark.parametrize("format", [Format.INT8, Format.INT4])
+@pytest.mark.parametrize("format", _PACKED)
 @settings(max_examples=25)
 def test_rounding_is_as_near_as_the_bits_allow(compiled: Library, format: Format, rows: int, groups: int, seed: int) -> None:
     weight = draw(rows, 32 * groups, seed)
@@ -42,7 +43,7 @@ def test_rounding_is_as_near_as_the_bits_allow(compiled: Library, format: Format
     assert float((back - weight).abs().max()) <= _ERROR[format]
 
 
-@pytest.mark.parametrize("format", [Format.INT8, Format.INT4])
+@pytest.mark.parametrize("format", _PACKED)
 def test_few_values_are_kept_exactly(compiled: Library, format: Format) -> None:
     weight = torch.tensor([-1.0, 0.0, 0.5, 1.0]).repeat(16, 16)
     back = multiply(compiled, torch.eye(64), compiled.pack(array_of(weight), format)).T
@@ -83,7 +84,7 @@ def test_what_is_not_finite_is_not_hidden(compiled: Library, format: Format, bad
     weight, x = draw(16, 64, 1), draw(1, 64, 2)
     x[0, 5] = bad
     matrix = Matrix.of(array_of(weight)) if format is Format.FP32 else Matrix.of(array_of(weight.bfloat16()))
-    if format in (Format.INT8, Format.INT4):
+    if format in _PACKED:
         matrix = compiled.pack(array_of(weight), format)
     assert not torch.isfinite(multiply(compiled, x, matrix)).any()
 
@@ -92,7 +93,75 @@ def test_what_is_not_finite_is_not_hidden(compiled: Library, format: Format, bad
 def test_company_changes_no_bit(compiled: Library, format: Format) -> None:
     weight, x = draw(100, 96, 1), draw(13, 96, 2)
     matrix = Matrix.of(array_of(weight)) if format is Format.FP32 else Matrix.of(array_of(weight.bfloat16()))
-    if format in (Format.INT8, Format.INT4):
+    if format in _PACKED:
         matrix = compiled.pack(array_of(weight), format)
     together = multiply(compiled, x, matrix)
     assert torch.equal(together, torch.cat([multiply(compiled, row[None], matrix) for row in x]))
+
+
+def packed(compiled: Library, weight: Tensor, format: Format) -> Tensor:
+    """What a packed copy holds."""
+    return multiply(compiled, torch.eye(weight.shape[1]), compiled.pack(array_of(weight.contiguous()), format)).T
+
+
+def plainly_rounded(weight: Tensor, levels: int) -> Tensor:
+    """Each group rounded between its least and its largest number, with a scale and a minimum in bf16."""
+    groups = weight.unflatten(1, (-1, 32))
+    low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
+    scale, minimum = ((high - low) / levels).bfloat16().float(), low.bfloat16().float()
+    q = ((groups - minimum) / scale.clamp_min(1e-30)).round().clamp(0, levels)
+    return (q * scale + minimum).flatten(1)
+
+
+_SHAPES = {
+    "normal": lambda w: w,
+    "outliers": lambda w: w * torch.where(torch.rand(w.shape, generator=torch.Generator().manual_seed(9)) < 0.01, 20.0, 1.0),
+    "groups of many sizes": lambda w: w * torch.logspace(-1, 1, w.shape[1] // 32).repeat_interleave(32),
+    "far from zero": lambda w: w + 5,
+    "tiny": lambda w: w * 1e-25,
+    "huge": lambda w: w * 1e25,
+}
+
+
+@pytest.mark.parametrize("shape", _SHAPES)
+@pytest.mark.parametrize(("format", "levels"), [(Format.INT4, 15), (Format.INT5, 31)])
+def test_a_row_is_rounded_better_than_plainly(compiled: Library, format: Format, levels: int, shape: str) -> None:
+    weight = _SHAPES[shape](torch.randn(40, 256, generator=torch.Generator().manual_seed(1)))
+    unit = weight.abs().max()
+    error, plain = (
+        ((back - weight) / unit).square().sum() for back in (packed(compiled, weight, format), plainly_rounded(weight, levels))
+    )
+    assert error < 0.98 * plain
+
+
+@pytest.mark.parametrize(("format", "bits"), [(Format.INT4, 4), (Format.INT5, 5)])
+@pytest.mark.parametrize("has_minimum", [False, True])
+def test_numbers_from_as_few_bits_lose_next_to_nothing(
+    compiled: Library, format: Format, bits: int, *, has_minimum: bool
+) -> None:
+    random, half = torch.Generator().manual_seed(2), 2 ** (bits - 1)
+    scale = 0.5 + torch.rand(40, 8, 1, generator=random)
+    q = torch.randn(40, 8, 32, generator=random).mul(half / 3).round().clamp(-half, half - 1)
+    q[:, :, 0] = -half  # as in Q4_0 and Q5_0; Q4_1 and Q5_1 use the whole range, and have a minimum
+    if has_minimum:
+        q[:, :, 1] = half - 1
+        q += torch.rand(40, 8, 1, generator=random)
+    weight = (scale * q).flatten(1)
+    lost = (packed(compiled, weight, format) - weight).square().sum() / weight.square().sum()
+    assert lost < (1e-4 if bits == 4 or has_minimum else 1e-3)
+    assert compiled.suits_int4(array_of(weight)) == (bits == 4)
+    preferred = compiled.pack(array_of(weight), Format.INT8, prefer_int4=True).format
+    assert preferred is (Format.INT4 if bits == 4 else Format.INT8)
+
+
+def test_other_numbers_are_not_taken_for_four_bits(compiled: Library) -> None:
+    weight = torch.randn(40, 256, generator=torch.Generator().manual_seed(3))
+    assert not compiled.suits_int4(array_of(weight))
+    assert compiled.pack(array_of(weight), Format.INT5, prefer_int4=True).format is Format.INT5
+    weight[3, 3] = float("nan")
+    assert not compiled.suits_int4(array_of(weight))
+
+
+@pytest.mark.parametrize(("format", "bits"), [(Format.INT8, 8.5), (Format.INT4, 4.5 + 32 / 256), (Format.INT5, 5.5 + 32 / 256)])
+def test_bits_of_a_weight(compiled: Library, format: Format, bits: float) -> None:
+    assert compiled.pack(array_of(draw(32, 256, 1)), format).nbytes * 8 / (32 * 256) == bits

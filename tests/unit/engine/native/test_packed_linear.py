@@ -12,10 +12,10 @@ from smolora.common.paths import cache_path
 from smolorad.domain import Precision
 from smolorad.engine.model.shared_view import share
 from smolorad.engine.native.build import library
-from smolorad.engine.native.library import Library
+from smolorad.engine.native.library import Format, Library
 from smolorad.engine.native.packed_linear import PackedLinear, pack_linears
 from tests.tiny import tiny_model
-from tests.unit.engine.kit import plain_model
+from tests.unit.engine.kit import native_of, plain_model
 
 IDS = torch.randint(0, 300, (1, 12), generator=torch.Generator().manual_seed(3))
 
@@ -56,3 +56,15 @@ def test_a_copy_shares_the_weights(compiled: Library, tmp_path: Path) -> None:
     assert all(isinstance(b, PackedLinear) and a._product is b._product and a.weight is b.weight for a, b in pairs)
     assert torch.equal(packed.model(input_ids=IDS).logits, view(input_ids=IDS).logits)
     assert copy.deepcopy(pairs[0][0]._product) is pairs[0][0]._product
+
+
+def test_int4_gives_more_bits_to_what_is_sensitive(compiled: Library, tmp_path: Path) -> None:
+    model = plain_model(tiny_model(tmp_path, "llama", hidden_size=64, tie_word_embeddings=False))
+    packed = pack_linears(share(model), compiled, Precision.INT4)
+    assert packed is not None
+    modules = [(name.rpartition(".")[2], m) for name, m in packed.model.named_modules() if isinstance(m, PackedLinear)]
+    formats = {name: module._product.matrix.format for name, module in modules}
+    four, five = ("q_proj", "o_proj"), ("k_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+    assert formats == {"v_proj": Format.INT8, **dict.fromkeys(four, Format.INT4), **dict.fromkeys(five, Format.INT5)}
+    native = native_of(model, precision=Precision.INT4)
+    assert native.nbytes == packed.nbytes

@@ -196,7 +196,8 @@ def _check_path(path: Path) -> bool:
     if is_adapter(path):
         raise UnsupportedModel(adapter_instead(str(path)))
     raise NotFound(
-        f"{path} is not a model folder: it has neither config.json nor a GGUF file; name one that has, or a model of `smolora-client models`."
+        f"{path} is not a model folder: it has neither config.json nor a GGUF file; name one that has, or a model of "
+        "`smolora-client models`."
     )
 
 

@@ -27,7 +27,7 @@ async def test_what_is_neither_a_name_nor_a_hub_id_may_have_been_meant_as_a_path
 async def test_a_folder_without_a_model_and_a_file_that_is_none(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "rows.jsonl").write_text("{}")
-    with pytest.raises(NotFound, match="has neither config.json nor a GGUF file"):
+    with pytest.raises(NotFound, match=r"has neither config\.json nor a GGUF file"):
         await desk.resolver.check(str(tmp_path / "empty"))
     with pytest.raises(NotFound, match=r"name a \*\.gguf file, or the folder that has config\.json"):
         await desk.resolver.check(str(tmp_path / "rows.jsonl"))

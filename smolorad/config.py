@@ -270,6 +270,7 @@ _READERS: Mapping[Any, Callable[[Any], Any]] = {
     Device: lambda raw: Device(_text(raw)),
     Dtype: lambda raw: Dtype(_text(raw)),
     Precision: lambda raw: Precision(_text(raw)),
+    KvDtype: lambda raw: KvDtype(_text(raw)),
     tuple[str, ...]: _names,
 }
 _WANTED: Mapping[Any, str] = {

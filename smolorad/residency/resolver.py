@@ -26,7 +26,7 @@ from smolorad.domain import (
     ResidentModel,
     check_name,
 )
-from smolorad.errors import Damaged, HubUnreachable, NotFound, UnsupportedModel, system_errors
+from smolorad.errors import Damaged, HubUnreachable, InvalidRequest, NotFound, UnsupportedModel, system_errors
 from smolorad.gguf import gguf_files
 from smolorad.log import Log
 from smolorad.paths import check_readable, check_readable_file, user_path
@@ -40,6 +40,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]
 # The endings of the files that a model is read from.
 _MODEL_FILES = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt", ".py"})
 _COMPLETE = publish.MANIFEST  # a folder that has it is complete
+
+_AS_PATH = "a folder or a GGUF file is given as ./NAME or by its absolute path"
 
 OnProgress = Callable[[LoadProgress], None]
 OnLoadEvent = Callable[[LoadProgress | LoadEstimate], None]
@@ -151,8 +153,12 @@ class Resolver:
         return bool(base.stamp) and await asyncio.to_thread(_stamp, Path(base.name)) != base.stamp
 
     async def _registered(self, name: str) -> Model:
-        check_name(name, "model")
-        return await self._library.model(name)
+        try:
+            return await self._library.model(check_name(name, "model"))
+        except InvalidRequest as error:
+            raise InvalidRequest.field("model", f"{name!r} is no name of a model, and no hub id; {_AS_PATH}") from error
+        except NotFound as error:
+            raise NotFound(f"{error.message.removesuffix('.')}; {_AS_PATH}.") from error
 
     async def _fetched(self, source: str, name: str, on_progress: OnProgress) -> Base:
         trust = self.trusts(name)
@@ -181,14 +187,17 @@ def _check_path(path: Path) -> bool:
             check_readable_file(file)
         return True
     if os.path.isfile(path):
-        raise NotFound(f"{path} is a file, not a model folder and not a GGUF file; name the folder that has it.")
+        raise NotFound(
+            f"{path} is neither a GGUF file nor a model folder; name a *.gguf file, or the folder that has config.json."
+        )
     check_readable(path, _MODEL_FILES)
     if (path / "config.json").is_file():
         return False
     if is_adapter(path):
         raise UnsupportedModel(adapter_instead(str(path)))
     raise NotFound(
-        f"{path} is not a model folder: it has no config.json; name one that has, or a model of `smolora-client models`."
+        f"{path} is not a model folder: it has neither config.json nor a GGUF file; name one that has, or a model of "
+        "`smolora-client models`."
     )
 
 

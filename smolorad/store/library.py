@@ -104,7 +104,7 @@ class _Table(Generic[T]):
 _FIRST = {
     "dataset": "make one with `smolora-client prepare`",
     "adapter": "train one with `smolora-client train`",
-    "model": "take `starter`, a model folder, or one that you bring with `smolora-client import`",
+    "model": "take `starter`, or bring one with `smolora-client import`",
 }
 _DATASETS = _Table("dataset", Dataset)
 _ADAPTERS = _Table("adapter", Adapter)

@@ -39,6 +39,18 @@ def test_defaults_need_no_file_and_no_variable() -> None:
     assert settings.allow_remote_code == ()
 
 
+@pytest.mark.parametrize(
+    "setting", [f for f in dataclasses.fields(Settings) if f.metadata.get("choices")], ids=lambda f: f.name
+)
+def test_each_choice_of_a_setting_is_read_and_others_are_refused(setting: dataclasses.Field[object], tmp_path: Path) -> None:
+    flag = "--" + setting.name.replace("_", "-")
+    for choice in setting.metadata["choices"]:
+        assert getattr(load(flag, choice, SMOLORA_HOME="/data"), setting.name) == choice
+        assert getattr(load(toml=f'{setting.name} = "{choice}"', folder=tmp_path, SMOLORA_HOME="/data"), setting.name) == choice
+    with pytest.raises(InvalidRequest, match=f"{flag} is 'int3', but must be one of {', '.join(setting.metadata['choices'])}"):
+        load(flag, "int3", SMOLORA_HOME="/data")
+
+
 def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path) -> None:
     toml = "max_queue = 2\nstall_s = 3\ndrain_s = 4.5\n"
     settings = load("--max-queue", "9", toml=toml, folder=tmp_path, SMOLORA_MAX_QUEUE="8", SMOLORA_STALL_S="7")

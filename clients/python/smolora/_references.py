@@ -19,10 +19,12 @@ def new_request_id() -> str:
 def model_reference(source: AnyPath) -> str:
     """A model's name or hub id as it is; a path made absolute, because the daemon has a folder of its own.
 
-    The name of a GGUF file that is in the current folder is a path, too.
+    The name of a GGUF file that is in the current folder is a path, too, and so is one in a folder below: owners on the hub do
+    not name models like files, and a path with a typing error shall not be looked for there.
     """
     if isinstance(source, str) and not source.startswith(("/", "./", "../", "~")) and source not in (".", ".."):
-        return absolute_path(source) if source.endswith(".gguf") and os.path.isfile(source) else source
+        is_path = source.endswith(".gguf") and ("/" in source or os.path.isfile(source))
+        return absolute_path(source) if is_path and "://" not in source else source
     return absolute_path(source)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -186,5 +187,6 @@ def enum_name(enum: Any, value: str | None) -> Any:
     prefix = enum_prefix(enum.DESCRIPTOR)
     choices = [name.removeprefix(prefix).lower() for name, number in enum.items() if number]
     if value not in choices:
-        raise InvalidRequest(f"{enum.DESCRIPTOR.name} {value!r} is not known; choose one of {', '.join(choices)}.")
+        keyword = re.sub(r"\B(?=[A-Z])", "_", enum.DESCRIPTOR.name).lower()  # `kv_dtype` for KvDtype
+        raise InvalidRequest(f"{keyword} {value!r} is not known; choose one of {', '.join(choices)}.")
     return prefix + value.upper()

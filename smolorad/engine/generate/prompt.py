@@ -64,7 +64,7 @@ def _conversation(
     base: BaseModel, text: ModelText | _Foreign, messages: Sequence[ChatMessage], parse_special: bool
 ) -> list[int]:
     if not base.tokenizer.chat_template:
-        raise UnsupportedModel(f"{base.name} has no chat template; give a prompt instead of messages.")
+        raise UnsupportedModel(f"{base.name} has no chat template; give a prompt instead of messages (without `--chat`).")
     turns = tuple(Turn(message.role, message.content) for message in messages)
     if isinstance(text, ModelText) and not parse_special and any(text.control.within(turn.role) for turn in turns):
         raise InvalidRequest.field("messages", "has the spelling of a control token as a role; name one, such as user")

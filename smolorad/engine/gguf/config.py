@@ -13,6 +13,7 @@ from smolorad.errors import Damaged, UnsupportedModel
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 _TOKENS = "tokenizer.ggml.tokens"
 _KIND, _MODEL = "general.type", "model"  # others are adapters, projectors of images and statistics
+_PROJECTOR = "clip"  # the architecture of projectors, also where the file does not have its kind
 _WITHOUT_ROPE = frozenset({"bloom", "gpt2"})
 _SPECIAL = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
 
@@ -21,10 +22,12 @@ def known_architecture(m: Metadata) -> Architecture:
     """The architecture of a file; raises UnsupportedModel for one that is not in the table, and for what is no model."""
     if (kind := m.values.get(_KIND, _MODEL)) != _MODEL:
         raise UnsupportedModel(f"{m.path} is of the kind {str(kind)[:60]!r}, and no model; choose the model's own file.")
+    if m.architecture == _PROJECTOR:
+        raise UnsupportedModel(f"{m.path} projects images for a model, and is no language model; choose the model's own file.")
     if (architecture := architecture_of(m)) is None:
         raise UnsupportedModel(
             f"{m.path} is a {m.architecture[:60]!r}, which smolora does not read from GGUF (it reads "
-            f"{', '.join(sorted(ARCHITECTURES))}); load the model that it was made from."
+            f"{', '.join(sorted(ARCHITECTURES))}); load the safetensors model that it was made from."
         )
     return architecture
 

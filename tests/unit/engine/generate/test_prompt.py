@@ -78,7 +78,9 @@ def test_exactly_one_of_prompt_and_messages(prompt: str, messages: tuple[ChatMes
 def test_no_template(tmp_path: Path) -> None:
     base = fp32_base(tiny_model(tmp_path, chat=False), "plain")
     assert not base.describe(0.0).has_chat_template
-    with pytest.raises(UnsupportedModel, match="plain has no chat template; give a prompt"):
+    with pytest.raises(
+        UnsupportedModel, match=r"plain has no chat template; give a prompt instead of messages \(without `--chat`\)"
+    ):
         encode(base, "", TALK)
 
 

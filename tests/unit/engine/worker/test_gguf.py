@@ -294,7 +294,8 @@ def test_a_model_that_is_damaged(what: str, tmp_path: Path) -> None:
     [
         ({"general.type": "adapter"}, "is of the kind 'adapter', and no model"),
         ({"general.type": "mmproj", _TYPE: "clip"}, "is of the kind 'mmproj'"),
-        ({_TYPE: "clip"}, "is a 'clip', which smolora does not read from GGUF"),
+        ({_TYPE: "clip"}, "projects images for a model, and is no language model; choose the model's own file"),
+        ({_TYPE: "mamba"}, "is a 'mamba', which smolora does not read from GGUF"),
         ({_TYPE: "a\n\x1b[31m" * 30}, "which smolora does not read from GGUF"),
         ({"llama.rope.scaling.type": "x\n"}, r"scales RoPE by 'x\\n', which is not known"),
         ({"llama.rope.dimension_count": 10}, "rotates 10 of 24 numbers of a head"),

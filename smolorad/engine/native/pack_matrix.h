@@ -146,9 +146,10 @@ static void read_row(const Matrix *from, size_t row, float *x) {
         x[i] = row < (size_t)from->rows ? load1(from->format, from->values, row * (size_t)from->cols + (size_t)i) : 0;
 }
 
-/* The error of the first block in INT4, relative to its weights, as a mean over its rows of ratios of squares. `block`: room for one. */
+/* The error of the first block in INT4, relative to its weights, as a mean over its rows of ratios of squares. Rows of zeros fit every
+ * format, so they do not count: 1 if there are no others. `block`: room for one. */
 static inline float int4_error(const Matrix *from, float *x, uint8_t *block) {
-    int rows = from->rows < BLOCK ? from->rows : BLOCK;
+    int rows = from->rows < BLOCK ? from->rows : BLOCK, counted = 0;
     float sum = 0;
     memset(block, 0, block_bytes(INT4, from->cols / GROUP));
     for (int row = 0; row < rows; row++) {
@@ -156,9 +157,9 @@ static inline float int4_error(const Matrix *from, float *x, uint8_t *block) {
         read_row(from, (size_t)row, x);
         float error = pack_with_units(INT4, x, from->cols / GROUP, row, block);
         for (int i = 0; i < from->cols; i++) squares += x[i] * x[i];
-        if (squares > 0) sum += error / squares;
+        if (squares > 0) sum += error / squares, counted++;
     }
-    return sum / (float)rows;
+    return counted ? sum / (float)counted : 1;
 }
 
 /* Packs blocks first..last-1 of `from` (FP32 or BF16) into `to`. `x`: room for a row in FP32. */

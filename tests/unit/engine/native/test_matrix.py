@@ -162,6 +162,13 @@ def test_other_numbers_are_not_taken_for_four_bits(compiled: Library) -> None:
     assert not compiled.suits_int4(array_of(weight))
 
 
+@pytest.mark.parametrize("zeros", [15, 16, 40])
+def test_rows_of_zeros_are_not_taken_for_four_bits(compiled: Library, zeros: int) -> None:
+    weight = torch.randn(40, 256, generator=torch.Generator().manual_seed(3))
+    weight[:zeros] = 0  # as the rows of tokens that no training has seen
+    assert not compiled.suits_int4(array_of(weight))
+
+
 @pytest.mark.parametrize(("format", "bits"), [(Format.INT8, 8.5), (Format.INT4, 4.5 + 32 / 256), (Format.INT5, 5.5 + 32 / 256)])
 def test_bits_of_a_weight(compiled: Library, format: Format, bits: float) -> None:
     assert compiled.pack(array_of(draw(32, 256, 1)), format).nbytes * 8 / (32 * 256) == bits

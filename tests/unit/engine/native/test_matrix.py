@@ -134,6 +134,16 @@ def test_a_row_is_rounded_better_than_plainly(compiled: Library, format: Format,
     assert error < 0.98 * plain
 
 
+@pytest.mark.parametrize("format", [Format.INT4, Format.INT5])
+def test_zeros_beside_one_large_number_and_constant_rows_are_kept(compiled: Library, format: Format) -> None:
+    weight = torch.zeros(20, 64)
+    weight[torch.arange(20), torch.arange(20) * 3] = torch.logspace(-20, 20, 20) * torch.tensor([1.0, -1.0]).repeat(10)
+    same = torch.full((2, 64), -3.7)
+    for known in (weight, same):
+        found, size = packed(compiled, known, format), known.abs().amax(1, keepdim=True)
+        torch.testing.assert_close(found / size, known / size, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("format", "bits"), [(Format.INT4, 4), (Format.INT5, 5)])
 @pytest.mark.parametrize("has_minimum", [False, True])
 def test_numbers_from_as_few_bits_lose_next_to_nothing(

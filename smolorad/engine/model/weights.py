@@ -141,8 +141,10 @@ def _open(file: SafetensorsFile) -> FileIO:
 
 def _columns(file: _File, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
     """The same of a matrix, column after column."""
-    whole = np.frombuffer(b"".join(_pieces(file, tensor, dtype)), ARRAY_DTYPES[dtype]).reshape(tensor.shape)
-    yield np.ascontiguousarray(whole.T).data.cast("B")
+    whole = bytearray()
+    for piece in _pieces(file, tensor, dtype):  # `join` would collect them first, and each overwrites the last
+        whole += piece
+    yield np.ascontiguousarray(np.frombuffer(whole, ARRAY_DTYPES[dtype]).reshape(tensor.shape).T).data.cast("B")
 
 
 def _changed(file: SafetensorsFile) -> Damaged:

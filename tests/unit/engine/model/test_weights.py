@@ -112,3 +112,15 @@ def test_a_file_that_is_gone(tmp_path: Path, *, is_mapped: bool) -> None:
     path.unlink()
     with pytest.raises(NotFound, match=r"model\.safetensors is gone; bring it back"):
         read_weights([file], {"a": (4,)}, Dtype.FLOAT32, mapped_below=tmp_path / "mapped" if is_mapped else None)
+
+
+@pytest.mark.parametrize("format", ["F32", "F16"])
+def test_a_transposed_matrix_of_many_pieces(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_CHUNK", 5)
+    path = tmp_path / "model.safetensors"
+    numbers = write(path, {"a": (format, (4, 8))}, ["a"], 0)["a"].astype(np.float32)
+    file = SafetensorsFile.open(path, "")
+    found = read_weights([file], {"a": (4, 8)}, Dtype.FLOAT32, transposed=["a"]).arrays["a"]
+    assert np.array_equal(found, numbers)
+    source = row_sources([file], {"a": (4, 8)}, Dtype.FLOAT32, sources={}, transposed=["a"])["a"]
+    assert np.array_equal(np.concatenate([piece.copy() for piece in source.rows(0, 8)]), numbers.T)

@@ -37,7 +37,8 @@ class Matrix:
         """Some rows; raises Damaged where the file was changed."""
         found = np.empty((count, self.columns), dtype=_ARRAYS[self.tensor.format])
         opened.seek(self.tensor.begin + first * self.columns * found.itemsize)
-        if opened.readinto(found.data.cast("B")) != found.nbytes:  # type: ignore[attr-defined]
+        read = opened.readinto(found.data.cast("B"))  # type: ignore[attr-defined]
+        if read != found.nbytes or not self.file.is_open_as(opened):  # it may change at any time
             raise changed(self.file.path)
         return found
 

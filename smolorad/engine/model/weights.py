@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from smolorad.engine.model.decoded_weights import DecodedWeights
 from smolorad.engine.model.mapped_weights import ALIGNMENT, MappedWeights, write_to_file, write_to_memory
 from smolorad.engine.native.row_source import RowSource
 from smolorad.engine.runtime.dtypes import STORED, to_bf16, to_fp32
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, NotFound
 from smolorad.safetensors_file import SafetensorsFile, StoredTensor
 
 # The array type of each number format that can be read without torch.
@@ -50,7 +51,7 @@ def read_weights(
     `sources` names the stored tensors that give a parameter end to end, where they are not the one of its name.
     Those in `transposed` lie in memory column after column.
     With `mapped_below`, for weights that generation does not read, in a file in that folder, if the disk has room.
-    Raises Damaged where a file was changed since its header was read.
+    Raises Damaged where a file was changed since its header was read, NotFound where one cannot be opened.
     """
     array_dtype = ARRAY_DTYPES[dtype]
     stored = _stored_tensors(files)
@@ -118,24 +119,32 @@ def _pieces(file: _File, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryv
 def _stored(file: SafetensorsFile, tensor: StoredTensor) -> Iterator[NDArray[Any]]:
     """The numbers of a tensor as they are stored, in pieces; each piece is overwritten by the next."""
     stored_as = STORED[tensor.format]
-    with file.path.open("rb", buffering=0) as opened:
-        if not file.is_open_as(opened):
-            raise _changed(file)
+    with _open(file) as opened:
         opened.seek(tensor.begin)
         left = tensor.count
         buffer = np.empty(min(left, _CHUNK), dtype=stored_as)
         while left:
             piece = buffer[:left]
-            if opened.readinto(piece.data.cast("B")) != piece.nbytes:
+            read = opened.readinto(piece.data.cast("B"))
+            if read != piece.nbytes or not file.is_open_as(opened):  # it may change at any time
                 raise _changed(file)
             yield piece
             left -= len(piece)
 
 
+def _open(file: SafetensorsFile) -> FileIO:
+    try:
+        return file.path.open("rb", buffering=0)
+    except OSError as error:
+        raise NotFound(f"{file.path} is gone; bring it back, or load another model.") from error
+
+
 def _columns(file: _File, tensor: StoredTensor, dtype: Dtype) -> Iterator[memoryview]:
     """The same of a matrix, column after column."""
-    whole = np.frombuffer(b"".join(_pieces(file, tensor, dtype)), ARRAY_DTYPES[dtype]).reshape(tensor.shape)
-    yield np.ascontiguousarray(whole.T).data.cast("B")
+    whole = bytearray()
+    for piece in _pieces(file, tensor, dtype):  # `join` would collect them first, and each overwrites the last
+        whole += piece
+    yield np.ascontiguousarray(np.frombuffer(whole, ARRAY_DTYPES[dtype]).reshape(tensor.shape).T).data.cast("B")
 
 
 def _changed(file: SafetensorsFile) -> Damaged:

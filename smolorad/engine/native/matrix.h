@@ -4,7 +4,7 @@
  * a block one group of 32 columns after the other, so that a product reads memory from front to back. docs/native.md draws them.
  *
  *   INT8: w = scale * (q - 128), q in 1..255, a scale for each group of a row. 8.5 bits a weight, as llama.cpp's Q8_0.
- *   INT4: w = unit * (step * (q - 7.5) + 6 * center), q in 0..15. The unit is the row's, step (1..255) and center (-127..127) are
+ *   INT4: w = unit * (step * (q - 7.5) + 6 * center), q in 0..15. The unit is the row's, step (0..255) and center (-127..127) are
  *         the group's: 4.5 bits a weight, as llama.cpp's Q4_K.
  *   INT5: w = unit * (step * (q - 15.5) + 12 * center), q in 0..31. 5.5 bits a weight, as llama.cpp's Q5_K.
  */

@@ -68,6 +68,17 @@ static inline void fit_steps(int format, const float *x, float low, float range,
     fit->error = error;
 }
 
+/* 32 numbers that are hardly apart as their center alone: with a step, the least of which is a unit, zeros would be half a unit off. */
+static inline void fit_center(int format, const float *x, Fit *fit) {
+    float sum = 0;
+    for (int i = 0; i < GROUP; i++) sum += x[i];
+    *fit = (Fit){.step = 0, .center = whole_between(sum / (GROUP * center_unit(format)), -127, 127)};
+    for (int i = 0; i < GROUP; i++) {
+        float off = center_unit(format) * (float)fit->center - x[i];
+        fit->error += off * off;
+    }
+}
+
 /* The numbers' own range is not the best one, so this tries some others. Those with whole steps find numbers that lie on a grid of as many
  * bits already: there next to nothing is lost. */
 static void fit_group(int format, const float *x, Fit *best) {
@@ -75,7 +86,9 @@ static void fit_group(int format, const float *x, Fit *best) {
     float low = x[0], high = x[0];
     for (int i = 1; i < GROUP; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
     float range = high - low > 1 ? high - low : 1;
-    best->error = FLT_MAX;
+    if (high - low < 1) fit_center(format, x, best);
+    else best->error = FLT_MAX;
+    if (best->error < ON_GRID) return;
     for (int i = 0; i < TRIES; i++) {
         Fit fit;
         fit_steps(format, x, low, range, tries[format == INT5][i], &fit);
@@ -85,9 +98,10 @@ static void fit_group(int format, const float *x, Fit *best) {
 }
 
 /* The least unit with which every group of a row has a step, also where its range is fewer steps than there are levels, and a center.
- * `x`: `groups` times GROUP numbers. */
+ * Centers end where they are a whole number of half steps over all levels, so that zeros beside one large number stay zeros:
+ * 125 * 6 = 100 * 7.5, and 124 * 12 = 96 * 15.5. `x`: `groups` times GROUP numbers. */
 static float row_unit(int format, const float *x, int groups) {
-    const float steps = 255 * (format == INT4 ? 12.0f : 27.0f), centers = 2 * 127 * center_unit(format);
+    const float steps = 255 * (format == INT4 ? 12.0f : 27.0f), centers = 2 * center_unit(format) * (format == INT4 ? 125.0f : 124.0f);
     float unit = 0;
     for (int g = 0; g < groups; g++, x += GROUP) {
         float low = x[0], high = x[0];
@@ -146,9 +160,10 @@ static void read_row(const Matrix *from, size_t row, float *x) {
         x[i] = row < (size_t)from->rows ? load1(from->format, from->values, row * (size_t)from->cols + (size_t)i) : 0;
 }
 
-/* The error of the first block in INT4, relative to its weights, as a mean over its rows of ratios of squares. `block`: room for one. */
+/* The error of the first block in INT4, relative to its weights, as a mean over its rows of ratios of squares. Rows of zeros fit every
+ * format, so they do not count: 1 if there are no others. `block`: room for one. */
 static inline float int4_error(const Matrix *from, float *x, uint8_t *block) {
-    int rows = from->rows < BLOCK ? from->rows : BLOCK;
+    int rows = from->rows < BLOCK ? from->rows : BLOCK, counted = 0;
     float sum = 0;
     memset(block, 0, block_bytes(INT4, from->cols / GROUP));
     for (int row = 0; row < rows; row++) {
@@ -156,9 +171,9 @@ static inline float int4_error(const Matrix *from, float *x, uint8_t *block) {
         read_row(from, (size_t)row, x);
         float error = pack_with_units(INT4, x, from->cols / GROUP, row, block);
         for (int i = 0; i < from->cols; i++) squares += x[i] * x[i];
-        if (squares > 0) sum += error / squares;
+        if (squares > 0) sum += error / squares, counted++;
     }
-    return sum / (float)rows;
+    return counted ? sum / (float)counted : 1;
 }
 
 /* Packs blocks first..last-1 of `from` (FP32 or BF16) into `to`. `x`: room for a row in FP32. */

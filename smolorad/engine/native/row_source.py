@@ -29,7 +29,10 @@ class RowSource:
         self._left: NDArray[Any] = np.empty((0, columns), dtype)
 
     def rows(self, first: int, last: int) -> Iterator[NDArray[Any]]:
-        """Rows `first` to `last` - 1, in pieces. Raises ValueError where there are not as many, and what reading raises."""
+        """Rows `first` to `last` - 1, in pieces; the next may overwrite a piece.
+
+        Raises ValueError where there are not as many, and what reading raises.
+        """
         if self._next < 0 or first < self._next:
             self._pieces, self._next, self._left = self._read(), 0, self._left[:0]
         while self._next < last:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from smolorad.domain import Dtype, PhaseProgress
+from smolorad.engine.mlx.modules import Matrix
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.runtime.device import Hardware
@@ -22,6 +23,7 @@ from smolorad.engine.worker.fetch import fetch
 from smolorad.engine.worker.merge import merge
 from smolorad.engine.worker.progress import no_progress
 from smolorad.errors import Damaged, NotFound, SmoloraError, UnsupportedModel
+from smolorad.safetensors_file import SafetensorsFile
 from tests.mlx import MlxFolder, mlx_folder
 from tests.unit.engine.kit import begin, finish, load, make_adapter, plain_model, spec
 
@@ -161,6 +163,18 @@ def test_a_file_that_changes(folder: MlxFolder) -> None:
     path.unlink()
     with pytest.raises(NotFound, match="is gone"):
         pretrained(opened, fitting_config(opened), dtype=torch.float32)
+
+
+def test_a_file_that_changes_while_it_is_read(folder: MlxFolder) -> None:
+    path = folder.path / "model.safetensors"
+    file = SafetensorsFile.open(path, "")
+    tensor = next(one for one in file.tensors if len(one.shape) == 2)
+    with path.open("rb", buffering=0) as opened:
+        rows = Matrix(file, tensor)
+        rows.rows(opened, 0, 1)
+        os.utime(path, (1, 1))
+        with pytest.raises(Damaged, match="was changed"):
+            rows.rows(opened, 1, 1)
 
 
 def test_code_of_its_own_is_not_run(folder: MlxFolder) -> None:

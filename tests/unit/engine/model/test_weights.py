@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from smolorad.domain import Dtype
-from smolorad.engine.model.weights import read_weights
-from smolorad.errors import Damaged
+from smolorad.engine.model import weights
+from smolorad.engine.model.weights import read_weights, row_sources
+from smolorad.errors import Damaged, NotFound
 from smolorad.safetensors_file import SafetensorsFile
 
 FORMATS = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "?", "U8": "u1", "F64": "<f8"}
@@ -85,3 +87,40 @@ def test_a_file_that_is_replaced_after_its_header_was_read_is_refused(tmp_path: 
     other.rename(path)
     with pytest.raises(Damaged, match="changed or cut short while it was read"):
         read_weights([file], {"a": (4,), "b": (4,)}, Dtype.FLOAT32)
+
+
+def test_a_file_that_changes_between_two_pieces_of_a_tensor_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_CHUNK", 8)
+    path = tmp_path / "model.safetensors"
+    write(path, {"a": ("F32", (4, 4))}, ["a"], 0)
+    source = row_sources([SafetensorsFile.open(path, "")], {"a": (4, 4)}, Dtype.FLOAT32, sources={})["a"]
+    rows = source.rows(0, 4)
+    next(rows)
+    with path.open("r+b") as file:  # the same file, of the same size
+        file.seek(-16, os.SEEK_END)
+        file.write(bytes(16))
+    os.utime(path, ns=(1, 1))  # the system's clock is coarse
+    with pytest.raises(Damaged, match="changed or cut short while it was read"):
+        next(rows)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_file_that_is_gone(tmp_path: Path, *, is_mapped: bool) -> None:
+    path = tmp_path / "model.safetensors"
+    write(path, {"a": ("F32", (4,))}, ["a"], 0)
+    file = SafetensorsFile.open(path, "")
+    path.unlink()
+    with pytest.raises(NotFound, match=r"model\.safetensors is gone; bring it back"):
+        read_weights([file], {"a": (4,)}, Dtype.FLOAT32, mapped_below=tmp_path / "mapped" if is_mapped else None)
+
+
+@pytest.mark.parametrize("format", ["F32", "F16"])
+def test_a_transposed_matrix_of_many_pieces(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_CHUNK", 5)
+    path = tmp_path / "model.safetensors"
+    numbers = write(path, {"a": (format, (4, 8))}, ["a"], 0)["a"].astype(np.float32)
+    file = SafetensorsFile.open(path, "")
+    found = read_weights([file], {"a": (4, 8)}, Dtype.FLOAT32, transposed=["a"]).arrays["a"]
+    assert np.array_equal(found, numbers)
+    source = row_sources([file], {"a": (4, 8)}, Dtype.FLOAT32, sources={}, transposed=["a"])["a"]
+    assert np.array_equal(np.concatenate([piece.copy() for piece in source.rows(0, 8)]), numbers.T)

@@ -134,6 +134,16 @@ def test_a_row_is_rounded_better_than_plainly(compiled: Library, format: Format,
     assert error < 0.98 * plain
 
 
+@pytest.mark.parametrize("format", [Format.INT4, Format.INT5])
+def test_zeros_beside_one_large_number_and_constant_rows_are_kept(compiled: Library, format: Format) -> None:
+    weight = torch.zeros(20, 64)
+    weight[torch.arange(20), torch.arange(20) * 3] = torch.logspace(-20, 20, 20) * torch.tensor([1.0, -1.0]).repeat(10)
+    same = torch.full((2, 64), -3.7)
+    for known in (weight, same):
+        found, size = packed(compiled, known, format), known.abs().amax(1, keepdim=True)
+        torch.testing.assert_close(found / size, known / size, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("format", "bits"), [(Format.INT4, 4), (Format.INT5, 5)])
 @pytest.mark.parametrize("has_minimum", [False, True])
 def test_numbers_from_as_few_bits_lose_next_to_nothing(
@@ -159,6 +169,13 @@ def test_other_numbers_are_not_taken_for_four_bits(compiled: Library) -> None:
     assert not compiled.suits_int4(array_of(weight))
     assert compiled.pack(array_of(weight), Format.INT5, prefer_int4=True).format is Format.INT5
     weight[3, 3] = float("nan")
+    assert not compiled.suits_int4(array_of(weight))
+
+
+@pytest.mark.parametrize("zeros", [15, 16, 40])
+def test_rows_of_zeros_are_not_taken_for_four_bits(compiled: Library, zeros: int) -> None:
+    weight = torch.randn(40, 256, generator=torch.Generator().manual_seed(3))
+    weight[:zeros] = 0  # as the rows of tokens that no training has seen
     assert not compiled.suits_int4(array_of(weight))
 
 

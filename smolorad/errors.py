@@ -288,6 +288,11 @@ def _access_advice(platform: str) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """A text from a file as a part of a sentence, in one line."""
+    return text[:80] if text[:80].isprintable() else repr(text[:80])
+
+
 def first_line(error: BaseException) -> str:
     """The beginning of another library's message, fit for a sentence."""
     return next(iter(str(error).strip().splitlines()), "no message")[:300]

@@ -8,7 +8,7 @@ from pathlib import Path
 from smolorad.errors import Damaged, UnsupportedModel
 
 SUFFIX = ".gguf"
-_MAGIC = b"GGUF"
+MAGIC = b"GGUF"
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _PROJECTOR = re.compile(r"(^|[-_.])mmproj([-_.]|$)", re.IGNORECASE)  # of images into a text model; no model by itself
 
@@ -20,7 +20,7 @@ def is_gguf(path: Path) -> bool:
     if path.suffix == SUFFIX:
         return True
     with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def gguf_files(path: Path) -> tuple[Path, ...]:

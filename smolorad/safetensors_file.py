@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from smolora.common.json_file import NotAnObject, parse_object
-from smolorad.errors import Damaged
+from smolorad.errors import Damaged, printable
 
 _MAX_HEADER_BYTES = 100_000_000  # as in the library
 _MAX_LENGTH = 2**63 - 1  # of a dimension; numpy and torch count bytes in 64 bits, and leave out dimensions of 0
@@ -64,11 +64,11 @@ class SafetensorsFile:
         """Reads the header. Raises Damaged; its sentence ends with `advice`, and calls the file `shown`, or by its path."""
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            return cls(path, _read_header(file, size, shown or path, advice), size, _version(file))
+            return cls(path, _read_header(file, size, shown or path, advice), size, version_of(os.fstat(file.fileno())))
 
     def is_open_as(self, file: BinaryIO) -> bool:
         """Whether an open file is still the one whose header was read."""
-        return _version(file) == self.version
+        return version_of(os.fstat(file.fileno())) == self.version
 
 
 def tensors_in(content: bytes, shown: object, advice: str) -> tuple[StoredTensor, ...]:
@@ -76,8 +76,8 @@ def tensors_in(content: bytes, shown: object, advice: str) -> tuple[StoredTensor
     return _read_header(io.BytesIO(content), len(content), shown, advice)
 
 
-def _version(file: BinaryIO) -> tuple[int, ...]:
-    stat = os.fstat(file.fileno())
+def version_of(stat: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or written."""
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -104,7 +104,7 @@ def _laid_out(header: Mapping[str, Any], begin: int, size: int) -> Iterator[Stor
     tensors = [_tensor(name, entry, begin) for name, entry in header.items() if name != _METADATA]
     for tensor in sorted(tensors, key=lambda one: (one.begin, one.end)):
         if tensor.begin != begin:
-            raise ValueError(f"{_shown(tensor.name)} does not follow the tensor before it")
+            raise ValueError(f"{printable(tensor.name)} does not follow the tensor before it")
         begin = tensor.end
         yield tensor
     if begin != size:
@@ -117,21 +117,16 @@ def _tensor(name: str, entry: Any, start: int) -> StoredTensor:
         case {"dtype": str() as format, "shape": list() as shape, "data_offsets": [begin, end]}:
             lengths = (*shape, begin, end)
         case _:
-            raise ValueError(f"{_shown(name)} has no format, shape and place")
+            raise ValueError(f"{printable(name)} has no format, shape and place")
     if (
         not all(type(one) is int and 0 <= one <= _MAX_LENGTH for one in lengths)
         or len(shape) > _MAX_DIMENSIONS
         or 8 * math.prod(length or 1 for length in shape) > _MAX_LENGTH
     ):
-        raise ValueError(f"{_shown(name)} has a shape or a place that no tensor has")
+        raise ValueError(f"{printable(name)} has a shape or a place that no tensor has")
     if format not in _BITS:
-        raise ValueError(f"{_shown(name)} has numbers in the unknown format {_shown(format)}")
+        raise ValueError(f"{printable(name)} has numbers in the unknown format {printable(format)}")
     tensor = StoredTensor(name, format, tuple(shape), start + begin, start + end)
     if 8 * (end - begin) != tensor.count * _BITS[format]:
-        raise ValueError(f"{_shown(name)} does not have as many bytes as its shape")
+        raise ValueError(f"{printable(name)} does not have as many bytes as its shape")
     return tensor
-
-
-def _shown(text: str) -> str:
-    """A text from the file as a part of a sentence, in one line."""
-    return text[:80] if text[:80].isprintable() else repr(text[:80])

@@ -14,11 +14,11 @@ from gguf.constants import MODEL_ARCH_NAMES, GGMLQuantizationType
 from gguf.tensor_mapping import TensorNameMap, get_tensor_name_map
 
 from smolorad.engine.gguf.architectures import Architecture, head_dim
-from smolorad.engine.gguf.header import GgufHeader, GgufTensor, shown
+from smolorad.engine.gguf.header import GgufHeader, GgufTensor
 from smolorad.engine.gguf.layout import File, Layout, Parameter, Part, Source
 from smolorad.engine.gguf.metadata import Metadata
 from smolorad.engine.gguf.rope import FREQUENCIES, LONG, SHORT
-from smolorad.errors import Damaged, UnsupportedModel
+from smolorad.errors import Damaged, UnsupportedModel, printable
 
 Shapes = Mapping[str, Sequence[int]]
 _Type = GGMLQuantizationType
@@ -47,7 +47,7 @@ def make_layout(headers: Sequence[GgufHeader], m: Metadata, architecture: Archit
     used = {part.tensor for parameter in parameters.values() for part in parameter.parts}
     if extra := sorted(found.keys() - used - _COMPUTED):
         raise UnsupportedModel(
-            f"{m.path} has the tensor {shown(extra[0])}, and {architecture.class_name} has none like it; "
+            f"{m.path} has the tensor {printable(extra[0])}, and {architecture.class_name} has none like it; "
             "load the model that it was made from."
         )
     files = [File(str(one.path), one.size, one.version) for one in headers]
@@ -57,7 +57,7 @@ def make_layout(headers: Sequence[GgufHeader], m: Metadata, architecture: Archit
 def _source(file: int, tensor: GgufTensor, m: Metadata) -> Source:
     if not (tensor.type in _EXACT or _is_decoded(tensor.type)):
         raise UnsupportedModel(
-            f"{m.path} has {shown(tensor.name)} as {tensor.type.name}, which the gguf library does not decode; "
+            f"{m.path} has {printable(tensor.name)} as {tensor.type.name}, which the gguf library does not decode; "
             "choose a file in another quantisation, such as Q8_0 or Q4_K_M."
         )
     rows, columns = _rows(tensor)
@@ -199,5 +199,5 @@ class _Finder:
         )
 
     def _misfit(self, name: str, shape: Sequence[int], tensor: GgufTensor) -> Damaged:
-        found = f"{shown(tensor.name)} in the shape {list(tensor.shape)}"
+        found = f"{printable(tensor.name)} in the shape {list(tensor.shape)}"
         return Damaged(f"{self._m.path} has {found}, which cannot be {name} with {list(shape)}; download it again.")

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, Self
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from smolorad.engine.gguf.layout import version_of
-from smolorad.errors import Damaged, SmoloraError, UnsupportedModel
+from smolorad.errors import Damaged, SmoloraError, UnsupportedModel, printable
+from smolorad.gguf import MAGIC
+from smolorad.safetensors_file import version_of
 
-_MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _ALIGNMENT = "general.alignment"
 _DEFAULT_ALIGNMENT = 32
@@ -92,7 +92,7 @@ class _Reader:
         self._elements = 0
 
     def read(self) -> tuple[dict[str, Any], tuple[GgufTensor, ...]]:
-        if self._take(4) != _MAGIC:
+        if self._take(len(MAGIC)) != MAGIC:
             raise ValueError("it does not begin as a GGUF file")
         version = self._number("I")
         if version not in _VERSIONS:
@@ -104,12 +104,12 @@ class _Reader:
         for _ in range(key_count):
             key = self._name()
             if key in metadata:
-                raise ValueError(f"it has {shown(key)} twice")
+                raise ValueError(f"it has {printable(key)} twice")
             metadata[key] = self._value(self._number("I"))
         described = [self._tensor() for _ in range(tensor_count)]
         alignment = metadata.get(_ALIGNMENT, _DEFAULT_ALIGNMENT)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment > 2**16:
-            raise ValueError(f"its alignment is {shown(str(alignment))}")
+            raise ValueError(f"its alignment is {printable(str(alignment))}")
         return metadata, self._placed(described, alignment)
 
     def _take(self, count: int) -> bytes:
@@ -157,7 +157,7 @@ class _Reader:
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name, dimensions = self._name(), self._number("I")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
-            raise ValueError(f"{shown(name)} has {dimensions:,} dimensions")
+            raise ValueError(f"{printable(name)} has {dimensions:,} dimensions")
         lengths = array("Q", struct.unpack(f"<{dimensions}Q", self._take(8 * dimensions)))
         return name, tuple(reversed(lengths)), self._number("I"), self._number("Q")
 
@@ -171,10 +171,10 @@ class _Reader:
         end = begin
         for tensor in tensors:
             if tensor.begin < end:
-                raise ValueError(f"{shown(tensor.name)} overlaps the tensor before it")
+                raise ValueError(f"{printable(tensor.name)} overlaps the tensor before it")
             end = tensor.begin + tensor.nbytes
             if end > self._size:
-                raise ValueError(f"it has {self._size:,} bytes, and {shown(tensor.name)} ends at {end:,}")
+                raise ValueError(f"it has {self._size:,} bytes, and {printable(tensor.name)} ends at {end:,}")
         return tuple(tensors)
 
 
@@ -184,11 +184,11 @@ def _placed(name: str, shape: tuple[int, ...], kind: int, offset: int, begin: in
         block, block_bytes = GGML_QUANT_SIZES[type]
     except (ValueError, KeyError) as error:
         raise _NotRead(
-            f"has numbers in a format that this release does not know (number {kind} of ggml, in {shown(name)}); "
+            f"has numbers in a format that this release does not know (number {kind} of ggml, in {printable(name)}); "
             "choose a file in another quantisation, such as Q8_0 or Q4_K_M"
         ) from error
     if min(shape) < 1 or math.prod(shape) >= 2**62 or shape[-1] % block or offset % alignment:
-        raise ValueError(f"{shown(name)} has a shape or a place that no {type.name} tensor has")
+        raise ValueError(f"{printable(name)} has a shape or a place that no {type.name} tensor has")
     return GgufTensor(name, type, shape, begin + offset, math.prod(shape) // block * block_bytes)
 
 
@@ -207,11 +207,6 @@ def _version_error(version: int) -> Exception:
     if version == 1:
         return _NotRead("is GGUF of version 1, which no tool writes any more; download the model in a newer file")
     return ValueError(f"its version of GGUF is {version:,}, and versions 2 and 3 are known")
-
-
-def shown(text: str) -> str:
-    """A text from the file as a part of a sentence, in one line."""
-    return text[:80] if text[:80].isprintable() else repr(text[:80])
 
 
 def open_shards(paths: tuple[Path, ...]) -> tuple[GgufHeader, ...]:
@@ -238,4 +233,4 @@ def _not_together(what: str) -> SmoloraError:
 
 
 def _as_number(value: Any, more: int = 0) -> str:
-    return str(value + more) if isinstance(value, int) else shown(str(value))
+    return str(value + more) if isinstance(value, int) else printable(str(value))

@@ -6,8 +6,6 @@ neither the header, nor tables of names, nor torch.
 
 from __future__ import annotations
 
-import os
-
 import msgspec
 
 LAYOUT = "gguf.json"  # the file in a model's folder
@@ -57,8 +55,3 @@ class Layout(msgspec.Struct, frozen=True):
     files: tuple[File, ...]
     sources: dict[str, Source]
     parameters: dict[str, Parameter]
-
-
-def version_of(stat: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is replaced or written."""
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from smolorad.engine.gguf.layout import LAYOUT, File, Layout, Parameter, Part, Source, version_of
+from smolorad.engine.gguf.layout import LAYOUT, File, Layout, Parameter, Part, Source
 from smolorad.engine.runtime.dtypes import to_fp32
 from smolorad.errors import Damaged, NotFound
 from smolorad.publish import sha256_file
-from smolorad.safetensors_file import StoredTensor
+from smolorad.safetensors_file import StoredTensor, version_of
 
 _CHUNK = 2**20  # numbers read at once, about
 # ggml's numbers of the formats that numpy has, and of bfloat16.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from smolorad.domain import Dtype
 from smolorad.engine.model.decoded_weights import DecodedWeights
 from smolorad.engine.model.mapped_weights import ALIGNMENT, MappedWeights, write_to_file, write_to_memory
-from smolorad.engine.native.row_source import RowSource
+from smolorad.engine.native.row_source import RowSource, in_multiples
 from smolorad.engine.runtime.dtypes import STORED, to_bf16, to_fp32
 from smolorad.errors import Damaged, NotFound
 from smolorad.safetensors_file import SafetensorsFile, StoredTensor
@@ -94,15 +94,10 @@ def row_sources(
 
 def _rows_of(places: Sequence[_Place], columns: int, dtype: Dtype, transposed: bool) -> Iterator[NDArray[Any]]:
     """Whole rows of the tensors in these places, one after the other."""
-    read, left = _columns if transposed else _pieces, np.empty(0, ARRAY_DTYPES[dtype])
-    for file, tensor in places:
-        for piece in read(file, tensor, dtype):
-            numbers = np.frombuffer(piece, ARRAY_DTYPES[dtype])
-            joined = np.concatenate([left, numbers]) if len(left) else numbers
-            whole = len(joined) - len(joined) % columns
-            if whole:
-                yield joined[:whole].reshape(-1, columns)
-            left = joined[whole:].copy()
+    read = _columns if transposed else _pieces
+    pieces = (np.frombuffer(piece, ARRAY_DTYPES[dtype]) for file, tensor in places for piece in read(file, tensor, dtype))
+    for rows in in_multiples(pieces, columns):
+        yield rows.reshape(-1, columns)
 
 
 def _stored_tensors(files: Sequence[_File]) -> dict[str, _Place]:

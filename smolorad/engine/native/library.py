@@ -6,7 +6,7 @@ import ctypes
 import itertools
 import math
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smolorad.engine.native.row_source import in_multiples
 from smolorad.engine.native.structs import DECODE_STRUCTS, MatrixStruct, Pointer, check_structs
 from smolorad.engine.runtime.buffers import allocate
 
@@ -132,7 +133,7 @@ class Library:
         """
         if format in FORMAT_OF.values() or cols % GROUP:
             raise ValueError(f"{cols} columns cannot be packed as {format.name}")
-        blocks = _in_blocks(pieces)
+        blocks = in_multiples(pieces, BLOCK)
         if prefer_int4:  # the first rows decide, however the pieces are cut
             first = next(blocks, np.empty((0, cols), np.float32))
             format = Format.INT4 if self.suits_int4(first) else format
@@ -162,19 +163,6 @@ class Library:
         count = math.prod(x.shape[:-1])
         self._multiply(self.pool, ctypes.byref(struct), x.ctypes.data, count, out.ctypes.data, room.ctypes.data)
         return out
-
-
-def _in_blocks(pieces: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """The same rows, in pieces of whole blocks but for the last."""
-    left: NDArray[Any] | None = None
-    for piece in pieces:
-        joined = piece if left is None else np.concatenate([left, piece])
-        whole = len(joined) - len(joined) % BLOCK
-        if whole:
-            yield joined[:whole]
-        left = joined[whole:].copy() if whole < len(joined) else None
-    if left is not None:
-        yield left
 
 
 def aligned(nbytes: int) -> NDArray[np.uint8]:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def in_multiples(pieces: Iterable[NDArray[Any]], count: int) -> Iterator[NDArray[Any]]:
+    """The same rows, or numbers, in pieces of a multiple of `count` but for the last; each may be overwritten by the next."""
+    left: NDArray[Any] | None = None
+    for piece in pieces:
+        joined = piece if left is None else np.concatenate([left, piece])
+        whole = len(joined) - len(joined) % count
+        if whole:
+            yield joined[:whole]
+        left = joined[whole:].copy() if whole < len(joined) else None
+    if left is not None:
+        yield left
 
 
 class RowSource:

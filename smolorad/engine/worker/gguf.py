@@ -18,13 +18,14 @@ import smolorad.engine.gguf
 from smolorad import publish
 from smolorad.domain import PhaseProgress
 from smolorad.engine.gguf.header import GgufHeader, GgufTensor, open_shards
-from smolorad.engine.gguf.layout import LAYOUT, Layout, version_of
+from smolorad.engine.gguf.layout import LAYOUT, Layout
 from smolorad.engine.gguf.metadata import Metadata
 from smolorad.engine.gguf.weights import GgufWeights
 from smolorad.engine.model.folder import CONFIG, GENERATION
 from smolorad.engine.runtime.cache_folder import read_or_make
 from smolorad.engine.worker.progress import Report
 from smolorad.errors import Damaged, NotFound
+from smolorad.safetensors_file import version_of
 
 _MAX_FACTORS = 2**14  # of RoPE, one for each two numbers of a head
 _DTYPES = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float16"}

@@ -17,14 +17,14 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from smolorad.engine.gguf import weights
-from smolorad.engine.gguf.layout import File, Layout, Parameter, Part, Source, version_of
+from smolorad.engine.gguf.layout import File, Layout, Parameter, Part, Source
 from smolorad.engine.gguf.weights import GgufWeights
 from smolorad.engine.model.folder import ModelFolder
 from smolorad.engine.model.pretrained import fitting_config, pretrained
 from smolorad.engine.worker.fetch import fetch
 from smolorad.engine.worker.progress import no_progress
 from smolorad.errors import Damaged, NotFound, UnsupportedModel
-from smolorad.safetensors_file import StoredTensor
+from smolorad.safetensors_file import StoredTensor, version_of
 from tests.gguf_kit import CASES, Case, keys_of, tensors_of, tokenizer_keys, write_case, write_file
 from tests.unit.engine.gguf.conftest import MakeFolder
 

@@ -35,8 +35,10 @@ _HEADS_OF_MODELS = ("lm_head", "embed_out")
 _OUTPUT_BIAS = re.compile(r".*\.self_attn\.o_proj\.bias")
 
 
-def make_layout(headers: Sequence[GgufHeader], m: Metadata, architecture: Architecture, shapes: Shapes) -> Layout:
-    """The layout of files whose model has parameters of these `shapes`.
+def make_layout(
+    headers: Sequence[GgufHeader], sums: Sequence[str], m: Metadata, architecture: Architecture, shapes: Shapes
+) -> Layout:
+    """The layout of files whose model has parameters of these `shapes`; `sums` are the files' SHA-256.
 
     Raises Damaged where a parameter cannot be made of the tensors, UnsupportedModel for tensors that the class does not have,
     or numbers that the gguf library does not decode.
@@ -50,7 +52,7 @@ def make_layout(headers: Sequence[GgufHeader], m: Metadata, architecture: Archit
             f"{m.path} has the tensor {printable(extra[0])}, and {architecture.class_name} has none like it; "
             "load the model that it was made from."
         )
-    files = [File(str(one.path), one.size, one.version) for one in headers]
+    files = [File(str(one.path), one.size, one.version, digest) for one, digest in zip(headers, sums, strict=True)]
     return Layout(tuple(files), {name: _source(*found[name], m) for name in sorted(used)}, parameters)
 
 

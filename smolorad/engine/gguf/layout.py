@@ -47,6 +47,7 @@ class File(msgspec.Struct, frozen=True):
     path: str
     size: int
     version: tuple[int, ...]
+    sha256: str
 
 
 class Layout(msgspec.Struct, frozen=True):

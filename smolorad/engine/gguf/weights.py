@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from smolorad.engine.gguf.layout import LAYOUT, File, Layout, Parameter, Part, Source
 from smolorad.engine.runtime.dtypes import to_fp32
 from smolorad.errors import Damaged, NotFound
-from smolorad.publish import sha256_file
 from smolorad.safetensors_file import StoredTensor, version_of
 
 _CHUNK = 2**20  # numbers read at once, about
@@ -30,7 +29,6 @@ class GgufWeights:
 
     layout: Layout
     tensors: tuple[StoredTensor, ...]  # as the files of transformers would have them
-    known_sums: Path | None = None  # where the files' SHA-256 are kept once they are computed
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -38,10 +36,9 @@ class GgufWeights:
         path = folder / LAYOUT
         try:
             layout = msgspec.json.decode(path.read_bytes(), type=Layout)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
             raise Damaged(f"{path} cannot be read ({error}); delete {folder}.") from error
-        tensors = tuple(StoredTensor(name, one.format, one.shape, 0, 0) for name, one in layout.parameters.items())
-        return cls(layout, tensors, folder.with_name(f".sums-{folder.name}.json"))
+        return cls(layout, tuple(StoredTensor(name, one.format, one.shape, 0, 0) for name, one in layout.parameters.items()))
 
     @property
     def size(self) -> int:
@@ -49,38 +46,10 @@ class GgufWeights:
         return sum(file.size for file in self.layout.files)
 
     def sums(self, known: Mapping[str, str]) -> dict[str, str]:
-        """The files' SHA-256, by names that stay when a file is moved; every byte is read once, the first time.
+        """The files' SHA-256, by names that stay when a file is moved: every byte was read when the layout was made.
 
-        Raises as `check_unchanged`.
+        Raises NotFound where a file is gone, Damaged where one was changed since then.
         """
-        self.check_unchanged()
-        if (found := self._read_sums()) is not None:
-            return found
-        found = {name: sha256_file(Path(file.path)) for name, file in zip(self._names, self.layout.files, strict=True)}
-        self.check_unchanged()
-        self._write_sums(found)
-        return found
-
-    @property
-    def _names(self) -> list[str]:
-        return [f"model-{at}.gguf" for at in range(len(self.layout.files))]
-
-    def _read_sums(self) -> dict[str, str] | None:
-        try:
-            found = msgspec.json.decode(self.known_sums.read_bytes(), type=dict[str, str]) if self.known_sums else {}
-        except (OSError, msgspec.MsgspecError):
-            return None
-        return found if list(found) == self._names else None
-
-    def _write_sums(self, sums: Mapping[str, str]) -> None:
-        if self.known_sums is not None:
-            stage = self.known_sums.with_suffix(f".{os.getpid()}")
-            with suppress(OSError):  # they are computed again then
-                stage.write_bytes(msgspec.json.encode(sums))
-                stage.replace(self.known_sums)
-
-    def check_unchanged(self) -> None:
-        """Raises NotFound where a file is gone, Damaged where one was changed since the layout was made."""
         for file in self.layout.files:
             try:
                 stat = os.stat(file.path)
@@ -88,6 +57,7 @@ class GgufWeights:
                 raise NotFound(f"{file.path} is gone; bring it back, or load another model.") from error
             if version_of(stat) != file.version:
                 raise _changed(file.path)
+        return {f"model-{at}.gguf": file.sha256 for at, file in enumerate(self.layout.files)}
 
     def read(self, name: str) -> Iterator[NDArray[Any]]:
         """The numbers of a parameter in order, in pieces: each FP32, FP16, or BF16 as uint16. Raises as `sums`."""

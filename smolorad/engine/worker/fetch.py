@@ -8,8 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from smolorad import publish
-from smolorad.domain import Fetched, ModelFacts, PhaseProgress
-from smolorad.engine.gguf.weights import GgufWeights
+from smolorad.domain import Fetched, PhaseProgress
 from smolorad.engine.model.folder import CONFIG, WEIGHTS, ModelFolder
 from smolorad.engine.model.to_safetensors import nbytes_of, write_safetensors
 from smolorad.engine.worker.progress import Report
@@ -83,9 +82,6 @@ def _remove_damaged(snapshot: Path) -> bool:
 def _checked(found: Path, name: str, resolved: str, output: Path | None, report: Report, trust_remote_code: bool) -> Fetched:
     """Checks the found folder, and copies it to `output` if there is one."""
     folder = ModelFolder.open(found, name=name, trust_remote_code=trust_remote_code)
-    if output is None and any(isinstance(file, GgufWeights) for file in folder.weights):
-        # Loading sums them up, beside reading them, and after it has said whether they fit.
-        return Fetched(str(folder.path), resolved, ModelFacts("", folder.architecture, folder.count_parameters()))
     if output is None:
         # Every byte of the starter was compared with its manifest just now.
         files = publish.read_manifest(found)["files"] if name == STARTER else {}
@@ -97,7 +93,8 @@ def _checked(found: Path, name: str, resolved: str, output: Path | None, report:
 
 
 def _inspected(folder: ModelFolder, resolved: str, report: Report, sums: Mapping[str, str] = MappingProxyType({})) -> Fetched:
-    report(PhaseProgress("read", 0, publish.size_of(folder.path), "bytes"))
+    if all(isinstance(file, SafetensorsFile) for file in folder.weights):  # others know the sums of their files
+        report(PhaseProgress("read", 0, publish.size_of(folder.path), "bytes"))
     return Fetched(str(folder.path), resolved, folder.inspect(sums))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from smolorad.engine.worker.progress import Report
 from smolorad.errors import Damaged, NotFound
 from smolorad.safetensors_file import version_of
 
+_CHUNK_BYTES = 16 * 2**20
 _MAX_FACTORS = 2**14  # of RoPE, one for each two numbers of a head
 _DTYPES = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float16"}
 
@@ -55,7 +56,7 @@ def _remove_stale(cache: Path) -> None:
         if folder.name.startswith("."):
             continue
         try:
-            GgufWeights.open(folder).check_unchanged()
+            GgufWeights.open(folder).sums({})
         except (NotFound, Damaged):
             publish.remove(folder)
 
@@ -75,15 +76,12 @@ def _make(files: Sequence[Path], stage: Path, report: Report) -> None:
     shapes = {tensor.name: tensor.shape for header in headers for tensor in header.tensors}
     metadata = Metadata(files[0], headers[0].metadata, shapes)
     report(PhaseProgress("convert", 0, 1, "model"))
-    layout = _described(headers, metadata, stage)
-    for header in headers:
-        if version_of(header.path.stat()) != header.version:
-            raise Damaged(f"{header.path} was changed while it was read; load the model again when it is whole.")
+    layout = _described(headers, metadata, stage, report)
     (stage / LAYOUT).write_bytes(msgspec.json.encode(layout))
     report(PhaseProgress("convert", 1, 1, "model"))
 
 
-def _described(headers: Sequence[GgufHeader], m: Metadata, stage: Path) -> Layout:
+def _described(headers: Sequence[GgufHeader], m: Metadata, stage: Path, report: Report) -> Layout:
     """Writes config and tokenizer into `stage`; the layout."""
     from transformers import CONFIG_MAPPING
 
@@ -105,7 +103,23 @@ def _described(headers: Sequence[GgufHeader], m: Metadata, stage: Path) -> Layou
     config = read_model_config(stage, json.loads((stage / CONFIG).read_text(encoding="utf-8")), str(m.path))
     model = build_on_meta(config, Stored.of(list(m.tensors.items())), m.path)
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    return make_layout(headers, m, architecture, parameters)
+    return make_layout(headers, tuple(_sums(headers, report)), m, architecture, parameters)
+
+
+def _sums(headers: Sequence[GgufHeader], report: Report) -> Iterator[str]:
+    """The SHA-256 of each file."""
+    total, done = sum(header.size for header in headers), 0
+    for header in headers:
+        digest = hashlib.sha256()
+        with header.path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                report(PhaseProgress("read", done, total, "bytes"))
+                digest.update(chunk)
+                done += len(chunk)
+        if version_of(header.path.stat()) != header.version:
+            raise Damaged(f"{header.path} was changed while it was read; load the model again when it is whole.")
+        yield digest.hexdigest()
+    report(PhaseProgress("read", total, total, "bytes"))
 
 
 def _numbers(headers: Sequence[GgufHeader], name: str) -> Sequence[float] | None:

@@ -48,7 +48,7 @@ def weights_of(path: Path, type: Type, raw: NDArray[np.uint8], parameters: dict[
     block, nbytes = GGML_QUANT_SIZES[type]
     source = Source(0, int(type), 7, len(raw), raw.shape[1] // nbytes * block, raw.shape[1])
     stat = path.stat()
-    layout = Layout((File(str(path), stat.st_size, version_of(stat)),), {"t": source}, parameters)
+    layout = Layout((File(str(path), stat.st_size, version_of(stat), "0"),), {"t": source}, parameters)
     return GgufWeights(layout, tuple(StoredTensor(name, one.format, one.shape, 0, 0) for name, one in parameters.items()))
 
 
